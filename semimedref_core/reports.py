@@ -1,0 +1,210 @@
+"""Radiology reports as data: parse, render, flip, merge, and the six anatomical zones they name.
+
+The reports of QaTa-COV19 and MosMedData+ follow one small grammar::
+
+    <Uni|Bi>lateral pulmonary infection, <count> infected area(s), <phrase>[ and <phrase>].
+    phrase = (all | any of: upper middle lower) (left | right) lung
+
+or ``No pulmonary infection, zero infected areas.`` A :class:`Report` holds what such a text says; its zones are the
+*positional pseudo-label* of the paper, a multi-hot vector over :data:`ZONES`. **"left" is the left half of the image**,
+that is, the patient's right lung.
+
+Two versions of the texts are in use, and they differ in style:
+
+======== ===================================== ============================================
+style    three zones of one side are written   the count word counts
+======== ===================================== ============================================
+lvit     ``all left lung``                     connected lesions in the mask (it leaks them)
+release  ``upper middle lower left lung``      zones named
+======== ===================================== ============================================
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field, replace
+
+SIDES = ("left", "right")
+HEIGHTS = ("upper", "middle", "lower")
+ZONES = tuple(f"{side} {height}" for side in SIDES for height in HEIGHTS)
+"""The six zones in the order of the paper's multi-hot vector; zone k is bit k of :attr:`Report.code`."""
+
+NO_ZONES = (0,) * 6
+STYLES = ("lvit", "release")
+COUNT_WORDS = (
+    "zero one two three four five six seven eight nine ten "
+    "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
+).split()
+_PHRASE_WORDS = (*SIDES, *HEIGHTS, "all", "lung")
+_PATTERN = re.compile(
+    r"(?P<laterality>no|unilateral|bilateral) pulmonary infection, (?P<count>\w+) infected areas?(?:, (?P<phrases>.+))?"
+)
+
+
+class ReportError(ValueError):
+    """A text that is no report of the grammar; the message holds the text and what was expected."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one report says.
+
+    Attributes:
+        zones: six 0/1 integers in the order of :data:`ZONES`.
+        lesions: the number that the count word gives, 0 to 20.
+        laterality: ``no``, ``unilateral`` or ``bilateral`` as written; real reports say unilateral of two sides too.
+        style: how it is written and what the count word counts (``lvit`` or ``release``). Not part of equality.
+
+    Raises:
+        ReportError: if the parts contradict each other (zones without infection, a count out of range).
+    """
+
+    zones: tuple[int, ...]
+    lesions: int
+    laterality: str
+    style: str = field(default="lvit", compare=False)
+
+    def __post_init__(self):
+        if len(self.zones) != 6 or any(bit not in (0, 1) for bit in self.zones):
+            raise ReportError(f"zones must be six 0/1 values, got {self.zones!r}")
+        if not 0 <= self.lesions < len(COUNT_WORDS):
+            raise ReportError(f"the lesion count must be 0 to {len(COUNT_WORDS) - 1}, got {self.lesions}")
+        if self.style not in STYLES:
+            raise ReportError(f"unknown report style {self.style!r}; choose one of {', '.join(STYLES)}")
+        infected = self.laterality in ("unilateral", "bilateral")
+        if not infected and self.laterality != "no":
+            raise ReportError(f"laterality must be no, unilateral or bilateral, got {self.laterality!r}")
+        if infected != any(self.zones) or infected != (self.lesions > 0):
+            raise ReportError(
+                f"laterality {self.laterality!r}, count {self.lesions} and zones {self.zones} contradict each other"
+            )
+
+    @classmethod
+    def of(cls, zones, lesions: int | None = None, style: str = "lvit") -> Report:
+        """The report of these zones, with count and laterality that agree with them.
+
+        Args:
+            zones: six 0/1 values.
+            lesions: number of connected lesions (style ``lvit``; default one a side). Style ``release`` counts zones.
+        """
+        zones = tuple(int(bit) for bit in zones)
+        sides = any(zones[:3]) + any(zones[3:])
+        if style == "release":
+            lesions = sum(zones)
+        elif lesions is None:
+            lesions = sides
+        return cls(zones, min(lesions, len(COUNT_WORDS) - 1), ("no", "unilateral", "bilateral")[sides], style)
+
+    @classmethod
+    def parse(cls, text: str, style: str | None = None) -> Report:
+        """Reads one report, in any letter case and with the slips that real ones hold.
+
+        Understood besides the grammar: a bare ``left lung`` and ``all lower left lung`` (all three zones), ``all lung
+        and all right lung`` (the missing side is the other one), misspelt position words (``lowerl left lung``),
+        ``areas`` after ``one`` and doubled full stops.
+
+        Args:
+            text: the report.
+            style: ``lvit`` or ``release``; by default read off the text (``lvit`` where it could be either).
+
+        Raises:
+            ReportError: naming the text and the part that was not understood.
+        """
+        normal = re.sub(r"\s+", " ", text).strip().rstrip(". ").lower()
+        match = _PATTERN.fullmatch(normal)
+        if not match:
+            raise ReportError(
+                f"cannot read the report {text!r}: expected '<Uni|Bi>lateral pulmonary infection, <count> infected "
+                "areas, <positions>.' or 'No pulmonary infection, zero infected areas.'"
+            )
+        if match["count"] not in COUNT_WORDS:
+            raise ReportError(f"cannot read the report {text!r}: {match['count']!r} is no count word (zero to twenty)")
+        zones, spelt_out = _parse_phrases(match["phrases"], text)
+        try:
+            return cls(
+                zones,
+                COUNT_WORDS.index(match["count"]),
+                match["laterality"],
+                style or ("release" if spelt_out else "lvit"),
+            )
+        except ReportError as error:
+            raise ReportError(f"cannot read the report {text!r}: {error}") from None
+
+    @property
+    def code(self) -> int:
+        """The zones as one integer, 0 to 63; zone k is bit k."""
+        return sum(bit << k for k, bit in enumerate(self.zones))
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The position phrases, left before right: none, one or two strings such as ``middle lower right lung``."""
+        return tuple(
+            self._phrase(side, self.zones[3 * s : 3 * s + 3]) for s, side in enumerate(SIDES) if any(self.side(side))
+        )
+
+    def side(self, side: str) -> tuple[int, ...]:
+        """The three zones of one side, upper to lower."""
+        start = 3 * SIDES.index(side)
+        return self.zones[start : start + 3]
+
+    def _phrase(self, side: str, heights) -> str:
+        if all(heights) and self.style == "lvit":
+            return f"all {side} lung"
+        return " ".join([*(name for name, bit in zip(HEIGHTS, heights, strict=True) if bit), side, "lung"])
+
+    def render(self, phrases: tuple[str, ...] | None = None) -> str:
+        """The report as canonical text, lower case; ``phrases`` replaces the position phrases (see PosAug)."""
+        count = COUNT_WORDS[self.lesions]
+        text = f"{self.laterality} pulmonary infection, {count} infected area{'' if self.lesions == 1 else 's'}"
+        positions = " and ".join(self.phrases if phrases is None else phrases)
+        return f"{text}, {positions}." if positions else f"{text}."
+
+    __str__ = render
+
+    def flip(self) -> Report:
+        """The report of the left-right mirrored image: the sides change places."""
+        return replace(self, zones=self.zones[3:] + self.zones[:3])
+
+    def merge(self, other: Report) -> Report:
+        """The report of a picture that shows what both describe.
+
+        Zones are united, lesions added (style ``release``: zones counted), and the laterality follows from the zones.
+        The style is this report's.
+        """
+        zones = tuple(a | b for a, b in zip(self.zones, other.zones, strict=True))
+        return Report.of(zones, self.lesions + other.lesions, self.style)
+
+
+def _parse_phrases(phrases: str | None, text: str) -> tuple[tuple[int, ...], bool]:
+    """Zones of ``a left lung and b right lung``, and whether three zones of a side were spelt out word by word."""
+    zones = list(NO_ZONES)
+    spelt_out = False
+    parsed = [_parse_phrase(phrase, text) for phrase in phrases.split(" and ")] if phrases else []
+    named = {side for side, _ in parsed if side}
+    for side, heights in parsed:
+        if side is None:
+            if len(parsed) != 2 or len(named) != 1:
+                raise ReportError(
+                    f"cannot read the report {text!r}: a phrase names neither the left nor the right lung"
+                )
+            side = next(other for other in SIDES if other not in named)
+        chosen = HEIGHTS if "all" in heights or not heights else heights
+        spelt_out |= set(heights) == set(HEIGHTS)
+        for height in chosen:
+            zones[3 * SIDES.index(side) + HEIGHTS.index(height)] = 1
+    return tuple(zones), spelt_out
+
+
+def _parse_phrase(phrase: str, text: str) -> tuple[str | None, list[str]]:
+    """Side (None if unsaid) and height words of one position phrase."""
+    words = []
+    for word in phrase.split():
+        close = difflib.get_close_matches(word, _PHRASE_WORDS, n=1, cutoff=0.8)
+        if not close:
+            raise ReportError(f"cannot read the report {text!r}: {word!r} is no position word in {phrase!r}")
+        words.append(close[0])
+    sides = [word for word in words if word in SIDES]
+    if len(sides) > 1 or words[-1] != "lung":
+        raise ReportError(f"cannot read the report {text!r}: {phrase!r} is no position such as 'lower left lung'")
+    return (sides[0] if sides else None), [word for word in words if word not in SIDES and word != "lung"]
