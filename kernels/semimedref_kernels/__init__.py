@@ -1,0 +1,6 @@
+"""The two fused operations of Semi-MedRef, usable alone: they need torch and know nothing of the core package."""
+
+from semimedref_kernels.patch_mix import patch_mix
+from semimedref_kernels.soft_contrastive import jaccard, soft_contrastive_loss
+
+__all__ = ["jaccard", "patch_mix", "soft_contrastive_loss"]

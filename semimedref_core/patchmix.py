@@ -1,0 +1,158 @@
+"""T-PatchMix: patches of image, pseudo-label and referring text are mixed as one.
+
+For sample i with partner j: *propose* a patch, *gate* it by the teacher's mean probability of the partner's lesion in
+it, *apply* it to image, target and text together or to none. The invariant: what the image shows, the mask marks and
+the text says are the same thing, for every sample, also when the gate refuses.
+
+A patch always lies inside one zone box, so the zone that a pasted lesion adds to the report is known before the gate
+has spoken: both texts are prepared on the CPU, and the accepted flag picks one on the device without a host sync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semimedref_core.reports import ZONES, Report
+from semimedref_kernels import patch_mix
+
+PATCH_MODES = ("position", "probability", "random")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Who gives to whom, and where, for B samples.
+
+    Attributes:
+        partner: ``[B]`` int64, the donor j of each sample i.
+        centres: ``[B, 2]`` float32 in 0 to 1: where in its zone box the patch's centre lies (modes ``position`` and
+            ``random``), or the chance that picks a confident pixel (mode ``probability`` uses the first).
+        boxes: ``[B, 6, 4]`` int64 px, the zone boxes of the donor in its view.
+        zones: ``[B]`` int64, the zone of the patch; -1 where no patch is proposed.
+    """
+
+    partner: np.ndarray
+    centres: np.ndarray
+    boxes: np.ndarray
+    zones: np.ndarray
+
+
+def compatible_zones(own: Report, donor: Report) -> list[int]:
+    """The donor's zones that may be pasted: all it names, but never from a one-sided donor across to a sample of the
+    other side (a left-only sample does not take from a right-only donor)."""
+    own_sides = {k // 3 for k, bit in enumerate(own.zones) if bit}
+    donor_sides = {k // 3 for k, bit in enumerate(donor.zones) if bit}
+    if own_sides and not own_sides & donor_sides:
+        return []
+    return [k for k, bit in enumerate(donor.zones) if bit]
+
+
+def propose(
+    rng: np.random.Generator, reports: Sequence[Report], boxes: np.ndarray, mode: str = "position", p: float = 0.5
+) -> Proposal:
+    """Draws partners and patch zones for a batch.
+
+    Args:
+        rng: source of chance.
+        reports: B reports, of the views as they are (mirrored pictures with flipped reports).
+        boxes: ``[B, 6, 4]`` px, the zone boxes as they lie in each view.
+        mode: ``position`` (a zone that the donor's report names, sides compatible), ``probability`` (the zone follows
+            from the teacher's map) or ``random`` (any zone, whatever the reports say: plain CutMix).
+        p: probability of a sample to be offered a patch.
+
+    Raises:
+        ValueError: if the mode is unknown.
+    """
+    if mode not in PATCH_MODES:
+        raise ValueError(f"unknown patch mode {mode!r}; choose one of {', '.join(PATCH_MODES)}")
+    batch = len(reports)
+    partner = rng.permutation(batch)
+    offered = rng.random(batch) < p
+    picks, centres = rng.random(batch), rng.random((batch, 2)).astype(np.float32)
+    zones = np.full(batch, -1)
+    for i, j in enumerate(partner):
+        choice = list(range(len(ZONES))) if mode == "random" else compatible_zones(reports[i], reports[j])
+        if offered[i] and choice and i != j:
+            zones[i] = choice[int(picks[i] * len(choice))]
+    return Proposal(partner, centres, boxes[partner], zones)
+
+
+def mixed_reports(own: Report) -> list[Report]:
+    """The seven reports a sample can end with: its own, then its own with one more lesion in each of the six zones."""
+    one_zone = np.eye(len(ZONES), dtype=int)
+    return [own, *(own.merge(Report.of(zone, 1, own.style)) for zone in one_zone)]
+
+
+def patch_boxes(
+    probs: Tensor,
+    partner: Tensor,
+    centres: Tensor,
+    boxes: Tensor,
+    zones: Tensor,
+    block: int,
+    mode: str,
+    confident: float,
+) -> tuple[Tensor, Tensor]:
+    """The patches in pixels: squares of side ``block``, cut to the zone box that their centre lies in.
+
+    In mode ``probability`` the centre is a pixel drawn evenly from the donor's confident foreground
+    (``p_j >= confident``), and the zone is the one whose box holds it.
+
+    Args:
+        probs: ``[B, 1, H, W]`` teacher probabilities; the rest as in :class:`Proposal`, as tensors.
+        block: side in px.
+        mode: one of :data:`PATCH_MODES`.
+        confident: smallest probability of confident foreground.
+
+    Returns:
+        Boxes ``[B, 4]`` int64, empty where there is no patch, and their zones ``[B]``, -1 where there is none.
+    """
+    rows = torch.arange(len(zones), device=zones.device)
+    if mode == "probability":
+        width = probs.shape[3]
+        sure = (probs[partner] >= confident).flatten(1)  # [B, HW]
+        # The k-th sure pixel, k drawn evenly: one cumulative sum, no synchronising torch.nonzero.
+        nth = (centres[:, :1] * sure.sum(1, keepdim=True)).floor() + 1
+        pixel = (sure.cumsum(1) < nth).sum(1).clamp(max=sure.shape[1] - 1)
+        y, x = pixel // width, pixel % width
+        inside = (y[:, None] >= boxes[..., 0]) & (y[:, None] < boxes[..., 2])
+        inside &= (x[:, None] >= boxes[..., 1]) & (x[:, None] < boxes[..., 3])
+        wanted = (zones >= 0) & sure.any(1) & inside.any(1)
+        zones = torch.where(wanted, inside.int().argmax(1), -1)
+        box = boxes[rows, zones.clamp(min=0)]
+    else:
+        box = boxes[rows, zones.clamp(min=0)]
+        place = box[:, :2] + centres * (box[:, 2:] - box[:, :2])
+        y, x = place.floor().long().unbind(1)
+    low = torch.stack([y, x], 1) - block // 2
+    low, high = torch.maximum(low, box[:, :2]), torch.minimum(low + block, box[:, 2:])
+    patches = torch.cat([low, high], 1)
+    return torch.where((zones >= 0)[:, None], patches, torch.zeros_like(patches)), zones
+
+
+def t_patchmix(
+    images: Tensor, probs: Tensor, text_choices: Tensor, proposal: dict[str, Tensor], block: int, mode: str, gate: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Image, pseudo-label and text of a batch, mixed together or left alone together.
+
+    Args:
+        images: ``[B, 1, H, W]`` strong views s.
+        probs: ``[B, 1, H, W]`` teacher probabilities p on the weak views.
+        text_choices: ``[B, 7, L]`` token ids of :func:`mixed_reports`.
+        proposal: the fields of :class:`Proposal` as tensors.
+        block: patch side in px.
+        mode: one of :data:`PATCH_MODES`.
+        gate: ``conf_th``, the smallest mean probability of the donor's lesion in the patch.
+
+    Returns:
+        Mixed images, mixed probabilities, token ids ``[B, L]``, accepted ``[B]`` bool.
+    """
+    boxes, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
+    mixed, target, accepted = patch_mix(images, probs, proposal["partner"], boxes, gate)
+    choice = torch.where(accepted, zones + 1, 0)
+    rows = torch.arange(len(choice), device=choice.device)
+    return mixed, target, text_choices[rows, choice], accepted

@@ -1,0 +1,49 @@
+"""The EMA teacher, and the ramps that bring the unsupervised loss in."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Teacher:
+    """An exponential moving average of the student, always in eval mode and without gradients.
+
+    ``theta' <- d theta' + (1 - d) theta`` for parameters; buffers are copied if they are integers, averaged otherwise.
+
+    Args:
+        student: the network to follow; it is copied.
+    """
+
+    def __init__(self, student: nn.Module):
+        self.network = copy.deepcopy(student).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, student: nn.Module, decay: float) -> None:
+        """Moves the teacher towards the student; ``decay`` 0 copies, 1 keeps."""
+        ours, theirs = self.network.state_dict(), student.state_dict()
+        floating = [name for name, value in ours.items() if value.is_floating_point()]
+        torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
+        for name in ours.keys() - set(floating):
+            ours[name].copy_(theirs[name])
+
+    def __call__(self, *args, **kwargs):
+        return self.network(*args, **kwargs)
+
+
+def ramp(step: int, start: float, length: float) -> float:
+    """0 until ``start``, then linear to 1 over ``length`` steps (at once if the length is 0)."""
+    if step < start:
+        return 0.0
+    return min(1.0, (step - start) / length) if length > 0 else 1.0
+
+
+def ema_decay(step: int, burn_in: float, length: float, first: float, last: float) -> float:
+    """The teacher's decay: ``first`` during burn-in, then linear to ``last`` over ``length`` steps.
+
+    Never above ``(1 + step) / (10 + step)``, so that the untrained network is forgotten whatever the schedule's length.
+    """
+    decay = first + (last - first) * ramp(step, burn_in, length)
+    return min(decay, (1 + step) / (10 + step))

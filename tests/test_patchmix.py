@@ -1,0 +1,119 @@
+"""T-PatchMix: image, target and text are changed together or not at all, and patches lie where the rules say."""
+
+import numpy as np
+import pytest
+import torch
+
+from semimedref_core import patchmix
+from semimedref_core.anatomy import THIRDS
+from semimedref_core.networks import build_texts
+from semimedref_core.patchmix import compatible_zones, mixed_reports, propose, t_patchmix
+from semimedref_core.reports import ZONES, Report
+
+SIZE, BLOCK = 48, 12
+BOXES = THIRDS.boxes(SIZE, SIZE)
+
+
+def lesions(reports, confidence):
+    """Teacher maps [B, 1, 48, 48]: one lesion in the middle of each zone that a report names."""
+    probs = torch.zeros(len(reports), 1, SIZE, SIZE)
+    for p, report, sure in zip(probs, reports, confidence, strict=True):
+        for (y0, x0, y1, x1), named in zip(BOXES, report.zones, strict=True):
+            if named:
+                p[0, y0 + 2 : y1 - 2, x0 + 3 : x1 - 3] = float(sure)
+    return probs
+
+
+def mix(seed, mode, batch=16, gate=0.5):
+    """A batch whose images show exactly what the teacher's maps mark, so that both can be compared after mixing."""
+    rng = np.random.default_rng(seed)
+    reports = [Report.of([int(code) >> k & 1 for k in range(6)]) for code in rng.integers(0, 64, batch)]
+    probs = lesions(reports, rng.choice([0.3, 0.95], batch))
+    texts = build_texts()
+    proposal = propose(rng, reports, np.tile(BOXES, (batch, 1, 1)), mode, p=0.9)
+    tensors = {name: torch.as_tensor(value) for name, value in vars(proposal).items()}
+    choices = torch.stack([texts([r.render() for r in mixed_reports(report)]) for report in reports])
+    mixed, target, ids, accepted = t_patchmix(probs.clone(), probs, choices, tensors, BLOCK, mode, gate)
+    told = [Report.parse(text) for text in texts.decode(ids)]
+    return reports, probs, proposal, mixed, target, told, accepted
+
+
+@pytest.mark.parametrize("mode", patchmix.PATCH_MODES)
+def test_what_the_image_shows_the_target_marks_and_the_text_says_are_the_same_for_a_thousand_samples(mode):
+    pasted = 0
+    for seed in range(63):
+        reports, probs, _, mixed, target, told, accepted = mix(seed, mode)
+        assert torch.equal(mixed, target), "the target must mark what the image shows, pixel by pixel"
+        for i, report in enumerate(reports):
+            shown = {k for k, (y0, x0, y1, x1) in enumerate(BOXES) if target[i, 0, y0:y1, x0:x1].any()}
+            named = {k for k, bit in enumerate(told[i].zones) if bit}
+            assert shown <= named, f"the text hides {[ZONES[k] for k in shown - named]}"
+            if accepted[i]:
+                pasted += 1
+                assert len(named - {k for k, bit in enumerate(report.zones) if bit}) <= 1
+                assert told[i].lesions == report.lesions + 1
+            else:
+                assert torch.equal(target[i], probs[i]) and told[i] == report, "a refused sample stays as it was"
+    assert pasted > 100
+
+
+@pytest.mark.parametrize("mode", patchmix.PATCH_MODES)
+def test_count_and_laterality_agree_with_the_zones_of_a_mixed_text(mode):
+    *_, told, accepted = mix(3, mode)
+    assert accepted.any()
+    for report, pasted in zip(told, accepted, strict=True):
+        if pasted:
+            sides = any(report.side("left")) + any(report.side("right"))
+            assert report.laterality == ("no", "unilateral", "bilateral")[sides]
+
+
+def test_any_zone_that_the_donor_names_is_pasted_in_time_not_only_those_of_its_first_phrase():
+    """The released code looks at the first phrase only, so bilateral reports give patches of the left lung only."""
+    bilateral = [
+        Report.parse(
+            "Bilateral pulmonary infection, three infected areas, upper lower left lung and middle right lung."
+        )
+    ] * 8
+    rng = np.random.default_rng(0)
+    zones = {int(z) for _ in range(40) for z in propose(rng, bilateral, np.tile(BOXES, (8, 1, 1))).zones}
+    assert zones == {-1, *(k for k, bit in enumerate(bilateral[0].zones) if bit)}
+
+
+def test_a_left_only_sample_never_takes_from_a_right_only_donor():
+    left = Report.parse("Unilateral pulmonary infection, one infected area, lower left lung.")
+    right, both = left.flip(), Report.of([0, 0, 1, 0, 1, 0])
+    assert compatible_zones(left, right) == compatible_zones(right, left) == []
+    assert compatible_zones(left, both) == [2, 4]
+    assert compatible_zones(both, right) == [5]
+    assert compatible_zones(Report.of([0] * 6), right) == [5], "a healthy sample takes from anyone"
+
+
+def test_the_gate_is_the_mean_teacher_probability_in_the_patch():
+    _, probs, _, _, _, _, accepted = mix(5, "position", gate=0.5)
+    assert accepted.any() and not accepted.all()
+    _, _, _, _, _, _, open_gate = mix(5, "position", gate=0.0)
+    _, _, _, _, untouched, _, closed = mix(5, "position", gate=1.0)
+    assert open_gate.sum() > accepted.sum() and not closed.any()
+    assert torch.equal(untouched, probs)
+
+
+def test_probability_driven_patches_are_centred_on_confident_foreground_inside_one_zone():
+    reports, probs, proposal, *_ = mix(1, "probability", batch=32)
+    tensors = {name: torch.as_tensor(value) for name, value in vars(proposal).items()}
+    boxes, zones = patchmix.patch_boxes(probs, **tensors, block=2, mode="probability", confident=0.5)
+    assert (zones >= 0).any()
+    for (y0, x0, y1, x1), zone, donor in zip(boxes, zones, proposal.partner, strict=True):
+        if zone >= 0:
+            assert probs[donor, 0, y0:y1, x0:x1].max() >= 0.5
+            assert reports[donor].zones[zone]
+        else:
+            assert (y1 - y0) * (x1 - x0) == 0
+    assert len({tuple(box.tolist()) for box in boxes}) > 8, "the pixel is drawn by chance"
+
+
+def test_a_sample_is_never_its_own_donor_and_an_unknown_mode_is_refused():
+    reports = [Report.of([1] * 6)] * 4
+    proposal = propose(np.random.default_rng(0), reports, np.tile(BOXES, (4, 1, 1)), p=1.0)
+    assert all(zone == -1 for i, zone in enumerate(proposal.zones) if proposal.partner[i] == i)
+    with pytest.raises(ValueError, match="'mosaic'.*position, probability, random"):
+        propose(np.random.default_rng(0), reports, np.tile(BOXES, (4, 1, 1)), "mosaic")
