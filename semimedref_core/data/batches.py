@@ -1,0 +1,159 @@
+"""From pairs to a step's batch: which pairs, which views, which texts, and the plan of T-PatchMix.
+
+All chance of a step is drawn here, on the CPU, from (seed, step) alone. So a resumed run draws what the uninterrupted
+one would have, and nothing on the device has to wait for the host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semimedref_core import patchmix, posaug
+from semimedref_core.anatomy import Grid
+from semimedref_core.config import Config
+from semimedref_core.data import views
+from semimedref_core.data.pairs import Pairs
+from semimedref_core.networks.text import Texts
+from semimedref_core.reports import Report
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """B labelled pairs: ``images`` [B,1,H,W] uint8, ``masks`` [B,1,H,W] uint8, ``theta`` [B,2,3] of the weak view,
+    ``input_ids`` [B,L] of the report, ``codes`` [B] of its zones."""
+
+    images: Tensor
+    masks: Tensor
+    theta: Tensor
+    input_ids: Tensor
+    codes: Tensor
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """B unlabelled pairs: ``images``, ``theta``, ``input_ids`` and ``codes`` as in :class:`Labelled`; ``photometry`` of
+    the strong view; ``text_choices`` [B,7,L], the texts the student may see (own, or with one pasted zone, PosAug
+    applied); ``proposal``, the plan of T-PatchMix."""
+
+    images: Tensor
+    theta: Tensor
+    input_ids: Tensor
+    codes: Tensor
+    photometry: dict[str, Tensor]
+    text_choices: Tensor
+    proposal: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees; ``unlabelled`` is ``None`` for methods that do without."""
+
+    labelled: Labelled
+    unlabelled: Unlabelled | None
+
+
+class Batches:
+    """The batches of a run, by step number.
+
+    Args:
+        labelled: pairs with masks.
+        unlabelled: pairs whose masks are not used, or ``None``.
+        config: the run's settings.
+        texts: tokenises reports.
+        grid: zone grid of T-PatchMix.
+        device: where batches go.
+        rank, world: this process and the number of processes; each draws its own share.
+    """
+
+    def __init__(
+        self,
+        labelled: Pairs,
+        unlabelled: Pairs | None,
+        config: Config,
+        texts: Texts,
+        grid: Grid,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.labelled, self.unlabelled = labelled, unlabelled
+        self.config, self.texts, self.device = config, texts, torch.device(device)
+        self.zone_boxes = grid.boxes(config.image_size, config.image_size)
+        self.rank, self.world = rank, world
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, on the device."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, step, self.rank])
+        pairs, geometry, reports = self._weak(self.labelled, step, rng, stream=0)
+        labelled = Labelled(
+            _images(pairs.images),
+            _images(pairs.masks),
+            torch.from_numpy(geometry.theta),
+            self.texts([report.render() for report in reports]),
+            torch.tensor([report.code for report in reports]),
+        )
+        if self.unlabelled is None:
+            return _to(Batch(labelled, None), self.device)
+        pairs, geometry, reports = self._weak(self.unlabelled, step, rng, stream=1)
+        boxes = geometry.zone_boxes(self.zone_boxes, config.image_size, config.image_size)
+        unlabelled = Unlabelled(
+            _images(pairs.images),
+            torch.from_numpy(geometry.theta),
+            self.texts([report.render() for report in reports]),
+            torch.tensor([report.code for report in reports]),
+            _tensors(views.draw_photometry(rng, len(pairs))),
+            torch.stack([self._text_choices(report, rng) for report in reports]),
+            _tensors(patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p)),
+        )
+        return _to(Batch(labelled, unlabelled), self.device)
+
+    def _weak(
+        self, pairs: Pairs, step: int, rng: np.random.Generator, stream: int
+    ) -> tuple[Pairs, views.Geometry, list[Report]]:
+        """The step's pairs, where their weak views lie, and their reports, flipped where the view is mirrored."""
+        batch = self.config.batch_size
+        first = (step * self.world + self.rank) * batch
+        pairs = pairs.subset(_shuffled(len(pairs), first, batch, self.config.seed, stream))
+        geometry = views.draw_geometry(rng, batch, self.config.weak_view)
+        reports = [
+            report.flip() if flip else report for report, flip in zip(pairs.reports, geometry.mirrored, strict=True)
+        ]
+        return pairs, geometry, reports
+
+    def _text_choices(self, report: Report, rng: np.random.Generator) -> Tensor:
+        hits = posaug.draw_hits(rng, self.config.posaug_p, self.config.posaug_mode)
+        return self.texts([posaug.apply_hits(choice, hits) for choice in patchmix.mixed_reports(report)])
+
+
+def _shuffled(count: int, first: int, batch: int, seed: int, stream: int) -> list[int]:
+    """Positions ``first`` to ``first + batch`` of an endless sequence of shuffled epochs over ``count`` items."""
+    epochs = {
+        epoch: np.random.default_rng([seed, stream, epoch]).permutation(count)
+        for epoch in range(first // count, (first + batch - 1) // count + 1)
+    }
+    return [int(epochs[position // count][position % count]) for position in range(first, first + batch)]
+
+
+def _images(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images)[:, None]
+
+
+def _tensors(record) -> dict[str, Tensor]:
+    return {field.name: torch.as_tensor(getattr(record, field.name)) for field in dataclasses.fields(record)}
+
+
+def _to(value, device: torch.device):
+    """Moves a record of tensors to the device, from pinned memory where that makes the copy asynchronous."""
+    if isinstance(value, Tensor):
+        return value if device.type == "cpu" else value.pin_memory().to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: _to(item, device) for name, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        return type(value)(*(_to(getattr(value, field.name), device) for field in dataclasses.fields(value)))
+    return value

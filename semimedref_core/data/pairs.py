@@ -1,0 +1,53 @@
+"""Image-report pairs in memory: what every dataset of the project gives, and all that training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from semimedref_core.reports import Report
+
+
+class DataError(ValueError):
+    """Something is wrong with a dataset; the message names the files, all of them, and the cure."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N image-report pairs of one size, decoded.
+
+    Attributes:
+        images: ``[N, H, W]`` uint8, grey values 0 to 255.
+        masks: ``[N, H, W]`` uint8, 1 where the lesion is, else 0; ``None`` for pairs without masks (unlabelled).
+        reports: N reports.
+        names: N image names, as the dataset's list spells them.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray | None
+    reports: tuple[Report, ...]
+    names: tuple[str, ...]
+
+    def __post_init__(self):
+        counts = {len(self.images), len(self.reports), len(self.names)}
+        if self.masks is not None:
+            counts.add(len(self.masks))
+            if self.masks.shape != self.images.shape:
+                raise DataError(f"masks {self.masks.shape} and images {self.images.shape} differ in shape")
+        if len(counts) != 1:
+            raise DataError(f"images, masks, reports and names differ in number: {sorted(counts)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, indices: Sequence[int], *, masks: bool = True) -> Pairs:
+        """The pairs at these positions, in this order; ``masks=False`` leaves the masks behind (unlabelled)."""
+        indices = list(indices)
+        return Pairs(
+            self.images[indices],
+            self.masks[indices] if masks and self.masks is not None else None,
+            tuple(self.reports[i] for i in indices),
+            tuple(self.names[i] for i in indices),
+        )

@@ -1,0 +1,57 @@
+"""Which pairs of a train list are the labelled ones, exactly as in the release (so that numbers compare)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+
+from semimedref_core.data.pairs import DataError
+
+PUBLISHED = {0.01: "3bfd491d7d9bffe4", 0.02: "d1f9039037a93160"}
+"""Label ratio -> :func:`digest` of the release's labelled QaTa-COV19 names."""
+
+
+def labelled_indices(names: Sequence[str], ratio: float, dataset: str = "qata", seed: int = 42) -> list[int]:
+    """Positions of the labelled pairs; all others are unlabelled.
+
+    ``qata`` and ``phantom``: the list in file order is shuffled, its first ``max(1, round(n * ratio))`` are
+    labelled. ``mosmed``: the same with the unique names, sorted, and ``max(1, floor(n * ratio))``; a name
+    listed twice is labelled in both places. The set of a smaller ratio is contained in that of a larger one.
+
+    Args:
+        names: the train list as the dataset spells it (QaTa: ``mask_...``), in file order.
+        ratio: share of labelled pairs, above 0 up to 1.
+        dataset: ``qata``, ``mosmed`` or ``phantom``.
+        seed: of the shuffle; 42 in the release.
+
+    Returns:
+        Positions into ``names``, in shuffled order.
+
+    Raises:
+        DataError: an empty list, a ratio out of range, an unknown dataset.
+    """
+    if not names:
+        raise DataError("empty split: the train list holds no names, so none can be labelled")
+    if not 0 < ratio <= 1:
+        why = "gives no labelled sample" if ratio <= 0 else "is not a share"
+        raise DataError(f"label ratio {ratio} {why} of n = {len(names)}: choose {1 / len(names):.2g} (one) to 1 (all)")
+    if dataset in ("qata", "phantom"):
+        order = [[position] for position in range(len(names))]
+        count = round(len(order) * ratio)
+    elif dataset == "mosmed":
+        places: dict[str, list[int]] = {}
+        for position, name in enumerate(names):
+            places.setdefault(name, []).append(position)
+        order = [places[name] for name in sorted(places)]
+        count = math.floor(len(order) * ratio)
+    else:
+        raise DataError(f"unknown dataset {dataset!r}; choose one of qata, mosmed, phantom")
+    random.Random(seed).shuffle(order)
+    return [position for positions in order[: max(1, count)] for position in positions]
+
+
+def digest(names: Sequence[str]) -> str:
+    """Fingerprint of a set of names: 16 hex digits of the sha256 of the sorted names, joined by newlines."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]

@@ -1,0 +1,56 @@
+"""Zones are boxes of the image, and a grid can be read off labelled masks."""
+
+import numpy as np
+import pytest
+
+from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
+from semimedref_core.config import Config
+from semimedref_core.data.datasets import load_training
+from semimedref_core.reports import ZONES, Report
+
+
+def test_thirds_cut_the_image_into_six_equal_boxes_left_half_first():
+    boxes = THIRDS.boxes(90, 60)
+    assert dict(zip(ZONES, boxes.tolist(), strict=True)) == {
+        "left upper": [0, 0, 30, 30],
+        "left middle": [30, 0, 60, 30],
+        "left lower": [60, 0, 90, 30],
+        "right upper": [0, 30, 30, 60],
+        "right middle": [30, 30, 60, 60],
+        "right lower": [60, 30, 90, 60],
+    }
+
+
+@pytest.mark.parametrize("cuts", [(0, 0.5, 0.4, 1), (0, 0.3, 0.6, 1.1), (-0.1, 0.3, 0.6, 1), (0, 0.3, 0.6)])
+def test_cuts_that_are_no_grid_are_refused(cuts):
+    with pytest.raises(ValueError, match="four increasing fractions"):
+        Grid(cuts)
+
+
+def made_up_pairs(cuts, count, rng):
+    """Masks whose lesions fill parts of the named zones of a grid, for reports with one or two zones a side."""
+    boxes, masks, reports = Grid(cuts).boxes(100, 80), np.zeros((count, 100, 80), np.uint8), []
+    for mask in masks:
+        zones = np.concatenate(
+            [np.eye(3, dtype=int)[rng.integers(3)] | np.eye(3, dtype=int)[rng.integers(3)] for _ in "lr"]
+        )
+        for (y0, x0, y1, x1), named in zip(boxes, zones, strict=True):
+            if named:
+                mask[y0:y1, x0 + 5 : x1 - 5] = 1
+        reports.append(Report.of(zones))
+    return masks, reports
+
+
+@pytest.mark.parametrize("cuts", [(0.1, 0.37, 0.57, 0.9), (0.0, 0.33, 0.66, 1.0), (0.2, 0.3, 0.7, 0.8)])
+def test_the_estimated_grid_finds_the_cuts_that_made_the_lesions(cuts):
+    grid = estimate_grid(*made_up_pairs(cuts, 40, np.random.default_rng(0)))
+    np.testing.assert_allclose(grid.cuts, cuts, atol=0.02)
+
+
+def test_without_lesions_the_estimate_is_thirds():
+    assert estimate_grid(np.zeros((2, 30, 30), np.uint8), [Report.of([0] * 6)] * 2) == THIRDS
+
+
+def test_57_labelled_pairs_of_real_qata_give_nearly_the_grid_of_the_whole_train_split(real_data):
+    pairs = load_training(Config(dataset="qata", data=str(real_data), label_ratio=0.01), unlabelled=False).labelled
+    np.testing.assert_allclose(estimate_grid(pairs.masks, pairs.reports).cuts, QATA.cuts, atol=0.06)
