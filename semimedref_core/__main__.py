@@ -1,0 +1,180 @@
+"""The command line: ``semimedref tutorial | train | evaluate | predict | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from semimedref_core import checkpoints, runs
+from semimedref_core.config import Config
+from semimedref_core.data.datasets import data_folder, load_split
+from semimedref_core.data.doctor import examine
+from semimedref_core.data.pairs import Pairs
+from semimedref_core.evaluation import evaluate, predict
+from semimedref_core.methods import METHODS
+from semimedref_core.networks import build_texts
+from semimedref_core.reports import Report
+from semimedref_core.training import DEVICES, TrainingError, train
+
+ERRORS = (ValueError, TrainingError, runs.NotebookError)  # told in one line; anything else is a bug and shows its trace
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, or 1 after an error that was told in one line."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except ERRORS as error:
+        print(f"semimedref {options.name}: {error}", file=sys.stderr)
+        return 1
+
+
+def tutorial(options) -> None:
+    """Runs the training notebook on the phantom, start to end."""
+    folder = Path(options.output)
+    if (folder / "06_train.ipynb").exists():
+        raise runs.NotebookError(f"{folder}: holds a tutorial run already; delete it or give another --output")
+    print(
+        f"Training supervised and Semi-MedRef on the phantom, {options.steps} steps each. Everything goes to {folder}/"
+    )
+    with runs.follow(folder, 2 * options.steps, "tutorial"):
+        notebook = runs.run_notebook("06_train", folder, {"steps": options.steps, "seed": options.seed, "output": "."})
+    print((folder / "table.txt").read_text())
+    print(f"executed notebook  {notebook}")
+    print(f"figures            {folder}/*.png")
+    for method in METHODS:
+        print(f"metrics            {folder / method / 'metrics.jsonl'}, results.json")
+        print(f"checkpoints        {folder / method}/student, teacher")
+
+
+def train_command(options) -> None:
+    """Trains one network."""
+    fields = {field.name for field in dataclasses.fields(Config)}
+    config = Config(**{name: value for name, value in vars(options).items() if name in fields})
+    folder = options.output or f"runs/{config.dataset}-{config.label_ratio:g}-{config.method}-seed{config.seed}"
+    results = train(config, folder, resume=options.resume, device=options.device)
+    for network in ("student", "teacher"):
+        print(f"{network:8}", _scores(results[network]))
+    print(
+        f"{config.dataset}, valid split, {results['labelled']} labelled pairs, seed {config.seed}. Written to {folder}/"
+    )
+
+
+def evaluate_command(options) -> None:
+    """Scores a trained network on a split."""
+    network, about = checkpoints.from_pretrained(options.checkpoint)
+    config = Config(dataset=options.dataset, data=options.data, texts=options.texts, image_size=about["image_size"])
+    pairs = load_split(config, options.split)
+    print(
+        _scores(evaluate(network, pairs, build_texts())), f"on {len(pairs)} pairs of {options.dataset} {options.split}"
+    )
+
+
+def predict_command(options) -> None:
+    """Segments one image by its report."""
+    network, about = checkpoints.from_pretrained(options.checkpoint)
+    report = Report.parse(options.report)
+    try:
+        picture = Image.open(options.image).convert("L")
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"{options.image}: cannot be read as an image ({error}); give a PNG or JPEG") from None
+    size = (about["image_size"], about["image_size"])
+    pairs = Pairs(np.asarray(picture.resize(size, Image.Resampling.BILINEAR))[None], None, (report,), (options.image,))
+    probs = next(predict(network, pairs, build_texts()))[0, 0].numpy()
+    probs = np.asarray(Image.fromarray(probs).resize(picture.size, Image.Resampling.BILINEAR))
+    stem = Path(options.output or Path(options.image).stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
+
+    from semimedref_core import figures  # matplotlib takes a second that the other commands need not wait for
+
+    Image.fromarray(((probs >= 0.5) * 255).astype(np.uint8)).save(mask)
+    figures.prediction_overlay(np.asarray(picture), probs, report.render()).savefig(overlay, dpi=150)
+    print(f"lesion on {100 * (probs >= 0.5).mean():.1f} % of the image\nmask     {mask}\noverlay  {overlay}")
+
+
+def doctor(options) -> int:
+    """Looks through a data folder."""
+    diagnosis = examine(data_folder(options.data))
+    print(diagnosis.render())
+    return 0 if diagnosis.ok else 1
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return "  ".join(f"{name} {100 * value:.1f} %" for name, value in scores.items())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="semimedref",
+        description="Semi-MedRef: semi-supervised medical referring image segmentation, step by step.",
+        epilog="Start with `semimedref tutorial`; it needs no data and takes a few minutes on a laptop.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name, function):
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        command.set_defaults(command=function, name=name)
+        return command
+
+    command = add("tutorial", tutorial)
+    command.add_argument("--steps", type=int, default=500, help="optimiser steps of each method (default %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    command.add_argument("--output", default="runs/tutorial", metavar="DIR", help="default %(default)s")
+
+    command = add("train", train_command)
+    _add_settings(command)
+    command.add_argument("--device", choices=DEVICES, default="auto", help="auto takes a GPU if there is one (default)")
+    command.add_argument("--output", metavar="DIR", help="run folder (default runs/DATASET-RATIO-METHOD-seedN)")
+    command.add_argument(
+        "--resume", action="store_true", help="go on from the folder's checkpoint; same numbers as without a stop"
+    )
+
+    command = add("evaluate", evaluate_command)
+    command.add_argument(
+        "--checkpoint", required=True, metavar="DIR", help="folder student/ or teacher/ of a finished run"
+    )
+    _add_settings(command, "dataset", "data", "texts")
+    command.add_argument("--split", default="valid", choices=("train", "valid", "test"), help="default %(default)s")
+
+    command = add("predict", predict_command)
+    command.add_argument(
+        "--checkpoint", required=True, metavar="DIR", help="folder student/ or teacher/ of a finished run"
+    )
+    command.add_argument("--image", required=True, metavar="PNG", help="chest X-ray or CT slice")
+    command.add_argument("--report", required=True, metavar="TEXT", help="its report, in the grammar of the data")
+    command.add_argument(
+        "--output", metavar="STEM", help="writes STEM_mask.png and STEM_overlay.png (default: the image's name)"
+    )
+
+    command = add("doctor", doctor)
+    _add_settings(command, "data")
+    return parser
+
+
+def _add_settings(command, *names: str) -> None:
+    """Options for these fields of Config (all of them if none is named), with the meaning that each declares."""
+    group = command.add_argument_group("settings")
+    for field in dataclasses.fields(Config):
+        if not names or field.name in names:
+            kind = {"int": int, "float": float, "str": str}[field.type]
+            choices = ", ".join(field.metadata["choices"])
+            shown = f" (default {field.default})" if field.default != "" else ""
+            group.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                type=kind,
+                default=field.default,
+                metavar={int: "N", float: "X", str: "NAME"}[kind],
+                help=f"{field.metadata['meaning']}{': ' if choices else ''}{choices}{shown}",
+            )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Files that survive a kill: atomic writes, networks as safetensors + JSON, and the state that a run resumes from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from semimedref_core.networks import NETWORKS, build_network
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another network; the message names the file and the cure."""
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Gives a temporary name to write to, and puts the finished file in place of ``path`` in one step.
+
+    Whoever looks, at whatever moment, finds the old file or the new one, whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    """Writes indented JSON atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], **metadata) -> None:
+    """Writes one safetensors file atomically; ``metadata`` is stored as JSON in its header, so both are one file."""
+    tensors = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the metadata of :func:`save_tensors`.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train first, or name another folder")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint ({error}); delete it and train again") from None
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Puts weights into a network of the same kind.
+
+    Raises:
+        CheckpointError: if a weight is missing, unexpected or of another shape; lists them.
+    """
+    own = network.state_dict()
+    problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]
+    problems += [f"{name} is unexpected" for name in tensors.keys() - own.keys()]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own.keys() & tensors.keys()
+        if own[name].shape != tensors[name].shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:5]) + ("" if len(problems) <= 5 else f"; and {len(problems) - 5} more")
+        raise CheckpointError(f"{source}: weights of another network ({shown}); choose the network it was trained with")
+    network.load_state_dict(tensors)
+
+
+def save_pretrained(folder: Path, network: nn.Module, **about) -> None:
+    """Writes ``model.safetensors`` and ``config.json`` of a network; ``about`` goes into the latter."""
+    name = next(name for name, kind in NETWORKS.items() if isinstance(network, kind))
+    save_tensors(folder / "model.safetensors", network.state_dict())
+    write_json(folder / "config.json", {"network": name, **about})
+
+
+def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
+    """The network that :func:`save_pretrained` wrote, in eval mode on the CPU, and its ``config.json``.
+
+    Raises:
+        CheckpointError: if a file is missing, damaged or does not fit.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no trained network here; give the folder 'student' or 'teacher' of a finished run"
+        )
+    try:
+        about = json.loads(path.read_text())
+        network = build_network(about["network"])
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a network's config.json ({error})") from None
+    tensors, _ = load_tensors(folder / "model.safetensors")
+    load_weights(network, tensors, folder / "model.safetensors")
+    return network.eval(), about

@@ -1,0 +1,88 @@
+"""One run's settings, all of them, as one flat record that is written beside its results.
+
+Each setting is declared once, with its default, meaning and range; the command line's options come from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from semimedref_core.data.views import WEAK_VIEWS
+from semimedref_core.networks import NETWORKS
+from semimedref_core.patchmix import PATCH_MODES
+from semimedref_core.posaug import MODES as POSAUG_MODES
+from semimedref_core.reports import STYLES
+
+DATASETS = ("phantom", "phantom-ct", "qata")
+GRIDS = ("estimated", "qata", "thirds")
+
+
+def _setting(default, meaning: str, choices=(), low=None, high=None, above=None):
+    about = {"meaning": meaning, "choices": tuple(choices), "low": low, "high": high, "above": above}
+    return dataclasses.field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a run. The defaults are the compact preset: two CPU cores, a few minutes.
+
+    Symbols in brackets are the paper's.
+
+    Raises:
+        ValueError: naming the setting, its value and what it may be.
+    """
+
+    dataset: str = _setting("phantom", "what to train on", DATASETS)
+    data: str = _setting("", "folder of the real data (default: $SEMIMEDREF_DATA)")
+    texts: str = _setting("lvit", "version of the real reports", STYLES)
+    label_ratio: float = _setting(0.05, "share of the training pairs whose masks are used", above=0, high=1)
+    method: str = _setting("semi_medref", "supervised or semi_medref")
+    network: str = _setting("compact", "network by name", NETWORKS)
+    seed: int = _setting(0, "of all that is drawn by chance, save the labelled split, which is the release's", low=0)
+    image_size: int = _setting(96, "side of the images in px", above=0)
+    steps: int = _setting(600, "optimiser steps", above=0)
+    batch_size: int = _setting(16, "labelled pairs a step, and as many unlabelled", above=0)
+    lr: float = _setting(1e-3, "peak learning rate of AdamW; warm-up over a tenth of the steps, then cosine", above=0)
+    weight_decay: float = _setting(0.05, "of AdamW", low=0)
+    weak_view: str = _setting("strong", "how weak views move the picture", WEAK_VIEWS)
+    burn_in: float = _setting(0.3, "share of the steps that trains on labelled pairs alone", low=0, high=1)
+    ramp: float = _setting(0.2, "share of the steps in which the unsupervised weight then rises", low=0, high=1)
+    unsupervised_weight: float = _setting(0.5, "its final value [w_u]", low=0)
+    ema_decay: float = _setting(0.99, "the teacher's decay until the end of burn-in", low=0, high=1)
+    ema_decay_last: float = _setting(0.99, "the teacher's decay after its ramp", low=0, high=1)
+    itcl_weight: float = _setting(0.02, "of ITCL on labelled pairs [w_l]", low=0)
+    itcl_unlabelled_weight: float = _setting(0.1, "of ITCL on weak views, inside the unsupervised loss [w_c]", low=0)
+    tau: float = _setting(0.07, "temperature of ITCL", above=0)
+    posaug_p: float = _setting(0.5, "probability of a position phrase to be hit by PosAug", low=0, high=1)
+    posaug_mode: str = _setting("mix", "what stands in its place", POSAUG_MODES)
+    patch_mode: str = _setting("position", "where T-PatchMix looks for patches", PATCH_MODES)
+    patch_p: float = _setting(0.5, "probability of a sample to be offered a patch", low=0, high=1)
+    patch_size: float = _setting(0.28, "side of a patch as a share of the image side [block]", above=0, high=1)
+    gate: float = _setting(0.3, "smallest mean teacher probability in an accepted patch [conf_th]", low=0, high=1)
+    grid: str = _setting("estimated", "zone grid; estimated reads it off the labelled pairs", GRIDS)
+    eval_every: int = _setting(200, "steps between validations, and checkpoints; 0: at the end only", low=0)
+    patience: int = _setting(0, "validations without a better teacher before an early stop; 0: never", low=0)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, about = getattr(self, field.name), field.metadata
+            if about["choices"] and value not in about["choices"]:
+                raise ValueError(f"{field.name}: unknown value {value!r}; choose one of {', '.join(about['choices'])}")
+            bounds = [
+                (about["low"], lambda v, b: v >= b, "at least"),
+                (about["above"], lambda v, b: v > b, "above"),
+                (about["high"], lambda v, b: v <= b, "at most"),
+            ]
+            for bound, holds, words in bounds:
+                if bound is not None and not holds(value, bound):
+                    raise ValueError(f"{field.name} must be {words} {bound}, got {value}")
+
+    @property
+    def block(self) -> int:
+        """Side of T-PatchMix's patches in px."""
+        return max(1, round(self.patch_size * self.image_size))
+
+    def to_dict(self) -> dict:
+        """The settings as plain values, for JSON."""
+        return dataclasses.asdict(self)

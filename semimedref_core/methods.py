@@ -1,0 +1,109 @@
+"""What one training step does: supervised, and Semi-MedRef. Each reads from top to bottom as the data flow.
+
+A method takes the student, the teacher, a batch and the step's unsupervised weight, and returns the loss terms. It
+never brings a value back to the host, so on a GPU nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+
+from semimedref_core.config import Config
+from semimedref_core.data.batches import Batch
+from semimedref_core.data.views import place_masks, strong_view, weak_view
+from semimedref_core.itcl import itcl
+from semimedref_core.patchmix import t_patchmix
+from semimedref_core.teacher import Teacher
+
+dice_ce = DiceCELoss(sigmoid=True)
+"""Dice loss per image plus binary cross-entropy, on logits."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by name: its step, and whether it reads unlabelled pairs."""
+
+    step: Callable[[nn.Module, Teacher, Batch, float, Config], dict[str, Tensor]]
+    unlabelled: bool
+
+
+def supervised(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
+    """``L = DiceCE(labelled)``. The teacher follows along as an average of the student's weights and gives nothing."""
+    labelled = batch.labelled
+    x, y = weak_view(labelled.images, labelled.theta), place_masks(labelled.masks, labelled.theta)
+    loss = dice_ce(student(x, labelled.input_ids).logits, y)
+    return {"loss": loss, "loss_labelled": loss}
+
+
+def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
+    """The paper's loss.
+
+    ``L = DiceCE(labelled) + w_l ITCL(labelled) + w_u [ DiceCE(student(mixed strong view), mixed target)
+    + w_c ITCL(unlabelled weak view) ]``
+
+    During burn-in (``w_u`` = 0) the unlabelled half is left out.
+    """
+    labelled, unlabelled = batch.labelled, batch.unlabelled
+    x, y = weak_view(labelled.images, labelled.theta), place_masks(labelled.masks, labelled.theta)
+
+    if w_u == 0:
+        seen = student(x, labelled.input_ids)
+        loss_labelled = dice_ce(seen.logits, y)
+        loss_itcl = itcl(seen.image_embedding, seen.text_embedding, labelled.codes, config.tau)
+        loss = loss_labelled + config.itcl_weight * loss_itcl
+        return {"loss": loss, "loss_labelled": loss_labelled, "loss_itcl": loss_itcl}
+
+    # The teacher looks once, at the weak view with the whole report; the partners' maps are the same maps permuted.
+    weak = weak_view(unlabelled.images, unlabelled.theta)
+    with torch.no_grad():
+        p = teacher(weak, unlabelled.input_ids).logits.sigmoid()
+
+    # Image, pseudo-label and text are mixed as one.
+    strong = strong_view(weak, **unlabelled.photometry)
+    mixed, target, input_ids, accepted = t_patchmix(
+        strong, p, unlabelled.text_choices, unlabelled.proposal, config.block, config.patch_mode, config.gate
+    )
+    target = (target >= 0.5).float()
+
+    # One pass of the student over labelled and mixed samples; then its encoders alone over the weak views, for ITCL.
+    seen = student(torch.cat([x, mixed]), torch.cat([labelled.input_ids, input_ids]))
+    logits_labelled, logits_mixed = seen.logits.split([len(x), len(mixed)])
+    image, text = seen.image_embedding[: len(x)], seen.text_embedding[: len(x)]
+    seen_weak = student(weak, unlabelled.input_ids, decode=False)
+
+    loss_labelled = dice_ce(logits_labelled, y)
+    loss_itcl = itcl(image, text, labelled.codes, config.tau)
+    loss_mixed = dice_ce(logits_mixed, target)
+    loss_itcl_u = itcl(seen_weak.image_embedding, seen_weak.text_embedding, unlabelled.codes, config.tau)
+    loss = (
+        loss_labelled
+        + config.itcl_weight * loss_itcl
+        + w_u * (loss_mixed + config.itcl_unlabelled_weight * loss_itcl_u)
+    )
+    return {
+        "loss": loss,
+        "loss_labelled": loss_labelled,
+        "loss_itcl": loss_itcl,
+        "loss_mixed": loss_mixed,
+        "loss_itcl_unlabelled": loss_itcl_u,
+        "accepted": accepted.float().mean(),
+    }
+
+
+METHODS = {"supervised": Method(supervised, unlabelled=False), "semi_medref": Method(semi_medref, unlabelled=True)}
+
+
+def method_named(name: str) -> Method:
+    """The method of this name.
+
+    Raises:
+        ValueError: if there is none; names those there are.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]

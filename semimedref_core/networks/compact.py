@@ -1,0 +1,161 @@
+"""The compact network: about a million parameters, trained from scratch at 96 to 128 px on a laptop.
+
+An image encoder (strides 4, 8, 16), a small BERT over the words of the report, cross-attention from pixels to words at
+strides 16 and 8, and a decoder with skips that ends in a x4 sub-pixel upsampling to one logit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+
+@dataclass
+class Prediction:
+    """What a network of this project returns.
+
+    Attributes:
+        logits: ``[B, 1, H, W]`` lesion logits, or ``None`` from an encoder-only pass.
+        image_embedding, text_embedding: ``[B, D]`` projections for ITCL, not normalised.
+    """
+
+    logits: Tensor | None
+    image_embedding: Tensor
+    text_embedding: Tensor
+
+
+def _norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(8, channels)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with group norm around a shortcut: ``[B, in, H, W] -> [B, out, H/stride, W/stride]``."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            _norm(outputs),
+            nn.SiLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            _norm(outputs),
+        )
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, stride, stride, bias=False)
+        self.activation = nn.SiLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.body(x) + self.shortcut(x))
+
+
+class TextCrossAttention(nn.Module):
+    """Pixels ask, words answer: ``x + attention(pixels + position, words)``, then a small residual MLP."""
+
+    def __init__(self, channels: int, text_width: int, heads: int = 4):
+        super().__init__()
+        self.pixel_norm = nn.LayerNorm(channels)
+        self.words = nn.Linear(text_width, channels)
+        self.position = nn.Linear(_POSITION_CODES, channels)
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
+        )
+
+    def forward(self, x: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+        """x ``[B, C, h, w]``, words ``[B, L, text_width]``, padding ``[B, L]`` true where there is no word."""
+        batch, channels, height, width = x.shape
+        pixels = x.flatten(2).transpose(1, 2)  # [B, hw, C]
+        queries = self.pixel_norm(pixels) + self.position(_position_codes(height, width, x.device))
+        words = self.words(words)
+        answer, _ = self.attention(queries, words, words, key_padding_mask=padding, need_weights=False)
+        pixels = pixels + answer
+        pixels = pixels + self.mlp(pixels)
+        return pixels.transpose(1, 2).reshape(batch, channels, height, width)
+
+
+_POSITION_CODES = 16
+
+
+def _position_codes(height: int, width: int, device) -> Tensor:
+    """Sine and cosine of 1, 2, 4 and 8 half-turns over each axis, ``[hw, 16]``: where a pixel is, at any image size."""
+    y, x = (torch.arange(n, device=device).add(0.5).div(n) for n in (height, width))
+    turns = torch.pi * 2.0 ** torch.arange(4, device=device)
+    y, x = (torch.cat([(axis[:, None] * turns).sin(), (axis[:, None] * turns).cos()], 1) for axis in (y, x))
+    return torch.cat([y[:, None].expand(-1, width, -1), x[None].expand(height, -1, -1)], -1).flatten(0, 1)
+
+
+class Compact(nn.Module):
+    """See the module's text.
+
+    Args:
+        vocabulary: number of token ids; id 0 is padding.
+        widths: channels at strides 4, 8 and 16.
+        text_width: width of the text encoder.
+        embedding: D of the ITCL projections.
+
+    Raises:
+        ValueError: from ``forward`` if the image's sides are not multiples of 16.
+    """
+
+    stride = 16
+
+    def __init__(self, vocabulary: int, widths=(24, 48, 96), text_width: int = 96, embedding: int = 64):
+        super().__init__()
+        a, b, c = widths
+        self.stem = nn.Sequential(nn.Conv2d(1, a, 4, 4, bias=False), _norm(a), nn.SiLU(inplace=True))
+        self.stage4 = nn.Sequential(ResidualBlock(a, a), ResidualBlock(a, a))
+        self.stage8 = nn.Sequential(ResidualBlock(a, b, 2), ResidualBlock(b, b))
+        self.stage16 = nn.Sequential(ResidualBlock(b, c, 2), ResidualBlock(c, c))
+        self.text = BertModel(
+            BertConfig(
+                vocab_size=vocabulary,
+                hidden_size=text_width,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                intermediate_size=2 * text_width,
+                max_position_embeddings=64,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+            ),
+            add_pooling_layer=False,
+        )
+        self.fuse16 = TextCrossAttention(c, text_width)
+        self.fuse8 = TextCrossAttention(b, text_width)
+        self.up8 = nn.ConvTranspose2d(c, b, 2, 2)
+        self.decode8 = ResidualBlock(2 * b, b)
+        self.up4 = nn.ConvTranspose2d(b, a, 2, 2)
+        self.decode4 = ResidualBlock(2 * a, 2 * a)
+        self.head = nn.Sequential(nn.Conv2d(2 * a, 16 * 8, 1), nn.PixelShuffle(4), nn.SiLU(), nn.Conv2d(8, 1, 3, 1, 1))
+        # Zones are places, so the pooled feature keeps its place: two columns (sides) by three rows.
+        self.image_projection = nn.Sequential(nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten(), nn.Linear(6 * c, embedding))
+        self.text_projection = nn.Linear(text_width, embedding)
+
+    def forward(self, images: Tensor, input_ids: Tensor, decode: bool = True) -> Prediction:
+        """Segments images by their reports.
+
+        Args:
+            images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of 16.
+            input_ids: ``[B, L]`` token ids, 0 is padding.
+            decode: ``False`` stops after the encoders, which is all that ITCL needs.
+        """
+        if images.shape[2] % self.stride or images.shape[3] % self.stride:
+            raise ValueError(f"the image sides must be multiples of {self.stride}, got {tuple(images.shape[2:])}")
+        padding = input_ids == 0
+        # Four dimensions, as the attention wants it: from two, transformers looks on the host for padding to skip.
+        words = self.text(input_ids=input_ids, attention_mask=~padding[:, None, None, :]).last_hidden_state
+        stride4 = self.stage4(self.stem(images))
+        stride8 = self.stage8(stride4)
+        stride16 = self.stage16(stride8)
+        present = (~padding).unsqueeze(2)
+        text_embedding = self.text_projection((words * present).sum(1) / present.sum(1))
+        image_embedding = self.image_projection(stride16)
+        if not decode:
+            return Prediction(None, image_embedding, text_embedding)
+        x = self.fuse16(stride16, words, padding)
+        x = self.decode8(torch.cat([self.up8(x), stride8], 1))
+        x = self.fuse8(x, words, padding)
+        x = self.decode4(torch.cat([self.up4(x), stride4], 1))
+        return Prediction(self.head(x), image_embedding, text_embedding)

@@ -1,0 +1,70 @@
+"""Texts to token ids: a word-level tokenizer made from the report grammar, for networks trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN
+from semimedref_core.reports import COUNT_WORDS, HEIGHTS, SIDES
+
+_FRAME = "no unilateral bilateral pulmonary infection infected area areas all lung and , .".split()
+GRAMMAR_WORDS = tuple(dict.fromkeys([*_FRAME, *SIDES, *HEIGHTS, *COUNT_WORDS, *FUZZY_PHRASE.split()]))
+
+
+def grammar_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer that knows each word of the grammar, ``[UNK_POS]`` of PosAug, and nothing else."""
+    special = ["[PAD]", "[UNK]", "[CLS]", MASK_TOKEN]
+    vocabulary = {word: index for index, word in enumerate([*special, *GRAMMAR_WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        additional_special_tokens=[MASK_TOKEN],
+    )
+
+
+class Texts:
+    """Turns report texts into ``[..., length]`` token ids of one length, each distinct text only once.
+
+    Args:
+        tokenizer: any tokenizer of transformers.
+        length: number of tokens. A longer text is an error, never cut: it would say less than its image shows.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, length: int = 24):
+        self.tokenizer = tokenizer
+        self.length = length
+        self._ids: dict[str, Tensor] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Token ids ``[N, length]`` int64, padded at the end.
+
+        Raises:
+            ValueError: if a text is longer than ``length`` tokens; names the text.
+        """
+        return torch.stack([self._encode(text) for text in texts])
+
+    def decode(self, input_ids: Tensor) -> list[str]:
+        """The words of token ids ``[N, length]``, without padding, for people to read."""
+        special = {self.tokenizer.pad_token_id, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id}
+        words = [[int(i) for i in row if int(i) not in special] for row in input_ids]
+        return [self.tokenizer.decode(row).replace(" ,", ",").replace(" .", ".") for row in words]
+
+    def _encode(self, text: str) -> Tensor:
+        if text not in self._ids:
+            ids = self.tokenizer(text)["input_ids"]
+            if len(ids) > self.length:
+                raise ValueError(f"the text {text!r} has {len(ids)} tokens, only {self.length} fit; allow more")
+            padding = [self.tokenizer.pad_token_id] * (self.length - len(ids))
+            self._ids[text] = torch.tensor(ids + padding)
+        return self._ids[text]

@@ -1,0 +1,95 @@
+"""Notebooks as programs: papermill runs a paired percent-format notebook with parameters, into a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jupytext
+import papermill
+from papermill.inspection import _infer_parameters
+from tqdm.auto import tqdm
+
+from semimedref_core.runstate import read_metrics
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+CELL_TIMEOUT = 3600  # seconds; papermill's own default waits for ever
+
+
+class NotebookError(RuntimeError):
+    """A notebook could not be run; the message says which, why and what to do."""
+
+
+def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
+    """Executes ``notebooks/<name>.py`` in a folder and keeps the executed notebook there.
+
+    Args:
+        name: such as ``06_train``.
+        folder: made if missing; the notebook's working directory.
+        parameters: values for its cell ``parameters``.
+
+    Returns:
+        The executed notebook, ``<folder>/<name>.ipynb``; after an error it holds everything up to the failing cell.
+
+    Raises:
+        NotebookError: if there is no such notebook, a parameter is unknown to it, or a cell fails.
+    """
+    source = NOTEBOOKS / f"{name}.py"
+    if not source.is_file():
+        raise NotebookError(
+            f"{source}: no such notebook; the notebooks come with a clone installed by 'pip install -e .'"
+        )
+    notebook = jupytext.read(source)
+    known = _infer_parameters(notebook)
+    unknown = [key for key in parameters if key not in known]
+    if unknown:
+        raise NotebookError(f"{source}: unknown parameters {', '.join(unknown)}; it has {', '.join(known)}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    output = folder / f"{name}.ipynb"
+    try:
+        # Relative paths: papermill stores them in the notebook.
+        papermill.execute_notebook(
+            notebook,
+            os.path.relpath(output),
+            parameters,
+            cwd=os.path.relpath(folder),
+            kernel_name="python3",
+            progress_bar=False,
+            execution_timeout=CELL_TIMEOUT,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise NotebookError(f"{output}: cell {error.exec_count} failed with {error.ename}: {error.evalue}") from None
+    return output
+
+
+@contextmanager
+def follow(folder: Path, steps: int, description: str) -> Iterator[None]:
+    """Shows the progress of the runs below a folder, read off their ``metrics.jsonl``, while the body runs.
+
+    Args:
+        folder: where the runs' folders are or will be.
+        steps: steps of all runs together.
+        description: in front of the bar.
+    """
+    done = threading.Event()
+
+    def watch(bar):
+        while not done.wait(1.0):
+            logs = [read_metrics(path) for path in folder.glob("*/metrics.jsonl")]
+            bar.update(sum(lines[-1]["step"] for lines in logs if lines) - bar.n)
+            losses = [line["loss"] for lines in logs for line in lines if "loss" in line]
+            if losses:
+                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+
+    with tqdm(total=steps, desc=description, unit="step") as bar:
+        watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()

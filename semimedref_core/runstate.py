@@ -1,0 +1,135 @@
+"""All that changes while a run goes on, and how it is kept: networks, optimiser, and how far validation has come."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from semimedref_core import checkpoints
+from semimedref_core.checkpoints import CheckpointError
+from semimedref_core.config import Config
+from semimedref_core.teacher import Teacher
+
+CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config.json"
+
+
+@dataclass
+class RunState:
+    """The state of a run between two steps.
+
+    Attributes:
+        student, teacher, optimizer: as trained so far.
+        step: number of steps done.
+        scores: metrics of the last validation, by network; empty before the first.
+        best: the best validation Dice (per image) of the teacher so far, and
+        stale: the number of validations since.
+    """
+
+    student: nn.Module
+    teacher: Teacher
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    best: float = -1.0
+    stale: int = 0
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Student and teacher by name."""
+        return {"student": self.student, "teacher": self.teacher.network}
+
+    def judge(self, scores: dict[str, dict[str, float]]) -> bool:
+        """Takes in the scores of a validation and says whether the teacher's are the best so far."""
+        self.scores = scores
+        improved = scores["teacher"]["dice_image"] > self.best
+        self.best = max(self.best, scores["teacher"]["dice_image"])
+        self.stale = 0 if improved else self.stale + 1
+        return improved
+
+    def save(self, path: Path) -> None:
+        """Writes everything to one file, atomically."""
+        tensors = {
+            f"{name}.{key}": value
+            for name, network in self.networks.items()
+            for key, value in network.state_dict().items()
+        }
+        for name, parameter in self.student.named_parameters():
+            for entry, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{entry}.{name}"] = value
+        about = {"step": self.step, "scores": self.scores, "best": self.best, "stale": self.stale}
+        checkpoints.save_tensors(path, tensors, state=about)
+
+    def restore(self, path: Path) -> None:
+        """Takes everything back from :meth:`save`'s file.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged or of another network.
+        """
+        tensors, metadata = checkpoints.load_tensors(path)
+        for name, network in self.networks.items():
+            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+            checkpoints.load_weights(network, own, path)
+        parameters = dict(self.student.named_parameters())
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, entry, name = key.split(".", 2)
+                # The step count stays on the CPU, where AdamW keeps it; the moments follow their parameter.
+                device = value.device if entry == "step" else parameters[name].device
+                self.optimizer.state[parameters[name]][entry] = value.to(device)
+        for name, value in metadata["state"].items():
+            setattr(self, name, value)
+
+
+def claim(folder: Path, config: Config, resume: bool) -> None:
+    """Makes a folder this run's own: writes its ``config.json``, or finds the same settings there when resuming.
+
+    Raises:
+        CheckpointError: if the folder holds a run and ``resume`` is not set, or the run there has other settings.
+    """
+    path = folder / CONFIG
+    settings = config.to_dict()
+    if not path.exists():
+        checkpoints.write_json(path, settings)
+        return
+    if not resume:
+        raise CheckpointError(f"{folder}: holds a run already; give --resume to go on with it, or another folder")
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); delete the folder and train again") from None
+    changed = [name for name in settings if found.get(name) != settings[name]]
+    if changed:
+        was = ", ".join(f"{name} {found.get(name)!r} is now {settings[name]!r}" for name in changed)
+        raise CheckpointError(
+            f"{path}: the run there has other settings ({was}); resume with the same, or use another folder"
+        )
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one JSON object a line, in the order of steps.
+
+    Args:
+        path: the file.
+        step: lines of later steps, and a line cut short by a kill, are dropped: the resumed run writes them again.
+    """
+
+    def __init__(self, path: Path, step: int = 0):
+        self.path = path
+        kept = [line for line in read_metrics(path) if line["step"] <= step] if path.exists() else []
+        with checkpoints.atomic(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def write(self, line: dict) -> None:
+        """Appends one line."""
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """The lines of a ``metrics.jsonl``; a last line that a kill cut short is left out."""
+    lines = Path(path).read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]

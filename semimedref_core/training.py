@@ -1,0 +1,187 @@
+"""The training loop: steps, logging, validation, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from semimedref_core import checkpoints
+from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
+from semimedref_core.config import Config
+from semimedref_core.data.batches import Batches
+from semimedref_core.data.datasets import Training, load_training
+from semimedref_core.evaluation import evaluate
+from semimedref_core.methods import method_named
+from semimedref_core.networks import build_network, build_texts
+from semimedref_core.runstate import BEST, CHECKPOINT, MetricsLog, RunState, claim
+from semimedref_core.teacher import Teacher, ema_decay, ramp
+
+LOG_EVERY = 10  # steps between log lines; a line costs one host sync
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step, why and what to change."""
+
+
+def train(config: Config, folder: str | Path, *, resume: bool = False, device: str = "auto") -> dict:
+    """Trains one network as the settings say and leaves everything about it in a folder.
+
+    Written: ``config.json``; ``metrics.jsonl`` (a line every ten steps and at each validation);
+    ``checkpoint.safetensors`` (to resume from, at each validation); at the end ``student/`` and ``teacher/`` (the
+    networks; where ``patience`` is set, as they were at the best validation) and ``results.json``.
+
+    Args:
+        config: the run's settings.
+        folder: where it goes; made if missing.
+        resume: go on from the folder's checkpoint, or start where there is none. The numbers are those of a run that
+            was never interrupted, bit for bit on the same CPU.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+
+    Returns:
+        The contents of ``results.json``: metrics of student and teacher on the valid split, and the cost.
+
+    Raises:
+        TrainingError: the loss is no longer finite, or the device is not there.
+        DataError, CheckpointError: what is wrong with the data, the folder or its checkpoint.
+    """
+    folder = Path(folder)
+    accelerator = _accelerator(device)
+    method = method_named(config.method)
+    pairs = load_training(config, method.unlabelled)
+    grid = zone_grid(config, pairs)
+    if accelerator.is_main_process:
+        claim(folder, config, resume)
+
+    torch.manual_seed(config.seed)
+    student = build_network(config.network).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    prepared, optimizer = accelerator.prepare(student, optimizer)
+    state = RunState(student, Teacher(student), optimizer.optimizer)
+    if resume and (folder / CHECKPOINT).exists():
+        state.restore(folder / CHECKPOINT)
+    texts = build_texts()
+    place = accelerator.device, accelerator.process_index, accelerator.num_processes
+    batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid, *place)
+    log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
+
+    started, since_log = time.perf_counter(), []
+    burn_in, ramp_steps = config.burn_in * config.steps, config.ramp * config.steps
+    bar = tqdm(
+        total=config.steps,
+        initial=state.step,
+        desc=f"{config.method}, seed {config.seed}",
+        unit="step",
+        disable=not accelerator.is_main_process,
+    )
+    while state.step < config.steps and not (config.patience and state.stale >= config.patience):
+        step = state.step
+        torch.manual_seed(
+            config.seed * 1_000_003 + step
+        )  # for networks with dropout, so that a resumed run draws the same
+        lr = learning_rate(config, step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        w_u = config.unsupervised_weight * ramp(step, burn_in, ramp_steps)
+
+        losses = method.step(prepared, state.teacher, batches(step), w_u, config)
+        optimizer.zero_grad()
+        accelerator.backward(losses["loss"])
+        optimizer.step()
+        state.teacher.update(student, ema_decay(step, burn_in, ramp_steps, config.ema_decay, config.ema_decay_last))
+        state.step += 1
+        bar.update()
+
+        since_log.append({name: value.detach() for name, value in losses.items()})
+        last = state.step == config.steps
+        validate = last or (config.eval_every and state.step % config.eval_every == 0)
+        if validate or state.step % LOG_EVERY == 0:
+            means, since_log = _means(since_log, state.step), []
+            bar.set_postfix(loss=f"{means['loss']:.3f}")
+            if log:
+                log.write({"step": state.step, "lr": lr, "w_u": w_u, **means})
+        if validate:
+            best = state.judge(
+                {name: evaluate(net, pairs.valid, texts, accelerator.device) for name, net in state.networks.items()}
+            )
+            if log:
+                log.write({"step": state.step, "valid": state.scores})
+                if best and config.patience:
+                    state.save(folder / BEST)
+                state.save(folder / CHECKPOINT)
+    bar.close()
+    if config.patience:
+        accelerator.wait_for_everyone()
+        state.restore(folder / BEST)
+
+    results = {
+        "dataset": config.dataset,
+        "split": "valid",
+        "method": config.method,
+        "label_ratio": config.label_ratio,
+        "labelled": len(pairs.labelled),
+        "unlabelled": len(pairs.unlabelled) if pairs.unlabelled else 0,
+        "seed": config.seed,
+        "step": state.step,
+        "parameters": sum(p.numel() for p in student.parameters()),
+        "grid": list(grid.cuts),
+        **state.scores,
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": str(accelerator.device),
+    }
+    if accelerator.is_main_process:
+        for name, network in state.networks.items():
+            about = {"image_size": config.image_size, "trained_on": config.dataset, "valid": state.scores[name]}
+            checkpoints.save_pretrained(folder / name, network, **about)
+        checkpoints.write_json(folder / "results.json", results)
+    return results
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Linear warm-up over a tenth of the steps, then half a cosine down to 0."""
+    warm_up = max(1, config.steps // 10)
+    if step < warm_up:
+        return config.lr * (step + 1) / warm_up
+    return config.lr * (1 + math.cos(math.pi * (step - warm_up) / (config.steps - warm_up))) / 2
+
+
+def zone_grid(config: Config, pairs: Training) -> Grid:
+    """The zone grid that the settings name; an estimated one is read off the labelled pairs alone."""
+    if config.grid == "estimated":
+        return estimate_grid(pairs.labelled.masks, pairs.labelled.reports)
+    return {"qata": QATA, "thirds": THIRDS}[config.grid]
+
+
+def _accelerator(device: str) -> Accelerator:
+    if device not in DEVICES:
+        raise TrainingError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device 'cuda' was asked for, but torch sees no GPU; use --device auto or cpu")
+    # The supervised method leaves ITCL's projections without a gradient.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=device == "cpu", kwargs_handlers=[unused])
+
+
+def _means(losses: list[dict[str, Tensor]], step: int) -> dict[str, float]:
+    """The mean of each loss term over the steps since the last log line, brought to the host at once.
+
+    A term counts only the steps that had it: burn-in has no unlabelled ones.
+
+    Raises:
+        TrainingError: if a loss was not finite.
+    """
+    table = {name: torch.stack([line[name] for line in losses if name in line]) for name in losses[-1]}
+    means = dict(zip(table, torch.stack([values.mean() for values in table.values()]).tolist(), strict=True))
+    if not all(math.isfinite(value) for value in means.values()):
+        bad = ", ".join(name for name, value in means.items() if not math.isfinite(value))
+        raise TrainingError(
+            f"{bad} is not finite between steps {step - len(losses) + 1} and {step}; nothing was saved since the last "
+            "validation. Lower --lr, or look at the images with `semimedref doctor`"
+        )
+    return means

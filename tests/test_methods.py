@@ -1,0 +1,144 @@
+"""One training step: what is looked at how often, what has gradients, and that the host never waits."""
+
+from collections import Counter
+from dataclasses import fields, is_dataclass
+
+import pytest
+import torch
+
+from semimedref_core.anatomy import THIRDS
+from semimedref_core.config import Config
+from semimedref_core.data.batches import Batches
+from semimedref_core.data.datasets import load_training
+from semimedref_core.methods import METHODS, method_named
+from semimedref_core.networks import build_network, build_texts
+from semimedref_core.teacher import Teacher
+
+CONFIG = Config(image_size=32, batch_size=4, label_ratio=0.05, patch_p=1.0, gate=0.0)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return load_training(CONFIG, unlabelled=True)
+
+
+@pytest.fixture
+def networks():
+    torch.manual_seed(0)
+    student = build_network("compact")
+    return student, Teacher(student)
+
+
+def batches(pairs, config=CONFIG):
+    return Batches(pairs.labelled, pairs.unlabelled, config, build_texts(), THIRDS)
+
+
+class Calls:
+    """Counts the forward passes of a network, whole ones and encoder-only ones."""
+
+    def __init__(self, network):
+        self.counts = Counter()
+        network.register_forward_hook(self.count, with_kwargs=True)
+
+    def count(self, network, arguments, keywords, output):
+        self.counts["whole" if output.logits is not None else "encoder"] += 1
+
+
+def test_a_semi_medref_step_makes_one_teacher_pass_one_student_pass_and_one_encoder_pass(pairs, networks):
+    student, teacher = networks
+    looked, learned = Calls(teacher.network), Calls(student)
+    METHODS["semi_medref"].step(student, teacher, batches(pairs)(0), 0.5, CONFIG)
+    assert looked.counts == {"whole": 1}
+    assert learned.counts == {"whole": 1, "encoder": 1}
+
+
+def test_during_burn_in_the_teacher_is_not_asked(pairs, networks):
+    student, teacher = networks
+    looked, learned = Calls(teacher.network), Calls(student)
+    METHODS["semi_medref"].step(student, teacher, batches(pairs)(0), 0.0, CONFIG)
+    assert looked.counts == {} and learned.counts == {"whole": 1}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("patch_mode", ["position", "probability", "random"])
+def test_no_step_waits_for_the_device(pairs, networks, method, patch_mode):
+    """On the meta device tensors have shapes but no values, so whatever asks for a value on the host fails."""
+    student, teacher = networks[0].to("meta"), networks[1]
+    teacher.network.to("meta")
+    config = Config(**{**CONFIG.to_dict(), "patch_mode": patch_mode})
+    batch = _to(batches(pairs, config)(0), torch.device("meta"))
+    losses = METHODS[method].step(student, teacher, batch, 0.5, config)
+    losses["loss"].backward()
+    teacher.update(student, 0.9)
+    assert losses["loss"].device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [lambda x: x.sum().item(), lambda x: bool(x.any()), lambda x: x[x > 0], lambda x: x.cpu(), lambda x: x.tolist()],
+)
+def test_the_meta_device_does_catch_host_syncs(wait):
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        wait(torch.ones(3, device="meta"))
+
+
+def test_the_student_learns_from_everything_and_the_teacher_from_nothing(pairs, networks):
+    student, teacher = networks
+    losses = METHODS["semi_medref"].step(student, teacher, batches(pairs)(0), 0.5, CONFIG)
+    losses["loss"].backward()
+    without = [name for name, parameter in student.named_parameters() if parameter.grad is None]
+    assert without == []
+    assert all(parameter.grad is None for parameter in teacher.network.parameters())
+
+
+def test_the_loss_is_the_sum_that_the_paper_gives(pairs, networks):
+    student, teacher = networks
+    losses = METHODS["semi_medref"].step(student, teacher, batches(pairs)(0), 0.4, CONFIG)
+    expected = (
+        losses["loss_labelled"]
+        + CONFIG.itcl_weight * losses["loss_itcl"]
+        + 0.4 * (losses["loss_mixed"] + CONFIG.itcl_unlabelled_weight * losses["loss_itcl_unlabelled"])
+    )
+    torch.testing.assert_close(losses["loss"], expected)
+
+
+def test_methods_that_share_a_seed_see_the_same_labelled_views(pairs):
+    """So that a comparison of methods is one of methods."""
+    with_rest, alone = batches(pairs)(7), Batches(pairs.labelled, None, CONFIG, build_texts(), THIRDS)(7)
+    for field in fields(alone.labelled):
+        assert torch.equal(getattr(alone.labelled, field.name), getattr(with_rest.labelled, field.name))
+
+
+def test_every_labelled_pair_is_seen_once_an_epoch_and_batches_depend_on_step_and_seed_alone(pairs):
+    batch_of = batches(pairs)
+    assert len(pairs.labelled) == 40
+    seen = torch.cat([batch_of(step).labelled.images for step in range(10)])
+    assert len({image.numpy().tobytes() for image in seen}) == 40
+    assert _equal(batch_of(3), batches(pairs)(3))
+    assert not _equal(batch_of(3), batches(pairs, Config(**{**CONFIG.to_dict(), "seed": 1}))(3))
+
+
+def test_unlabelled_pairs_carry_no_masks(pairs):
+    assert pairs.unlabelled.masks is None
+    assert not set(pairs.labelled.names) & set(pairs.unlabelled.names)
+
+
+def test_an_unknown_method_is_refused_by_name():
+    with pytest.raises(ValueError, match="'fully_magic'.*supervised, semi_medref"):
+        method_named("fully_magic")
+
+
+def _to(value, device):
+    if is_dataclass(value):
+        return type(value)(*(_to(getattr(value, field.name), device) for field in fields(value)))
+    if isinstance(value, dict):
+        return {name: _to(item, device) for name, item in value.items()}
+    return value.to(device)
+
+
+def _equal(a, b):
+    if is_dataclass(a):
+        return all(_equal(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
+    if isinstance(a, dict):
+        return all(_equal(a[name], b[name]) for name in a)
+    return torch.equal(a, b)

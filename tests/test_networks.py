@@ -1,0 +1,80 @@
+"""The compact network and the tokenizer of the grammar."""
+
+import itertools
+
+import pytest
+import torch
+
+from semimedref_core.networks import build_network, build_texts
+from semimedref_core.networks.text import grammar_tokenizer
+from semimedref_core.patchmix import mixed_reports
+from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits
+from semimedref_core.reports import STYLES, Report
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build_network("compact").eval()
+
+
+@pytest.mark.parametrize("size", [(96, 96), (112, 112), (64, 128)])
+def test_it_gives_one_logit_a_pixel_and_two_embeddings_at_any_size_divisible_by_16(network, size):
+    ids = build_texts()(["No pulmonary infection, zero infected areas."] * 2)
+    out = network(torch.randn(2, 1, *size), ids)
+    assert out.logits.shape == (2, 1, *size)
+    assert out.image_embedding.shape == out.text_embedding.shape == (2, 64)
+
+
+def test_it_has_about_a_million_parameters(network):
+    assert 0.7e6 < sum(parameter.numel() for parameter in network.parameters()) < 1.3e6
+
+
+def test_the_encoders_alone_give_the_same_embeddings_as_the_whole_pass(network):
+    images, ids = torch.randn(2, 1, 32, 32), build_texts()([Report.of([0, 0, 1, 0, 0, 0]).render()] * 2)
+    whole, encoders = network(images, ids), network(images, ids, decode=False)
+    assert encoders.logits is None
+    assert torch.equal(whole.image_embedding, encoders.image_embedding)
+    assert torch.equal(whole.text_embedding, encoders.text_embedding)
+
+
+def test_padding_changes_nothing(network):
+    texts = build_texts()
+    ids = texts([Report.of([0, 0, 1, 0, 0, 0]).render()])
+    longer = torch.nn.functional.pad(ids, (0, 10))
+    images = torch.randn(1, 1, 32, 32)
+    torch.testing.assert_close(network(images, ids).logits, network(images, longer).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_the_report_changes_the_prediction(network):
+    texts, images = build_texts(), torch.randn(1, 1, 32, 32)
+    left = Report.of([0, 0, 1, 0, 0, 0])
+    a, b = (network(images, texts([report.render()])).logits for report in (left, left.flip()))
+    assert (a - b).abs().max() > 1e-4
+
+
+def test_a_side_that_is_no_multiple_of_16_is_refused(network):
+    with pytest.raises(ValueError, match="multiples of 16.*100"):
+        network(torch.randn(1, 1, 100, 96), build_texts()(["No pulmonary infection, zero infected areas."]))
+
+
+def test_every_text_that_mixing_and_posaug_can_make_fits_and_has_no_unknown_word():
+    texts, unknown = build_texts(), grammar_tokenizer().unk_token_id
+    for code, style in itertools.product(range(64), STYLES):
+        report = Report.of([code >> k & 1 for k in range(6)], style=style)
+        for mixed in mixed_reports(report):
+            for left, right in itertools.product([None, MASK_TOKEN, FUZZY_PHRASE], repeat=2):
+                hits = {side: words for side, words in (("left", left), ("right", right)) if words}
+                ids = texts([apply_hits(mixed, hits)])
+                assert not (ids == unknown).any()
+
+
+def test_tokens_decode_to_the_text_they_came_from():
+    texts = build_texts()
+    text = f"bilateral pulmonary infection, two infected areas, {MASK_TOKEN} and lower right lung."
+    assert texts.decode(texts([text])) == [text]
+
+
+def test_a_text_that_is_too_long_is_refused_not_cut():
+    with pytest.raises(ValueError, match="only 24 fit"):
+        build_texts()(["upper " * 30])
