@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from semimedref_core import checkpoints, runs
 from semimedref_core.config import Config
@@ -82,10 +82,10 @@ def predict_command(options) -> None:
     report = Report.parse(options.report)
     try:
         picture = Image.open(options.image).convert("L")
-    except (OSError, UnidentifiedImageError) as error:
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for broken files
         raise ValueError(f"{options.image}: cannot be read as an image ({error}); give a PNG or JPEG") from None
     size = (about["image_size"], about["image_size"])
-    pairs = Pairs(np.asarray(picture.resize(size, Image.Resampling.BILINEAR))[None], None, (report,), (options.image,))
+    pairs = Pairs(np.array(picture.resize(size, Image.Resampling.BILINEAR))[None], None, (report,), (options.image,))
     probs = next(predict(network, pairs, build_texts()))[0, 0].numpy()
     probs = np.asarray(Image.fromarray(probs).resize(picture.size, Image.Resampling.BILINEAR))
     stem = Path(options.output or Path(options.image).stem)

@@ -35,6 +35,22 @@ class Grid:
         x = np.array([0, width // 2, width])
         return np.array([(y[h], x[s], y[h + 1], x[s + 1]) for s in range(2) for h in range(3)])
 
+    def region(self, zones: Sequence[int], height: int, width: int, margin: float = 0.12) -> np.ndarray:
+        """Where a report that names these zones lets a lesion be, ``[H, W]`` uint8, 1 there.
+
+        The boxes of the named zones, generously: wider by ``margin`` of the height at the inner cuts and by a quarter
+        of it over the midline, and open to the image's edges. On QaTa-COV19 nearly all of a lesion lies inside.
+        """
+        y = np.rint(np.array([0, self.cuts[1], self.cuts[2], 1]) * height).astype(np.int64)
+        above, over = round(margin * height), round(margin / 4 * width)
+        allowed = np.zeros((height, width), np.uint8)
+        for k, named in enumerate(zones):
+            if named:
+                side, band = divmod(k, 3)
+                left, right = (0, width // 2 + over) if side == 0 else (max(0, width // 2 - over), width)
+                allowed[max(0, y[band] - above) : y[band + 1] + above, left:right] = 1
+        return allowed
+
 
 THIRDS = Grid((0.0, 1 / 3, 2 / 3, 1.0))
 """The released code's grid."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from semimedref_core.data.views import WEAK_VIEWS
+from semimedref_core.data.views import STRONG_VIEWS, WEAK_VIEWS
 from semimedref_core.networks import NETWORKS
 from semimedref_core.patchmix import PATCH_MODES
 from semimedref_core.posaug import MODES as POSAUG_MODES
 from semimedref_core.reports import STYLES
 
 DATASETS = ("phantom", "phantom-ct", "qata")
+PSEUDO_LABELS = ("teacher", "reported")
 GRIDS = ("estimated", "qata", "thirds")
 
 
@@ -46,9 +47,11 @@ class Config:
     lr: float = _setting(1e-3, "peak learning rate of AdamW; warm-up over a tenth of the steps, then cosine", above=0)
     weight_decay: float = _setting(0.05, "of AdamW", low=0)
     weak_view: str = _setting("strong", "how weak views move the picture", WEAK_VIEWS)
+    strong_view: str = _setting("strong", "how strong views change the grey values", STRONG_VIEWS)
     burn_in: float = _setting(0.3, "share of the steps that trains on labelled pairs alone", low=0, high=1)
     ramp: float = _setting(0.2, "share of the steps in which the unsupervised weight then rises", low=0, high=1)
     unsupervised_weight: float = _setting(0.5, "its final value [w_u]", low=0)
+    pseudo_labels: str = _setting("reported", "teacher: as it gives them; reported: in named zones", PSEUDO_LABELS)
     ema_decay: float = _setting(0.99, "the teacher's decay until the end of burn-in", low=0, high=1)
     ema_decay_last: float = _setting(0.99, "the teacher's decay after its ramp", low=0, high=1)
     itcl_weight: float = _setting(0.02, "of ITCL on labelled pairs [w_l]", low=0)
@@ -77,6 +80,9 @@ class Config:
             for bound, holds, words in bounds:
                 if bound is not None and not holds(value, bound):
                     raise ValueError(f"{field.name} must be {words} {bound}, got {value}")
+        stride = NETWORKS[self.network].stride
+        if self.image_size % stride:
+            raise ValueError(f"image_size must be a multiple of {stride} for {self.network}, got {self.image_size}")
 
     @property
     def block(self) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceLoss
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batch
@@ -20,8 +21,19 @@ from semimedref_core.itcl import itcl
 from semimedref_core.patchmix import t_patchmix
 from semimedref_core.teacher import Teacher
 
-dice_ce = DiceCELoss(sigmoid=True)
-"""Dice loss per image plus binary cross-entropy, on logits."""
+_dice = DiceLoss(sigmoid=True, reduction="none")
+
+
+def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Dice loss of each image plus its binary cross-entropy, averaged over images.
+
+    Args:
+        logits, target: ``[B, 1, H, W]``; the target 0 to 1.
+        weight: ``[B]`` weights of the images in the average; evenly if left out. All zero gives 0.
+    """
+    each = _dice(logits, target).flatten(1).mean(1)
+    each = each + binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2, 3))
+    return each.mean() if weight is None else (each * weight).sum() / weight.sum().clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -58,10 +70,13 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
         loss = loss_labelled + config.itcl_weight * loss_itcl
         return {"loss": loss, "loss_labelled": loss_labelled, "loss_itcl": loss_itcl}
 
-    # The teacher looks once, at the weak view with the whole report; the partners' maps are the same maps permuted.
+    # The teacher looks once, at the weak view with the whole report; the partners' maps are these, permuted.
     weak = weak_view(unlabelled.images, unlabelled.theta)
     with torch.no_grad():
         p = teacher(weak, unlabelled.input_ids).logits.sigmoid()
+        if config.pseudo_labels == "reported":
+            # What the report does not name is no lesion: the text is the one truth known of an unlabelled pair.
+            p = p * place_masks(unlabelled.regions, unlabelled.theta)
 
     # Image, pseudo-label and text are mixed as one.
     strong = strong_view(weak, **unlabelled.photometry)
@@ -69,6 +84,8 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
         strong, p, unlabelled.text_choices, unlabelled.proposal, config.block, config.patch_mode, config.gate
     )
     target = (target >= 0.5).float()
+    # A report of an infection that the teacher did not find: its empty target would teach the student not to find it.
+    trusted = target.amax((1, 2, 3)).maximum((unlabelled.codes == 0).float())
 
     # One pass of the student over labelled and mixed samples; then its encoders alone over the weak views, for ITCL.
     seen = student(torch.cat([x, mixed]), torch.cat([labelled.input_ids, input_ids]))
@@ -78,7 +95,7 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
 
     loss_labelled = dice_ce(logits_labelled, y)
     loss_itcl = itcl(image, text, labelled.codes, config.tau)
-    loss_mixed = dice_ce(logits_mixed, target)
+    loss_mixed = dice_ce(logits_mixed, target, trusted)
     loss_itcl_u = itcl(seen_weak.image_embedding, seen_weak.text_embedding, unlabelled.codes, config.tau)
     loss = (
         loss_labelled

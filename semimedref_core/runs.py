@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jupytext
 import papermill
-from papermill.inspection import _infer_parameters
 from tqdm.auto import tqdm
 
 from semimedref_core.runstate import read_metrics
@@ -43,7 +42,7 @@ def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
             f"{source}: no such notebook; the notebooks come with a clone installed by 'pip install -e .'"
         )
     notebook = jupytext.read(source)
-    known = _infer_parameters(notebook)
+    known = papermill.inspect_notebook(notebook)
     unknown = [key for key in parameters if key not in known]
     if unknown:
         raise NotebookError(f"{source}: unknown parameters {', '.join(unknown)}; it has {', '.join(known)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from semimedref_core import checkpoints
@@ -48,7 +48,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         The contents of ``results.json``: metrics of student and teacher on the valid split, and the cost.
 
     Raises:
-        TrainingError: the loss is no longer finite, or the device is not there.
+        TrainingError: the loss or a weight is no longer finite, or the device is not there.
         DataError, CheckpointError: what is wrong with the data, the folder or its checkpoint.
     """
     folder = Path(folder)
@@ -107,6 +107,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
             if log:
                 log.write({"step": state.step, "lr": lr, "w_u": w_u, **means})
         if validate:
+            _check_weights(student, state.step)
             best = state.judge(
                 {name: evaluate(net, pairs.valid, texts, accelerator.device) for name, net in state.networks.items()}
             )
@@ -185,3 +186,17 @@ def _means(losses: list[dict[str, Tensor]], step: int) -> dict[str, float]:
             "validation. Lower --lr, or look at the images with `semimedref doctor`"
         )
     return means
+
+
+def _check_weights(network: nn.Module, step: int) -> None:
+    """Keeps a network that a step has just spoilt from being saved: the loss tells of it only one step later.
+
+    Raises:
+        TrainingError: if a weight is not finite.
+    """
+    bad = [name for name, value in network.named_parameters() if not value.isfinite().all()]
+    if bad:
+        raise TrainingError(
+            f"{len(bad)} weights (the first: {bad[0]}) are not finite after step {step}; nothing was saved since the "
+            "last validation. Lower --lr, or look at the images with `semimedref doctor`"
+        )

@@ -103,22 +103,35 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def semimedref():
-    """``semimedref("predict", image=path, ...)`` runs a command of the command line in this process, on a phantom of
-    24 + 6 + 6 pairs, and returns its :class:`Outcome`; an option that is ``True`` is a flag."""
+def command_line():
+    """``command_line("predict", "--image", path, ...)`` runs the command line in this process and returns its
+    :class:`Outcome`. The phantom has 24 + 6 + 6 pairs meanwhile."""
     from semimedref_core.__main__ import main  # takes seconds that tests of data alone need not wait for
 
-    def run(command: str, **options) -> Outcome:
-        arguments = [command]
-        for name, value in options.items():
-            arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    def run(*arguments) -> Outcome:
         text, errors = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch:
             for split, count in FEW_PAIRS.items():
                 patch.setitem(phantom.COUNTS, split, count)
             with contextlib.redirect_stdout(text), contextlib.redirect_stderr(errors):
-                status = main(arguments)
+                try:
+                    status = main([str(argument) for argument in arguments])
+                except SystemExit as exit:  # argparse, after --help or a usage error
+                    status = exit.code
         return Outcome(status, text.getvalue(), errors.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def semimedref(command_line):
+    """``semimedref("predict", image=path, ...)`` is :func:`command_line` with options; ``True`` makes a flag."""
+
+    def run(command: str, **options) -> Outcome:
+        arguments = [command]
+        for name, value in options.items():
+            arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+        return command_line(*arguments)
 
     return run
 

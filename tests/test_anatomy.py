@@ -54,3 +54,22 @@ def test_without_lesions_the_estimate_is_thirds():
 def test_57_labelled_pairs_of_real_qata_give_nearly_the_grid_of_the_whole_train_split(real_data):
     pairs = load_training(Config(dataset="qata", data=str(real_data), label_ratio=0.01), unlabelled=False).labelled
     np.testing.assert_allclose(estimate_grid(pairs.masks, pairs.reports).cuts, QATA.cuts, atol=0.06)
+
+
+def test_a_report_lets_lesions_be_in_its_zones_and_a_little_around_them():
+    region = THIRDS.region([0, 0, 0, 1, 0, 0], 90, 60, margin=0.1)
+    assert region[:39, 30:].all(), "right upper, and a tenth of the height below it"
+    assert not region[39:].any() and not region[:, :28].any()
+    assert THIRDS.region([0] * 6, 90, 60).sum() == 0
+    assert THIRDS.region([1] * 6, 90, 60).all()
+
+
+def test_nearly_all_of_each_real_lesion_lies_where_its_report_lets_it_be(real_data):
+    """Read off the labelled 1 %, held against the valid split."""
+    config = Config(dataset="qata", data=str(real_data), label_ratio=0.01)
+    pairs = load_training(config, unlabelled=False)
+    grid = estimate_grid(pairs.labelled.masks, pairs.labelled.reports)
+    regions = np.stack([grid.region(report.zones, 96, 96) for report in pairs.valid.reports])
+    inside = (pairs.valid.masks * regions).sum((1, 2)) / pairs.valid.masks.sum((1, 2)).clip(1)
+    assert inside.mean() > 0.94
+    assert regions.mean() < 0.75, "or it says nothing"

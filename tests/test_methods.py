@@ -2,12 +2,16 @@
 
 from collections import Counter
 from dataclasses import fields, is_dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
+from monai.losses import DiceCELoss
 
+from semimedref_core import methods
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.config import Config
+from semimedref_core.data import views
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import load_training
 from semimedref_core.methods import METHODS, method_named
@@ -100,6 +104,45 @@ def test_the_loss_is_the_sum_that_the_paper_gives(pairs, networks):
         + 0.4 * (losses["loss_mixed"] + CONFIG.itcl_unlabelled_weight * losses["loss_itcl_unlabelled"])
     )
     torch.testing.assert_close(losses["loss"], expected)
+
+
+def pseudo_targets(pairs, networks, monkeypatch, **settings):
+    """What the student is asked to segment when the teacher sees lesion everywhere, with the batch it is about."""
+    student, _ = networks
+    config = Config(**{**CONFIG.to_dict(), "patch_p": 0.0, **settings})
+    asked = []
+    monkeypatch.setattr(
+        methods, "dice_ce", lambda logits, target, weight=None: asked.append((target, weight)) or logits.mean()
+    )
+    everywhere = lambda weak, ids: SimpleNamespace(logits=torch.full_like(weak, 9.0))  # noqa: E731
+    batch = batches(pairs, config)(0)
+    methods.semi_medref(student, everywhere, batch, 0.5, config)
+    return asked[1], batch.unlabelled
+
+
+def test_pseudo_labels_lie_where_the_report_lets_lesions_be(pairs, networks, monkeypatch):
+    (target, _), unlabelled = pseudo_targets(pairs, networks, monkeypatch)
+    allowed = views.place_masks(unlabelled.regions, unlabelled.theta)
+    assert torch.equal(target, allowed)
+    assert 0 < allowed.mean() < 1
+
+
+def test_the_papers_pseudo_labels_are_what_the_teacher_says_wherever_it_is(pairs, networks, monkeypatch):
+    (target, _), _ = pseudo_targets(pairs, networks, monkeypatch, pseudo_labels="teacher")
+    assert target.all()
+
+
+def test_an_infection_that_the_teacher_did_not_find_teaches_nothing():
+    logits, found = torch.randn(3, 1, 8, 8), torch.ones(3, 1, 8, 8)
+    trusted = torch.tensor([1.0, 0.0, 1.0])
+    expected = (methods.dice_ce(logits[:1], found[:1]) + methods.dice_ce(logits[2:], found[2:])) / 2
+    torch.testing.assert_close(methods.dice_ce(logits, found, trusted), expected)
+    assert methods.dice_ce(logits, found, torch.zeros(3)) == 0
+
+
+def test_the_segmentation_loss_is_dice_plus_cross_entropy():
+    logits, target = torch.randn(4, 1, 8, 8), torch.randint(0, 2, (4, 1, 8, 8)).float()
+    torch.testing.assert_close(methods.dice_ce(logits, target), DiceCELoss(sigmoid=True)(logits, target))
 
 
 def test_methods_that_share_a_seed_see_the_same_labelled_views(pairs):

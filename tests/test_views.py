@@ -78,20 +78,47 @@ def test_masks_stay_0_or_1():
     assert set(place_masks(masks, torch.from_numpy(drawn.theta)).unique().tolist()) <= {0.0, 1.0}
 
 
-def test_the_strong_view_stays_in_place_and_blurs_some_and_jitters_most():
-    drawn = draw_photometry(np.random.default_rng(0), 2000)
+def drawn_photometry(view):
+    return draw_photometry(np.random.default_rng(0), 2000, view)
+
+
+def test_the_release_strong_view_jitters_eight_in_ten_by_a_fifth_and_blurs_half():
+    drawn = drawn_photometry("release")
     assert abs((drawn.contrast != 1).mean() - 0.8) < 0.03
-    sharp = drawn.kernels[:, 3] > 0.999
-    assert 0.45 < sharp.mean() < 0.6
+    assert drawn.contrast.min() > 0.79 and drawn.contrast.max() < 1.21 and np.abs(drawn.brightness).max() < 0.21
+    assert 0.45 < (drawn.kernels[:, 3] > 0.999).mean() < 0.6
     np.testing.assert_allclose(drawn.kernels.sum(1), 1, rtol=1e-5)
-    weak = torch.randn(2, 1, 16, 16)
-    tensors = {"contrast": torch.tensor([1.2, 1.0]), "brightness": torch.tensor([0.1, 0.0])}
-    kernels = torch.zeros(2, 7)
+    assert not drawn.noise.any() and not drawn.shading.any()
+
+
+def test_the_strong_strong_view_adds_more_jitter_shading_and_noise():
+    drawn = drawn_photometry("strong")
+    assert drawn.contrast.min() < 0.55 and drawn.contrast.max() > 1.45
+    assert abs((drawn.noise > 0).mean() - 0.5) < 0.04
+    assert abs(drawn.shading.any((1, 2, 3)).mean() - 0.5) < 0.04
+
+
+def test_a_strong_view_changes_grey_values_as_told_and_moves_nothing():
+    weak = torch.randn(3, 1, 16, 16)
+    kernels = torch.zeros(3, 7)
     kernels[:, 3] = 1
     kernels[1] = 1 / 7
-    strong = strong_view(weak, **tensors, kernels=kernels)
+    strong = strong_view(
+        weak,
+        contrast=torch.tensor([1.2, 1.0, 1.0]),
+        brightness=torch.tensor([0.1, 0.0, 0.0]),
+        kernels=kernels,
+        shading=torch.tensor([0.0, 0.0, 0.5])[:, None, None, None].expand(-1, 1, 3, 3),
+        noise=torch.zeros(3),
+    )
     torch.testing.assert_close(strong[0], weak[0] * 1.2 + 0.1)
     torch.testing.assert_close(strong[1, 0, 8, 8], weak[1, 0, 5:12, 5:12].mean())
+    torch.testing.assert_close(strong[2], weak[2] + 0.5)
+
+
+def test_an_unknown_strong_view_is_refused_by_name():
+    with pytest.raises(ValueError, match="'harsh'.*release, strong"):
+        draw_photometry(np.random.default_rng(0), 2, "harsh")
 
 
 def test_an_unknown_weak_view_is_refused_by_name():

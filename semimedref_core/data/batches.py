@@ -36,14 +36,18 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """B unlabelled pairs: ``images``, ``theta``, ``input_ids`` and ``codes`` as in :class:`Labelled`; ``photometry`` of
-    the strong view; ``text_choices`` [B,7,L], the texts the student may see (own, or with one pasted zone, PosAug
-    applied); ``proposal``, the plan of T-PatchMix."""
+    """B unlabelled pairs.
+
+    ``images``, ``theta``, ``input_ids`` and ``codes`` as in :class:`Labelled`; ``regions`` [B,1,H,W] uint8, where in
+    the picture the report lets a lesion be; ``photometry`` of the strong view; ``text_choices`` [B,7,L], the texts that
+    the student may see (own, or with one pasted zone, PosAug applied); ``proposal``, the plan of T-PatchMix.
+    """
 
     images: Tensor
     theta: Tensor
     input_ids: Tensor
     codes: Tensor
+    regions: Tensor
     photometry: dict[str, Tensor]
     text_choices: Tensor
     proposal: dict[str, Tensor]
@@ -83,7 +87,7 @@ class Batches:
     ):
         self.labelled, self.unlabelled = labelled, unlabelled
         self.config, self.texts, self.device = config, texts, torch.device(device)
-        self.zone_boxes = grid.boxes(config.image_size, config.image_size)
+        self.grid = grid
         self.rank, self.world = rank, world
 
     def __call__(self, step: int) -> Batch:
@@ -101,13 +105,16 @@ class Batches:
         if self.unlabelled is None:
             return _to(Batch(labelled, None), self.device)
         pairs, geometry, reports = self._weak(self.unlabelled, step, rng, stream=1)
-        boxes = geometry.zone_boxes(self.zone_boxes, config.image_size, config.image_size)
+        size = config.image_size, config.image_size
+        boxes = geometry.zone_boxes(self.grid.boxes(*size), *size)
+        regions = np.stack([self.grid.region(report.zones, *size) for report in pairs.reports])
         unlabelled = Unlabelled(
             _images(pairs.images),
             torch.from_numpy(geometry.theta),
             self.texts([report.render() for report in reports]),
             torch.tensor([report.code for report in reports]),
-            _tensors(views.draw_photometry(rng, len(pairs))),
+            _images(regions),
+            _tensors(views.draw_photometry(rng, len(pairs), config.strong_view)),
             torch.stack([self._text_choices(report, rng) for report in reports]),
             _tensors(patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p)),
         )

@@ -14,8 +14,8 @@ from semimedref_core.data.splits import labelled_indices
 
 @dataclass(frozen=True)
 class Training:
-    """The pairs of a run: ``labelled`` and ``valid`` with masks, ``unlabelled`` without (``None`` if not asked for or none
-    is left)."""
+    """The pairs of a run: ``labelled`` and ``valid`` with masks, ``unlabelled`` without (``None`` if none is left or
+    wanted)."""
 
     labelled: Pairs
     valid: Pairs

@@ -1,0 +1,154 @@
+"""A run that is killed, anywhere, and resumed ends with the numbers and the weights of one that was never stopped."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from semimedref_core.runstate import read_metrics
+
+PLAIN = {"image_size": 32, "steps": 12, "eval_every": 4, "batch_size": 2, "label_ratio": 0.25, "burn_in": 0.25}
+PATIENT = {**PLAIN, "eval_every": 2, "patience": 2}  # best at step 4, so it stops at step 8
+KILLED = {  # where: kills one after the other (see killed_runs.PLACES), each with the step of the checkpoint it leaves
+    "at the start": [("settings into place", 1, None), ("teacher update", 3, None), ("half a checkpoint", 1, None)],
+    "inside a step": [("optimiser step", 6, 4), ("teacher update", 2, 4)],
+    "around a validation": [("validation", 4, 4), ("verdict on a validation", 1, 4), ("saving", 1, 4)],
+    "halfway through a log line": [("half a log line", 4, 4), ("half a log line", 3, 8)],
+    "halfway through a checkpoint": [("half a checkpoint", 2, 4), ("half a checkpoint", 1, 4)],
+    "with a checkpoint written but not in place": [("checkpoint into place", 2, 4), ("checkpoint into place", 2, 8)],
+    "at the end": [("half a network", 2, 12), ("results into place", 1, 12)],
+}
+KILLED_PATIENT = {
+    "around the best so far": [("half the best", 2, 2), ("checkpoint into place", 1, 2)],
+    "after the best so far": [("teacher update", 7, 6), ("results into place", 1, 8)],
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folders of all runs of this module, by name, and what each kill left behind."""
+    folder = tmp_path_factory.mktemp("runs")
+    plan = {
+        "never stopped": {"settings": PLAIN, "kills": []},
+        "once more": {"settings": PLAIN, "kills": []},
+        "another seed": {"settings": {**PLAIN, "seed": 1}, "kills": []},
+        "patient": {"settings": PATIENT, "kills": []},
+        **{name: {"settings": PLAIN, "kills": [kill[:2] for kill in kills]} for name, kills in KILLED.items()},
+        **{
+            name: {"settings": PATIENT, "kills": [kill[:2] for kill in kills]} for name, kills in KILLED_PATIENT.items()
+        },
+    }
+    (folder / "plan.json").write_text(json.dumps(plan))
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("killed_runs.py"), folder / "plan.json", folder],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("where", KILLED)
+def test_a_run_killed_and_resumed_ends_as_if_never_stopped(runs, where):
+    folder, left = runs
+    assert [found["step"] for found in left[where]] == [step for *_, step in KILLED[where]], "killed as planned"
+    assert_same_run(folder / where, folder / "never stopped")
+
+
+@pytest.mark.parametrize("where", KILLED_PATIENT)
+def test_a_run_with_early_stopping_killed_and_resumed_ends_as_if_never_stopped(runs, where):
+    folder, left = runs
+    assert [found["step"] for found in left[where]] == [step for *_, step in KILLED_PATIENT[where]], "killed as planned"
+    assert_same_run(folder / where, folder / "patient")
+
+
+def test_the_runs_here_reach_every_part_of_training(runs):
+    """Else the tests above could pass without having seen unlabelled pairs, an early stop, or learning at all."""
+    folder, _ = runs
+    lines = read_metrics(folder / "never stopped/metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [4, 8, 10, 12]
+    assert [line["step"] for line in lines if "loss_mixed" in line] == [8, 10, 12]
+    assert [line["step"] for line in lines if "valid" in line] == [4, 8, 12]
+    assert json.loads((folder / "never stopped/results.json").read_text())["unlabelled"] == 18
+    patient = read_metrics(folder / "patient/metrics.jsonl")
+    assert [line["step"] for line in patient if "valid" in line] == [2, 4, 6, 8]
+    assert json.loads((folder / "patient/results.json").read_text())["step"] == 4
+
+
+def test_a_half_written_checkpoint_is_not_taken_for_one(runs):
+    """It lies under another name, until the resumed run writes it anew."""
+    _, left = runs
+    settings, _, checkpoint = (found["files"] for found in left["at the start"])
+    assert settings == [".config.json.partial"]
+    assert checkpoint == [".checkpoint.safetensors.partial", "config.json", "metrics.jsonl"]
+    assert {".best.safetensors.partial", "best.safetensors"} < set(left["around the best so far"][0]["files"])
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(runs):
+    folder, _ = runs
+    assert_same_run(folder / "once more", folder / "never stopped")
+
+
+def test_another_seed_gives_another_run(runs):
+    folder, _ = runs
+    one, other = folder / "never stopped", folder / "another seed"
+    assert (one / "metrics.jsonl").read_bytes() != (other / "metrics.jsonl").read_bytes()
+    for network in ("student", "teacher"):
+        a, b = (load_file(run / network / "model.safetensors") for run in (one, other))
+        assert not a["head.0.weight"].equal(b["head.0.weight"])
+
+
+def assert_same_run(run: Path, expected: Path) -> None:
+    """Same files, and the same bytes in each; ``results.json`` may differ in the time it took."""
+    names = sorted(str(path.relative_to(expected)) for path in expected.rglob("*") if path.is_file())
+    assert sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()) == names
+    for name in names:
+        if name == "results.json":
+            ours, theirs = (json.loads((folder / name).read_text()) for folder in (run, expected))
+            assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+        else:
+            assert (run / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(train, finished_run):
+    before = contents(finished_run)
+    outcome = train(output=finished_run)
+    assert outcome.status == 1
+    assert f"{finished_run}: holds a run already; give --resume to go on with it, or another folder" in outcome.errors
+    assert contents(finished_run) == before
+
+
+def test_a_run_is_not_resumed_with_other_settings(train, finished_run):
+    """The message names each setting that changed, with its old and its new value."""
+    before = contents(finished_run)
+    outcome = train(output=finished_run, resume=True, lr=0.5, seed=7)
+    assert outcome.status == 1
+    assert "seed 0 is now 7" in outcome.errors and "lr 0.001 is now 0.5" in outcome.errors
+    assert str(finished_run / "config.json") in outcome.errors and "resume with the same" in outcome.errors
+    assert contents(finished_run) == before
+
+
+def test_a_damaged_config_is_named_when_resuming(train, tmp_path):
+    (tmp_path / "config.json").write_text('{"dataset": "pha')
+    outcome = train(output=tmp_path, resume=True)
+    assert outcome.status == 1
+    assert str(tmp_path / "config.json") in outcome.errors and "damaged" in outcome.errors
+
+
+def test_resuming_a_finished_run_changes_nothing(train, finished_run, tmp_path):
+    """Also: ``--resume`` in a folder without a run starts one."""
+    run = tmp_path / "run"
+    first = train(output=run, resume=True)
+    again = train(output=run, resume=True)
+    assert (first.status, again.status) == (0, 0)
+    assert first.text == again.text
+    assert_same_run(run, finished_run)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
