@@ -87,16 +87,19 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
     # A report of an infection that the teacher did not find: its empty target would teach the student not to find it.
     trusted = target.amax((1, 2, 3)).maximum((unlabelled.codes == 0).float())
 
-    # One pass of the student over labelled and mixed samples; then its encoders alone over the weak views, for ITCL.
-    seen = student(torch.cat([x, mixed]), torch.cat([labelled.input_ids, input_ids]))
+    # The student looks once too: at labelled and mixed samples whole, at weak views with its encoders only, for ITCL.
+    images = torch.cat([x, mixed, weak])
+    texts = torch.cat([labelled.input_ids, input_ids, unlabelled.input_ids])
+    seen = student(images, texts, decode=len(x) + len(mixed))
     logits_labelled, logits_mixed = seen.logits.split([len(x), len(mixed)])
-    image, text = seen.image_embedding[: len(x)], seen.text_embedding[: len(x)]
-    seen_weak = student(weak, unlabelled.input_ids, decode=False)
+    parts = [len(x), len(mixed), len(weak)]
+    image, _, image_weak = seen.image_embedding.split(parts)
+    text, _, text_weak = seen.text_embedding.split(parts)
 
     loss_labelled = dice_ce(logits_labelled, y)
     loss_itcl = itcl(image, text, labelled.codes, config.tau)
     loss_mixed = dice_ce(logits_mixed, target, trusted)
-    loss_itcl_u = itcl(seen_weak.image_embedding, seen_weak.text_embedding, unlabelled.codes, config.tau)
+    loss_itcl_u = itcl(image_weak, text_weak, unlabelled.codes, config.tau)
     loss = (
         loss_labelled
         + config.itcl_weight * loss_itcl

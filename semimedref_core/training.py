@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -60,9 +60,9 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         claim(folder, config, resume)
 
     torch.manual_seed(config.seed)
-    student = build_network(config.network).to(memory_format=torch.channels_last)
+    student = build_network(config.network).to(accelerator.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    prepared, optimizer = accelerator.prepare(student, optimizer)
+    optimizer = accelerator.prepare(optimizer)
     state = RunState(student, Teacher(student), optimizer.optimizer)
     if resume and (folder / CHECKPOINT).exists():
         state.restore(folder / CHECKPOINT)
@@ -90,9 +90,10 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
             group["lr"] = lr
         w_u = config.unsupervised_weight * ramp(step, burn_in, ramp_steps)
 
-        losses = method.step(prepared, state.teacher, batches(step), w_u, config)
+        losses = method.step(student, state.teacher, batches(step), w_u, config)
         optimizer.zero_grad()
         accelerator.backward(losses["loss"])
+        _average_gradients(accelerator, student)
         optimizer.step()
         state.teacher.update(student, ema_decay(step, burn_in, ramp_steps, config.ema_decay, config.ema_decay_last))
         state.step += 1
@@ -164,9 +165,20 @@ def _accelerator(device: str) -> Accelerator:
         raise TrainingError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device 'cuda' was asked for, but torch sees no GPU; use --device auto or cpu")
-    # The supervised method leaves ITCL's projections without a gradient.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(cpu=device == "cpu", kwargs_handlers=[unused])
+    return Accelerator(cpu=device == "cpu")
+
+
+def _average_gradients(accelerator: Accelerator, network: nn.Module) -> None:
+    """Averages the gradients over processes, in one message.
+
+    Done here and not by DistributedDataParallel, which wants a gradient for all that a forward pass returns: supervised
+    training has none for ITCL's projections.
+    """
+    if accelerator.num_processes > 1:
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        mean = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+        for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def _means(losses: list[dict[str, Tensor]], step: int) -> dict[str, float]:

@@ -18,11 +18,11 @@ class Prediction:
     """What a network of this project returns.
 
     Attributes:
-        logits: ``[B, 1, H, W]`` lesion logits, or ``None`` from an encoder-only pass.
+        logits: ``[n, 1, H, W]`` lesion logits of the n samples that were decoded.
         image_embedding, text_embedding: ``[B, D]`` projections for ITCL, not normalised.
     """
 
-    logits: Tensor | None
+    logits: Tensor
     image_embedding: Tensor
     text_embedding: Tensor
 
@@ -133,13 +133,14 @@ class Compact(nn.Module):
         self.image_projection = nn.Sequential(nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten(), nn.Linear(6 * c, embedding))
         self.text_projection = nn.Linear(text_width, embedding)
 
-    def forward(self, images: Tensor, input_ids: Tensor, decode: bool = True) -> Prediction:
+    def forward(self, images: Tensor, input_ids: Tensor, decode: int | None = None) -> Prediction:
         """Segments images by their reports.
 
         Args:
             images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of 16.
             input_ids: ``[B, L]`` token ids, 0 is padding.
-            decode: ``False`` stops after the encoders, which is all that ITCL needs.
+            decode: how many samples, from the front, are segmented; all if left out. The others pass the encoders
+                only, which is all that ITCL needs.
         """
         if images.shape[2] % self.stride or images.shape[3] % self.stride:
             raise ValueError(f"the image sides must be multiples of {self.stride}, got {tuple(images.shape[2:])}")
@@ -152,8 +153,7 @@ class Compact(nn.Module):
         present = (~padding).unsqueeze(2)
         text_embedding = self.text_projection((words * present).sum(1) / present.sum(1))
         image_embedding = self.image_projection(stride16)
-        if not decode:
-            return Prediction(None, image_embedding, text_embedding)
+        stride4, stride8, stride16, words, padding = (x[:decode] for x in (stride4, stride8, stride16, words, padding))
         x = self.fuse16(stride16, words, padding)
         x = self.decode8(torch.cat([self.up8(x), stride8], 1))
         x = self.fuse8(x, words, padding)
