@@ -1,4 +1,4 @@
-"""The command line: ``semimedref tutorial | train | evaluate | predict | doctor``."""
+"""The command line: ``semimedref tutorial | train | evaluate | predict | compare | notebooks | doctor``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from semimedref_core import checkpoints, runs
+from semimedref_core.comparison import results_table
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import data_folder, load_split
 from semimedref_core.data.doctor import examine
@@ -99,6 +100,18 @@ def predict_command(options) -> None:
     print(f"lesion on {100 * (probs >= 0.5).mean():.1f} % of the image\nmask     {mask}\noverlay  {overlay}")
 
 
+def compare(options) -> None:
+    """Prints the results of finished runs as one table, mean and spread over seeds."""
+    print(results_table(options.runs).to_string())
+
+
+def notebooks(options) -> None:
+    """Runs the notebooks anew and puts the results beside their sources (for contributors)."""
+    for source in sorted(runs.NOTEBOOKS.glob("*.py")):
+        print(f"running {source.stem} ...", flush=True)
+        print(f"        {runs.refresh(source.stem)}")
+
+
 def doctor(options) -> int:
     """Looks through a data folder."""
     diagnosis = examine(data_folder(options.data))
@@ -152,6 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--output", metavar="STEM", help="writes STEM_mask.png and STEM_overlay.png (default: the image's name)"
     )
+
+    command = add("compare", compare)
+    command.add_argument(
+        "runs", nargs="+", metavar="DIR", help="run folders; those that differ in the seed only are averaged"
+    )
+
+    add("notebooks", notebooks)
 
     command = add("doctor", doctor)
     _add_settings(command, "data")

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from semimedref_core.data.pairs import Pairs
 
 # Okabe and Ito's palette. Truth and prediction differ in line style too.
-TRUTH, PREDICTED, PATCH = "#56B4E9", "#E69F00", "#CC79A7"
+TRUTH, PREDICTED = "#56B4E9", "#E69F00"
 METHOD_COLOURS = {"supervised": "#0072B2", "semi_medref": "#D55E00"}
 
 
@@ -35,7 +35,7 @@ def outline(ax: Axes, mask: np.ndarray, colour: str = TRUTH, style: str = "solid
 def sample_gallery(pairs: Pairs, count: int = 4) -> Figure:
     """The first pairs: image, mask as a contour, report as title."""
     count = min(count, len(pairs))
-    figure, axes = plt.subplots(1, count, figsize=(3 * count, 3.9), layout="constrained", squeeze=False)
+    figure, axes = _grid(1, count, 3.0, 3.6)
     for ax, image, mask, report in zip(axes[0], pairs.images, pairs.masks, pairs.reports, strict=False):
         show_image(ax, image, report.render())
         outline(ax, mask)
@@ -72,7 +72,7 @@ def mixing_gallery(
         weak, mixed: ``[N, H, W]`` images; probs: ``[N, H, W]`` teacher probabilities; target: ``[N, H, W]`` 0/1.
         titles: N pairs (report that the teacher read, text that the student reads).
     """
-    figure, axes = plt.subplots(len(weak), 3, figsize=(9.6, 3.5 * len(weak)), layout="constrained", squeeze=False)
+    figure, axes = _grid(len(weak), 3, 3.2, 3.6)
     for row, (image, p, pasted, y, (own, text)) in zip(
         axes, zip(weak, probs, mixed, target, titles, strict=True), strict=True
     ):
@@ -93,16 +93,10 @@ def prediction_gallery(pairs: Pairs, predictions: Mapping[str, np.ndarray]) -> F
         pairs: N pairs with masks.
         predictions: method -> ``[N, H, W]`` probabilities.
     """
-    figure, axes = plt.subplots(
-        len(predictions),
-        len(pairs),
-        figsize=(3 * len(pairs), 3.3 * len(predictions) + 0.5),
-        layout="constrained",
-        squeeze=False,
-    )
-    for row, (method, probs) in zip(axes, predictions.items(), strict=True):
-        for ax, image, mask, p, report in zip(row, pairs.images, pairs.masks, probs, pairs.reports, strict=True):
-            show_image(ax, image, report.render() if row is axes[0] else "")
+    figure, axes = _grid(len(predictions), len(pairs), 3.0, 3.4)
+    for r, (method, probs) in enumerate(predictions.items()):
+        for ax, image, mask, p, report in zip(axes[r], pairs.images, pairs.masks, probs, pairs.reports, strict=True):
+            show_image(ax, image, report.render() if r == 0 else "")
             outline(ax, mask)
             outline(ax, p, PREDICTED, "dashed")
             dice = 2 * (mask * (p >= 0.5)).sum() / max(1, mask.sum() + (p >= 0.5).sum())
@@ -121,6 +115,14 @@ def prediction_overlay(image: np.ndarray, probs: np.ndarray, report: str) -> Fig
     outline(ax, probs, PREDICTED)
     _legend(figure, {"prediction": (PREDICTED, "solid")})
     return figure
+
+
+def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """Axes ``[rows, columns]``, each of this size in inches, with room for three lines of title and a legend below."""
+    size = (width * columns, height * rows + 0.4)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.12, rect=(0, 0, 1, 0.98))
+    return figure, axes
 
 
 def _legend(figure: Figure, entries: Mapping[str, tuple[str, str]]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import jupytext
+import nbformat
 import papermill
 from tqdm.auto import tqdm
 
@@ -59,10 +61,37 @@ def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
             kernel_name="python3",
             progress_bar=False,
             execution_timeout=CELL_TIMEOUT,
+            extra_arguments=["--log-level=ERROR"],  # or the kernel warns of its own local sockets
         )
     except papermill.PapermillExecutionError as error:
         raise NotebookError(f"{output}: cell {error.exec_count} failed with {error.ename}: {error.evalue}") from None
     return output
+
+
+def refresh(name: str) -> Path:
+    """Runs a notebook with its defaults and puts the result beside its source, for people who only read.
+
+    Left out of the committed file: progress bars, which mean nothing without a kernel, and papermill's book-keeping.
+
+    Returns:
+        ``notebooks/<name>.ipynb``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = nbformat.read(run_notebook(name, folder, {}), as_version=4)
+    for holder in (notebook, *notebook.cells):
+        holder.metadata.pop("papermill", None)
+        holder.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.metadata.get("tags") == []:
+            del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            cell.outputs = [
+                o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
+    pair = NOTEBOOKS / f"{name}.ipynb"
+    jupytext.write(notebook, pair)
+    return pair
 
 
 @contextmanager

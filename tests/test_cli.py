@@ -174,3 +174,17 @@ def test_without_patience_all_steps_are_taken(train, tmp_path):
     assert train(output=tmp_path, steps=3, eval_every=1, lr=1e-12).status == 0
     assert json.loads((tmp_path / "results.json").read_text())["step"] == 3
     assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_compare_averages_runs_that_differ_in_the_seed_and_refuses_an_unfinished_one(command_line, tmp_path):
+    for seed, dice in ((0, 0.5), (1, 0.7)):
+        folder = tmp_path / f"seed{seed}"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(Config(seed=seed).to_dict()))
+        scores = {"dice_image": dice, "miou_image": 0.4, "dice_micro": 0.8, "miou_micro": 0.6}
+        (folder / "results.json").write_text(json.dumps({"student": scores, "teacher": scores}))
+    told = command_line("compare", str(tmp_path / "seed0"), str(tmp_path / "seed1"))
+    assert told.status == 0 and "60.0 ± 14.1" in told.text and "80.0 ± 0.0" in told.text
+    (tmp_path / "seed1" / "results.json").unlink()
+    told = command_line("compare", str(tmp_path / "seed0"), str(tmp_path / "seed1"))
+    assert told.status == 1 and "seed1: no finished run" in told.errors
