@@ -92,4 +92,4 @@ def estimate_grid(masks: np.ndarray, reports: Sequence[Report]) -> Grid:
     top, bottom = int(np.searchsorted(enclosed, 0.01)), int(np.searchsorted(enclosed, 0.99)) + 1
     agreement[(first <= top) | (second <= first) | (second >= bottom)] = -1
     upper, middle = np.unravel_index(agreement.argmax(), agreement.shape)
-    return Grid((top / height, upper / height, middle / height, bottom / height))
+    return Grid((top / height, int(upper) / height, int(middle) / height, bottom / height))
