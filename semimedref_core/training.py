@@ -82,9 +82,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     )
     while state.step < config.steps and not (config.patience and state.stale >= config.patience):
         step = state.step
-        torch.manual_seed(
-            config.seed * 1_000_003 + step
-        )  # for networks with dropout, so that a resumed run draws the same
+        # What is drawn on the device (noise, dropout) depends on seed and step alone, so a resumed run draws the same.
+        torch.manual_seed(config.seed * 1_000_003 + step)
         lr = learning_rate(config, step)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -100,8 +99,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         bar.update()
 
         since_log.append({name: value.detach() for name, value in losses.items()})
-        last = state.step == config.steps
-        validate = last or (config.eval_every and state.step % config.eval_every == 0)
+        every = config.eval_every or config.steps
+        validate = state.step == config.steps or state.step % every == 0
         if validate or state.step % LOG_EVERY == 0:
             means, since_log = _means(since_log, state.step), []
             bar.set_postfix(loss=f"{means['loss']:.3f}")
@@ -109,11 +108,13 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
                 log.write({"step": state.step, "lr": lr, "w_u": w_u, **means})
         if validate:
             _check_weights(student, state.step)
-            best = state.judge(
-                {name: evaluate(net, pairs.valid, texts, accelerator.device) for name, net in state.networks.items()}
-            )
+            scores = {
+                name: evaluate(network, pairs.valid, texts, accelerator.device)
+                for name, network in state.networks.items()
+            }
+            best = state.judge(scores)
             if log:
-                log.write({"step": state.step, "valid": state.scores})
+                log.write({"step": state.step, "valid": scores})
                 if best and config.patience:
                     state.save(folder / BEST)
                 state.save(folder / CHECKPOINT)
@@ -122,27 +123,14 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         accelerator.wait_for_everyone()
         state.restore(folder / BEST)
 
-    results = {
-        "dataset": config.dataset,
-        "split": "valid",
-        "method": config.method,
-        "label_ratio": config.label_ratio,
+    about = {
         "labelled": len(pairs.labelled),
         "unlabelled": len(pairs.unlabelled) if pairs.unlabelled else 0,
-        "seed": config.seed,
-        "step": state.step,
-        "parameters": sum(p.numel() for p in student.parameters()),
         "grid": list(grid.cuts),
-        **state.scores,
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(accelerator.device),
     }
-    if accelerator.is_main_process:
-        for name, network in state.networks.items():
-            about = {"image_size": config.image_size, "trained_on": config.dataset, "valid": state.scores[name]}
-            checkpoints.save_pretrained(folder / name, network, **about)
-        checkpoints.write_json(folder / "results.json", results)
-    return results
+    return _write_results(folder, config, state, about, accelerator.is_main_process)
 
 
 def learning_rate(config: Config, step: int) -> float:
@@ -158,6 +146,24 @@ def zone_grid(config: Config, pairs: Training) -> Grid:
     if config.grid == "estimated":
         return estimate_grid(pairs.labelled.masks, pairs.labelled.reports)
     return {"qata": QATA, "thirds": THIRDS}[config.grid]
+
+
+def _write_results(folder: Path, config: Config, state: RunState, about: dict, write: bool) -> dict:
+    """Puts the networks and ``results.json`` into the run's folder; returns the latter's contents."""
+    results = {
+        **{name: getattr(config, name) for name in ("dataset", "method", "label_ratio", "seed")},
+        "split": "valid",
+        "step": state.step,
+        "parameters": sum(parameter.numel() for parameter in state.student.parameters()),
+        **about,
+        **state.scores,
+    }
+    if write:
+        for name, network in state.networks.items():
+            note = {"image_size": config.image_size, "trained_on": config.dataset, "valid": state.scores[name]}
+            checkpoints.save_pretrained(folder / name, network, **note)
+        checkpoints.write_json(folder / "results.json", results)
+    return results
 
 
 def _accelerator(device: str) -> Accelerator:

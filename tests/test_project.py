@@ -1,0 +1,64 @@
+"""The project itself: what a fresh clone relies on."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_every_dependency_is_pinned_in_constraints():
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    wanted = [
+        *PROJECT["dependencies"],
+        *(name for extra in PROJECT["optional-dependencies"].values() for name in extra),
+    ]
+    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted} - {"semimedref"}
+    assert names - pinned == set()
+
+
+def test_conda_users_get_the_same_project_and_no_second_list_of_dependencies():
+    text = (ROOT / "environment.yml").read_text()
+    assert "-e ." in text and "-c constraints.txt" in text
+    assert not any(re.search(rf"- {name}\b", text) for name in ("torch", "transformers", "monai", "numpy"))
+
+
+def test_the_readme_commands_are_the_ones_that_ci_runs():
+    readme, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    command = 'python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ".[test]" && .venv/bin/pytest'
+    assert command in readme and command in script
+    assert (
+        "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e . && .venv/bin/semimedref tutorial"
+        in readme
+    )
+
+
+def test_files_that_the_readme_links_to_exist():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_our_kernels_folder_leaves_the_package_kernels_of_hugging_face_alone():
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    program = "import transformers, importlib.util as u; s = u.find_spec('kernels'); print(s and s.origin)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd="/", check=True).stdout
+    assert str(ROOT) not in found
+
+
+def test_the_kernels_package_stands_alone():
+    loaded = "[name for name in sys.modules if name.startswith(('semimedref_core', 'transformers'))]"
+    program = f"import sys, semimedref_kernels; print({loaded})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd="/", check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_file_holds_more_than_one_idea_s_worth_of_lines():
+    sources = [path for folder in ("semimedref_core", "kernels") for path in (ROOT / folder).rglob("*.py")]
+    assert sources and {path.name: n for path in sources if (n := len(path.read_text().splitlines())) > 300} == {}
