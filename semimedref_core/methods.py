@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from semimedref_core.config import Config
-from semimedref_core.data.batches import Batch
+from semimedref_core.data.batches import Batch, Unlabelled
 from semimedref_core.data.views import place_masks, strong_view, weak_view
 from semimedref_core.itcl import itcl
 from semimedref_core.patchmix import t_patchmix
@@ -52,6 +52,20 @@ def supervised(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, c
     return {"loss": loss, "loss_labelled": loss}
 
 
+@torch.no_grad()
+def pseudo_labels(teacher: Teacher, unlabelled: Unlabelled, config: Config) -> tuple[Tensor, Tensor]:
+    """The weak views ``[B, 1, H, W]`` and the teacher's lesion probabilities p on them, from one look of the teacher.
+
+    The partners' maps are these, permuted. Where the settings say ``reported``, p is 0 outside the zones that the
+    report names: the text is the one truth known of an unlabelled pair.
+    """
+    weak = weak_view(unlabelled.images, unlabelled.theta)
+    p = teacher(weak, unlabelled.input_ids).logits.sigmoid()
+    if config.pseudo_labels == "reported":
+        p = p * place_masks(unlabelled.regions, unlabelled.theta)
+    return weak, p
+
+
 def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
     """The paper's loss.
 
@@ -70,13 +84,7 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
         loss = loss_labelled + config.itcl_weight * loss_itcl
         return {"loss": loss, "loss_labelled": loss_labelled, "loss_itcl": loss_itcl}
 
-    # The teacher looks once, at the weak view with the whole report; the partners' maps are these, permuted.
-    weak = weak_view(unlabelled.images, unlabelled.theta)
-    with torch.no_grad():
-        p = teacher(weak, unlabelled.input_ids).logits.sigmoid()
-        if config.pseudo_labels == "reported":
-            # What the report does not name is no lesion: the text is the one truth known of an unlabelled pair.
-            p = p * place_masks(unlabelled.regions, unlabelled.theta)
+    weak, p = pseudo_labels(teacher, unlabelled, config)
 
     # Image, pseudo-label and text are mixed as one.
     strong = strong_view(weak, **unlabelled.photometry)
@@ -84,8 +92,10 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
         strong, p, unlabelled.text_choices, unlabelled.proposal, config.block, config.patch_mode, config.gate
     )
     target = (target >= 0.5).float()
-    # A report of an infection that the teacher did not find: its empty target would teach the student not to find it.
-    trusted = target.amax((1, 2, 3)).maximum((unlabelled.codes == 0).float())
+    trusted = torch.ones_like(target[:, 0, 0, 0])
+    if config.pseudo_labels == "reported":
+        # An infection that is reported but not found: its empty target would teach the student not to find it.
+        trusted = target.amax((1, 2, 3)).maximum((unlabelled.codes == 0).float())
 
     # The student looks once too: at labelled and mixed samples whole, at weak views with its encoders only, for ITCL.
     images = torch.cat([x, mixed, weak])

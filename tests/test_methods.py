@@ -128,8 +128,8 @@ def test_pseudo_labels_lie_where_the_report_lets_lesions_be(pairs, networks, mon
 
 
 def test_the_papers_pseudo_labels_are_what_the_teacher_says_wherever_it_is(pairs, networks, monkeypatch):
-    (target, _), _ = pseudo_targets(pairs, networks, monkeypatch, pseudo_labels="teacher")
-    assert target.all()
+    (target, weight), _ = pseudo_targets(pairs, networks, monkeypatch, pseudo_labels="teacher")
+    assert target.all() and weight.all()
 
 
 def test_an_infection_that_the_teacher_did_not_find_teaches_nothing():

@@ -53,7 +53,7 @@ def test_the_tutorial_command_trains_both_methods_and_its_numbers_are_those_of_t
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["semi_medref"] > summary["supervised"]
     assert summary["semi_medref"] - summary["semi_medref_without_text"] > 0.10
-    assert 0 < summary["accepted"] < 0.5
+    assert 0.1 < summary["accepted"] < 0.9
     assert summary == pytest.approx(committed_summary(), abs=0.04)
     executed = nbformat.read(folder / "06_train.ipynb", as_version=4)
     assert not any(

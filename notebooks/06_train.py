@@ -1,0 +1,207 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 · Training teacher and student
+#
+# **What you will see.** The same network is trained twice on the same few labelled image-report pairs, for the same
+# number of steps: once on these alone (*supervised*), once with the many pairs whose masks nobody drew (*Semi-MedRef*).
+# Along the way: the loss, what the teacher tells the student, how often a mixed patch passes the gate, and where the two
+# networks differ in the end.
+#
+# $$L = \mathrm{DiceCE}(\text{labelled}) + w_l\,\mathrm{ITCL}(\text{labelled}) + w_u(t)\,\big[\mathrm{DiceCE}(\text{student}
+# (\text{mixed strong view}), \text{mixed target}) + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
+#
+# The teacher is a moving average of the student. The one function that computes this, top to bottom, is
+# `semimedref_core.methods.semi_medref`.
+
+# %% tags=["parameters"]
+dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
+label_ratio = 0.05
+image_size = 96
+steps = 500  # optimiser steps of each method
+batch_size = 16
+weak_view = "strong"  # or "release"
+seed = 0
+device = "auto"
+output = "runs/06_train"  # everything is written here
+
+# %%
+import json
+import platform
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+import transformers
+
+from semimedref_core import figures
+from semimedref_core.config import Config
+from semimedref_core.training import train
+
+plt.rcParams["figure.dpi"] = 70  # as shown here; the saved files are finer
+print(f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}")
+
+# %% [markdown]
+# ## The pairs
+#
+# A few pairs have masks (blue contour); of the rest the training reads image and report only. The phantom's reports are
+# needed: each picture also holds look-alike opacities that no report mentions, and those are not the lesion.
+
+# %%
+from semimedref_core.data.datasets import load_training
+
+data = {"dataset": dataset, "label_ratio": label_ratio, "image_size": image_size, "seed": seed}
+budget = {"steps": steps, "batch_size": batch_size, "weak_view": weak_view, "eval_every": max(1, steps // 5)}
+configs = {method: Config(method=method, **data, **budget) for method in ("supervised", "semi_medref")}
+pairs = load_training(configs["semi_medref"], unlabelled=True)
+print(f"{len(pairs.labelled)} labelled, {len(pairs.unlabelled)} unlabelled, {len(pairs.valid)} validation pairs")
+
+# %%
+folder = Path(output)
+folder.mkdir(parents=True, exist_ok=True)
+figures.sample_gallery(pairs.labelled).savefig(folder / "pairs.png", dpi=110)
+plt.show()
+
+# %% [markdown]
+# ## Training
+#
+# Both runs see the same labelled pairs, weak views, network and number of steps, and start from the same weights. Each
+# leaves `metrics.jsonl`, `results.json` and its networks in a folder of its own.
+
+# %%
+results = {method: train(config, folder / method, device=device) for method, config in configs.items()}
+
+# %% [markdown]
+# ## Curves
+#
+# Supervised training soon knows its few pairs by heart: its loss falls while validation Dice stands still. The teacher
+# (solid) is an average over the student's past (dotted), so it moves less from one validation to the next.
+
+# %%
+from semimedref_core.runstate import read_metrics
+
+logs = {method: read_metrics(folder / method / "metrics.jsonl") for method in configs}
+figures.training_curves(logs).savefig(folder / "curves.png", dpi=110)
+plt.show()
+
+# %% [markdown]
+# ## What the teacher saw, and what the student was given
+#
+# The teacher looks at the weak view with the whole report and gives a probability for each pixel; what lies outside the
+# zones that the report names is no pseudo-label. *T-PatchMix* pastes a patch of the partner's strong view where the
+# partner's report names a lesion and the teacher is sure enough of it, and *PosAug* hides or blurs position phrases.
+# Image, target (orange) and text change together: where a patch was pasted, the text names its zone too, unless PosAug
+# hid the phrase.
+
+# %%
+from semimedref_core.checkpoints import from_pretrained
+from semimedref_core.data.batches import Batches
+from semimedref_core.data.views import strong_view
+from semimedref_core.methods import pseudo_labels
+from semimedref_core.networks import build_texts
+from semimedref_core.patchmix import t_patchmix
+from semimedref_core.training import zone_grid
+
+config, texts = configs["semi_medref"], build_texts()
+teacher, _ = from_pretrained(folder / "semi_medref" / "teacher")
+batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, zone_grid(config, pairs))(steps).unlabelled
+
+# %%
+weak, p = pseudo_labels(teacher, batch, config)
+strong = strong_view(weak, **batch.photometry)
+plan = batch.text_choices, batch.proposal, config.block, config.patch_mode, config.gate
+mixed, target, input_ids, accepted = t_patchmix(strong, p, *plan)
+proposed = batch.proposal["zones"] >= 0
+print(f"this batch: {len(p)} pairs, {int(proposed.sum())} patches proposed, {int(accepted.sum())} accepted")
+
+# %%
+rows = accepted.nonzero().flatten()[:3]
+titles = list(zip(texts.decode(batch.input_ids[rows]), texts.decode(input_ids[rows]), strict=True))
+images = [x[rows, 0].numpy() for x in (weak, p, mixed, (target >= 0.5).float())]
+if len(rows):
+    figures.mixing_gallery(*images, titles).savefig(folder / "teacher.png", dpi=110)
+plt.show()
+
+# %% [markdown]
+# ## How many mixes are accepted
+#
+# A patch is offered wherever the partner's report names a zone that may be pasted, and the gate refuses it where the
+# teacher's mean probability is too low. Refused samples keep image, target and text as they were.
+
+# %%
+accepted_share = [(line["step"], line["accepted"]) for line in logs["semi_medref"] if "accepted" in line]
+mean_accepted = sum(share for _, share in accepted_share) / max(1, len(accepted_share))
+print(f"accepted mixes: {100 * mean_accepted:.1f} % of all unlabelled samples")
+
+# %% [markdown]
+# ## Predictions
+#
+# Validation pairs that neither network has seen: mask (blue), prediction (orange, dashed), each with its own Dice.
+
+# %%
+from semimedref_core.evaluation import predict
+
+shown = pairs.valid.subset(range(4))
+predictions = {
+    method: torch.cat(list(predict(from_pretrained(folder / method / "teacher")[0], shown, texts)))[:, 0].numpy()
+    for method in configs
+}
+figures.prediction_gallery(shown, predictions).savefig(folder / "predictions.png", dpi=110)
+plt.show()
+
+# %% [markdown]
+# ## Does it need the report?
+#
+# The same teacher, the same images, every report replaced by the one that names all zones: what the text was worth.
+
+# %%
+from dataclasses import replace
+
+from semimedref_core.evaluation import evaluate
+from semimedref_core.reports import Report
+
+blank = Report.of([1] * 6)
+blanked = replace(pairs.valid, reports=(blank,) * len(pairs.valid))
+without_text = evaluate(teacher, blanked, texts)
+print(
+    f"Dice per image {100 * results['semi_medref']['teacher']['dice_image']:.1f} % with the reports, "
+    f"{100 * without_text['dice_image']:.1f} % without"
+)
+
+# %% [markdown]
+# ## The numbers
+#
+# Validation split, one seed, in per cent. *micro* adds up the pixels of all images first, *image* averages over images.
+
+# %%
+rows = {(method, network): results[method][network] for method in configs for network in ("student", "teacher")}
+table = (100 * pd.DataFrame(rows).T).round(1)
+(folder / "table.txt").write_text(table.to_string() + "\n")
+table
+
+# %% [markdown]
+# **To remember:** what the unlabelled pairs brought, what the reports are worth, and how often a patch is accepted.
+
+# %%
+summary = {
+    "supervised": results["supervised"]["teacher"]["dice_image"],
+    "semi_medref": results["semi_medref"]["teacher"]["dice_image"],
+    "semi_medref_without_text": without_text["dice_image"],
+    "accepted": mean_accepted,
+}
+(folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+for name, value in summary.items():
+    print(f"{name:26} {100 * value:5.1f} %")
