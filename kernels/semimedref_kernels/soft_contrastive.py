@@ -1,56 +1,160 @@
-"""Contrastive loss with soft positives given by sets: the Jaccard index of two multi-hot codes. Plain PyTorch form."""
+"""Contrastive loss with soft positives given by sets: the Jaccard index of two multi-hot codes.
+
+One public op, two forms of it: plain PyTorch (:mod:`~semimedref_kernels.soft_contrastive_plain`: CPU, float64, and
+wherever there is no Triton) and Triton kernels (:mod:`~semimedref_kernels.soft_contrastive_triton`: GPU).
+"""
 
 from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from semimedref_kernels import soft_contrastive_plain
+from semimedref_kernels.soft_contrastive_plain import CODES, jaccard
 
-def jaccard(codes: Tensor, bits: int = 6) -> Tensor:
-    """Soft positives ``P_ij = |a_i & a_j| / |a_i | a_j|`` (0 where the union is empty), the diagonal forced to 1.
+__all__ = ["jaccard", "soft_contrastive_loss"]
 
-    Args:
-        codes: ``[N]`` integers, bit k of a code says whether the set holds element k.
-        bits: number of elements.
-
-    Returns:
-        ``[N, N]`` float32, symmetric, 0 to 1.
-    """
-    sets = (codes[:, None] >> torch.arange(bits, device=codes.device)) & 1
-    sets = sets.float()
-    both = sets @ sets.T
-    sizes = sets.sum(1)
-    either = sizes[:, None] + sizes - both
-    return (both / either.clamp(min=1)).fill_diagonal_(1.0)
+NAME = "soft_contrastive_loss"
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
-def soft_contrastive_loss(u: Tensor, v: Tensor, codes: Tensor, tau: float) -> Tensor:
+def soft_contrastive_loss(
+    u: Tensor, v: Tensor, codes: Tensor, tau: float | Tensor, *, codes_v: Tensor | None = None
+) -> Tensor:
     """Symmetric cross-entropy between the softmax over similarities and the normalised soft positives.
 
     ``L = 1/2 [ mean_i ( - sum_j P_ij log softmax_j z_ij / sum_j P_ij ) + the same on z^T ]`` with
-    ``z_ij = u_i . v_j / tau``.
+    ``z_ij = u_i . v_j / tau`` and ``P_ij = |a_i & b_j| / |a_i | b_j|``, ``P_ii = 1``.
+
+    The numbers of images and texts may differ (gathered or queued negatives): the first ``min(N, M)`` are matched,
+    image i with text i, and have ``P_ii = 1``; the rest have no partner of their own. Among those, one whose code
+    shares nothing with any other has no positive at all: it adds 0 to the mean, and is still a negative for others.
+
+    Sums are float32 (float64 for float64 inputs), also under autocast. Two runs give the same bits. Gradients for u, v
+    and tau, first order only. Codes of CPU tensors are checked; on a GPU that would make the host wait, so bits above
+    the sixth are ignored there. Nor is a tau checked that is a tensor on a GPU: at 0 or below, the loss means nothing.
+    Embeddings with NaN or infinity give a NaN loss.
 
     Args:
-        u, v: ``[N, D]`` image and text embeddings, L2-normalised.
-        codes: ``[N]`` integers, see :func:`jaccard`.
-        tau: temperature, above 0.
+        u: ``[N, D]`` image embeddings, L2-normalised; float64, float32, bfloat16, or float16 (computed in float32).
+        v: ``[M, D]`` text embeddings, likewise, of the same type.
+        codes: ``[N]`` integers 0 to 63, bit k says whether set i holds element k.
+        tau: temperature, above 0; a number, or a tensor of shape ``[]`` on the embeddings' device.
+        codes_v: ``[M]`` the texts' codes; those of the images if left out.
 
     Returns:
-        Scalar loss.
+        Scalar loss: float64 for float64 embeddings, else float32.
 
     Raises:
-        ValueError: if shapes do not fit or the temperature is not positive.
+        ValueError: if shapes, types or devices do not fit, tau is not above 0, or a code is not 0 to 63.
     """
-    if u.shape != v.shape or codes.shape != u.shape[:1]:
+    codes_v = codes if codes_v is None else codes_v
+    _check(u, v, codes, codes_v, tau)
+    if u.dtype == torch.float16:
+        u, v = u.float(), v.float()
+    learned, fixed = (tau, 0.0) if isinstance(tau, Tensor) else (None, float(tau))
+    return _forward(u, v, codes, codes_v, learned, fixed)[0]
+
+
+def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor) -> None:
+    """What the host knows without asking the device for a value."""
+    if u.dim() != 2 or v.dim() != 2 or u.shape[1] != v.shape[1] or 0 in (*u.shape, *v.shape):
+        raise ValueError(f"{NAME}: embeddings {tuple(u.shape)} and {tuple(v.shape)}; need [N, D] and [M, D], none 0")
+    if codes.shape != u.shape[:1] or codes_v.shape != v.shape[:1]:
         raise ValueError(
-            f"soft_contrastive_loss: embeddings {tuple(u.shape)} and {tuple(v.shape)} with codes {tuple(codes.shape)}; "
-            "need [N, D], [N, D] and [N]"
+            f"{NAME}: embeddings {tuple(u.shape)} and {tuple(v.shape)} with codes {tuple(codes.shape)} and "
+            f"{tuple(codes_v.shape)}; need [N] and [M] (codes_v= where they differ from the images')"
         )
+    if u.dtype != v.dtype or u.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"{NAME}: embeddings of type {u.dtype} and {v.dtype}; need one floating-point type")
+    for each in (codes, codes_v):
+        if each.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+            raise ValueError(f"{NAME}: codes of type {each.dtype}; need integers")
+    devices = [str(x.device) for x in (u, v, codes, codes_v, tau) if isinstance(x, Tensor)]
+    if len(set(devices)) > 1:
+        raise ValueError(f"{NAME}: tensors on {', '.join(devices)}; need one device")
+    if isinstance(tau, Tensor):
+        if tau.dim() != 0 or not tau.dtype.is_floating_point:
+            raise ValueError(f"{NAME}: tau {tuple(tau.shape)} of type {tau.dtype}; need one floating-point number, []")
+    elif not tau > 0:
+        raise ValueError(f"{NAME}: tau must be above 0, got {tau}")
+
+
+def _check_values(codes: Tensor, codes_v: Tensor, tau: float | Tensor) -> None:
+    """What costs a look at the data: for CPU tensors only."""
+    for each in (codes, codes_v):
+        low, high = (int(x) for x in each.aminmax())
+        if low < 0 or high >= CODES:
+            raise ValueError(f"{NAME}: codes must be 0 to {CODES - 1}, got {low if low < 0 else high}")
     if not tau > 0:
-        raise ValueError(f"soft_contrastive_loss: tau must be above 0, got {tau}")
-    z = u.float() @ v.float().T / tau
-    positives = jaccard(codes)
-    positives = positives / positives.sum(1, keepdim=True)  # P is symmetric, so rows serve both directions
-    image_to_text = -(positives * z.log_softmax(1)).sum(1).mean()
-    text_to_image = -(positives * z.T.log_softmax(1)).sum(1).mean()
-    return (image_to_text + text_to_image) / 2
+        raise ValueError(f"{NAME}: tau must be above 0, got {float(tau)}")
+
+
+def _form(u: Tensor) -> ModuleType:
+    if not (u.is_cuda and HAS_TRITON) or u.dtype == torch.float64:
+        return soft_contrastive_plain
+    from semimedref_kernels import soft_contrastive_triton  # here, so that a CPU never loads the compiler
+
+    return soft_contrastive_triton
+
+
+# Autocast is off inside the ops: their sums stay float32 whatever surrounds the call.
+@torch.library.custom_op("semimedref::soft_contrastive", mutates_args=())
+def _forward(
+    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, learned_tau: Tensor | None, fixed_tau: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    tau = fixed_tau if learned_tau is None else learned_tau
+    if u.device.type == "cpu":
+        _check_values(codes, codes_v, tau)
+    with torch.autocast(u.device.type, enabled=False):
+        return _form(u).forward(u, v, codes, codes_v, tau)
+
+
+@torch.library.custom_op("semimedref::soft_contrastive_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    u: Tensor,
+    v: Tensor,
+    codes: Tensor,
+    codes_v: Tensor,
+    learned_tau: Tensor | None,
+    fixed_tau: float,
+    lse_u: Tensor,
+    lse_v: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    tau = fixed_tau if learned_tau is None else learned_tau
+    with torch.autocast(u.device.type, enabled=False):
+        return _form(u).backward(grad, u, v, codes, codes_v, tau, lse_u, lse_v)
+
+
+@_forward.register_fake
+def _(u, v, codes, codes_v, learned_tau, fixed_tau):
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    return u.new_empty((), dtype=dtype), u.new_empty(u.shape[:1], dtype=dtype), u.new_empty(v.shape[:1], dtype=dtype)
+
+
+@_backward.register_fake
+def _(grad, u, v, codes, codes_v, learned_tau, fixed_tau, lse_u, lse_v):
+    contiguous = [x.new_empty(x.shape) for x in (u, v)]
+    return *contiguous, torch.empty_like(grad)
+
+
+def _save(ctx, inputs, output):
+    *tensors, ctx.fixed_tau = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, grad, *_):
+    if grad is None:
+        return (None,) * 6
+    *inputs, lse_u, lse_v = ctx.saved_tensors
+    grad_u, grad_v, grad_tau = _backward(grad, *inputs, ctx.fixed_tau, lse_u, lse_v)
+    learned_tau = inputs[-1]
+    return grad_u, grad_v, None, None, None if learned_tau is None else grad_tau.to(learned_tau.dtype), None
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)

@@ -1,0 +1,166 @@
+"""Ahead-of-time check: compiles every shipped kernel configuration for GPUs that need not be there.
+
+``python -m semimedref_kernels.aot`` prints what each takes: registers, shared memory, spills, and how wide it reads
+and writes memory. Not in a process with ``TRITON_INTERPRET=1``: there kernels are not compiled.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+
+from semimedref_kernels import soft_contrastive_triton
+from semimedref_kernels.launch import Launch
+from semimedref_kernels.patch_mix_triton import launches
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TYPE_NAMES = {torch.int64: "i64", torch.int32: "i32", torch.bool: "i1"} | {
+    dtype: name for name, dtype in DTYPES.items()
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one configuration takes on one target.
+
+    Attributes:
+        name, target: which.
+        registers: a thread.
+        shared_bytes: shared memory a program.
+        spill_bytes: registers spilled to memory, stores and loads together, a thread.
+        loads, stores: number of instructions on global memory by width, such as ``v4.b32`` or ``dwordx4`` (16 bytes).
+    """
+
+    name: str
+    target: str
+    registers: int
+    shared_bytes: int
+    spill_bytes: int
+    loads: dict[str, int]
+    stores: dict[str, int]
+
+
+def configurations(target: str) -> dict[str, Launch]:
+    """Every configuration that is shipped for a target, by name, as launches of tensors without memory (``meta``)."""
+    precision = "ieee" if TARGETS[target].backend == "hip" else "tf32x3"  # AMD's compiler knows no tf32x3
+    return patch_mix_configurations() | soft_contrastive_triton.aot_configurations(precision)
+
+
+def patch_mix_configurations() -> dict[str, Launch]:
+    """Gate and mixing pass at 32 images of 224 px, for each dtype and layout."""
+    found = {}
+    for name, dtype in DTYPES.items():
+        one, three = (torch.empty(32, channels, 224, 224, dtype=dtype, device="meta") for channels in (1, 3))
+        found[f"patch_mix gate {name}"], found[f"patch_mix {name} C=1"] = patch_mix_launches(one)
+        found[f"patch_mix {name} C=3"] = patch_mix_launches(three)[1]
+        last = three.contiguous(memory_format=torch.channels_last)
+        found[f"patch_mix {name} C=3 channels_last"] = patch_mix_launches(last)[1]
+        if name == "fp32":
+            found["patch_mix gate flip"], found["patch_mix flip"] = patch_mix_launches(one, flip=True)
+    return found
+
+
+def patch_mix_launches(images: Tensor, flip: bool = False) -> tuple[Launch, Launch]:
+    """Gate and mixing pass for these images, with maps of their dtype."""
+    batch, _, height, width = images.shape
+    partner = torch.empty(batch, dtype=torch.int64, device="meta")
+    gate, mix, _ = launches(
+        images,
+        images.new_empty(batch, 1, height, width),
+        partner,
+        partner.new_empty(batch, 4),
+        0.55,
+        partner.new_empty(batch, dtype=torch.bool) if flip else None,
+    )
+    return gate, mix
+
+
+def source(launch: Launch) -> ASTSource:
+    """A launch as a source to compile, specialised as Triton does at run time: integers 1 are constants, multiples of
+    16 are known to be, and so are the addresses of tensors."""
+    values = launch.args | launch.constants
+    signature, constants, attributes = {}, {}, {}
+    for position, name in enumerate(launch.kernel.arg_names):
+        value = values[name]
+        if name in launch.constants or value is None or (isinstance(value, int) and value == 1):
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, Tensor):
+            signature[name] = f"*{TYPE_NAMES[value.dtype]}"
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+        else:
+            signature[name] = "i32" if value < 2**31 else "i64"
+        if isinstance(value, Tensor) or (signature[name][0] == "i" and value % 16 == 0):
+            attributes[position,] = [["tt.divisibility", 16]]
+    return ASTSource(launch.kernel, signature, constants, attributes)
+
+
+def check(name: str, launch: Launch, target: str) -> Row:
+    """Compiles one configuration for one target and reads off what it takes."""
+    compiled = triton.compile(source(launch), target=TARGETS[target], options=launch.options)
+    if TARGETS[target].backend == "hip":
+        text = compiled.asm["amdgcn"]
+        registers, spilled = (
+            int(re.search(rf"\.{key}:\s*(\d+)", text)[1]) for key in ("vgpr_count", "vgpr_spill_count")
+        )
+        spilled_bytes = 4 * spilled
+    else:
+        text = compiled.asm["ptx"]
+        log = ptxas_log(text, TARGETS[target].arch)
+        registers = int(re.search(r"Used (\d+) registers", log)[1])
+        spilled_bytes = sum(int(number) for number in re.findall(r"(\d+) bytes spill", log))
+    loads, stores = accesses(text, "ld", "load"), accesses(text, "st", "store")
+    return Row(name, target, registers, compiled.metadata.shared, spilled_bytes, loads, stores)
+
+
+def ptxas_log(ptx: str, arch: int) -> str:
+    """What the assembler that Triton brings along says of a program."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.ptx")
+        path.write_text(ptx)
+        gpu = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
+        command = [get_ptxas(arch).path, "-v", f"--gpu-name={gpu}", str(path), "-o", str(path.with_suffix(".cubin"))]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+
+def accesses(text: str, ptx: str, gcn: str) -> dict[str, int]:
+    """How often a program loads or stores global memory, by width: PTX ``ld.global``, GCN ``global_load``, alike."""
+    found = re.findall(rf"\b{ptx}\.global[\w.:]*?\.((?:v\d\.)?[bsuf]\d+)\b", text)
+    found += re.findall(rf"\b(?:global|buffer)_{gcn}_(\w+)", text)
+    return dict(sorted(Counter(found).items()))
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as aligned text."""
+    lines = [f"{'configuration':34} {'target':7} registers shared spills  loads / stores of global memory"]
+    for row in rows:
+        widths = (" ".join(f"{n} {kind}" for kind, n in found.items()) for found in (row.loads, row.stores))
+        numbers = f"{row.registers:9} {row.shared_bytes:6} {row.spill_bytes:6}"
+        lines.append(f"{row.name:34} {row.target:7} {numbers}  {' / '.join(widths)}")
+    return "\n".join(lines)
+
+
+def check_all() -> list[Row]:
+    """Every configuration on every target."""
+    return [check(name, launch, target) for target in TARGETS for name, launch in configurations(target).items()]
+
+
+if __name__ == "__main__":
+    print(table(check_all()))

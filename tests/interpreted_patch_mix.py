@@ -1,0 +1,122 @@
+"""The kernels of patch_mix in Triton's interpreter; run by test_patch_mix_triton.py in a process of its own."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semimedref_kernels.patch_mix import plain_patch_mix
+from semimedref_kernels.patch_mix_triton import patch_mix_fused
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "every second column": lambda x: x.repeat_interleave(2, 3)[..., ::2],
+    "rows of a larger channels-last image": lambda x: LAYOUTS["channels last"](torch.cat([x, x], 2))[
+        :, :, : x.shape[2]
+    ],
+    "one sample for all": lambda x: x[:1].expand_as(x),
+}
+FLOATS = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def same_bits(mine, reference):
+    return [torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(mine, reference, strict=True)] == [True] * 3
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 4),
+    channels=st.sampled_from([1, 2, 3]),
+    height=st.sampled_from([1, 5, 16, 19]),
+    width=st.sampled_from([1, 7, 16, 70, 259]),  # the gate's tile is 64 wide, the mixing pass's 256
+    image_layout=st.sampled_from(list(LAYOUTS)),
+    probs_layout=st.sampled_from(list(LAYOUTS)),
+    image_dtype=st.sampled_from(FLOATS),
+    probs_dtype=st.sampled_from(FLOATS),
+    boxes=st.sampled_from(["small", "any", "whole image"]),
+    flip=st.booleans(),
+    threshold=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    seed=st.integers(0, 10_000),
+)
+def test_the_kernels_give_the_bits_of_the_plain_form(
+    batch, channels, height, width, image_layout, probs_layout, image_dtype, probs_dtype, boxes, flip, threshold, seed
+):
+    random = torch.Generator().manual_seed(seed)
+    images = LAYOUTS[image_layout](torch.randn(batch, channels, height, width, generator=random).to(image_dtype))
+    # Eighths, so that sums are exact and the gate cannot depend on the order of summation.
+    probs = torch.randint(0, 9, (batch, 1, height, width), generator=random) / 8
+    probs = LAYOUTS[probs_layout](probs.to(probs_dtype))
+    partner = torch.randperm(batch, generator=random)
+    low = (torch.rand(batch, 2, generator=random) * torch.tensor([height + 2, width + 2])).long() - 2
+    spans = {
+        "small": torch.randint(0, 4, (batch, 2), generator=random),
+        "any": torch.randint(-2, max(height, width) + 3, (batch, 2), generator=random),
+        "whole image": torch.tensor([height, width]) - low,
+    }
+    low = torch.zeros_like(low) if boxes == "whole image" else low
+    box = torch.cat([low, low + spans[boxes]], 1)
+    mirrored = torch.rand(batch, generator=random) < 0.5 if flip else None
+    arguments = images, probs, partner, box, threshold, mirrored
+    mine, reference = patch_mix_fused(*arguments), plain_patch_mix(*arguments)
+    assert same_bits(mine, reference)
+    assert [x.stride() for x in mine] == [x.stride() for x in reference]
+
+
+def two_samples(width=8):
+    images = torch.arange(2 * 8 * width, dtype=torch.float32).reshape(2, 1, 8, width)
+    return images, torch.ones(2, 1, 8, width), torch.tensor([1, 0]), torch.tensor([[0, 0, 3, 3]] * 2)
+
+
+@pytest.mark.parametrize("stranger", [-1, 2, 2**40])
+def test_a_donor_that_does_not_exist_is_refused_and_never_read(stranger):
+    images, probs, partner, boxes = two_samples()
+    partner[0] = stranger
+    mixed, target, accepted = patch_mix_fused(images, probs, partner, boxes, 0.5)
+    assert accepted.tolist() == [False, True]
+    assert torch.equal(mixed[0], images[0]) and torch.equal(target, probs)
+
+
+def test_nan_in_the_box_refuses_and_elsewhere_does_not_matter():
+    images, probs, partner, boxes = two_samples()
+    probs[0, 0, 1, 1], probs[1, 0, 5, 5] = torch.nan, torch.nan
+    accepted = patch_mix_fused(images, probs, partner, boxes, 0.5)[2]
+    assert accepted.tolist() == [True, False]  # the first takes from the second, whose NaN lies outside the box
+    assert torch.equal(accepted, plain_patch_mix(images, probs, partner, boxes, 0.5)[2])
+
+
+def test_boxes_far_outside_are_empty_and_huge_ones_cover_the_image():
+    images, probs, partner, boxes = two_samples()
+    far = 2**62
+    boxes = torch.tensor([[far, far, far + 1, far + 1], [-far, -far, far, far]])
+    mixed, _, accepted = patch_mix_fused(images, probs, partner, boxes, 0.5)
+    assert accepted.tolist() == [False, True] and torch.equal(mixed[1], images[0])
+    assert same_bits(
+        patch_mix_fused(images, probs, partner, boxes, 0.5), plain_patch_mix(images, probs, partner, boxes, 0.5)
+    )
+
+
+def test_samples_may_lie_more_than_two_to_the_31_elements_apart():
+    memory = torch.empty(2**31 + 64, dtype=torch.float16)  # only the pages that are touched become real
+    images = memory.as_strided((2, 1, 8, 8), (2**31, 64, 8, 1))
+    images.copy_(two_samples()[0])
+    _, probs, partner, boxes = two_samples()
+    assert same_bits(
+        patch_mix_fused(images, probs, partner, boxes, 0.5), plain_patch_mix(images, probs, partner, boxes, 0.5)
+    )
+
+
+def test_what_is_empty_stays_empty():
+    for batch, channels, height in ((0, 3, 8), (2, 3, 0), (2, 0, 8)):
+        images, probs = torch.zeros(batch, channels, height, 8), torch.zeros(batch, 1, height, 8)
+        partner, boxes = torch.arange(batch), torch.tensor([[0, 0, 2, 2]] * batch).reshape(batch, 4)
+        arguments = images, probs, partner, boxes, 0.0
+        assert same_bits(patch_mix_fused(*arguments), plain_patch_mix(*arguments))
+
+
+def test_two_runs_give_the_same_bits():
+    random = torch.Generator().manual_seed(0)
+    images, probs = torch.randn(2, 1, 20, 70, generator=random), torch.rand(2, 1, 20, 70, generator=random)
+    arguments = images, probs, torch.tensor([1, 0]), torch.tensor([[0, 0, 20, 70]] * 2), 0.5
+    assert same_bits(patch_mix_fused(*arguments), patch_mix_fused(*arguments))

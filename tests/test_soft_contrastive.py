@@ -1,0 +1,279 @@
+"""The soft-positive contrastive loss as an op: against a dense float64 reference, in its plain and its Triton form."""
+
+import subprocess
+import sys
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+import torch
+from torch.library import opcheck
+
+from semimedref_kernels import soft_contrastive_loss
+from semimedref_kernels.soft_contrastive import _backward, _forward
+
+ABSENT = """
+import sys
+sys.modules["triton"] = None
+import torch, semimedref_kernels
+u = torch.eye(4, requires_grad=True)
+semimedref_kernels.soft_contrastive_loss(u, u, torch.tensor([1, 2, 4, 8]), 0.07).backward()
+print(u.grad.shape)
+"""
+
+
+def sample(n, m=None, width=8, codes="mixed", tau=0.07, dtype=torch.float32):
+    """Embeddings on the unit sphere, with codes of every kind unless all are to be the same."""
+    generator = torch.Generator().manual_seed(100 * n + (m or 0))
+    u, v = (
+        torch.nn.functional.normalize(torch.randn(k, width, generator=generator, dtype=torch.float64), dim=1).to(dtype)
+        for k in (n, m or n)
+    )
+    if codes == "mixed":
+        a, b = (torch.randint(0, 64, (len(x),), generator=generator) for x in (u, v))
+        a[::3] = b[::4] = 0
+        b = b if m else a
+    else:
+        a, b = (torch.full((len(x),), codes) for x in (u, v))
+    return {"u": u, "v": v, "codes": a, "codes_v": b, "tau": tau}
+
+
+def dense(u, v, codes, codes_v, tau):
+    """The loss as section 5 of the method has it, with N x M matrices, in float64."""
+    bits = torch.arange(6)
+    a, b = (((x[:, None] >> bits) & 1).double() for x in (codes, codes_v))
+    both = a @ b.T
+    p = both / (a.sum(1)[:, None] + b.sum(1) - both).clamp(min=1)
+    p.diagonal().fill_(1)
+    z = u.double() @ v.double().T / tau
+
+    def direction(p, z):
+        return (-(p * z.log_softmax(1)).sum(1) / p.sum(1).clamp(min=1e-300)).mean()
+
+    return (direction(p, z) + direction(p.T, z.T)) / 2
+
+
+def differentiated(loss, u, v, codes, codes_v, tau):
+    """Loss and its gradients for u, v and tau."""
+    u, v = u.detach().clone().requires_grad_(), v.detach().clone().requires_grad_()
+    tau = torch.tensor(tau, dtype=torch.promote_types(u.dtype, torch.float32), requires_grad=True)
+    value = loss(u, v, codes, codes_v, tau)
+    return value.detach(), *torch.autograd.grad(value, (u, v, tau))
+
+
+def op(u, v, codes, codes_v, tau):
+    return soft_contrastive_loss(u, v, codes, tau, codes_v=codes_v)
+
+
+def reference(case):
+    return differentiated(dense, **{**case, "u": case["u"].double(), "v": case["v"].double()})
+
+
+def assert_close(found, expected, of_loss, of_gradients, tau):
+    """The loss relative to itself; 0 (one pair), and gradients, relative to the terms that they are differences of."""
+    loss, *gradients = found
+    scale = expected[0].abs().item() or 1 / tau
+    assert abs(loss.item() - expected[0].item()) <= of_loss * scale
+    scales = [1 / (tau * len(gradients[0])), 1 / (tau * len(gradients[1])), 1 / tau**2]
+    for gradient, wanted, terms in zip(gradients, expected[1:], scales, strict=True):
+        bound = of_gradients * (wanted.abs().max().item() if wanted.abs().max() > 1e-6 * terms else terms)
+        assert (gradient.double() - wanted).abs().max() <= bound
+
+
+CASES = {
+    "a batch of training": sample(16, width=24),
+    "one pair": sample(1),
+    "one pair at a low temperature": sample(1, tau=0.005),
+    "lowest temperature": sample(9, tau=0.005),
+    "highest temperature": sample(9, tau=1.0),
+    "all name the same": sample(9, codes=7),
+    "all name nothing": sample(9, codes=0),
+    "more texts than images": sample(5, 11),
+    "more images than texts": sample(11, 5),
+    "more texts, nothing named": sample(5, 11, codes=0),
+    "wide embeddings": sample(7, width=70),
+    "no multiple of a tile": sample(70, 131, width=24),
+    "just above one tile": sample(65, width=8, tau=0.005),
+    "many, nothing named": sample(66, 65, codes=0),
+    "many with one code": sample(65, codes=63, tau=1.0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_plain_form_agrees_with_the_dense_reference(name):
+    case = CASES[name]
+    assert_close(differentiated(op, **case), reference(case), 1e-6, 1e-5, case["tau"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_float64_it_agrees_to_twelve_digits(name):
+    case = {**CASES[name], "u": CASES[name]["u"].double(), "v": CASES[name]["v"].double()}
+    assert_close(differentiated(op, **case), reference(case), 1e-12, 1e-12, case["tau"])
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory):
+    """Every case in Triton's interpreter, tau as the op hands it over: a tensor, or a number in the cases named so."""
+    folder = tmp_path_factory.mktemp("interpreted")
+    cases = {
+        name: {**case, "tau": torch.tensor(case["tau"]), "grad": torch.tensor(1.0)} for name, case in CASES.items()
+    }
+    for name in ("a batch of training", "no multiple of a tile"):
+        cases[f"{name}, tau a number"] = {**cases[name], "tau": CASES[name]["tau"]}
+        cases[f"{name}, bfloat16"] = {**cases[name], **{x: CASES[name][x].bfloat16() for x in "uv"}}
+        cases[f"{name}, NaN"] = {**cases[name], "u": CASES[name]["u"].clone().index_fill(0, torch.tensor(1), torch.nan)}
+        cases[f"{name}, twice the loss"] = {**cases[name], "grad": torch.tensor(2.0)}
+        cases[f"{name}, more bits"] = {**cases[name], "codes": CASES[name]["codes"] + 64}
+    torch.save(cases, folder / "in.pt")
+    driver = Path(__file__).parent / "interpreted_soft_contrastive.py"
+    subprocess.run([sys.executable, driver, folder / "in.pt", folder / "out.pt"], check=True)
+    return torch.load(folder / "out.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kernels_agree_with_the_dense_reference(interpreted, name):
+    assert_close(interpreted[name][0], reference(CASES[name]), 1e-6, 1e-5, CASES[name]["tau"])
+
+
+@pytest.mark.parametrize("name", ["a batch of training", "no multiple of a tile"])
+def test_the_kernels_take_what_a_gpu_hands_them(interpreted, name):
+    whole = interpreted[name][0]
+    for x, y in zip(interpreted[f"{name}, tau a number"][0], whole, strict=True):
+        torch.testing.assert_close(x, y)
+    for x, y in zip(interpreted[f"{name}, twice the loss"][0][1:], whole[1:], strict=True):
+        torch.testing.assert_close(x, 2 * y)
+    for x, y in zip(interpreted[f"{name}, more bits"][0], whole, strict=True):
+        assert torch.equal(x, y)  # bits above the sixth are ignored where checking them would make the host wait
+    assert interpreted[f"{name}, NaN"][0][0].isnan()
+
+
+@pytest.mark.parametrize("name", ["a batch of training", "no multiple of a tile"])
+def test_the_kernels_take_bfloat16_and_sum_in_float32(interpreted, name):
+    case = {**CASES[name], **{x: CASES[name][x].bfloat16() for x in "uv"}}
+    found, expected = interpreted[f"{name}, bfloat16"][0], reference(case)
+    assert [x.dtype for x in found] == [torch.float32, torch.bfloat16, torch.bfloat16, torch.float32]
+    assert_close(found, expected, 1e-6, 1e-2, case["tau"])
+    torch.testing.assert_close(found[3].double(), expected[3], rtol=1e-5, atol=1e-5 / case["tau"])
+
+
+def test_two_runs_give_the_same_bits(interpreted):
+    for name, (first, second) in interpreted.items():
+        assert all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(first, second, strict=True)), name
+    case = CASES["no multiple of a tile"]
+    assert all(torch.equal(x, y) for x, y in zip(differentiated(op, **case), differentiated(op, **case), strict=True))
+
+
+@pytest.mark.parametrize("case", [sample(3, 5, width=3), sample(4, 3, width=3, codes=0), sample(1)])
+def test_gradcheck(case):
+    u, v = (case[x].double().requires_grad_() for x in "uv")
+    tau = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda u, v, tau: op(u, v, case["codes"], case["codes_v"], tau), (u, v, tau))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("learned", [True, False])
+def test_opcheck(dtype, learned):
+    case = sample(3, 5, dtype=dtype)
+    u, v = case["u"].requires_grad_(), case["v"].requires_grad_()
+    tau = torch.tensor(0.1, requires_grad=True) if learned else None
+    inputs = (u, v, case["codes"], case["codes_v"], tau, 0.0 if learned else 0.1)
+    opcheck(_forward, inputs)
+    loss, lse_u, lse_v = (x.detach() for x in _forward(*inputs))
+    detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs]
+    opcheck(_backward, (torch.ones_like(loss), *detached, lse_u, lse_v))
+
+
+@pytest.mark.parametrize("tau", [0.07, torch.tensor(0.07)])
+def test_it_compiles_into_one_graph(tau):
+    case = sample(6)
+    results = []
+    for loss in (soft_contrastive_loss, torch.compile(soft_contrastive_loss, fullgraph=True, backend="aot_eager")):
+        u, v = case["u"].clone().requires_grad_(), case["v"].clone().requires_grad_()
+        value = loss(u, v, case["codes"], tau)
+        results.append((value.detach(), *torch.autograd.grad(value, (u, v))))
+    assert all(torch.equal(eager, compiled) for eager, compiled in zip(*results, strict=True))
+
+
+def test_autocast_changes_nothing():
+    case = sample(16, width=32)
+    plain = differentiated(op, **case)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(x, y) for x, y in zip(plain, differentiated(op, **case), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_embeddings_give_a_float32_loss_and_gradients_of_their_own_type(dtype):
+    case = sample(9, dtype=dtype)
+    loss, grad_u, grad_v, _ = found = differentiated(op, **case)
+    assert (loss.dtype, grad_u.dtype, grad_v.dtype) == (torch.float32, dtype, dtype)
+    assert_close(found, reference(case), 1e-6, 1e-2, case["tau"])
+
+
+def most_bytes(run):
+    """The most memory that it holds at once, by the allocator's own record, temporaries inside operators included."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
+        run()
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
+def test_a_thousand_pairs_need_at_most_three_matrices_of_a_thousand_by_a_thousand():
+    case = sample(1024, width=32)
+    matrix = 4 * 1024**2
+    assert matrix < most_bytes(lambda: differentiated(op, **case)) < 3 * matrix
+    assert most_bytes(lambda: differentiated(dense, **case)) > 6 * matrix
+
+
+def test_the_loss_of_tensors_without_values_has_a_shape():
+    u = torch.empty(4, 8, device="meta", requires_grad=True)
+    loss = soft_contrastive_loss(u, u, torch.empty(4, dtype=torch.long, device="meta"), 0.07)
+    loss.backward()
+    assert loss.shape == () and u.grad.shape == u.shape
+
+
+def test_it_works_without_triton():
+    done = subprocess.run([sys.executable, "-c", ABSENT], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "torch.Size([4, 4])"
+
+
+def test_nan_embeddings_give_a_nan_loss():
+    case = sample(4)
+    case["v"][2] = float("nan")
+    loss, *gradients = differentiated(op, **case)
+    assert loss.isnan() and all(gradient.isnan().any() for gradient in gradients)
+
+
+def test_a_sample_without_any_positive_adds_nothing_but_is_a_negative():
+    """The second text belongs to no image and shares no zone with any; without it, the loss would be 0."""
+    u, v = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    loss = soft_contrastive_loss(u, v, torch.tensor([1]), 1.0, codes_v=torch.tensor([1, 2]))
+    image_to_text, text_to_image = torch.log1p(torch.tensor(-1.0).exp()), 0.0
+    torch.testing.assert_close(loss, (image_to_text + text_to_image) / 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"u": torch.zeros(4)}, r"embeddings \(4,\)"),
+        ({"v": torch.zeros(4, 9)}, r"and \(4, 9\)"),
+        ({"v": torch.zeros(5, 8)}, "codes_v="),
+        ({"u": torch.zeros(0, 8)}, "none 0"),
+        ({"codes": torch.zeros(4)}, "codes of type torch.float32"),
+        ({"codes": torch.zeros(4, dtype=torch.bool)}, "codes of type torch.bool"),
+        ({"u": torch.zeros(4, 8).double()}, "one floating-point type"),
+        ({"u": torch.zeros(4, 8).long(), "v": torch.zeros(4, 8).long()}, "one floating-point type"),
+        ({"v": torch.zeros(4, 8, device="meta")}, "cpu, meta.*one device"),
+        ({"codes": torch.tensor([1, 2, 64, 3])}, "codes must be 0 to 63, got 64"),
+        ({"codes": torch.tensor([1, 2, -1, 3])}, "codes must be 0 to 63, got -1"),
+        ({"tau": 0.0}, "tau must be above 0, got 0.0"),
+        ({"tau": float("nan")}, "tau must be above 0, got nan"),
+        ({"tau": torch.tensor(-1.0)}, "tau must be above 0, got -1.0"),
+        ({"tau": torch.ones(1)}, r"tau \(1,\)"),
+        ({"tau": torch.tensor(1)}, "tau .* torch.int64"),
+        ({"tau": torch.empty((), device="meta")}, "one device"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, message):
+    case = {"u": torch.ones(4, 8), "v": torch.ones(4, 8), "codes": torch.arange(4), "tau": 0.07}
+    with pytest.raises(ValueError, match=message):
+        soft_contrastive_loss(**{**case, **change})
