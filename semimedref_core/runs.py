@@ -103,6 +103,7 @@ def follow(folder: Path, steps: int, description: str) -> Iterator[None]:
         steps: steps of all runs together.
         description: in front of the bar.
     """
+    folder = folder.resolve()  # papermill changes the working directory while a notebook runs
     done = threading.Event()
 
     def watch(bar):

@@ -1,6 +1,7 @@
 """Every notebook: source and executed pair in step, run from top to bottom by papermill, its numbers asserted."""
 
 import json
+import time
 from pathlib import Path
 
 import jupytext
@@ -92,3 +93,19 @@ def test_a_second_tutorial_does_not_write_over_the_first(tmp_path, capsys):
     (tmp_path / "06_train.ipynb").touch()
     assert main(["tutorial", "--output", str(tmp_path)]) == 1
     assert "delete it or give another --output" in capsys.readouterr().err
+
+
+def test_the_progress_bar_follows_a_relative_folder_although_the_working_directory_changes(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "semi_medref"
+    run.mkdir(parents=True)
+    with runs.follow(Path("runs"), 1000, "tutorial"):
+        monkeypatch.chdir(run)
+        (run / "metrics.jsonl").write_text('{"step": 730, "loss": 0.5}\n')
+        told, deadline = "", time.monotonic() + 60
+        while "730/1000" not in told and time.monotonic() < deadline:
+            time.sleep(0.1)
+            told += capsys.readouterr().err
+    assert "730/1000" in told and "loss=0.500" in told
