@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -52,12 +51,11 @@ def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f"{name}.ipynb"
     try:
-        # Relative paths: papermill stores them in the notebook.
         papermill.execute_notebook(
             notebook,
-            os.path.relpath(output),
+            str(output),
             parameters,
-            cwd=os.path.relpath(folder),
+            cwd=str(folder),
             kernel_name="python3",
             progress_bar=False,
             execution_timeout=CELL_TIMEOUT,
@@ -65,7 +63,17 @@ def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
         )
     except papermill.PapermillExecutionError as error:
         raise NotebookError(f"{output}: cell {error.exec_count} failed with {error.ename}: {error.evalue}") from None
+    finally:
+        _forget_where_it_ran(output)
     return output
+
+
+def _forget_where_it_ran(notebook: Path) -> None:
+    """papermill notes the paths it was given, which say how this machine's folders are named."""
+    if notebook.exists():
+        content = nbformat.read(notebook, as_version=4)
+        content.metadata.get("papermill", {}).update(input_path=None, output_path=notebook.name)
+        nbformat.write(content, notebook)
 
 
 def refresh(name: str) -> Path:

@@ -60,7 +60,6 @@ def test_the_tutorial_command_trains_both_methods_and_its_numbers_are_those_of_t
     assert not any(
         output.output_type == "error" for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs
     )
-    assert str(tmp_path) not in (folder / "06_train.ipynb").read_text(), "no absolute path in a notebook people share"
 
 
 def committed_summary() -> dict[str, float]:
@@ -73,6 +72,7 @@ def committed_summary() -> dict[str, float]:
 def test_06_runs_on_real_qata(tmp_path, real_data, monkeypatch):
     monkeypatch.setenv("SEMIMEDREF_DATA", str(real_data.resolve()))
     runs.run_notebook("06_train", tmp_path, {**SMALL, "dataset": "qata", "label_ratio": 0.01, "output": "."})
+    assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
     results = json.loads((tmp_path / "semi_medref" / "results.json").read_text())
     assert (results["labelled"], results["unlabelled"], results["dataset"]) == (57, 5659, "qata")
 
@@ -86,7 +86,7 @@ def test_a_misspelt_parameter_is_refused_before_anything_runs(tmp_path):
 def test_a_cell_that_fails_is_told_with_its_error_and_the_notebook_up_to_it_is_kept(tmp_path):
     with pytest.raises(runs.NotebookError, match="failed with ValueError: dataset: unknown value 'mnist'"):
         runs.run_notebook("06_train", tmp_path, {**SMALL, "dataset": "mnist", "output": "."})
-    assert (tmp_path / "06_train.ipynb").exists()
+    assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
 
 
 def test_a_second_tutorial_does_not_write_over_the_first(tmp_path, capsys):
