@@ -39,20 +39,21 @@ output = "runs/06_train"  # everything is written here
 
 # %%
 import json
-import platform
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-import transformers
 
-from semimedref_core import figures
+from semimedref_core import versions
 from semimedref_core.config import Config
+from semimedref_core.figures.canvas import notebook_style
+from semimedref_core.figures.pairs import prediction_gallery, sample_gallery
+from semimedref_core.figures.training import mixing_gallery, training_curves
 from semimedref_core.training import train
 
-plt.rcParams["figure.dpi"] = 70  # as shown here; the saved files are finer
-print(f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}")
+notebook_style()
+print(versions("transformers"))
 
 # %% [markdown]
 # ## The pairs
@@ -72,7 +73,7 @@ print(f"{len(pairs.labelled)} labelled, {len(pairs.unlabelled)} unlabelled, {len
 # %%
 folder = Path(output)
 folder.mkdir(parents=True, exist_ok=True)
-figures.sample_gallery(pairs.labelled).savefig(folder / "pairs.png", dpi=110)
+sample_gallery(pairs.labelled).savefig(folder / "pairs.png", dpi=110)
 plt.show()
 
 # %% [markdown]
@@ -94,7 +95,7 @@ results = {method: train(config, folder / method, device=device) for method, con
 from semimedref_core.runstate import read_metrics
 
 logs = {method: read_metrics(folder / method / "metrics.jsonl") for method in configs}
-figures.training_curves(logs).savefig(folder / "curves.png", dpi=110)
+training_curves(logs).savefig(folder / "curves.png", dpi=110)
 plt.show()
 
 # %% [markdown]
@@ -132,7 +133,7 @@ rows = accepted.nonzero().flatten()[:3]
 titles = list(zip(texts.decode(batch.input_ids[rows]), texts.decode(input_ids[rows]), strict=True))
 images = [x[rows, 0].numpy() for x in (weak, p, mixed, (target >= 0.5).float())]
 if len(rows):
-    figures.mixing_gallery(*images, titles).savefig(folder / "teacher.png", dpi=110)
+    mixing_gallery(*images, titles).savefig(folder / "teacher.png", dpi=110)
 plt.show()
 
 # %% [markdown]
@@ -159,7 +160,7 @@ predictions = {
     method: torch.cat(list(predict(from_pretrained(folder / method / "teacher")[0], shown, texts)))[:, 0].numpy()
     for method in configs
 }
-figures.prediction_gallery(shown, predictions).savefig(folder / "predictions.png", dpi=110)
+prediction_gallery(shown, predictions).savefig(folder / "predictions.png", dpi=110)
 plt.show()
 
 # %% [markdown]

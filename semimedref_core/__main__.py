@@ -93,10 +93,12 @@ def predict_command(options) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
 
-    from semimedref_core import figures  # matplotlib takes a second that the other commands need not wait for
+    from semimedref_core.figures.pairs import (
+        prediction_overlay,
+    )  # matplotlib takes a second that the other commands need not wait for
 
     Image.fromarray(((probs >= 0.5) * 255).astype(np.uint8)).save(mask)
-    figures.prediction_overlay(np.asarray(picture), probs, report.render()).savefig(overlay, dpi=150)
+    prediction_overlay(np.asarray(picture), probs, report.render()).savefig(overlay, dpi=150)
     print(f"lesion on {100 * (probs >= 0.5).mean():.1f} % of the image\nmask     {mask}\noverlay  {overlay}")
 
 
@@ -107,9 +109,9 @@ def compare(options) -> None:
 
 def notebooks(options) -> None:
     """Runs the notebooks anew and puts the results beside their sources (for contributors)."""
-    for source in sorted(runs.NOTEBOOKS.glob("*.py")):
-        print(f"running {source.stem} ...", flush=True)
-        print(f"        {runs.refresh(source.stem)}")
+    for name in options.names or sorted(source.stem for source in runs.NOTEBOOKS.glob("*.py")):
+        print(f"running {name} ...", flush=True)
+        print(f"        {runs.refresh(name)}")
 
 
 def doctor(options) -> int:
@@ -171,7 +173,8 @@ def _parser() -> argparse.ArgumentParser:
         "runs", nargs="+", metavar="DIR", help="run folders; those that differ in the seed only are averaged"
     )
 
-    add("notebooks", notebooks)
+    command = add("notebooks", notebooks)
+    command.add_argument("names", nargs="*", metavar="NAME", help="such as 06_train (default: all)")
 
     command = add("doctor", doctor)
     _add_settings(command, "data")

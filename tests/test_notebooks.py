@@ -1,6 +1,7 @@
 """Every notebook: source and executed pair in step, run from top to bottom by papermill, its numbers asserted."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from semimedref_core import runs
 from semimedref_core.__main__ import main
 
 SOURCES = sorted(runs.NOTEBOOKS.glob("*.py"))
+TRAINING = "06_train"  # takes minutes, so the tutorial's test is its only full run
+STEPPED = [source for source in SOURCES if source.stem != TRAINING]
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?")
 SMALL = {"steps": 12, "image_size": 32, "batch_size": 4}
 
 
@@ -41,6 +45,66 @@ def test_parameters_are_literals_in_one_cell_and_cells_are_short(source):
     assert scope and all(isinstance(value, str | int | float | bool | list) for value in scope.values())
     lengths = sorted(len(cell.source.splitlines()) for cell in cells)
     assert lengths[-1] <= 25 and lengths[len(lengths) // 2] <= 8
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_every_notebook_opens_and_ends_alike(source):
+    cells = jupytext.read(source).cells
+    assert re.match(rf"# {source.stem[:2]} · .+\n\n\*\*What you will see\.\*\*", cells[0].source)
+    assert "parameters" in cells[1].metadata.get("tags", [])
+    assert "versions(" in cells[2].source and "import" in cells[2].source
+    assert any("**To remember" in cell.source for cell in cells[-3:])
+
+
+@pytest.mark.parametrize("source", STEPPED, ids=lambda path: path.stem)
+def test_running_the_notebook_prints_what_the_committed_one_shows(source, tmp_path):
+    """Words exactly, numbers up to another machine's rounding; cells that tell of this machine are tagged."""
+    executed = nbformat.read(runs.run_notebook(source.stem, tmp_path, {}), as_version=4)
+    assert widget_errors(executed) == []
+    compared = 0
+    for cell, wanted in zip(
+        code(executed), code(nbformat.read(source.with_suffix(".ipynb"), as_version=4)), strict=True
+    ):
+        if "nbval-ignore-output" in wanted.metadata.get("tags", []):
+            continue
+        here, there = printed(cell), printed(wanted)
+        assert NUMBER.sub("#", here) == NUMBER.sub("#", there), cell.source
+        numbers, expected = ([float(n) for n in NUMBER.findall(text)] for text in (here, there))
+        assert numbers == pytest.approx(expected, rel=0.03, abs=0.03), cell.source
+        compared += len(numbers)
+    assert compared >= 3
+
+
+@pytest.mark.parametrize(
+    "source", [source for source in STEPPED if "dataset = " in source.read_text()], ids=lambda path: path.stem
+)
+def test_the_notebook_runs_on_real_qata(source, tmp_path, real_data, monkeypatch):
+    monkeypatch.setenv("SEMIMEDREF_DATA", str(real_data.resolve()))
+    executed = nbformat.read(runs.run_notebook(source.stem, tmp_path, {"dataset": "qata"}), as_version=4)
+    assert widget_errors(executed) == []
+
+
+def code(notebook) -> list:
+    """The code cells, without the one that papermill adds for parameters."""
+    cells = (cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", []))
+    return [cell for cell in cells if cell.cell_type == "code"]
+
+
+def printed(cell) -> str:
+    """What a cell wrote and returned as text; a figure's own name is none."""
+    texts = [
+        output.get("text") or output.get("data", {}).get("text/plain", "")
+        for output in cell.outputs
+        if output.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+    ]
+    return "\n".join(text for text in texts if not text.startswith("<Figure"))
+
+
+def widget_errors(notebook) -> list[str]:
+    """Errors inside widget callbacks, which leave the cell itself in order."""
+    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    outputs = (output for model in states.values() for output in model["state"].get("outputs", []))
+    return [output["evalue"] for output in outputs if output["output_type"] == "error"]
 
 
 def test_the_tutorial_command_trains_both_methods_and_its_numbers_are_those_of_the_committed_notebook(tmp_path, capsys):

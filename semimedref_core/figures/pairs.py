@@ -1,0 +1,54 @@
+"""Pairs of image and report, and what networks make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from semimedref_core.data.pairs import Pairs
+from semimedref_core.figures.canvas import PREDICTED, TRUTH, legend, outline, panels, show_image
+
+
+def sample_gallery(pairs: Pairs, count: int = 4) -> Figure:
+    """The first pairs: image, mask as a contour, report as title."""
+    count = min(count, len(pairs))
+    figure, axes = panels(1, count, 3.0, 3.6)
+    for ax, image, mask, report in zip(axes[0], pairs.images, pairs.masks, pairs.reports, strict=False):
+        show_image(ax, image, report.render())
+        outline(ax, mask)
+    legend(figure, {"mask": (TRUTH, "solid")})
+    return figure
+
+
+def prediction_gallery(pairs: Pairs, predictions: Mapping[str, np.ndarray]) -> Figure:
+    """Each method's prediction on the same pairs, one pair a column, the report on top.
+
+    Args:
+        pairs: N pairs with masks.
+        predictions: method -> ``[N, H, W]`` probabilities.
+    """
+    figure, axes = panels(len(predictions), len(pairs), 3.0, 3.4)
+    for r, (method, probs) in enumerate(predictions.items()):
+        for ax, image, mask, p, report in zip(axes[r], pairs.images, pairs.masks, probs, pairs.reports, strict=True):
+            show_image(ax, image, report.render() if r == 0 else "")
+            outline(ax, mask)
+            outline(ax, p, PREDICTED, "dashed")
+            dice = 2 * (mask * (p >= 0.5)).sum() / max(1, mask.sum() + (p >= 0.5).sum())
+            ax.text(
+                0.02, 0.03, f"{method}  Dice {dice:.2f}", transform=ax.transAxes, color="white", fontsize=8,
+                bbox={"facecolor": "black", "alpha": 0.6, "pad": 2},
+            )  # fmt: skip
+    legend(figure, {"mask": (TRUTH, "solid"), "prediction": (PREDICTED, "dashed")})
+    return figure
+
+
+def prediction_overlay(image: np.ndarray, probs: np.ndarray, report: str) -> Figure:
+    """One image with the contour of its predicted lesion and the report as title."""
+    figure, ax = plt.subplots(figsize=(5, 5.4), layout="constrained")
+    show_image(ax, image, report)
+    outline(ax, probs, PREDICTED)
+    legend(figure, {"prediction": (PREDICTED, "solid")})
+    return figure
