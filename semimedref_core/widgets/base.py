@@ -1,0 +1,63 @@
+"""What every widget is made of: controls whose change is answered by a picture and a line of text."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls above, a line that says what came out, and a picture; every change of a control is answered at once.
+
+    The picture is a PNG inside HTML: it needs no plotting front end, so it works alike in JupyterLab, Notebook 7 and
+    VS Code, and it has a text for screen readers.
+
+    Args:
+        controls: keyword of ``answer`` -> control, shown in this order.
+        answer: takes the controls' values by keyword; returns the figure (closed here) and a line of plain text.
+        alt: says in words what the picture shows.
+
+    Attributes:
+        controls: as given; set a control's ``value`` to move it from code.
+        said: the line of text, an ``HTML`` widget.
+        picture: the picture, an ``HTML`` widget.
+    """
+
+    def __init__(
+        self, controls: Mapping[str, ipywidgets.ValueWidget], answer: Callable[..., tuple[Figure, str]], alt: str
+    ):
+        self.controls, self._answer = dict(controls), answer
+        self.said = ipywidgets.HTML()
+        self.picture, self._alt = ipywidgets.HTML(), html.escape(alt, quote=True)
+        for control in self.controls.values():
+            control.style.description_width = "initial"
+            control.observe(self._changed, names="value")
+        rows = ipywidgets.HBox(list(self.controls.values()), layout={"flex_flow": "row wrap"})
+        super().__init__([rows, self.said, self.picture])
+        self._changed()
+
+    def _changed(self, _=None) -> None:
+        """Answers the controls' values. What a user may type wrongly is said in the widget and leaves the picture."""
+        values = {name: control.value for name, control in self.controls.items()}
+        try:
+            figure, line = self._answer(**values)
+        except ValueError as error:
+            self.said.value = f"<b>{html.escape(str(error))}</b>"
+            return
+        source = base64.b64encode(png(figure)).decode()
+        self.picture.value = f'<img alt="{self._alt}" style="max-width: 100%" src="data:image/png;base64,{source}">'
+        self.said.value = html.escape(line)
+
+
+def png(figure: Figure, dpi: int = 80) -> bytes:
+    """The figure as a PNG; the figure is closed, so a notebook does not show it a second time."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    plt.close(figure)
+    return file.getvalue()

@@ -1,0 +1,29 @@
+"""What every widget does: each change is answered, and what a user typed wrongly is told where they look."""
+
+import ipywidgets
+import matplotlib.pyplot as plt
+
+from semimedref_core.widgets.base import Explorer
+
+
+def doubled(number: str):
+    figure, ax = plt.subplots()
+    ax.plot([0, 2 * int(number)])
+    return figure, f"twice is {2 * int(number)} < 1000"
+
+
+def test_a_change_of_a_control_is_answered_by_a_new_picture_and_line_and_no_figure_stays_open():
+    explorer = Explorer({"number": ipywidgets.Text("1", description="number")}, doubled, "a line")
+    first = explorer.picture.value
+    assert first.startswith('<img alt="a line"') and explorer.said.value == "twice is 2 &lt; 1000"
+    explorer.controls["number"].value = "7"
+    assert explorer.picture.value != first and "twice is 14" in explorer.said.value
+    assert plt.get_fignums() == []
+
+
+def test_a_wrong_value_is_told_and_the_next_right_one_is_answered_again():
+    explorer = Explorer({"number": ipywidgets.Text("1", description="number")}, doubled, "a line")
+    explorer.controls["number"].value = "<seven>"
+    assert "&lt;seven&gt;" in explorer.said.value and explorer.picture.value.startswith("<img")
+    explorer.controls["number"].value = "7"
+    assert "twice is 14" in explorer.said.value
