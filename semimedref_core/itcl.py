@@ -7,7 +7,6 @@ vectors, ``P_ij = |a_i and a_j| / |a_i or a_j|``; see :func:`semimedref_kernels.
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from semimedref_kernels import soft_contrastive_loss
 
@@ -23,5 +22,4 @@ def itcl(image_embedding: Tensor, text_embedding: Tensor, codes: Tensor, tau: fl
     Returns:
         Scalar loss, at least 0.
     """
-    u, v = normalize(image_embedding.float(), dim=1), normalize(text_embedding.float(), dim=1)
-    return soft_contrastive_loss(u, v, codes, tau)
+    return soft_contrastive_loss(image_embedding.float(), text_embedding.float(), codes, tau, normalize=True)

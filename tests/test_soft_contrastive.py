@@ -22,8 +22,8 @@ print(u.grad.shape)
 """
 
 
-def sample(n, m=None, width=8, codes="mixed", tau=0.07, dtype=torch.float32):
-    """Embeddings on the unit sphere, with codes of every kind unless all are to be the same."""
+def sample(n, m=None, width=8, codes="mixed", tau=0.07, dtype=torch.float32, lengths=None):
+    """Embeddings on the unit sphere, or of many lengths to be normalised; codes of every kind, or all the same."""
     generator = torch.Generator().manual_seed(100 * n + (m or 0))
     u, v = (
         torch.nn.functional.normalize(torch.randn(k, width, generator=generator, dtype=torch.float64), dim=1).to(dtype)
@@ -35,11 +35,15 @@ def sample(n, m=None, width=8, codes="mixed", tau=0.07, dtype=torch.float32):
         b = b if m else a
     else:
         a, b = (torch.full((len(x),), codes) for x in (u, v))
-    return {"u": u, "v": v, "codes": a, "codes_v": b, "tau": tau}
+    if lengths:
+        u, v = (x * torch.linspace(*lengths, len(x), dtype=dtype)[:, None] for x in (u, v))
+    return {"u": u, "v": v, "codes": a, "codes_v": b, "tau": tau, "normalize": lengths is not None}
 
 
-def dense(u, v, codes, codes_v, tau):
-    """The loss as section 5 of the method has it, with N x M matrices, in float64."""
+def dense(u, v, codes, codes_v, tau, normalize):
+    """The loss as the paper has it, with N x M matrices, in float64."""
+    if normalize:
+        u, v = torch.nn.functional.normalize(u.double(), dim=1), torch.nn.functional.normalize(v.double(), dim=1)
     bits = torch.arange(6)
     a, b = (((x[:, None] >> bits) & 1).double() for x in (codes, codes_v))
     both = a @ b.T
@@ -53,16 +57,16 @@ def dense(u, v, codes, codes_v, tau):
     return (direction(p, z) + direction(p.T, z.T)) / 2
 
 
-def differentiated(loss, u, v, codes, codes_v, tau):
+def differentiated(loss, u, v, codes, codes_v, tau, normalize):
     """Loss and its gradients for u, v and tau."""
     u, v = u.detach().clone().requires_grad_(), v.detach().clone().requires_grad_()
     tau = torch.tensor(tau, dtype=torch.promote_types(u.dtype, torch.float32), requires_grad=True)
-    value = loss(u, v, codes, codes_v, tau)
+    value = loss(u, v, codes, codes_v, tau, normalize)
     return value.detach(), *torch.autograd.grad(value, (u, v, tau))
 
 
-def op(u, v, codes, codes_v, tau):
-    return soft_contrastive_loss(u, v, codes, tau, codes_v=codes_v)
+def op(u, v, codes, codes_v, tau, normalize):
+    return soft_contrastive_loss(u, v, codes, tau, codes_v=codes_v, normalize=normalize)
 
 
 def reference(case):
@@ -96,7 +100,12 @@ CASES = {
     "just above one tile": sample(65, width=8, tau=0.005),
     "many, nothing named": sample(66, 65, codes=0),
     "many with one code": sample(65, codes=63, tau=1.0),
+    "normalised": sample(16, 11, width=40, lengths=(0.5, 3.0)),
+    "many, normalised": sample(70, 66, width=24, lengths=(0.5, 3.0)),
 }
+
+
+WITH_VARIANTS = ("a batch of training", "no multiple of a tile", "normalised", "many, normalised")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -118,7 +127,7 @@ def interpreted(tmp_path_factory):
     cases = {
         name: {**case, "tau": torch.tensor(case["tau"]), "grad": torch.tensor(1.0)} for name, case in CASES.items()
     }
-    for name in ("a batch of training", "no multiple of a tile"):
+    for name in WITH_VARIANTS:
         cases[f"{name}, tau a number"] = {**cases[name], "tau": CASES[name]["tau"]}
         cases[f"{name}, bfloat16"] = {**cases[name], **{x: CASES[name][x].bfloat16() for x in "uv"}}
         cases[f"{name}, NaN"] = {**cases[name], "u": CASES[name]["u"].clone().index_fill(0, torch.tensor(1), torch.nan)}
@@ -135,7 +144,7 @@ def test_the_kernels_agree_with_the_dense_reference(interpreted, name):
     assert_close(interpreted[name][0], reference(CASES[name]), 1e-6, 1e-5, CASES[name]["tau"])
 
 
-@pytest.mark.parametrize("name", ["a batch of training", "no multiple of a tile"])
+@pytest.mark.parametrize("name", WITH_VARIANTS)
 def test_the_kernels_take_what_a_gpu_hands_them(interpreted, name):
     whole = interpreted[name][0]
     for x, y in zip(interpreted[f"{name}, tau a number"][0], whole, strict=True):
@@ -147,13 +156,15 @@ def test_the_kernels_take_what_a_gpu_hands_them(interpreted, name):
     assert interpreted[f"{name}, NaN"][0][0].isnan()
 
 
-@pytest.mark.parametrize("name", ["a batch of training", "no multiple of a tile"])
+@pytest.mark.parametrize("name", WITH_VARIANTS)
 def test_the_kernels_take_bfloat16_and_sum_in_float32(interpreted, name):
     case = {**CASES[name], **{x: CASES[name][x].bfloat16() for x in "uv"}}
     found, expected = interpreted[f"{name}, bfloat16"][0], reference(case)
     assert [x.dtype for x in found] == [torch.float32, torch.bfloat16, torch.bfloat16, torch.float32]
-    assert_close(found, expected, 1e-6, 1e-2, case["tau"])
-    torch.testing.assert_close(found[3].double(), expected[3], rtol=1e-5, atol=1e-5 / case["tau"])
+    # Tiles are multiplied as bfloat16, so normalised embeddings are rounded to it before.
+    tolerance = 1e-3 if name == "many, normalised" else 1e-6
+    assert_close(found, expected, tolerance, 1e-2, case["tau"])
+    torch.testing.assert_close(found[3].double(), expected[3], rtol=10 * tolerance, atol=1e-5 / case["tau"])
 
 
 def test_two_runs_give_the_same_bits(interpreted):
@@ -163,24 +174,34 @@ def test_two_runs_give_the_same_bits(interpreted):
     assert all(torch.equal(x, y) for x, y in zip(differentiated(op, **case), differentiated(op, **case), strict=True))
 
 
-@pytest.mark.parametrize("case", [sample(3, 5, width=3), sample(4, 3, width=3, codes=0), sample(1)])
+@pytest.mark.parametrize(
+    "case", [sample(3, 5, width=3), sample(4, 3, width=3, codes=0), sample(1), sample(3, 2, lengths=(0.5, 2.0))]
+)
 def test_gradcheck(case):
     u, v = (case[x].double().requires_grad_() for x in "uv")
     tau = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda u, v, tau: op(u, v, case["codes"], case["codes_v"], tau), (u, v, tau))
+    assert torch.autograd.gradcheck(lambda u, v, tau: op(**{**case, "u": u, "v": v, "tau": tau}), (u, v, tau))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("learned", [True, False])
-def test_opcheck(dtype, learned):
+@pytest.mark.parametrize("normalize", [True, False])
+def test_opcheck(dtype, learned, normalize):
     case = sample(3, 5, dtype=dtype)
     u, v = case["u"].requires_grad_(), case["v"].requires_grad_()
     tau = torch.tensor(0.1, requires_grad=True) if learned else None
-    inputs = (u, v, case["codes"], case["codes_v"], tau, 0.0 if learned else 0.1)
+    inputs = (u, v, case["codes"], case["codes_v"], tau, 0.0 if learned else 0.1, normalize)
     opcheck(_forward, inputs)
     loss, lse_u, lse_v = (x.detach() for x in _forward(*inputs))
     detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs]
     opcheck(_backward, (torch.ones_like(loss), *detached, lse_u, lse_v))
+
+
+def test_normalising_is_that_of_torch_also_where_an_embedding_is_zero():
+    case = sample(6, lengths=(0.0, 2.0))
+    unit = {x: torch.nn.functional.normalize(case[x], dim=1) for x in "uv"}
+    found, expected = (op(**{**case, **given}) for given in ({}, {**unit, "normalize": False}))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("tau", [0.07, torch.tensor(0.07)])

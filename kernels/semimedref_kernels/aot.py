@@ -6,6 +6,7 @@ and writes memory. Not in a process with ``TRITON_INTERPRET=1``: there kernels a
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import subprocess
 import tempfile
@@ -149,17 +150,23 @@ def accesses(text: str, ptx: str, gcn: str) -> dict[str, int]:
 
 def table(rows: list[Row]) -> str:
     """The rows as aligned text."""
-    lines = [f"{'configuration':34} {'target':7} registers shared spills  loads / stores of global memory"]
+    lines = [f"{'configuration':38} {'target':7} registers shared spills  loads / stores of global memory"]
     for row in rows:
         widths = (" ".join(f"{n} {kind}" for kind, n in found.items()) for found in (row.loads, row.stores))
         numbers = f"{row.registers:9} {row.shared_bytes:6} {row.spill_bytes:6}"
-        lines.append(f"{row.name:34} {row.target:7} {numbers}  {' / '.join(widths)}")
+        lines.append(f"{row.name:38} {row.target:7} {numbers}  {' / '.join(widths)}")
     return "\n".join(lines)
 
 
 def check_all() -> list[Row]:
-    """Every configuration on every target."""
-    return [check(name, launch, target) for target in TARGETS for name, launch in configurations(target).items()]
+    """Every configuration on every target, compiled by as many processes as there are cores."""
+    wanted = [(name, target) for target in TARGETS for name in configurations(target)]
+    with multiprocessing.get_context("fork").Pool() as pool:
+        return pool.starmap(_check_named, wanted, chunksize=8)
+
+
+def _check_named(name: str, target: str) -> Row:
+    return check(name, configurations(target)[name], target)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,13 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def soft_contrastive_loss(
-    u: Tensor, v: Tensor, codes: Tensor, tau: float | Tensor, *, codes_v: Tensor | None = None
+    u: Tensor,
+    v: Tensor,
+    codes: Tensor,
+    tau: float | Tensor,
+    *,
+    codes_v: Tensor | None = None,
+    normalize: bool = False,
 ) -> Tensor:
     """Symmetric cross-entropy between the softmax over similarities and the normalised soft positives.
 
@@ -39,11 +45,14 @@ def soft_contrastive_loss(
     Embeddings with NaN or infinity give a NaN loss.
 
     Args:
-        u: ``[N, D]`` image embeddings, L2-normalised; float64, float32, bfloat16, or float16 (computed in float32).
+        u: ``[N, D]`` image embeddings, L2-normalised, or of any length with ``normalize``; float64, float32, bfloat16,
+            or float16 (computed in float32).
         v: ``[M, D]`` text embeddings, likewise, of the same type.
         codes: ``[N]`` integers 0 to 63, bit k says whether set i holds element k.
         tau: temperature, above 0; a number, or a tensor of shape ``[]`` on the embeddings' device.
         codes_v: ``[M]`` the texts' codes; those of the images if left out.
+        normalize: brings u and v to length 1 first (a row shorter than 1e-12 is divided by that); for up to 64 images
+            and texts on a GPU inside the same two launches; above, bfloat16 rows are rounded once more on a GPU.
 
     Returns:
         Scalar loss: float64 for float64 embeddings, else float32.
@@ -56,7 +65,7 @@ def soft_contrastive_loss(
     if u.dtype == torch.float16:
         u, v = u.float(), v.float()
     learned, fixed = (tau, 0.0) if isinstance(tau, Tensor) else (None, float(tau))
-    return _forward(u, v, codes, codes_v, learned, fixed)[0]
+    return _forward(u, v, codes, codes_v, learned, fixed, normalize)[0]
 
 
 def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor) -> None:
@@ -104,13 +113,13 @@ def _form(u: Tensor) -> ModuleType:
 # Autocast is off inside the ops: their sums stay float32 whatever surrounds the call.
 @torch.library.custom_op("semimedref::soft_contrastive", mutates_args=())
 def _forward(
-    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, learned_tau: Tensor | None, fixed_tau: float
+    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, learned_tau: Tensor | None, fixed_tau: float, normalize: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     tau = fixed_tau if learned_tau is None else learned_tau
     if u.device.type == "cpu":
         _check_values(codes, codes_v, tau)
     with torch.autocast(u.device.type, enabled=False):
-        return _form(u).forward(u, v, codes, codes_v, tau)
+        return _form(u).forward(u, v, codes, codes_v, tau, normalize)
 
 
 @torch.library.custom_op("semimedref::soft_contrastive_backward", mutates_args=())
@@ -122,39 +131,40 @@ def _backward(
     codes_v: Tensor,
     learned_tau: Tensor | None,
     fixed_tau: float,
+    normalize: bool,
     lse_u: Tensor,
     lse_v: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     tau = fixed_tau if learned_tau is None else learned_tau
     with torch.autocast(u.device.type, enabled=False):
-        return _form(u).backward(grad, u, v, codes, codes_v, tau, lse_u, lse_v)
+        return _form(u).backward(grad, u, v, codes, codes_v, tau, normalize, lse_u, lse_v)
 
 
 @_forward.register_fake
-def _(u, v, codes, codes_v, learned_tau, fixed_tau):
+def _(u, v, codes, codes_v, learned_tau, fixed_tau, normalize):
     dtype = torch.promote_types(u.dtype, torch.float32)
     return u.new_empty((), dtype=dtype), u.new_empty(u.shape[:1], dtype=dtype), u.new_empty(v.shape[:1], dtype=dtype)
 
 
 @_backward.register_fake
-def _(grad, u, v, codes, codes_v, learned_tau, fixed_tau, lse_u, lse_v):
+def _(grad, u, v, codes, codes_v, learned_tau, fixed_tau, normalize, lse_u, lse_v):
     contiguous = [x.new_empty(x.shape) for x in (u, v)]
     return *contiguous, torch.empty_like(grad)
 
 
 def _save(ctx, inputs, output):
-    *tensors, ctx.fixed_tau = inputs
+    *tensors, ctx.fixed_tau, ctx.normalize = inputs
     ctx.save_for_backward(*tensors, *output[1:])
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx, grad, *_):
     if grad is None:
-        return (None,) * 6
+        return (None,) * 7
     *inputs, lse_u, lse_v = ctx.saved_tensors
-    grad_u, grad_v, grad_tau = _backward(grad, *inputs, ctx.fixed_tau, lse_u, lse_v)
+    grad_u, grad_v, grad_tau = _backward(grad, *inputs, ctx.fixed_tau, ctx.normalize, lse_u, lse_v)
     learned_tau = inputs[-1]
-    return grad_u, grad_v, None, None, None if learned_tau is None else grad_tau.to(learned_tau.dtype), None
+    return grad_u, grad_v, None, None, None if learned_tau is None else grad_tau.to(learned_tau.dtype), None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

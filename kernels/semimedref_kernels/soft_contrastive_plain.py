@@ -21,6 +21,7 @@ from torch import Tensor
 
 BITS = 6
 CODES = 2**BITS
+SHORTEST = 1e-12  # length that a shorter embedding is divided by, as torch.nn.functional.normalize does
 
 
 def jaccard(codes: Tensor, bits: int = BITS) -> Tensor:
@@ -87,9 +88,13 @@ def class_sums(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor) -> Positive
     )
 
 
-def forward(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def forward(
+    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor, normalize: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Loss ``[]``, and the log-sum-exp over texts ``[N]`` and over images ``[M]``; float64 if the inputs are."""
     u, v = wide(u), wide(v)
+    if normalize:
+        u, v = u / lengths(u), v / lengths(v)
     positives = class_sums(u, v, codes, codes_v)
     z = (u @ v.T).div_(tau)
     lse_u, lse_v = torch.logsumexp(z, 1), torch.logsumexp(z, 0)
@@ -109,6 +114,7 @@ def backward(
     codes: Tensor,
     codes_v: Tensor,
     tau: float | Tensor,
+    normalize: bool,
     lse_u: Tensor,
     lse_v: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,6 +125,9 @@ def backward(
     """
     dtype = u.dtype
     u, v = wide(u), wide(v)
+    if normalize:
+        long_u, long_v = lengths(u), lengths(v)
+        u, v = u / long_u, v / long_v
     positives = class_sums(u, v, codes, codes_v)
     z = (u @ v.T).div_(tau)
     push = (z - lse_u[:, None]).exp_().mul_(positives.share_u[:, None])
@@ -127,7 +136,19 @@ def backward(
     grad_u = (push @ v - positives.pull_u) * scale
     grad_v = (push.T @ u - positives.pull_v) * scale
     grad_tau = -(u * grad_u).sum() / tau
+    if normalize:
+        grad_u, grad_v = across(grad_u, u) / long_u, across(grad_v, v) / long_v
     return grad_u.to(dtype), grad_v.to(dtype), grad_tau.to(u.dtype)
+
+
+def lengths(x: Tensor) -> Tensor:
+    """The rows' lengths ``[N, 1]``, at least :data:`SHORTEST`."""
+    return x.norm(dim=1, keepdim=True).clamp(min=SHORTEST)
+
+
+def across(grad: Tensor, unit: Tensor) -> Tensor:
+    """The part of a gradient that is across a unit vector: along it, normalisation lets nothing through."""
+    return grad - (grad * unit).sum(1, keepdim=True) * unit
 
 
 def wide(x: Tensor) -> Tensor:
