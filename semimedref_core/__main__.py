@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from semimedref_core import checkpoints, runs
-from semimedref_core.comparison import results_table
+from semimedref_core.comparison import finished_runs, results_table
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import data_folder, load_split
 from semimedref_core.data.doctor import examine
@@ -104,7 +104,7 @@ def predict_command(options) -> None:
 
 def compare(options) -> None:
     """Prints the results of finished runs as one table, mean and spread over seeds."""
-    print(results_table(options.runs).to_string())
+    print(results_table(finished_runs(options.runs)).to_string())
 
 
 def notebooks(options) -> None:
