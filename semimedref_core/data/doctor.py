@@ -188,20 +188,25 @@ def _examine_split(layout: Layout, split: str) -> tuple[SplitDiagnosis, list[str
 
 @dataclass(frozen=True)
 class Lesions:
-    """What a mask shows: lesion pixels in the image's left and right half, and connected lesions."""
+    """What a mask shows: lesion pixels in the image's left and right half, and connected lesions (8-connected)."""
 
     pixels: tuple[int, int]
     count: int
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> Lesions:
+        """Of a mask ``[H, W]``, nonzero where the lesion is."""
+        mask = mask > 0
+        middle = mask.shape[1] // 2
+        pixels = int(mask[:, :middle].sum()), int(mask[:, middle:].sum())
+        return cls(pixels, ndimage.label(mask, _EIGHT_NEIGHBOURS)[1])
 
 
 def _look_at(entry: Entry) -> tuple[Lesions | None, list[str]]:
     pictures, problems = entry.pictures()
     if problems:
         return None, problems
-    mask = pictures[1] > LESION
-    middle = mask.shape[1] // 2
-    pixels = int(mask[:, :middle].sum()), int(mask[:, middle:].sum())
-    return Lesions(pixels, ndimage.label(mask, _EIGHT_NEIGHBOURS)[1]), []
+    return Lesions.of(pictures[1] > LESION), []
 
 
 def _compare(check: TextCheck, entry: Entry, report: Report, lesions: Lesions) -> None:
