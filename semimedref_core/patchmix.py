@@ -43,7 +43,8 @@ class Proposal:
 
 def compatible_zones(own: Report, donor: Report) -> list[int]:
     """The donor's zones that may be pasted: all it names, but never from a one-sided donor across to a sample of the
-    other side (a left-only sample does not take from a right-only donor)."""
+    other side (a left-only sample does not take from a right-only donor). The release looks at first phrases only
+    (Ledger 2)."""
     own_sides = {k // 3 for k, bit in enumerate(own.zones) if bit}
     donor_sides = {k // 3 for k, bit in enumerate(donor.zones) if bit}
     if own_sides and not own_sides & donor_sides:
@@ -51,10 +52,15 @@ def compatible_zones(own: Report, donor: Report) -> list[int]:
     return [k for k, bit in enumerate(donor.zones) if bit]
 
 
+def zone_choices(own: Report, donor: Report, mode: str) -> list[int]:
+    """The zones that a patch of this donor is drawn from; none where the pair is not to be mixed."""
+    return list(range(len(ZONES))) if mode == "random" else compatible_zones(own, donor)
+
+
 def propose(
     rng: np.random.Generator, reports: Sequence[Report], boxes: np.ndarray, mode: str = "position", p: float = 0.5
 ) -> Proposal:
-    """Draws partners and patch zones for a batch.
+    """Draws partners and patch zones for a batch (Eq. 4).
 
     Args:
         rng: source of chance.
@@ -75,14 +81,14 @@ def propose(
     picks, centres = rng.random(batch), rng.random((batch, 2)).astype(np.float32)
     zones = np.full(batch, -1)
     for i, j in enumerate(partner):
-        choice = list(range(len(ZONES))) if mode == "random" else compatible_zones(reports[i], reports[j])
+        choice = zone_choices(reports[i], reports[j], mode)
         if offered[i] and choice and i != j:
             zones[i] = choice[int(picks[i] * len(choice))]
     return Proposal(partner, centres, boxes[partner], zones)
 
 
 def mixed_reports(own: Report) -> list[Report]:
-    """The seven reports a sample can end with: its own, then its own with one more lesion in each of the six zones."""
+    """The seven reports a sample can end with (Eq. 8): its own, then its own with one more lesion in each zone."""
     one_zone = np.eye(len(ZONES), dtype=int)
     return [own, *(own.merge(Report.of(zone, 1, own.style)) for zone in one_zone)]
 
@@ -97,7 +103,7 @@ def patch_boxes(
     mode: str,
     confident: float,
 ) -> tuple[Tensor, Tensor]:
-    """The patches in pixels: squares of side ``block``, cut to the zone box that their centre lies in.
+    """The patches m in pixels (Eq. 4): squares of side ``block``, cut to the zone box that their centre lies in.
 
     In mode ``probability`` the centre is a pixel drawn evenly from the donor's confident foreground
     (``p_j >= confident``), and the zone is the one whose box holds it.
@@ -137,10 +143,10 @@ def patch_boxes(
 def t_patchmix(
     images: Tensor, probs: Tensor, text_choices: Tensor, proposal: dict[str, Tensor], block: int, mode: str, gate: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Image, pseudo-label and text of a batch, mixed together or left alone together.
+    """Image, pseudo-label and text of a batch, mixed together or left alone together (Eq. 5 to 8).
 
     Args:
-        images: ``[B, 1, H, W]`` strong views s.
+        images: ``[B, C, H, W]`` strong views s.
         probs: ``[B, 1, H, W]`` teacher probabilities p on the weak views.
         text_choices: ``[B, 7, L]`` token ids of :func:`mixed_reports`.
         proposal: the fields of :class:`Proposal` as tensors.
@@ -152,7 +158,7 @@ def t_patchmix(
         Mixed images, mixed probabilities, token ids ``[B, L]``, accepted ``[B]`` bool.
     """
     boxes, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
-    mixed, target, accepted = patch_mix(images, probs, proposal["partner"], boxes, gate)
-    choice = torch.where(accepted, zones + 1, 0)
+    mixed, target, accepted = patch_mix(images, probs, proposal["partner"], boxes, gate)  # Eq. 5, Eq. 6, Eq. 7
+    choice = torch.where(accepted, zones + 1, 0)  # Eq. 8, written ahead; picked on the device
     rows = torch.arange(len(choice), device=choice.device)
     return mixed, target, text_choices[rows, choice], accepted

@@ -1,0 +1,46 @@
+"""What is counted when image, target and text are compared: each kind of disagreement is told, and nothing else."""
+
+import torch
+
+from semimedref_core.alignment import broken_by_mixing, outcomes, sum_in_boxes, zone_of_patch
+from semimedref_core.anatomy import THIRDS
+from semimedref_core.reports import Report
+
+BOXES = torch.from_numpy(THIRDS.boxes(12, 12))
+
+
+def test_sums_are_taken_inside_each_box_and_empty_boxes_sum_to_zero():
+    maps = torch.rand(2, 1, 12, 12)
+    boxes = torch.tensor([[[0, 0, 4, 6], [3, 2, 3, 9]], [[5, 1, 12, 12], [0, 0, 12, 12]]])
+    sums = sum_in_boxes(maps, boxes)
+    for b in range(2):
+        for k, (y0, x0, y1, x1) in enumerate(boxes[b].tolist()):
+            torch.testing.assert_close(sums[b, k], maps[b, 0, y0:y1, x0:x1].sum())
+
+
+def test_only_what_mixing_did_counts_as_broken():
+    named = torch.tensor([[1, 1, 0, 0, 0, 0]] * 4).bool()
+    before = torch.tensor([[9, 9, 0, 0, 0, 0], [9, 9, 0, 0, 0, 0], [9, 0, 0, 0, 0, 9], [9, 9, 0, 0, 0, 0]])
+    after = torch.tensor([[9, 9, 0, 9, 0, 0], [9, 0, 0, 0, 0, 0], [9, 0, 0, 0, 0, 9], [5, 9, 0, 4, 0, 0]])
+    unnamed, lost = broken_by_mixing(before, after, named, least=5)
+    assert unnamed.tolist() == [True, False, False, False], (
+        "what was wrong before, or is a speck, is no fault of mixing"
+    )
+    assert lost.tolist() == [False, True, False, False]
+
+
+def test_a_patch_belongs_to_the_zone_that_holds_its_centre():
+    patches = torch.tensor([[0, 0, 4, 4], [2, 5, 8, 12], [9, 0, 12, 2], [4, 4, 4, 8]])
+    assert zone_of_patch(patches, BOXES).tolist() == [0, 4, 2, -1]
+
+
+def test_outcomes_are_read_off_the_tensors():
+    images = torch.zeros(5, 1, 4, 4)
+    mixed = images.clone()
+    mixed[[0, 1, 2, 3], 0, 1, 1] = 1
+    accepted = torch.tensor([True, True, True, False, False])
+    whole = Report.of([1, 0, 0, 0, 0, 0], style="release")
+    miscounted = Report((1, 0, 0, 0, 0, 0), 2, "unilateral", "release")
+    told = [whole, whole, miscounted, whole, whole]
+    became = outcomes(images, mixed, accepted, told, zones=[0, 4, 0, 0, 0])
+    assert became.tolist() == ["aligned", "text wrong", "text wrong", "image only", "left alone"]

@@ -1,0 +1,173 @@
+"""The ledger of mixing: what the release does and what this project does, side by side on the same inputs."""
+
+import numpy as np
+import pytest
+import torch
+
+from semimedref_core import patchmix, release
+from semimedref_core.anatomy import THIRDS
+from semimedref_core.networks.text import Texts, grammar_tokenizer
+from semimedref_core.reports import ZONES, Report
+
+SIZE, BLOCK = 48, 8
+BOXES = THIRDS.boxes(SIZE, SIZE)
+LEFT = Report.of([0, 0, 1, 0, 0, 0], style="release")
+BOTH = Report.of([1, 0, 1, 0, 0, 1], style="release")
+TEXTS = Texts(grammar_tokenizer(), length=40)
+
+
+def tensors(plan):
+    return {name: torch.as_tensor(value) for name, value in vars(plan).items()}
+
+
+def both_orders(reports, sure, mode="position", gate=0.55):
+    """A batch mixed by the release and by ours, with a teacher that is this sure everywhere.
+
+    Returns:
+        The images, then for each of the two: mixed images, target, texts, accepted.
+    """
+    batch = len(reports)
+    images, probs = torch.rand(batch, 1, SIZE, SIZE), torch.full((batch, 1, SIZE, SIZE), float(sure))
+    probs += torch.arange(batch)[:, None, None, None] * 1e-3  # so that a pasted target is seen
+    told = [report.render() for report in reports]
+    rng = np.random.default_rng(4)
+    theirs = release.propose(rng, told, SIZE, SIZE, mode, p=1.0)
+    ours = patchmix.propose(rng, reports, np.tile(BOXES, (batch, 1, 1)), mode, p=1.0)
+    two = torch.stack(
+        [TEXTS(release.mixed_texts(own, told[j], mode)) for own, j in zip(told, theirs.partner, strict=True)]
+    )
+    seven = torch.stack([TEXTS([r.render() for r in patchmix.mixed_reports(report)]) for report in reports])
+    results = []
+    for mix, choices, plan in ((release.paste_then_gate, two, theirs), (patchmix.t_patchmix, seven, ours)):
+        mixed, target, ids, accepted = mix(images, probs, choices, tensors(plan), BLOCK, mode, gate)
+        results.append((plan, mixed, target, TEXTS.decode(ids), accepted))
+    return images, probs, told, *results
+
+
+def changed(a, b):
+    return (a != b).flatten(1).any(1)
+
+
+def test_ledger_1_a_refused_patch_stays_in_the_releases_image_and_in_nothing_of_ours():
+    images, probs, told, theirs, ours = both_orders([LEFT] * 8, sure=0.2)
+    for plan, mixed, target, texts, accepted in (theirs, ours):
+        assert (plan.zones >= 0).sum() >= 6 and not accepted.any()
+        assert torch.equal(target, probs) and texts == told
+        assert changed(images, mixed).any() == (mixed is theirs[1])
+    assert torch.equal(changed(images, theirs[1]), torch.from_numpy(theirs[0].zones >= 0)), "every proposal is pasted"
+
+
+def test_where_the_gate_accepts_both_change_image_and_target_in_the_same_place():
+    images, probs, _, theirs, ours = both_orders([LEFT] * 8, sure=0.9)
+    for plan, mixed, target, _, accepted in (theirs, ours):
+        assert torch.equal(accepted, torch.from_numpy(plan.zones >= 0)) and accepted.any()
+        assert torch.equal(images != mixed, probs != target)
+
+
+def test_ledger_2_of_a_bilateral_donor_the_release_takes_the_left_only_and_ours_both_sides():
+    rng = np.random.default_rng(0)
+    texts, boxes = [BOTH.render()] * 8, np.tile(BOXES, (8, 1, 1))
+    theirs = [release.propose(rng, texts, SIZE, SIZE, p=1.0) for _ in range(20)]
+    ours = [patchmix.propose(rng, [BOTH] * 8, boxes, p=1.0) for _ in range(20)]
+    assert all((plan.boxes[plan.zones >= 0][:, 0, 3] <= SIZE // 2).all() for plan in theirs)
+    assert {int(k) for plan in ours for k in plan.zones} == {-1, 0, 2, 5}
+
+
+def test_ledger_2_upper_lower_is_one_box_that_spans_the_middle_and_ours_never_lies_there():
+    assert release.phrase_box("upper lower left lung", SIZE, SIZE).tolist() == [0, 0, SIZE, SIZE // 2]
+    assert release.phrase_box("middle right lung", SIZE, SIZE).tolist() == BOXES[4].tolist()
+    rng = np.random.default_rng(0)
+    reports, middle = [Report.of([1, 0, 1, 0, 0, 0], style="release")] * 64, BOXES[1]
+    theirs = tensors(release.propose(rng, [report.render() for report in reports], SIZE, SIZE, p=1.0))
+    ours = tensors(patchmix.propose(rng, reports, np.tile(BOXES, (64, 1, 1)), p=1.0))
+    in_the_middle = []
+    for plan in (theirs, ours):
+        patches, _ = patchmix.patch_boxes(
+            torch.ones(64, 1, SIZE, SIZE), **plan, block=BLOCK, mode="position", confident=0.5
+        )
+        in_the_middle.append(
+            bool(((patches[:, 0] >= middle[0]) & (patches[:, 2] <= middle[2]) & (patches[:, 2] > 0)).any())
+        )
+    assert in_the_middle == [True, False]
+
+
+def test_samples_whose_first_phrases_name_opposite_sides_are_not_mixed_in_the_release():
+    right = LEFT.flip()
+    plan = release.propose(np.random.default_rng(1), [LEFT.render(), right.render()] * 8, SIZE, SIZE, p=1.0)
+    mixed = [(i, j) for i, j in enumerate(plan.partner) if plan.zones[i] >= 0]
+    assert mixed and all(i % 2 == j % 2 and i != j for i, j in mixed)
+
+
+def test_ledger_3_the_release_leaves_the_count_word_and_ours_rewrites_it():
+    own, donor = LEFT.render(), Report.of([1, 0, 0, 0, 0, 0], style="release").render()
+    _, theirs = release.mixed_texts(own, donor)
+    assert theirs == "unilateral pulmonary infection, one infected area, lower left lung and upper left lung."
+    ours = patchmix.mixed_reports(LEFT)[1 + ZONES.index("left upper")]
+    assert ours.render() == "unilateral pulmonary infection, two infected areas, upper lower left lung."
+    assert Report.parse(theirs).zones == ours.zones and Report.parse(theirs).lesions != ours.lesions
+
+
+def test_ledger_3_the_release_leaves_the_word_unilateral_and_ours_rewrites_it():
+    donor = Report.of([0, 0, 0, 0, 1, 0], style="release")
+    _, theirs = release.mixed_texts(LEFT.render(), donor.render())
+    assert theirs.startswith("unilateral") and "middle right lung" in theirs
+    assert patchmix.mixed_reports(LEFT)[1 + ZONES.index("right middle")].laterality == "bilateral"
+
+
+def test_ledger_4_in_probability_mode_the_release_mixes_image_and_target_but_no_word():
+    reports = [LEFT, BOTH] * 4
+    images, probs, told, theirs, ours = both_orders(reports, sure=0.9, mode="probability")
+    assert theirs[4].any() and ours[4].any()
+    assert torch.equal(changed(images, theirs[1]), theirs[4]) and torch.equal(changed(probs, theirs[2]), theirs[4])
+    assert theirs[3] == told
+    rewritten = [text != own for text, own in zip(ours[3], told, strict=True)]
+    assert any(rewritten) and all(ours[4][i] for i, new in enumerate(rewritten) if new)
+
+
+def test_ledger_7_a_merged_text_of_the_release_is_longer_than_the_24_tokens_it_keeps():
+    everywhere = Report.of([1] * 6, style="release").render()
+    (theirs,) = Texts(grammar_tokenizer(), length=40)([release.mixed_texts(everywhere, everywhere)[1]])
+    assert (theirs != 0).sum() > 24
+    Texts(grammar_tokenizer())([report.render() for report in patchmix.mixed_reports(Report.parse(everywhere))])  # fit
+
+
+@pytest.mark.parametrize(
+    ("positions", "phrase"),
+    [
+        (", upper lower left lung and lower right lung", "upper lower left lung"),
+        (", all left lung and lower right lung", "lower right lung"),
+        (", all left lung", None),
+        ("", None),
+    ],
+)
+def test_ledger_9_a_phrase_without_height_words_is_not_seen_by_the_release(positions, phrase):
+    laterality, count = ("unilateral", "two") if positions else ("no", "zero")
+    text = f"{laterality} pulmonary infection, {count} infected areas{positions}."
+    assert release.first_phrase(text) == phrase
+    assert len(Report.parse(text).phrases) == positions.count("lung"), "ours reads them all"
+
+
+def test_a_text_without_a_first_phrase_is_never_mixed_and_stays_as_it_is():
+    healthy, all_left = "no pulmonary infection, zero infected areas.", Report.of([1, 1, 1, 0, 0, 0]).render()
+    plan = release.propose(np.random.default_rng(0), [healthy, all_left] * 4, SIZE, SIZE, p=1.0)
+    assert (plan.zones == -1).all()
+    assert release.mixed_texts(all_left, LEFT.render()) == [all_left, all_left]
+
+
+def test_p_is_the_share_of_samples_that_are_offered_a_patch():
+    counts = [
+        (release.propose(np.random.default_rng(k), [LEFT.render()] * 100, SIZE, SIZE).zones >= 0).sum()
+        for k in range(20)
+    ]
+    assert np.mean(counts) == pytest.approx(8, abs=2)
+
+
+def test_the_release_has_no_random_mode():
+    with pytest.raises(ValueError, match="'random'.*position, probability"):
+        release.propose(np.random.default_rng(0), [LEFT.render()] * 4, SIZE, SIZE, "random")
+
+
+def test_its_settings_are_settings_of_ours():
+    from semimedref_core.config import Config
+
+    assert Config(image_size=224, **release.SETTINGS).block == 16
