@@ -1,0 +1,227 @@
+"""T-PatchMix: zone boxes and patches, a mixed pair, the gate, rewritten reports, what becomes of proposals."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from semimedref_core.alignment import OUTCOMES
+from semimedref_core.figures.canvas import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PREDICTED,
+    SKY,
+    TRUTH,
+    VERMILION,
+    YELLOW,
+    legend,
+    outline,
+    panels,
+    show_image,
+)
+from semimedref_core.reports import Report
+
+PATCH = VERMILION
+GOES, COMES = "#cfcfcf", YELLOW
+MODE_STYLES = {"position": (BLUE, "solid"), "probability": (ORANGE, "dashed"), "random": (GREEN, "dotted")}
+OUTCOME_STYLES = dict(zip(OUTCOMES, ((GREEN, ""), (ORANGE, "//"), (VERMILION, "xx"), ("#d9d9d9", "")), strict=True))
+
+
+def box(
+    ax: Axes, corners: Sequence[int], colour: str, style: str = "solid", width: float = 1.8, fill: float = 0
+) -> None:
+    """The frame of a box (y0, x0, y1, x1) px around its pixels, faintly filled where ``fill`` is its opacity."""
+    y0, x0, y1, x1 = (int(corner) for corner in corners)
+    place, size = (x0 - 0.5, y0 - 0.5), (x1 - x0, y1 - y0)
+    if fill:
+        ax.add_patch(Rectangle(place, *size, facecolor=colour, alpha=fill, linewidth=0))
+    ax.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linestyle=style, linewidth=width))
+
+
+def teacher_gallery(images: np.ndarray, masks: np.ndarray, probs: np.ndarray) -> Figure:
+    """Images with their masks above, the teacher's probabilities ``[N, H, W]`` below, one pair a column."""
+    figure, axes = panels(2, len(images), 2.4, 2.35)
+    for (top, bottom), image, mask, p in zip(axes.T, images, masks, probs, strict=True):
+        show_image(top, image)
+        shown = bottom.imshow(p, cmap="cividis", vmin=0, vmax=1)
+        bottom.set_axis_off()
+        for ax in (top, bottom):
+            outline(ax, mask)
+    figure.colorbar(shown, ax=list(axes[1]), shrink=0.8, label="probability p")
+    legend(figure, {"mask": (TRUTH, "solid")})
+    return figure
+
+
+def broken_pair(
+    before: np.ndarray, after: np.ndarray, masks: np.ndarray, patches: Sequence, reports: Sequence[Report], titles
+) -> Figure:
+    """Two samples each before and after plain CutMix, whose report stayed as it was.
+
+    Args:
+        before, after: ``[2, H, W]`` images; masks: ``[2, H, W]`` after mixing; titles: what went wrong, of each.
+    """
+    figure, axes = panels(1, 4, 2.9, 3.2)
+    for k, (report, title) in enumerate(zip(reports, titles, strict=True)):
+        own, mixed = axes[0, 2 * k : 2 * k + 2]
+        show_image(own, before[k], report.render())
+        show_image(mixed, after[k], title)
+        outline(mixed, masks[k])
+        for ax in (own, mixed):
+            box(ax, patches[k], PATCH, "dashed")
+    legend(figure, {"mask after mixing": (TRUTH, "solid"), "patch": (PATCH, "dashed")})
+    return figure
+
+
+def proposals(
+    images: np.ndarray, probs: np.ndarray, boxes: np.ndarray, reports: Sequence[Report], patches: Mapping[str, Sequence]
+) -> Figure:
+    """Where each mode looks for a patch: many draws for one pair, on the donor they are taken from.
+
+    Args:
+        images, probs: ``[2, H, W]`` receiver and donor; boxes: ``[6, 4]`` px.
+        patches: mode -> patches (y0, x0, y1, x1) that were drawn.
+    """
+    figure, axes = panels(1, 2 + len(patches), 2.35, 2.95)
+    for ax, image, report, who in zip(axes[0], images, reports, ("receiver", "donor"), strict=False):
+        show_image(ax, image)
+        ax.set_title("\n".join(textwrap.wrap(f"{who}: {report}", 32)), fontsize=7.5)
+        for corners, named in zip(boxes, report.zones, strict=True):
+            box(ax, corners, SKY, "solid" if named else "dotted", 1.2, 0.2 if named else 0)
+    for ax, (mode, drawn) in zip(axes[0, 2:], patches.items(), strict=True):
+        show_image(ax, images[1], f"{mode}: {len(drawn)} patches")
+        outline(ax, probs[1], PREDICTED)
+        for corners in boxes:
+            box(ax, corners, SKY, "dotted", 0.8)
+        for patch in drawn:
+            box(ax, patch, PATCH, width=0.9)
+    zones = {"zone named": (SKY, "solid"), "zone not named": (SKY, "dotted")}
+    legend(figure, {**zones, "patch": (PATCH, "solid"), "teacher's p at least 0.5": (PREDICTED, "solid")})
+    return figure
+
+
+def mixed_pair(
+    images: np.ndarray,
+    probs: np.ndarray,
+    mixed: np.ndarray,
+    target: np.ndarray,
+    patch: Sequence[int],
+    reports: Sequence[Report],
+    accepted: bool,
+) -> Figure:
+    """Image, target and text of one pair, mixed (frame solid) or refused (frame dashed).
+
+    Args:
+        images, probs: ``[2, H, W]`` receiver and donor; mixed, target: ``[H, W]`` what the student gets.
+        patch: (y0, x0, y1, x1) px; no frame where it is empty.
+        reports: the receiver's, the donor's, and the one that the student reads.
+    """
+    figure = plt.figure(figsize=(8.4, 6.3), layout="constrained")
+    axes = figure.subplot_mosaic("ABC;DEF;TTT", height_ratios=(1, 1, 0.3))
+    outcome = "mixed" if accepted else "refused: the receiver's own"
+    titles = ("receiver $s_i$", "donor $s_j$", outcome, "$p_i$", "$p_j$", "target" if accepted else "target: $p_i$")
+    for name, title, shown in zip("ABCDEF", titles, (*images, mixed, *probs, target), strict=True):
+        show_image(axes[name], shown)
+        axes[name].set_title(title, fontsize=9)
+    for name in "DEF":
+        axes[name].images[0].set(cmap="cividis", clim=(0, 1))
+    outline(axes["C"], target, PREDICTED)
+    outline(axes["F"], target, PREDICTED)
+    if patch[2] > patch[0] and patch[3] > patch[1]:
+        for name in "ABCDEF" if accepted else "ABDE":
+            box(axes[name], patch, PATCH, "solid" if accepted else "dashed")
+    own, donor, told = (report.render() for report in reports)
+    _write(
+        axes["T"], [("receiver", own, told, GOES), ("donor", donor, donor, GOES), ("student reads", told, own, COMES)]
+    )
+    legend(figure, {"patch": (PATCH, "solid" if accepted else "dashed"), "target of the student": (PREDICTED, "solid")})
+    return figure
+
+
+def rewritten_reports(rewrites: Sequence[tuple[Report, str, Report]]) -> Figure:
+    """Reports before and after a zone was pasted, as (own, zone, merged); words that go and come are marked."""
+    size = (9.4, 0.85 * len(rewrites) + 0.3)
+    figure, axes = plt.subplots(len(rewrites), 1, figsize=size, layout="constrained", squeeze=False)
+    for ax, (own, zone, merged) in zip(axes[:, 0], rewrites, strict=True):
+        before, after = own.render(), merged.render()
+        _write(
+            ax, [("own", before, after, GOES), ("pasted", zone, zone, GOES), ("student reads", after, before, COMES)]
+        )
+    marks = [Patch(facecolor=GOES, label="word that goes"), Patch(facecolor=COMES, label="word that comes")]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return figure
+
+
+def _write(ax: Axes, lines: Sequence[tuple[str, str, str, str]]) -> None:
+    """Lines of (label, text, other text, colour) in letters of one width; words that the other lacks get the colour."""
+    indent = 2 + max(len(label) for label, *_ in lines)
+    columns = max(110, indent + max(len(text) for _, text, *_ in lines))
+    size = 72 * ax.figure.get_figwidth() * 0.97 / (0.602 * columns)  # a letter is 0.602 of the font size wide
+    style = {"family": "monospace", "fontsize": size, "transform": ax.transAxes, "va": "center"}
+    for row, (label, text, other, colour) in enumerate(lines):
+        y = 1 - (row + 0.5) / len(lines)
+        ax.text(0, y, label, weight="bold", **style)
+        words = list(re.finditer(r"\S+", text))
+        matcher = difflib.SequenceMatcher(a=[word[0] for word in words], b=other.split(), autojunk=False)
+        same = {a + n for a, _, length in matcher.get_matching_blocks() for n in range(length)}
+        for k, word in enumerate(words):
+            mark = None if k in same else {"facecolor": colour, "edgecolor": "none", "pad": 1.2}
+            ax.text((indent + word.start()) / columns, y, word[0], bbox=mark, **style)
+    ax.set_axis_off()
+
+
+def gate_curves(
+    thresholds: Sequence[float],
+    accepted: Mapping[str, Sequence],
+    true: Mapping[str, Sequence],
+    gates: Mapping[str, float],
+) -> Figure:
+    """How many proposals the gate lets through, and how much of their patch is lesion in truth, against its threshold.
+
+    Args:
+        accepted, true: mode -> shares 0 to 1, one a threshold; NaN where nothing was accepted.
+        gates: name -> threshold, drawn as vertical lines.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    for ax, curves in zip(axes, (accepted, true), strict=True):
+        for mode, shares in curves.items():
+            colour, style = MODE_STYLES[mode]
+            ax.plot(thresholds, 100 * np.asarray(shares), color=colour, linestyle=style, linewidth=2, label=mode)
+        for name, gate in gates.items():
+            ax.axvline(gate, color="grey", linewidth=1)
+            ax.text(gate, 103, name, ha="center", va="bottom", fontsize=8, color="dimgrey")
+        ax.set(xlabel="gate: smallest mean $p_j$ in the patch", xlim=(0, 1), ylim=(0, 102))
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("accepted, % of proposals")
+    axes[1].set_ylabel("true lesion, % of accepted patches")
+    axes[1].legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def outcome_bars(shares: Mapping[str, Mapping[str, float]]) -> Figure:
+    """What becomes of proposals, a bar each way of mixing: name -> outcome -> share 0 to 1."""
+    figure, ax = plt.subplots(figsize=(9.6, 0.62 * len(shares) + 1.1), layout="constrained")
+    for y, outcome in enumerate(shares.values()):
+        left = 0.0
+        for name, (colour, hatch) in OUTCOME_STYLES.items():
+            part = 100 * outcome[name]
+            ax.barh(y, part, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.7)
+            if part >= 4:
+                mark = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
+                ax.text(left + part / 2, y, f"{part:.0f} %", ha="center", va="center", fontsize=9, bbox=mark)
+            left += part
+    ax.set_yticks(range(len(shares)), shares)
+    ax.set(xlim=(0, 100), xlabel="% of proposals")
+    ax.invert_yaxis()
+    ax.spines[["top", "right"]].set_visible(False)
+    patches = [Patch(facecolor=c, hatch=h, edgecolor="white", label=name) for name, (c, h) in OUTCOME_STYLES.items()]
+    figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), fontsize=9, frameon=False)
+    return figure

@@ -1,0 +1,152 @@
+"""The mixing explorer: two samples, one patch, and image, target and text change together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ipywidgets
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from semimedref_core import patchmix
+from semimedref_core.data.pairs import Pairs
+from semimedref_core.figures.mixing import mixed_pair
+from semimedref_core.reports import ZONES, Report
+from semimedref_core.widgets.base import Explorer
+
+
+@dataclass(frozen=True)
+class PairMix:
+    """What became of one sample.
+
+    Attributes:
+        image, target: ``[H, W]`` after mixing, the target as probability.
+        report: what the student reads.
+        patch: (y0, x0, y1, x1) px; all 0 where none was proposed.
+        mean: the teacher's mean probability of the donor's lesion in the patch; 0 for an empty patch.
+        refused: why nothing was mixed; empty where the patch was accepted.
+    """
+
+    image: np.ndarray
+    target: np.ndarray
+    report: Report
+    patch: tuple[int, int, int, int]
+    mean: float
+    refused: str
+
+
+def mix_pair(
+    images: np.ndarray,
+    probs: np.ndarray,
+    reports: Sequence[Report],
+    boxes: np.ndarray,
+    zone: int,
+    place: tuple[float, float],
+    block: int,
+    mode: str,
+    gate: float,
+) -> PairMix:
+    """T-PatchMix of one pair, by the functions that mix a batch (Eq. 4 to 8).
+
+    Args:
+        images: ``[2, H, W]`` receiver and donor.
+        probs: ``[2, H, W]`` the teacher's probabilities, 0 to 1.
+        reports: the two reports.
+        boxes: ``[6, 4]`` px, the zone boxes.
+        zone: which of the donor's zones to take from; in mode ``probability`` the teacher's map decides.
+        place: down and across, 0 to 1: where in the zone's box the patch's centre lies; in mode ``probability`` the
+            first picks a confident pixel.
+        block: side of the patch in px.
+        mode: one of :data:`semimedref_core.patchmix.PATCH_MODES`.
+        gate: smallest mean probability of an accepted patch.
+
+    Raises:
+        ValueError: if the mode is unknown.
+    """
+    if mode not in patchmix.PATCH_MODES:
+        raise ValueError(f"unknown patch mode {mode!r}; choose one of {', '.join(patchmix.PATCH_MODES)}")
+    own, donor = reports
+    choices = patchmix.zone_choices(own, donor, mode)
+    may = bool(choices) if mode == "probability" else zone in choices
+    plan = {
+        "partner": torch.tensor([1, 0]),
+        "centres": torch.as_tensor(np.tile(place, (2, 1)), dtype=torch.float32).clamp(max=1 - 1e-6),  # drawn below 1
+        "boxes": torch.as_tensor(np.stack([boxes, boxes])),
+        "zones": torch.tensor([zone if may else -1, -1]),
+    }
+    s, p = (torch.as_tensor(a, dtype=torch.float32)[:, None] for a in (images, probs))
+    patches, zones = patchmix.patch_boxes(p, **plan, block=block, mode=mode, confident=gate)
+    y0, x0, y1, x1 = patches[0].tolist()
+    inside = p[1, 0, y0:y1, x0:x1]
+    mean = float(inside.mean()) if inside.numel() else 0.0
+    # In place of token ids each of the seven texts stands for itself, by its number.
+    mixed, target, choice, accepted = patchmix.t_patchmix(
+        s, p, torch.arange(7).repeat(2, 1)[..., None], plan, block, mode, gate
+    )
+    report = patchmix.mixed_reports(own)[int(choice[0])]
+    refused = "" if accepted[0] else _why(own, donor, choices, zone, may, int(zones[0]), inside.numel(), mean, gate)
+    return PairMix(mixed[0, 0].numpy(), target[0, 0].numpy(), report, (y0, x0, y1, x1), mean, refused)
+
+
+def _why(own, donor, choices, zone, may, landed, area, mean, gate) -> str:
+    """Why a patch was refused, at the first thing that went wrong."""
+    if not choices and not any(donor.zones):
+        return "no compatible zone: the donor's report names none"
+    if not choices:
+        return "no compatible zone: the two reports name opposite sides"
+    if not may:
+        return f"no compatible zone: the donor's report does not name {ZONES[zone]}"
+    if landed < 0:
+        return f"no confident pixel: the teacher is nowhere in a zone of the donor as sure as {gate:.2f}"
+    if area == 0:
+        return "empty patch: no pixel of it lies in the zone's box"
+    return f"mean probability {mean:.2f} below the gate {gate:.2f}"
+
+
+class MixingExplorer(Explorer):
+    """Choose two samples, a way to propose, a zone, a place, a size and a gate; see the pair mixed or refused.
+
+    Args:
+        pairs: N pairs.
+        probs: ``[N, H, W]`` the teacher's probabilities on them.
+        boxes: ``[6, 4]`` px, the zone boxes.
+        start: values of controls to begin with, by name, where they differ from the defaults.
+    """
+
+    def __init__(self, pairs: Pairs, probs: np.ndarray, boxes: np.ndarray, **start):
+        self.pairs, self.probs, self.boxes = pairs, probs, boxes
+        last, lazy = len(pairs) - 1, {"continuous_update": False}
+        share = {"min": 0.0, "max": 1.0, "step": 0.05, **lazy}
+        controls = {
+            "receiver": ipywidgets.IntSlider(0, 0, last, description="receiver i", **lazy),
+            "donor": ipywidgets.IntSlider(1, 0, last, description="donor j", **lazy),
+            "mode": ipywidgets.Dropdown(options=patchmix.PATCH_MODES, description="proposal"),
+            "zone": ipywidgets.Dropdown(options=[(name, k) for k, name in enumerate(ZONES)], description="zone"),
+            "down": ipywidgets.FloatSlider(0.5, description="down in the zone", **share),
+            "across": ipywidgets.FloatSlider(0.5, description="across the zone", **share),
+            "size": ipywidgets.FloatSlider(0.5, description="patch side / image side", **share | {"min": 0.05}),
+            "gate": ipywidgets.FloatSlider(0.3, description="gate", **share),
+        }
+        for name, value in start.items():
+            controls[name].value = value
+        super().__init__(controls, self._mix, "receiver, donor and mixed sample, each with its report")
+
+    def _mix(self, receiver, donor, mode, zone, down, across, size, gate) -> tuple[Figure, str]:
+        """The figure and what happened in words.
+
+        Raises:
+            ValueError: if receiver and donor are the same sample.
+        """
+        if receiver == donor:
+            raise ValueError(f"a sample is never its own donor: choose two samples, not {receiver} twice")
+        pair, two = self.pairs.subset([receiver, donor]), [receiver, donor]
+        block = max(1, round(size * pair.images.shape[1]))
+        mix = mix_pair(pair.images, self.probs[two], pair.reports, self.boxes, zone, (down, across), block, mode, gate)
+        figure = mixed_pair(
+            pair.images, self.probs[two], mix.image, mix.target, mix.patch, [*pair.reports, mix.report], not mix.refused
+        )
+        if mix.refused:
+            return figure, f"refused: {mix.refused}. Image, target and text stay the receiver's own."
+        return figure, f"accepted: mean probability {mix.mean:.2f}, gate {gate:.2f}. The text now reads: {mix.report}"
