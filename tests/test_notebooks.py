@@ -97,7 +97,8 @@ def printed(cell) -> str:
         for output in cell.outputs
         if output.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
     ]
-    return "\n".join(text for text in texts if not text.startswith("<Figure"))
+    # Nothing between them: what a slow cell prints may arrive as one piece or as several.
+    return "".join(text for text in texts if not text.startswith("<Figure"))
 
 
 def widget_errors(notebook) -> list[str]:
