@@ -1,6 +1,13 @@
-"""PosAug: positional phrases of the report are masked or made fuzzy, so the student does not lean on them alone."""
+"""PosAug: positional phrases of the report are masked or made fuzzy, so the student does not lean on them alone.
+
+Eq. 3: each phrase r_s, one a side s, is hit independently, ``h_s ~ Bernoulli(p)``; the student reads the replacement
+where ``h_s = 1`` and r_s where ``h_s = 0``.
+"""
 
 from __future__ import annotations
+
+import re
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,10 +16,11 @@ from semimedref_core.reports import SIDES, Report
 MASK_TOKEN = "[UNK_POS]"
 FUZZY_PHRASE = "a region of the lung"
 MODES = ("mask", "fuzz", "mix")
+_PHRASES = re.compile(r"(?P<head>.* infected areas?, )(?P<phrases>.+?)(?P<end>\.*)", re.IGNORECASE)
 
 
 def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix") -> dict[str, str]:
-    """Which sides' phrases are hit, and what stands in their place.
+    """Which sides' phrases are hit (h_s of Eq. 3), and what stands in their place.
 
     Args:
         rng: source of chance.
@@ -42,3 +50,23 @@ def apply_hits(report: Report, hits: dict[str, str]) -> str:
 def posaug(report: Report, rng: np.random.Generator, p: float = 0.5, mode: str = "mix") -> str:
     """The augmented text of one report. The zones used by ITCL stay those of the untouched report."""
     return apply_hits(report, draw_hits(rng, p, mode))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a text; ``kind`` is ``frame`` (outside the phrases), ``position`` (a phrase as the report has it),
+    ``mask`` or ``fuzz`` (what stands in its place)."""
+
+    text: str
+    kind: str
+
+
+def parts(text: str) -> tuple[Part, ...]:
+    """A report or an augmented text, cut where its phrases begin and end, to be shown; joined it is that text."""
+    match = _PHRASES.fullmatch(text)
+    if not match:  # a report without infection has no phrase
+        return (Part(text, "frame"),)
+    stretches = enumerate(re.split("( and )", match["phrases"]))
+    kinds = {MASK_TOKEN: "mask", FUZZY_PHRASE: "fuzz"}
+    phrases = [Part(words, "frame" if i % 2 else kinds.get(words, "position")) for i, words in stretches]
+    return (Part(match["head"], "frame"), *phrases, Part(match["end"], "frame"))

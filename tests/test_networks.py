@@ -59,6 +59,7 @@ def test_a_side_that_is_no_multiple_of_16_is_refused(network):
 
 
 def test_every_text_that_mixing_and_posaug_can_make_fits_and_has_no_unknown_word():
+    """Ledger 7, our side."""
     texts, unknown = build_texts(), grammar_tokenizer().unk_token_id
     for code, style in itertools.product(range(64), STYLES):
         report = Report.of([code >> k & 1 for k in range(6)], style=style)
@@ -73,6 +74,18 @@ def test_tokens_decode_to_the_text_they_came_from():
     texts = build_texts()
     text = f"bilateral pulmonary infection, two infected areas, {MASK_TOKEN} and lower right lung."
     assert texts.decode(texts([text])) == [text]
+
+
+def test_a_merge_that_only_doubles_the_first_phrase_passes_24_tokens_and_cutting_it_loses_the_right_lung():
+    """Ledger 7, the release's side: "A and B" in place of the first phrase A, three zones spelt out."""
+    own = Report.of([1] * 6, style="release")
+    merged = own.render((own.phrases[0], *own.phrases))
+    texts = build_texts()
+    ids = texts.tokenizer(merged)["input_ids"]
+    assert len(ids) > 24 and "right lung" in merged and "right lung" not in texts.tokenizer.decode(ids[:24])
+    with pytest.raises(ValueError, match="only 24 fit"):
+        texts([merged])
+    assert max(len(texts.tokenizer(mixed.render())["input_ids"]) for mixed in mixed_reports(own)) <= 24
 
 
 def test_a_text_that_is_too_long_is_refused_not_cut():

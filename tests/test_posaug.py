@@ -1,13 +1,19 @@
 """PosAug: position phrases are hit one by one, everything else in the report stays."""
 
+import re
+
 import numpy as np
 import pytest
 
-from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, draw_hits, posaug
-from semimedref_core.reports import Report
+from semimedref_core.data.phantom import phantom
+from semimedref_core.data.qata import find_qata
+from semimedref_core.patchmix import mixed_reports
+from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits, draw_hits, parts, posaug
+from semimedref_core.reports import STYLES, Report
 
 REPORT = Report.parse("Bilateral pulmonary infection, two infected areas, all left lung and middle lower right lung.")
 PHRASES = ("all left lung", "middle lower right lung")
+RELEASE_LIKE = re.compile(r"(?:(?:upper|middle|lower)\s+)+(?:left|right)\s+lung", re.IGNORECASE)
 
 
 def outcomes(mode, p=0.5, count=4000):
@@ -19,6 +25,7 @@ def outcomes(mode, p=0.5, count=4000):
 
 
 def test_each_phrase_is_hit_independently_with_probability_p():
+    """Eq. 3."""
     pairs = outcomes("mask", p=0.3)
     hit = np.array([[phrase == MASK_TOKEN for phrase in pair] for pair in pairs])
     np.testing.assert_allclose(hit.mean(0), 0.3, atol=0.03)
@@ -56,3 +63,57 @@ def test_the_zones_that_itcl_uses_are_those_of_the_untouched_report():
 def test_an_unknown_mode_is_refused_by_name():
     with pytest.raises(ValueError, match="'blur'.*mask, fuzz, mix"):
         draw_hits(np.random.default_rng(0), mode="blur")
+
+
+def test_one_draw_serves_a_report_and_its_seven_mixtures():
+    one = Report.parse("Unilateral pulmonary infection, one infected area, lower right lung.")
+    rng = np.random.default_rng(0)
+    drawn = {tuple(draw_hits(rng)) for _ in range(100)}
+    assert drawn == {(), ("left",), ("right",), ("left", "right")}, "also for sides that the report does not name"
+    for mixed in mixed_reports(one):
+        text = apply_hits(mixed, {"left": MASK_TOKEN})
+        assert "left" not in text and (MASK_TOKEN in text) == any(mixed.side("left"))
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("mode", ["mask", "fuzz"])
+def test_the_parts_of_a_text_are_its_phrases_and_joined_they_are_the_text(style, mode):
+    rng = np.random.default_rng(0)
+    for code in range(64):
+        report = Report.of([code >> k & 1 for k in range(6)], style=style)
+        for p in (0, 0.5, 1):
+            text = posaug(report, rng, p, mode)
+            cut = parts(text)
+            assert "".join(part.text for part in cut) == text
+            shown = [part for part in cut if part.kind not in ("frame", mode)]
+            assert {part.text for part in shown} <= set(report.phrases)
+            assert sum(part.kind != "frame" for part in cut) == len(report.phrases)
+            if p in (0, 1):
+                assert len(shown) == (0 if p else len(report.phrases))
+
+
+def missed(texts):
+    """Shares of texts in which the pattern finds nothing, and fewer phrases than are there (each ends in "lung")."""
+    found = np.array([len(RELEASE_LIKE.findall(text)) for text in texts])
+    return np.mean(found == 0), np.mean(found < [len(re.findall(r"\blung\b", text, re.IGNORECASE)) for text in texts])
+
+
+def test_a_pattern_like_the_release_s_misses_phrases_of_lvit_texts_and_posaug_does_not():
+    """Ledger 9."""
+    reports = phantom("train", 400, size=32).reports
+    nothing, a_side = missed([report.render() for report in reports])
+    assert 0.25 < nothing < 0.38 and 0.37 < a_side < 0.5
+    assert missed([Report.of(report.zones, style="release").render() for report in reports]) == (0, 0)
+    for report in reports:
+        text = posaug(Report.parse(report.render()), np.random.default_rng(0), 1.0)
+        assert not any(part.kind == "position" for part in parts(text))
+
+
+def test_the_same_pattern_on_real_qata(real_data):
+    """Ledger 9."""
+    texts = {style: [entry.text for entry in find_qata(real_data).entries("train", style)] for style in STYLES}
+    nothing, a_side = missed(texts["lvit"])
+    assert 0.25 < nothing < 0.35 and 0.37 < a_side < 0.47
+    assert missed(texts["release"]) == (0, 0)
+    lungs = [len(re.findall(r"\blung\b", text, re.IGNORECASE)) for text in texts["lvit"]]
+    assert [len(Report.parse(text).phrases) for text in texts["lvit"]] == lungs

@@ -1,0 +1,88 @@
+"""The PosAug explorer: choose or type a report, and see what the student reads of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ipywidgets
+import numpy as np
+from matplotlib.figure import Figure
+
+from semimedref_core.figures.posaug import reading
+from semimedref_core.networks.text import Texts
+from semimedref_core.posaug import MODES, Part, apply_hits, draw_hits, parts
+from semimedref_core.reports import ZONES, Report
+from semimedref_core.widgets.base import Explorer
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one draw of PosAug makes of a report.
+
+    Attributes:
+        before: the untouched report.
+        after: the text that the student reads.
+        tokens: its tokens, each with its id and the kind of the part it is from.
+        length: number of tokens that the network allows.
+        zones: six 0/1, the zones that ITCL uses: those of the untouched report.
+    """
+
+    before: tuple[Part, ...]
+    after: tuple[Part, ...]
+    tokens: tuple[tuple[Part, int], ...]
+    length: int
+    zones: tuple[int, ...]
+
+
+def read(report: Report, hits: dict[str, str], texts: Texts) -> Reading:
+    """What the student reads, and as which tokens, when these sides' phrases are hit (see ``posaug.draw_hits``)."""
+    after = parts(apply_hits(report, hits))
+    kinds = ["special"]  # [CLS], which the tokenizer puts in front
+    for part in after:
+        kinds += [part.kind] * len(texts.tokenizer.tokenize(part.text))
+    ids = texts.tokenizer("".join(part.text for part in after))["input_ids"]
+    words = texts.tokenizer.convert_ids_to_tokens(ids)
+    tokens = tuple((Part(word, kind), i) for word, kind, i in zip(words, kinds, ids, strict=True))
+    return Reading(parts(report.render()), after, tokens, texts.length, report.zones)
+
+
+def answer(text: str, p: float, mode: str, seed: int, texts: Texts) -> Reading:
+    """One draw of PosAug on a report as it is typed.
+
+    Args:
+        text: the report, in any letter case.
+        p, mode: see ``posaug.draw_hits``.
+        seed: of the draw.
+        texts: what tokenises.
+
+    Raises:
+        ReportError: if the text cannot be read; it says what was expected.
+    """
+    return read(Report.parse(text), draw_hits(np.random.default_rng(seed), p, mode), texts)
+
+
+def posaug_explorer(choices: Mapping[str, str], texts: Texts) -> Explorer:
+    """The widget: a report of ``choices`` (label -> text) or one typed below it, p, mode and seed.
+
+    A typed report goes before the chosen one; an unreadable one is told in the widget.
+    """
+
+    def answered(chosen: str, typed: str, p: float, mode: str, seed: int) -> tuple[Figure, str]:
+        got = answer(typed or chosen, p, mode, seed, texts)
+        named = ", ".join(zone for zone, bit in zip(ZONES, got.zones, strict=True) if bit) or "none"
+        student = "".join(part.text for part in got.after)
+        line = f"The student reads: {student} ({len(got.tokens)} of {got.length} tokens). Zones for ITCL: {named}."
+        return reading(got.before, got.after, got.tokens, got.zones), line
+
+    controls = {
+        "chosen": ipywidgets.Dropdown(options=list(choices.items()), description="report"),
+        "typed": ipywidgets.Text(
+            description="or your own", placeholder="type a report, then Enter", continuous_update=False,
+            layout={"width": "640px"},
+        ),
+        "p": ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="p", continuous_update=False),
+        "mode": ipywidgets.ToggleButtons(options=MODES, value="mix", description="mode"),
+        "seed": ipywidgets.IntSlider(0, min=0, max=99, description="seed", continuous_update=False),
+    }  # fmt: skip
+    return Explorer(controls, answered, "the report, the text that the student reads, its tokens, and its zones")
