@@ -20,7 +20,6 @@ from semimedref_kernels.benchmark.measure import rows
 from semimedref_kernels.benchmark.record import FORMAT, KINDS, case_name, read, table, write
 from semimedref_kernels.benchmark.timing import CudaTimer, Timer
 
-
 DESCRIPTION = """Checks the fused operations against float64, then times them against plain PyTorch: on the GPU if there
 is one, else on the CPU. Exit status 1 if any form is wrong."""
 

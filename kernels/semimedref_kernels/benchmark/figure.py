@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from semimedref_kernels.benchmark.record import matrix_ceiling
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Okabe and Ito's colours, safe for the colour-blind; markers differ too. Forms of one kind share a style: the two
 # operations lie far apart.
@@ -23,7 +26,7 @@ STYLES = {
     "loop, slices": ("loop, slices", "+", "#E69F00"),
     "loop, pairs": ("loop over pairs", "1", "#CC79A7"),
 }
-STEP = 1.16  # cases of the same intensity stand beside each other, this factor apart
+STEP = 1.2  # cases of the same intensity stand beside each other, this factor apart
 
 
 def roofline(record: dict[str, Any]) -> Figure:
@@ -39,51 +42,50 @@ def roofline(record: dict[str, Any]) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("the roofline needs matplotlib: pip install matplotlib") from error
-    timed = [row for row in record["rows"] if row["ms"]]
+    timed = [row for row in record["rows"] if row["ms"] and row["part"] != "both"]
     dtypes = [dtype for dtype in ("fp32", "bf16") if any(row["dtype"] == dtype for row in timed)]
-    figure = Figure(figsize=(11, 0.9 + 4.3 * len(dtypes)), layout="constrained")
+    figure = Figure(figsize=(11, 1.1 + 4.2 * len(dtypes)), layout="constrained")
     axes = figure.subplots(len(dtypes), 2, squeeze=False, sharex=True, sharey=True)
+    xs, ys = [intensity(row) for row in timed], [rate(row) for row in timed]
+    ys += [matrix_ceiling(record["ceilings"], dtype) for dtype in dtypes]
     handles = {}
     for line, dtype in zip(axes, dtypes, strict=True):
         for ax, part in zip(line, ("forward", "backward"), strict=True):
-            rows = [row for row in timed if row["dtype"] == dtype and row["part"] == part]
-            handles |= points(ax, rows)
+            ax.set(xscale="log", yscale="log", xlim=(min(xs) / 2.5, max(xs) * 2.5), ylim=(min(ys) / 5, max(ys) * 4))
+            handles |= points(ax, [row for row in timed if row["dtype"] == dtype and row["part"] == part])
             roof(ax, record["ceilings"], dtype)
-            ax.set_title(f"{part}, {dtype}", fontsize=11)
+            ax.set_title(f"{part}, {dtype}", fontsize=12)
     for ax in axes[-1]:
-        ax.set_xlabel("operations a byte (cases of equal intensity stand side by side)")
+        ax.set_xlabel("operations a byte (sizes of equal intensity stand side by side)", fontsize=10)
     for ax in axes[:, 0]:
-        ax.set_ylabel("operations a second")
+        ax.set_ylabel("operations a second", fontsize=10)
     title = record["device"]["name"] + (f" ({record['note']})" if record["note"] else "")
     figure.suptitle(title, fontsize=12)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False)
     return figure
 
 
-def points(ax, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Draws the rows of one panel; gives the legend's entries."""
-    cases = {}
+def points(ax: Axes, rows: list[dict[str, Any]]) -> dict[str, Line2D]:
+    """Draws the rows of one panel: a column of forms for each case. Gives the legend's entries."""
+    neighbours = {}  # cases whose intensity is about the same
     for row in rows:
-        cases.setdefault((row["op"], *row["sizes"].values()), []).append(row)
-    columns = {}
-    for key, forms in cases.items():
-        columns.setdefault((key[0], f"{intensity(forms[0]):.1g}"), []).append(forms)
+        at = row["op"], round(5 * math.log10(intensity(row)))
+        neighbours.setdefault(at, {}).setdefault(tuple(row["sizes"].values()), []).append(row)
     handles = {}
-    for (op, _), column in columns.items():
-        for k, forms in enumerate(column):
-            x = intensity(forms[0]) * STEP ** (k - (len(column) - 1) / 2)
-            rates = [row["operations"] / (row["graph_ms"] or row["ms"])["median"] * 1e3 for row in forms]
-            ax.plot([x, x], [min(rates), max(rates)], color="0.75", linewidth=0.8, zorder=1)
-            for row, rate in zip(forms, rates, strict=True):
+    for (op, _), columns in neighbours.items():
+        for k, column in enumerate(columns.values()):
+            x = intensity(column[0]) * STEP ** (k - (len(columns) - 1) / 2)
+            rates = [rate(row) for row in column]
+            ax.plot([x, x], [min(rates), max(rates)], color="0.8", linewidth=0.8, zorder=1)
+            for row, y in zip(column, rates, strict=True):
                 label, marker, colour = STYLES[row["form"]]
-                size, depth = (8, 4) if row["form"] == "ours" else (6, 3)
-                drawn = ax.plot(x, rate, marker, color=colour, markersize=size, zorder=depth, linestyle="none")
-                handles[label] = drawn[0]
-        sizes = column[0][0]["sizes"]
-        bottom = min(row["operations"] / (row["graph_ms"] or row["ms"])["median"] * 1e3 for f in column for row in f)
-        text = "patch_mix" if op == "patch_mix" else f"N={sizes['N']}"
-        ax.annotate(text, (intensity(column[0][0]), bottom), (0, -9), textcoords="offset points",
-                    ha="center", va="top", fontsize=8)  # fmt: skip
+                style = {"color": colour, "markersize": 7, "linestyle": "none", "markeredgewidth": 1.4}
+                (handles[label],) = ax.plot(x, y, marker, zorder=4 if row["form"] == "ours" else 3, **style)
+        everyone = [row for column in columns.values() for row in column]
+        lowest = min(rate(row) for row in everyone)
+        text = "patch_mix" if op == "patch_mix" else f"loss\nN={everyone[0]['sizes']['N']}"
+        style = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 9}
+        ax.annotate(text, (intensity(everyone[0]), lowest), (0, -8), **style)
     return handles
 
 
@@ -91,17 +93,21 @@ def intensity(row: dict[str, Any]) -> float:
     return row["operations"] / row["bytes"]
 
 
-def roof(ax, ceilings: dict[str, Any], dtype: str) -> None:
+def rate(row: dict[str, Any]) -> float:
+    """Operations a second, without launches where that is known."""
+    return row["operations"] / (row["graph_ms"] or row["ms"])["median"] * 1e3
+
+
+def roof(ax: Axes, ceilings: dict[str, Any], dtype: str) -> None:
     """The two measured ceilings: bytes a second below the ridge, operations a second above."""
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    copy, rate = ceilings["copy"], matrix_ceiling(ceilings, dtype)
+    copy, most = ceilings["copy"], matrix_ceiling(ceilings, dtype)
     low, high = ax.get_xlim()
-    low, high, ridge = low / 1.3, high * 1.3, rate / copy
-    xs = sorted({low, min(max(ridge, low), high), high})
-    ax.plot(xs, [min(copy * x, rate) for x in xs], color="black", linewidth=1.4, zorder=2)
-    ax.text(low * 1.2, copy * low * 1.9, f"copy {copy / 1e9:.3g} GB/s", fontsize=8)
-    ax.text(high, rate * 1.25, f"matrix product {rate / 1e12:.3g} TFLOP/s", ha="right", fontsize=8)
-    ax.set_xlim(low, high)
+    xs = (low, min(max(most / copy, low), high), high)
+    ax.plot(xs, [min(copy * x, most) for x in xs], color="black", linewidth=1.4, zorder=2)
+    copy_text, matrix_text = f"copy {copy / 1e9:.3g} GB/s", f"matrix product {most / 1e9:,.3g} GFLOP/s"
+    if most >= 1e12:
+        matrix_text = f"matrix product {most / 1e12:.3g} TFLOP/s"
+    ax.annotate(copy_text, (low, copy * low), (6, 22), textcoords="offset points", va="bottom", fontsize=9)
+    ax.annotate(matrix_text, (high, most), (-4, 5), textcoords="offset points", ha="right", fontsize=9)
     ax.grid(True, which="major", color="0.92", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)

@@ -27,12 +27,10 @@ def rows(case: Case, timer: Timer, ceilings: dict[str, Any]) -> list[Row]:
         for name in case.forms:
             error = max(errors[name][: 1 if part == "forward" else 2]) if name in errors else None
             status = failures.get(name) or ("ok" if error <= limit else "wrong")
-            error = error if error is not None and math.isfinite(error) else None
+            error = significant(error) if error is not None and math.isfinite(error) else None
             moved, done = todo[part]
-            row = Row(
-                case.op, case.sizes, case.dtype, name, part, status, error, limit, bytes=moved, operations=done
-            )  # fmt: skip
-            found[name, part] = row
+            what = case.op, case.sizes, case.dtype, name, part, status, error, significant(limit)
+            found[name, part] = Row(*what, bytes=moved, operations=done)
         measure({name: run_of(case, case.forms[name], part) for name in errors}, part, found, timer)
         for name in case.forms:
             relate(found[name, part], found[OURS, part], ceilings)
@@ -126,8 +124,8 @@ def attempt(action: Callable[[], Any], also: type[Exception] | tuple = ()) -> tu
     except (torch.OutOfMemoryError, MemoryError):
         return None, "out of memory"
     except (torch._dynamo.exc.TorchDynamoException, *also) as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        return None, f"{type(error).__name__}: {first[:120]}"
+        first = " ".join(str(error).split())[:160]
+        return None, f"{type(error).__name__}: {first}"
 
 
 def relate(row: Row, ours: Row, ceilings: dict[str, Any]) -> None:

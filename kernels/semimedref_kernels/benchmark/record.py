@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,11 @@ def matrix_ceiling(ceilings: dict[str, Any], dtype: str) -> float:
 
 
 def write(record: dict[str, Any], path: str | Path) -> None:
-    """Writes a record, one row a line, so that two runs can be compared as text."""
+    """Writes a record, one row a line, so that two runs can be compared as text. What a row lacks is at its default."""
+    defaults = {field.name: field.default for field in fields(Row)}
     head = json.dumps({**record, "rows": []}, indent=1, allow_nan=False)
-    rows = ",\n".join(json.dumps(row, separators=(",", ":"), allow_nan=False) for row in record["rows"])
+    kept = [{key: value for key, value in row.items() if value != defaults[key]} for row in record["rows"]]
+    rows = ",\n".join(json.dumps(row, separators=(",", ":"), allow_nan=False) for row in kept)
     Path(path).write_text(head.replace('"rows": []', f'"rows": [\n{rows}\n]') + "\n", encoding="utf-8")
 
 
@@ -86,11 +88,13 @@ def read(path: str | Path) -> dict[str, Any]:
     missing = [key for key in KEYS if key not in record]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; {cure}")
-    names = {field.name for field in fields(Row)}
+    rows = []
     for number, row in enumerate(record["rows"], 1):
-        if set(row) != names:
-            raise ValueError(f"{path}, row {number}: lacks or has too much {sorted(set(row) ^ names)}; {cure}")
-    return record
+        try:
+            rows.append(asdict(Row(**row)))
+        except TypeError as error:
+            raise ValueError(f"{path}, row {number}: {error}; {cure}") from error
+    return {**record, "rows": rows}
 
 
 def table(record: dict[str, Any]) -> str:
@@ -115,7 +119,7 @@ def heading(record: dict[str, Any]) -> list[str]:
         f"load {device['load']}",
         f"compute capability {device['capability']}",
     ]
-    rates = [f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in ceilings["matrix"].items()]
+    rates = [f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in ceilings["matrix"].items()]
     return [
         *([record["note"]] if record["note"] else []),
         f"{device['name']} ({', '.join(text for text in details if not text.endswith('None'))}), {record['date']}",
@@ -162,7 +166,7 @@ def explanation(record: dict[str, Any]) -> list[str]:
     text = [
         "ratio: the form's median over that of ours; below 1, ours is slower.",
         "share: patch_mix, bytes that must move / time, of the copy bandwidth;",
-        "       loss, operations that must be done / time, of the matrix rate.",
+        "       loss, operations that must be done / time, of the matrix rate. What stays in a cache may pass 100 %.",
         "error: largest, against float64, relative to the largest value.",
     ]
     if record["kind"] == "gpu":

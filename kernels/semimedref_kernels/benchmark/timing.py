@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,16 @@ class Times:
         return cls(float(median), float(p20), float(p80), len(times))
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """No garbage collection meanwhile: one form's garbage would cost another's time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 class Timer:
     """Times on the CPU.
 
@@ -55,9 +66,10 @@ class Timer:
     def once(self, run: Run) -> float:
         """Milliseconds of one run."""
         state = run.prepare() if run.prepare else None
-        start = time.perf_counter_ns()
-        run.fn(state)
-        return (time.perf_counter_ns() - start) / 1e6
+        with uninterrupted():
+            start = time.perf_counter_ns()
+            run.fn(state)
+            return (time.perf_counter_ns() - start) / 1e6
 
     def time(self, run: Run) -> Times:
         return self.in_turn({"": run})[""]
@@ -114,9 +126,10 @@ class CudaTimer(Timer):
         self.flush.zero_()
         if not isinstance(run, Graph):
             torch.cuda.synchronize(self.device)
-        start.record()
-        run.fn(state)
-        end.record()
+        with uninterrupted():
+            start.record()
+            run.fn(state)
+            end.record()
         end.synchronize()
         return start.elapsed_time(end)
 
