@@ -327,11 +327,12 @@ for name, codes in {"untouched": batch.codes, "read off": read_off}.items():
 # ## Ledger 9: phrases that a simpler pattern misses
 #
 # A pattern like the release's: one or more of *upper, middle, lower*, then the side, then "lung". It fits the release's
-# own texts. The LViT texts write *all left lung* where all three zones are infected, and that is their most frequent
-# phrase.
+# own texts. The LViT texts write *all left lung* where all three zones are infected, and such phrases are their most
+# frequent ones.
 
 # %%
 PATTERN = re.compile(rf"(?:(?:{'|'.join(HEIGHTS)})\s+)+(?:{'|'.join(SIDES)})\s+lung", re.IGNORECASE)
+print("most frequent:", Counter(phrase for r in reports for phrase in r.phrases).most_common(3))
 for style in STYLES:
     print(f"{style:8}", PATTERN.findall(Report.of(report.zones, 2, style).render()))
 
