@@ -27,3 +27,17 @@ def test_a_wrong_value_is_told_and_the_next_right_one_is_answered_again():
     assert "&lt;seven&gt;" in explorer.said.value and explorer.picture.value.startswith("<img")
     explorer.controls["number"].value = "7"
     assert "twice is 14" in explorer.said.value
+
+
+def test_a_control_that_moves_another_is_answered_once_with_both_values():
+    controls = {"number": ipywidgets.Text("1", description="number"), "same": ipywidgets.Text("1", description="same")}
+    controls["number"].observe(lambda change: controls["same"].set_trait("value", change["new"]), "value")
+    answered = []
+
+    def answer(number, same):
+        answered.append((number, same))
+        return doubled(number)
+
+    Explorer(controls, answer, "a line")
+    controls["number"].value = "7"
+    assert answered == [("1", "1"), ("7", "7")]

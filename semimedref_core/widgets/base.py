@@ -32,7 +32,7 @@ class Explorer(ipywidgets.VBox):
     def __init__(
         self, controls: Mapping[str, ipywidgets.ValueWidget], answer: Callable[..., tuple[Figure, str]], alt: str
     ):
-        self.controls, self._answer = dict(controls), answer
+        self.controls, self._answer, self._answered = dict(controls), answer, None
         self.said = ipywidgets.HTML()
         self.picture, self._alt = ipywidgets.HTML(), html.escape(alt, quote=True)
         for control in self.controls.values():
@@ -43,8 +43,14 @@ class Explorer(ipywidgets.VBox):
         self._changed()
 
     def _changed(self, _=None) -> None:
-        """Answers the controls' values. What a user may type wrongly is said in the widget and leaves the picture."""
+        """Answers the controls' values. What a user may type wrongly is said in the widget and leaves the picture.
+
+        A control may move another one: their values are then answered once, not once for each.
+        """
         values = {name: control.value for name, control in self.controls.items()}
+        if values == self._answered:
+            return
+        self._answered = values
         try:
             figure, line = self._answer(**values)
         except ValueError as error:
