@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from semimedref_core.figures.canvas import BLUE, PREDICTED, VERMILION, legend, outline, panels, show_image
+from semimedref_core.figures.canvas import BLUE, GREEN, PREDICTED, VERMILION, legend, outline, panels, show_image
 
 METHOD_COLOURS = {"supervised": BLUE, "semi_medref": VERMILION}
 
@@ -53,4 +53,48 @@ def mixing_gallery(
         show_image(row[2], pasted, text)
         outline(row[2], y, PREDICTED)
     legend(figure, {"target of the student": (PREDICTED, "solid")})
+    return figure
+
+
+# Panel of the replay -> name of its curve, colour, line style.
+REPLAYED = {
+    "mean loss": {
+        "DiceCE, labelled": (BLUE, "solid"), "DiceCE, mixed": (VERMILION, "dashed"), "ITCL, labelled": (GREEN, "dotted")
+    },
+    "share": {
+        "w_u of its largest": (BLUE, "solid"), "lr of its largest": (GREEN, "dotted"), "accepted": (VERMILION, "dashed")
+    },
+    "validation Dice per image (%)": {"teacher": (VERMILION, "solid"), "student": (VERMILION, "dotted")},
+}  # fmt: skip
+
+
+def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
+    """A run's curves up to a step, on the axes of the whole run.
+
+    Args:
+        curves: name as in :data:`REPLAYED` -> ``[n, 2]`` of (step, value); an empty one is left out.
+        step: what came later is not drawn.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.5))
+    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.14, top=0.9, wspace=0.2)  # nothing jumps between steps
+    last = max(curve[-1, 0] for curve in curves.values() if len(curve))
+    for ax, (panel, styles) in zip(axes, REPLAYED.items(), strict=True):
+        drawn = {name: curves[name] for name in styles if len(curves[name])}
+        for name, curve in drawn.items():
+            colour, style = styles[name]
+            past = curve[curve[:, 0] <= step]
+            ax.plot(*past.T, color=colour, linestyle=style, marker="o", markersize=3, markevery=[-1], label=name)
+        ax.axvline(step, color="grey", linewidth=0.8)
+        top = max((curve[:, 1].max() for curve in drawn.values()), default=1)
+        ax.set(xlabel="step", ylabel=panel, xlim=(0, 1.02 * last), ylim=(0, 1.08 * top))
+        ax.grid(alpha=0.3)
+        if drawn:
+            ax.legend(
+                fontsize=8,
+                loc="lower center",
+                bbox_to_anchor=(0.5, 1.0),
+                ncols=len(styles),
+                columnspacing=1,
+                frameon=False,
+            )
     return figure
