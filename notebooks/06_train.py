@@ -148,6 +148,19 @@ mean_accepted = sum(share for _, share in accepted_share) / max(1, len(accepted_
 print(f"accepted mixes: {100 * mean_accepted:.1f} % of all unlabelled samples")
 
 # %% [markdown]
+# ## The run once more, step by step
+#
+# Move the slider, or press play: burn-in on labelled pairs alone, then $w_u(t)$ rises (Eq. 15) while mixed pairs come in,
+# and the teacher follows the student. The line says how many samples were mixed and what the last validation gave.
+
+# %%
+from semimedref_core.widgets.replay import training_replay
+
+replay = training_replay(folder / "semi_medref" / "metrics.jsonl")
+print(replay.said.value)
+replay
+
+# %% [markdown]
 # ## Predictions
 #
 # Validation pairs that neither network has seen: mask (blue), prediction (orange, dashed), each with its own Dice.
@@ -181,6 +194,19 @@ print(
     f"Dice per image {100 * results['semi_medref']['teacher']['dice_image']:.1f} % with the reports, "
     f"{100 * without_text['dice_image']:.1f} % without"
 )
+
+# %% [markdown]
+# ## Another report for the same image
+#
+# Edit the text, or take a quick choice, and see the predicted contour follow. Which lesions does the network find by
+# themselves, and which only because the report names their zone?
+
+# %%
+from semimedref_core.widgets.prediction import prediction_explorer
+
+explorer = prediction_explorer(teacher, texts, zone_grid(config, pairs), pairs.valid)
+print(explorer.said.value)
+explorer
 
 # %% [markdown]
 # ## The numbers
