@@ -25,7 +25,7 @@ _dice = DiceLoss(sigmoid=True, reduction="none")
 
 
 def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Dice loss of each image plus its binary cross-entropy, averaged over images.
+    """Eq. 13: Dice loss of each image plus its binary cross-entropy, averaged over images.
 
     Args:
         logits, target: ``[B, 1, H, W]``; the target 0 to 1.
@@ -57,7 +57,8 @@ def pseudo_labels(teacher: Teacher, unlabelled: Unlabelled, config: Config) -> t
     """The weak views ``[B, 1, H, W]`` and the teacher's lesion probabilities p on them, from one look of the teacher.
 
     The partners' maps are these, permuted. Where the settings say ``reported``, p is 0 outside the zones that the
-    report names: the text is the one truth known of an unlabelled pair.
+    report names: the text is the one truth known of an unlabelled pair. The paper has no such cut (Ledger 5), and the
+    release runs the teacher once more to get the partners' maps (Ledger 6).
     """
     weak = weak_view(unlabelled.images, unlabelled.theta)
     p = teacher(weak, unlabelled.input_ids).logits.sigmoid()
@@ -66,8 +67,19 @@ def pseudo_labels(teacher: Teacher, unlabelled: Unlabelled, config: Config) -> t
     return weak, p
 
 
+def trust(target: Tensor, codes: Tensor, config: Config) -> Tensor:
+    """Weights ``[B]``, 0 or 1, of the mixed samples in the loss, from their targets ``[B, 1, H, W]`` and zone codes.
+
+    All 1 where the settings say ``teacher``, as in the release (Ledger 5). Where they say ``reported``, an infection
+    that is reported but not found has weight 0: its empty target would teach the student not to find it.
+    """
+    if config.pseudo_labels == "teacher":
+        return torch.ones_like(target[:, 0, 0, 0])
+    return target.amax((1, 2, 3)).maximum((codes == 0).float())
+
+
 def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
-    """The paper's loss.
+    """Eq. 17, the paper's loss.
 
     ``L = DiceCE(labelled) + w_l ITCL(labelled) + w_u [ DiceCE(student(mixed strong view), mixed target)
     + w_c ITCL(unlabelled weak view) ]``
@@ -91,11 +103,8 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
     mixed, target, input_ids, accepted = t_patchmix(
         strong, p, unlabelled.text_choices, unlabelled.proposal, config.block, config.patch_mode, config.gate
     )
-    target = (target >= 0.5).float()
-    trusted = torch.ones_like(target[:, 0, 0, 0])
-    if config.pseudo_labels == "reported":
-        # An infection that is reported but not found: its empty target would teach the student not to find it.
-        trusted = target.amax((1, 2, 3)).maximum((unlabelled.codes == 0).float())
+    target = (target >= 0.5).float()  # Eq. 7
+    trusted = trust(target, unlabelled.codes, config)
 
     # The student looks once too: at labelled and mixed samples whole, at weak views with its encoders only, for ITCL.
     images = torch.cat([x, mixed, weak])

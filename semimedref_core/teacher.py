@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -11,7 +12,8 @@ from torch import nn
 class Teacher:
     """An exponential moving average of the student, always in eval mode and without gradients.
 
-    ``theta' <- d theta' + (1 - d) theta`` for parameters; buffers are copied if they are integers, averaged otherwise.
+    Eq. 14: ``theta' <- d theta' + (1 - d) theta`` for parameters. Buffers are copied if they are integers, averaged
+    otherwise.
 
     Args:
         student: the network to follow; it is copied.
@@ -34,16 +36,22 @@ class Teacher:
 
 
 def ramp(step: int, start: float, length: float) -> float:
-    """0 until ``start``, then linear to 1 over ``length`` steps (at once if the length is 0)."""
+    """Eq. 15, as a share of w_u: 0 until ``start``, then linear to 1 over ``length`` steps (at once if that is 0)."""
     if step < start:
         return 0.0
     return min(1.0, (step - start) / length) if length > 0 else 1.0
 
 
 def ema_decay(step: int, burn_in: float, length: float, first: float, last: float) -> float:
-    """The teacher's decay: ``first`` during burn-in, then linear to ``last`` over ``length`` steps.
+    """Eq. 16, the teacher's decay: ``first`` during burn-in, then linear to ``last`` over ``length`` steps.
 
     Never above ``(1 + step) / (10 + step)``, so that the untrained network is forgotten whatever the schedule's length.
+    That bound is ours; it is the decay of a teacher that looks back over the last tenth of the steps so far.
     """
     decay = first + (last - first) * ramp(step, burn_in, length)
     return min(decay, (1 + step) / (10 + step))
+
+
+def half_life(decay: float) -> float:
+    """Steps after which half of what the teacher knew is forgotten, ``log(1/2) / log d``; for 0 < ``decay`` < 1."""
+    return math.log(0.5) / math.log(decay)

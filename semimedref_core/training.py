@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 from semimedref_core import checkpoints
 from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
 from semimedref_core.config import Config
-from semimedref_core.data.batches import Batches
+from semimedref_core.data.batches import Batch, Batches
 from semimedref_core.data.datasets import Training, load_training
 from semimedref_core.evaluation import evaluate
 from semimedref_core.methods import method_named
@@ -62,8 +63,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     torch.manual_seed(config.seed)
     student = build_network(config.network).to(accelerator.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    optimizer = accelerator.prepare(optimizer)
-    state = RunState(student, Teacher(student), optimizer.optimizer)
+    state = RunState(student, Teacher(student), optimizer)
     if resume and (folder / CHECKPOINT).exists():
         state.restore(folder / CHECKPOINT)
     texts = build_texts()
@@ -72,7 +72,6 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
 
     started, since_log = time.perf_counter(), []
-    burn_in, ramp_steps = config.burn_in * config.steps, config.ramp * config.steps
     bar = tqdm(
         total=config.steps,
         initial=state.step,
@@ -81,31 +80,16 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         disable=not accelerator.is_main_process,
     )
     while state.step < config.steps and not (config.patience and state.stale >= config.patience):
-        step = state.step
-        # What is drawn on the device (noise, dropout) depends on seed and step alone, so a resumed run draws the same.
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        lr = learning_rate(config, step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        w_u = config.unsupervised_weight * ramp(step, burn_in, ramp_steps)
-
-        losses = method.step(student, state.teacher, batches(step), w_u, config)
-        optimizer.zero_grad()
-        accelerator.backward(losses["loss"])
-        _average_gradients(accelerator, student)
-        optimizer.step()
-        state.teacher.update(student, ema_decay(step, burn_in, ramp_steps, config.ema_decay, config.ema_decay_last))
-        state.step += 1
+        now = schedule(config, state.step)
+        since_log.append(training_step(state, batches(state.step), config, accelerator))
         bar.update()
-
-        since_log.append({name: value.detach() for name, value in losses.items()})
         every = config.eval_every or config.steps
         validate = state.step == config.steps or state.step % every == 0
         if validate or state.step % LOG_EVERY == 0:
             means, since_log = _means(since_log, state.step), []
             bar.set_postfix(loss=f"{means['loss']:.3f}")
             if log:
-                log.write({"step": state.step, "lr": lr, "w_u": w_u, **means})
+                log.write({"step": state.step, "lr": now.lr, "w_u": now.w_u, **means})
         if validate:
             _check_weights(student, state.step)
             scores = {
@@ -131,6 +115,51 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         "device": str(accelerator.device),
     }
     return _write_results(folder, config, state, about, accelerator.is_main_process)
+
+
+def training_step(state: RunState, batch: Batch, config: Config, accelerator: Accelerator) -> dict[str, Tensor]:
+    """One step: the method's loss, its gradient, the optimiser, and the teacher moved after the student.
+
+    Args:
+        state: changed in place; its ``step`` goes up by one.
+        batch: of this step.
+        accelerator: of this process; gradients are averaged over all processes.
+
+    Returns:
+        The loss terms, scalars without a graph.
+    """
+    now = schedule(config, state.step)
+    # What is drawn on the device (noise, dropout) depends on seed and step alone, so a resumed run draws the same.
+    torch.manual_seed(config.seed * 1_000_003 + state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = now.lr
+    losses = method_named(config.method).step(state.student, state.teacher, batch, now.w_u, config)
+    state.optimizer.zero_grad()
+    accelerator.backward(losses["loss"])
+    _average_gradients(accelerator, state.student)
+    state.optimizer.step()
+    state.teacher.update(state.student, now.decay)
+    state.step += 1
+    return {name: value.detach() for name, value in losses.items()}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What changes from step to step: learning rate, weight of the unsupervised loss, decay of the teacher."""
+
+    lr: float
+    w_u: float
+    decay: float
+
+
+def schedule(config: Config, step: int) -> Schedule:
+    """The settings of one step: ``w_u`` by Eq. 15, the decay by Eq. 16, both over the same ramp."""
+    burn_in, length = config.burn_in * config.steps, config.ramp * config.steps
+    return Schedule(
+        learning_rate(config, step),
+        config.unsupervised_weight * ramp(step, burn_in, length),
+        ema_decay(step, burn_in, length, config.ema_decay, config.ema_decay_last),
+    )
 
 
 def learning_rate(config: Config, step: int) -> float:

@@ -13,6 +13,7 @@ from semimedref_core.config import Config
 from semimedref_core.data import views
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import load_training
+from semimedref_core.inspection import HostReads, Passes
 from semimedref_core.methods import METHODS, method_named
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.teacher import Teacher
@@ -36,21 +37,13 @@ def batches(pairs, config=CONFIG):
     return Batches(pairs.labelled, pairs.unlabelled, config, build_texts(), THIRDS)
 
 
-class Calls:
-    """Counts the forward passes of a network: (samples seen, samples decoded) of each."""
-
-    def __init__(self, network):
-        self.made = []
-        network.register_forward_hook(self.note)
-
-    def note(self, network, arguments, output):
-        self.made.append((len(output.image_embedding), len(output.logits)))
-
-
 def test_a_semi_medref_step_makes_one_pass_of_the_teacher_and_one_of_the_student(pairs, networks):
-    """Four labelled, four mixed and four weak samples; the weak ones, for ITCL, need the student's encoders only."""
+    """Ledger 6: the release's teacher looks twice.
+
+    Four labelled, four mixed and four weak samples; the weak ones, for ITCL, need the student's encoders only.
+    """
     student, teacher = networks
-    looked, learned = Calls(teacher.network), Calls(student)
+    looked, learned = Passes(teacher.network), Passes(student)
     METHODS["semi_medref"].step(student, teacher, batches(pairs)(0), 0.5, CONFIG)
     assert looked.made == [(4, 4)]
     assert learned.made == [(12, 8)]
@@ -58,9 +51,21 @@ def test_a_semi_medref_step_makes_one_pass_of_the_teacher_and_one_of_the_student
 
 def test_during_burn_in_the_teacher_is_not_asked(pairs, networks):
     student, teacher = networks
-    looked, learned = Calls(teacher.network), Calls(student)
+    looked, learned = Passes(teacher.network), Passes(student)
     METHODS["semi_medref"].step(student, teacher, batches(pairs)(0), 0.0, CONFIG)
     assert looked.made == [] and learned.made == [(4, 4)]
+
+
+def test_the_partners_pseudo_labels_are_the_permuted_ones(pairs, networks):
+    """Ledger 6: the release asks the teacher again to learn what it knows."""
+    _, teacher = networks
+    unlabelled, partner = batches(pairs)(0).unlabelled, torch.tensor([2, 0, 3, 1])
+    weak = views.weak_view(unlabelled.images, unlabelled.theta)
+    with torch.no_grad():
+        once = teacher(weak, unlabelled.input_ids).logits.sigmoid()
+        again = teacher(weak[partner], unlabelled.input_ids[partner]).logits.sigmoid()
+    torch.testing.assert_close(again, once[partner], rtol=0, atol=1e-5)
+    assert (again - once).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -86,6 +91,17 @@ def test_the_meta_device_does_catch_host_syncs(wait):
         wait(torch.ones(3, device="meta"))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_no_step_reads_a_value_on_the_way(pairs, networks, method):
+    """What the meta device cannot show: the real operations, with values, forward, backward and EMA."""
+    student, teacher = networks
+    batch = batches(pairs)(0)
+    with HostReads() as host:
+        METHODS[method].step(student, teacher, batch, 0.5, CONFIG)["loss"].backward()
+        teacher.update(student, 0.9)
+    assert host.reads == [] and host.operations > 500
+
+
 def test_the_student_learns_from_everything_and_the_teacher_from_nothing(pairs, networks):
     student, teacher = networks
     losses = METHODS["semi_medref"].step(student, teacher, batches(pairs)(0), 0.5, CONFIG)
@@ -96,6 +112,7 @@ def test_the_student_learns_from_everything_and_the_teacher_from_nothing(pairs, 
 
 
 def test_the_loss_is_the_sum_that_the_paper_gives(pairs, networks):
+    """Eq. 17"""
     student, teacher = networks
     losses = METHODS["semi_medref"].step(student, teacher, batches(pairs)(0), 0.4, CONFIG)
     expected = (
@@ -121,6 +138,7 @@ def pseudo_targets(pairs, networks, monkeypatch, **settings):
 
 
 def test_pseudo_labels_lie_where_the_report_lets_lesions_be(pairs, networks, monkeypatch):
+    """Ledger 5: ours."""
     (target, _), unlabelled = pseudo_targets(pairs, networks, monkeypatch)
     allowed = views.place_masks(unlabelled.regions, unlabelled.theta)
     assert torch.equal(target, allowed)
@@ -128,8 +146,17 @@ def test_pseudo_labels_lie_where_the_report_lets_lesions_be(pairs, networks, mon
 
 
 def test_the_papers_pseudo_labels_are_what_the_teacher_says_wherever_it_is(pairs, networks, monkeypatch):
+    """Ledger 5: the release's."""
     (target, weight), _ = pseudo_targets(pairs, networks, monkeypatch, pseudo_labels="teacher")
     assert target.all() and weight.all()
+
+
+def test_a_target_is_trusted_unless_a_reported_infection_is_missing_in_it():
+    """Ledger 5. Found, not found, and rightly empty."""
+    target, codes = torch.zeros(3, 1, 8, 8), torch.tensor([4, 4, 0])
+    target[0, 0, 2, 3] = 1
+    assert methods.trust(target, codes, Config(pseudo_labels="reported")).tolist() == [1, 0, 1]
+    assert methods.trust(target, codes, Config(pseudo_labels="teacher")).tolist() == [1, 1, 1]
 
 
 def test_an_infection_that_the_teacher_did_not_find_teaches_nothing():
@@ -141,6 +168,7 @@ def test_an_infection_that_the_teacher_did_not_find_teaches_nothing():
 
 
 def test_the_segmentation_loss_is_dice_plus_cross_entropy():
+    """Eq. 13"""
     logits, target = torch.randn(4, 1, 8, 8), torch.randint(0, 2, (4, 1, 8, 8)).float()
     torch.testing.assert_close(methods.dice_ce(logits, target), DiceCELoss(sigmoid=True)(logits, target))
 

@@ -1,10 +1,14 @@
 """The EMA teacher and the ramps."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from semimedref_core.teacher import Teacher, ema_decay, ramp
+from semimedref_core.config import Config
+from semimedref_core.teacher import Teacher, ema_decay, half_life, ramp
+from semimedref_core.training import learning_rate, schedule
 
 
 def networks():
@@ -13,6 +17,7 @@ def networks():
 
 
 def test_the_teacher_is_the_moving_average_of_parameters_and_buffers():
+    """Eq. 14"""
     student = networks()
     teacher = Teacher(student)
     expected = {name: value.clone().double() for name, value in student.state_dict().items()}
@@ -43,12 +48,42 @@ def test_it_is_always_in_eval_mode_without_gradients_and_apart_from_the_student(
 
 
 def test_the_unsupervised_weight_is_0_in_burn_in_then_rises_linearly_to_1():
+    """Eq. 15"""
     assert [ramp(step, start=10, length=4) for step in (0, 9, 10, 11, 12, 14, 100)] == [0, 0, 0, 0.25, 0.5, 1, 1]
     assert ramp(10, 10, 0) == 1.0
 
 
 def test_the_decay_rises_after_burn_in_and_forgets_the_untrained_start():
+    """Eq. 16"""
     assert ema_decay(0, 100, 200, 0.99, 0.999) == pytest.approx(0.1)
     assert ema_decay(1000, 2000, 200, 0.99, 0.999) == 0.99
     assert ema_decay(2100, 2000, 200, 0.99, 0.999) == pytest.approx(0.9945)
     assert ema_decay(9000, 2000, 200, 0.99, 0.999) == pytest.approx(0.999 if 9001 / 9010 > 0.999 else 9001 / 9010)
+
+
+def test_the_early_bound_makes_the_teacher_look_back_over_a_tenth_of_the_steps():
+    """Weights of the student's past in the teacher, from the decays alone: they sum to 1 and their mean age is T/10."""
+    steps = 2000
+    decays = [ema_decay(step, steps, 0, 1.0, 1.0) for step in range(steps)]
+    later = [math.prod(decays[step + 1 :]) for step in range(steps)]
+    weights = [(1 - decay) * kept for decay, kept in zip(decays, later, strict=True)]
+    assert sum(weights) == pytest.approx(1, abs=1e-12)
+    age = sum(weight * (steps - 1 - step) for step, weight in enumerate(weights))
+    assert age == pytest.approx(steps / 10, rel=0.01)
+
+
+def test_the_half_life_is_when_half_is_forgotten():
+    assert 0.99 ** half_life(0.99) == pytest.approx(0.5)
+    assert half_life(0.5) == 1
+
+
+def test_the_schedule_of_a_run_brings_weight_and_decay_up_together():
+    """Eq. 15 and Eq. 16, from the settings: burn-in and ramp are shares of the steps."""
+    config = Config(
+        steps=10_000, burn_in=0.2, ramp=0.5, unsupervised_weight=0.3, ema_decay=0.99, ema_decay_last=0.998, lr=1e-3
+    )
+    burnt_in, half, risen, last = (schedule(config, step) for step in (2000, 4500, 7000, 9999))
+    assert [now.w_u for now in (burnt_in, half, risen, last)] == pytest.approx([0, 0.15, 0.3, 0.3])
+    assert [now.decay for now in (burnt_in, half, risen, last)] == pytest.approx([0.99, 0.994, 0.998, 0.998])
+    assert last.lr == learning_rate(config, 9999) < 1e-9 < schedule(config, 0).lr
+    assert schedule(config, 1000).lr == pytest.approx(1e-3)

@@ -7,6 +7,7 @@ strides 16 and 8, and a decoder with skips that ends in a x4 sub-pixel upsamplin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,14 @@ class Compact(nn.Module):
     """
 
     stride = 16
+    parts: ClassVar = {
+        "image encoder": ("stem", "stage4", "stage8", "stage16"),
+        "text encoder": ("text",),
+        "text-to-image fusion": ("fuse16", "fuse8"),
+        "decoder": ("up8", "decode8", "up4", "decode4", "head"),
+        "ITCL projections": ("image_projection", "text_projection"),
+    }
+    """What its modules are for; each belongs to one part."""
 
     def __init__(self, vocabulary: int, widths=(24, 48, 96), text_width: int = 96, embedding: int = 64):
         super().__init__()

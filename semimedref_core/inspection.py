@@ -1,0 +1,110 @@
+"""A look into a step: its tensors, what trains which part of a network, who looks how often, does the host wait."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+def named_tensors(value, name: str = "") -> dict[str, Tensor]:
+    """The tensors of a record (dataclass or mapping, nested), by their dotted names, in the record's order."""
+    if isinstance(value, Tensor):
+        return {name: value}
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if not isinstance(value, Mapping):
+        return {}
+    parts = (named_tensors(item, f"{name}.{key}" if name else key) for key, item in value.items())
+    return {key: tensor for part in parts for key, tensor in part.items()}
+
+
+def shape_text(tensor: Tensor) -> str:
+    """A shape for people to read, such as ``8 x 1 x 64 x 64``; ``scalar`` where there is none."""
+    return " x ".join(map(str, tensor.shape)) or "scalar"
+
+
+def tensor_table(tensors: Mapping[str, Tensor]) -> pd.DataFrame:
+    """One row a tensor: shape, dtype, smallest and largest value, and bytes."""
+    rows = {
+        name: {
+            "shape": shape_text(tensor),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "min": f"{tensor.min().item():.3g}",
+            "max": f"{tensor.max().item():.3g}",
+            "bytes": tensor.nbytes,
+        }
+        for name, tensor in ((name, tensor.detach()) for name, tensor in tensors.items())
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def gradient_norms(terms: Mapping[str, Tensor], network: nn.Module) -> pd.DataFrame:
+    """Which loss term trains which part of the network.
+
+    Args:
+        terms: name -> scalar, all from the network's passes, whose graphs are kept.
+        network: with ``parts``, part -> names of its modules.
+
+    Returns:
+        Length of the gradient over a part's parameters, one row a term and one column a part; NaN where the part does
+        not occur in the term at all.
+    """
+    table = pd.DataFrame(index=list(terms), columns=list(network.parts), dtype=float)
+    for part, modules in network.parts.items():
+        parameters = [parameter for name in modules for parameter in getattr(network, name).parameters()]
+        for term, value in terms.items():
+            found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+            squares = [gradient.square().sum() for gradient in found if gradient is not None]
+            table.loc[term, part] = torch.stack(squares).sum().sqrt().item() if squares else float("nan")
+    return table
+
+
+class Passes:
+    """Notes the forward passes of a network of this project from now on.
+
+    Attributes:
+        made: (samples seen, samples decoded) of each pass.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.made: list[tuple[int, int]] = []
+        network.register_forward_hook(self._note)
+
+    def _note(self, network, arguments, prediction):
+        self.made.append((len(prediction.image_embedding), len(prediction.logits)))
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the operations whose result the host must know before it can go on; on a GPU each is a wait.
+
+    These are values read (``.item()``, ``bool(x)``, ``torch.equal``) and shapes that depend on values (``nonzero``,
+    ``x[mask]``), as torch tags them. What a custom operation does inside is not seen, nor is a copy to where the tensor
+    lies already.
+
+    Attributes:
+        operations: number of operations seen.
+        reads: names of those that wait.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.operations = 0
+        self.reads: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.operations += 1
+        if _waits(function, args):
+            self.reads.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def _waits(function, args) -> bool:
+    if function.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_):
+        # Their shapes depend on values only where a mask is among the indices.
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(function.tags))
