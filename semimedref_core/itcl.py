@@ -1,18 +1,21 @@
 """ITCL: the position-guided image-text contrastive loss. Its soft positives are shared anatomical zones.
 
 Two pairs whose reports name overlapping zones are partly positives of each other, by the Jaccard index of their zone
-vectors, ``P_ij = |a_i and a_j| / |a_i or a_j|``; see :func:`semimedref_kernels.soft_contrastive_loss` for the loss.
+vectors (Eq. 9), ``P_ij = |a_i and a_j| / |a_i or a_j|``, ``P_ii = 1``. The loss (Eq. 10 and 11) is
+:func:`semimedref_kernels.soft_contrastive_loss`. With codes that are all 0 nothing is shared, ``P`` is the identity,
+and it is the usual contrastive loss with hard positives (InfoNCE).
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from semimedref_kernels import soft_contrastive_loss
+from semimedref_kernels import jaccard, soft_contrastive_loss
 
 
 def itcl(image_embedding: Tensor, text_embedding: Tensor, codes: Tensor, tau: float = 0.07) -> Tensor:
-    """The loss of a batch of projected embeddings.
+    """The loss of a batch of projected embeddings (Eq. 11).
 
     Args:
         image_embedding, text_embedding: ``[N, D]``, any length; normalised here.
@@ -23,3 +26,19 @@ def itcl(image_embedding: Tensor, text_embedding: Tensor, codes: Tensor, tau: fl
         Scalar loss, at least 0.
     """
     return soft_contrastive_loss(image_embedding.float(), text_embedding.float(), codes, tau, normalize=True)
+
+
+def loss_floor(codes: Tensor) -> Tensor:
+    """The loss that no embeddings can get below: the mean entropy of the rows of P over their sums.
+
+    What the loss is above it is the mean Kullback-Leibler divergence of the softmax from these rows. For N pairs whose
+    softmax is even the loss is log N, so the floor tells how little there may be to learn.
+
+    Args:
+        codes: ``[N]`` zone codes 0 to 63; all 0 for hard positives, whose floor is 0.
+
+    Returns:
+        Scalar, 0 to log N.
+    """
+    p = jaccard(codes)
+    return torch.special.entr(p / p.sum(1, keepdim=True)).sum(1).mean()

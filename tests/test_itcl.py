@@ -11,7 +11,7 @@ from semimedref_kernels import jaccard, soft_contrastive_loss
 
 
 def by_hand(u, v, codes, tau):
-    """Section 5 of the method, one pair after the other, in plain Python floats."""
+    """The paper's definition, one pair after the other, in plain Python floats."""
     n = len(codes)
 
     def positive(i, j):
@@ -35,6 +35,7 @@ def by_hand(u, v, codes, tau):
 @pytest.mark.parametrize("codes", [[63, 36, 32, 4, 0], [7, 7, 7, 7, 7], [0, 0, 0, 0, 0], [1, 2, 4, 8, 16]])
 @pytest.mark.parametrize("tau", [0.07, 0.01, 1.0])
 def test_the_loss_is_the_one_computed_by_hand(codes, tau):
+    """Eq. 10 and Eq. 11."""
     torch.manual_seed(0)
     u, v = (torch.nn.functional.normalize(torch.randn(5, 8), dim=1) for _ in range(2))
     expected = by_hand(u.tolist(), v.tolist(), codes, tau)
@@ -42,6 +43,7 @@ def test_the_loss_is_the_one_computed_by_hand(codes, tau):
 
 
 def test_soft_positives_are_shared_zones_over_named_zones():
+    """Eq. 9."""
     left = Report.parse("Unilateral pulmonary infection, one infected area, middle lower left lung.")
     both = Report.parse("Bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.")
     nothing = Report.of([0] * 6)

@@ -25,7 +25,7 @@ SHORTEST = 1e-12  # length that a shorter embedding is divided by, as torch.nn.f
 
 
 def jaccard(codes: Tensor, bits: int = BITS) -> Tensor:
-    """Soft positives ``P_ij = |a_i & a_j| / |a_i | a_j|`` (0 where the union is empty), the diagonal forced to 1.
+    """Soft positives ``P_ij = |a_i & a_j| / |a_i | a_j|`` (0 where the union is empty), the diagonal forced to 1: Eq. 9.
 
     Args:
         codes: ``[N]`` integers, bit k of a code says whether the set holds element k.
@@ -56,7 +56,7 @@ class Positives(NamedTuple):
 
 
 def class_sums(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor) -> Positives:
-    """The positive side of the loss by 64 class sums: O((N + M) D) memory, and no atomics, so always the same bits.
+    """The positive side of the loss by 64 class sums (Eq. 12): O((N + M) D) memory, no atomics, always the same bits.
 
     Args:
         u, v: ``[N, D]`` and ``[M, D]``, float32 or float64.
@@ -91,7 +91,8 @@ def class_sums(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor) -> Positive
 def forward(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor, normalize: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss ``[]``, and the log-sum-exp over texts ``[N]`` and over images ``[M]``; float64 if the inputs are."""
+    """Loss ``[]`` (Eq. 11), and the log-sum-exp over texts ``[N]`` and over images ``[M]`` of the similarities z
+    (Eq. 10); float64 if the inputs are."""
     u, v = wide(u), wide(v)
     if normalize:
         u, v = u / lengths(u), v / lengths(v)

@@ -148,8 +148,8 @@ class Compact(nn.Module):
         Args:
             images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of 16.
             input_ids: ``[B, L]`` token ids, 0 is padding.
-            decode: how many samples, from the front, are segmented; all if left out. The others pass the encoders
-                only, which is all that ITCL needs.
+            decode: how many samples, from the front, are segmented; all if left out, none if 0. The others pass the
+                encoders only, which is all that ITCL needs.
         """
         if images.shape[2] % self.stride or images.shape[3] % self.stride:
             raise ValueError(f"the image sides must be multiples of {self.stride}, got {tuple(images.shape[2:])}")
@@ -162,6 +162,8 @@ class Compact(nn.Module):
         present = (~padding).unsqueeze(2)
         text_embedding = self.text_projection((words * present).sum(1) / present.sum(1))
         image_embedding = self.image_projection(stride16)
+        if decode == 0:  # attention cannot be asked about no sample at all
+            return Prediction(images.new_empty(0, 1, *images.shape[2:]), image_embedding, text_embedding)
         stride4, stride8, stride16, words, padding = (x[:decode] for x in (stride4, stride8, stride16, words, padding))
         x = self.fuse16(stride16, words, padding)
         x = self.decode8(torch.cat([self.up8(x), stride8], 1))

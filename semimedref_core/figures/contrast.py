@@ -1,0 +1,119 @@
+"""ITCL: positives, gradients, temperatures, and the space that the embeddings lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from semimedref_core.reports import Report
+
+POSITIVE_COLOURS = {"hard": VERMILION, "soft": BLUE}
+SIDE_COLOURS = {"left only": ORANGE, "right only": BLUE, "both sides": GREEN, "no infection": PURPLE}
+
+
+def short(report: Report) -> str:
+    """The position phrases alone, such as ``all left + lower right``."""
+    return " + ".join(phrase.removesuffix(" lung") for phrase in report.phrases) or "no infection"
+
+
+def sides(report: Report) -> str:
+    """Which of :data:`SIDE_COLOURS` a report belongs to."""
+    left, right = any(report.side("left")), any(report.side("right"))
+    return "both sides" if left and right else "left only" if left else "right only" if right else "no infection"
+
+
+def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning: str) -> Figure:
+    """Matrices over images (rows) and texts (columns), on one scale that ends at the first one's largest value.
+
+    Args:
+        matrices: title -> ``[N, N]``, at least 0.
+        labels: N names of the rows.
+        meaning: of the values, beside the colour bar.
+    """
+    values = list(matrices.values())
+    top = values[0].max()
+    figure, axes = plt.subplots(1, len(values), figsize=(4 * len(values) + 2, 4.1), layout="constrained", squeeze=False)
+    for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
+        drawn = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=top)
+        ax.set(title=title, xlabel="text j", xticks=[], yticks=[])
+    axes[0, 0].set_yticks(range(len(labels)), labels, fontsize=9 if len(labels) <= 16 else 6)
+    extend = "max" if max(matrix.max() for matrix in values) > 1.001 * top else "neither"
+    figure.colorbar(drawn, ax=axes, label=meaning, extend=extend, shrink=0.9)
+    return figure
+
+
+def pulls(u: np.ndarray, v: np.ndarray, arrows: Mapping[str, np.ndarray], reports: Sequence[Report]) -> Figure:
+    """Image and text embeddings on the unit circle, and where the loss moves the images.
+
+    Args:
+        u, v: ``[N, 2]`` unit vectors.
+        arrows: title -> ``[N, 2]``, the step of each image.
+        reports: N reports.
+    """
+    colours = [BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE]
+    figure, axes = plt.subplots(1, len(arrows), figsize=(4.3 * len(arrows), 5), layout="constrained", squeeze=False)
+    for ax, (title, steps) in zip(axes[0], arrows.items(), strict=True):
+        ax.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.8"))
+        for i, colour in enumerate(colours[: len(u)]):
+            ax.plot(*u[i], "o", color=colour, markersize=9)
+            ax.plot(*v[i], "s", color=colour, markersize=9)
+            ax.annotate("", u[i] + steps[i], u[i], arrowprops={"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.6})
+            ax.text(*(0.86 * u[i]), f"u{i + 1}", ha="center", va="center", fontsize=10)
+            ax.text(*(1.14 * v[i]), f"v{i + 1}", ha="center", va="center", fontsize=10)
+        ax.set(title=title, xlim=(-1.35, 1.35), ylim=(-1.35, 1.35), aspect="equal")
+        ax.set_axis_off()
+    marks = [Line2D([], [], color=colour, marker="s", linestyle="") for colour in colours[: len(u)]]
+    names = [f"{i + 1}: {short(report)}" for i, report in enumerate(reports)]
+    figure.legend(marks, names, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
+def temperatures(
+    taus: np.ndarray, curves: Mapping[str, Mapping[str, np.ndarray]], floors: Mapping, tau: float
+) -> Figure:
+    """How the loss, the sharpness of the softmax and the gradient depend on the temperature.
+
+    Args:
+        taus: ``[T]`` temperatures.
+        curves: axis label -> (``hard`` or ``soft`` -> ``[T]``).
+        floors: axis label -> (``hard`` or ``soft`` -> the value that is wanted), drawn dashed.
+        tau: the one in use, marked.
+    """
+    figure, axes = plt.subplots(1, len(curves), figsize=(3.9 * len(curves), 3.6), layout="constrained")
+    for ax, (label, kinds) in zip(axes, curves.items(), strict=True):
+        for kind, values in kinds.items():
+            ax.plot(taus, values, color=POSITIVE_COLOURS[kind], label=kind)
+            if kind in floors.get(label, {}):
+                ax.axhline(floors[label][kind], color=POSITIVE_COLOURS[kind], linestyle="dashed", linewidth=1)
+        ax.axvline(tau, color="0.6", linestyle="dotted")
+        ax.set(xscale="log", yscale="log", xlabel=r"$\tau$", ylabel=label)
+        ax.grid(alpha=0.3)
+    axes[0].legend(title="positives")
+    return figure
+
+
+def embedding_space(spaces: Mapping[str, tuple[np.ndarray, np.ndarray]], reports: Sequence[Report]) -> Figure:
+    """Image embeddings (dots) and text embeddings (crosses) in the plane, coloured by the sides that reports name.
+
+    Args:
+        spaces: title -> (images ``[N, 2]``, texts ``[N, 2]``).
+        reports: N reports.
+    """
+    kinds = [sides(report) for report in reports]
+    shown = [kind for kind in SIDE_COLOURS if kind in kinds]
+    colours = [SIDE_COLOURS[kind] for kind in kinds]
+    figure, axes = plt.subplots(1, len(spaces), figsize=(3.9 * len(spaces), 4.2), layout="constrained", squeeze=False)
+    for ax, (title, (images, texts)) in zip(axes[0], spaces.items(), strict=True):
+        ax.scatter(*images.T, c=colours, s=16, alpha=0.75, linewidths=0)
+        ax.scatter(*texts.T, c=colours, s=34, marker="x", linewidths=1.3)
+        ax.set(title=title, xticks=[], yticks=[])
+    marks = [Line2D([], [], color=SIDE_COLOURS[kind], marker="o", linestyle="") for kind in shown]
+    marks += [Line2D([], [], color="0.3", marker=mark, linestyle="") for mark in "ox"]
+    names = [*shown, "image", "text"]
+    figure.legend(marks, names, loc="outside lower center", ncols=len(names), fontsize=10, frameon=False)
+    return figure

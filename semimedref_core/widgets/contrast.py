@@ -1,0 +1,91 @@
+"""The ITCL explorer: which texts of a batch an image should be like, which it is like, and the loss of that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import ipywidgets
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from semimedref_core.figures.contrast import heat_maps, short
+from semimedref_core.itcl import itcl, loss_floor
+from semimedref_core.reports import Report
+from semimedref_core.widgets.base import Explorer
+from semimedref_kernels import jaccard
+
+POSITIVES = ("soft", "hard")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A batch of N pairs as ITCL sees it.
+
+    Attributes:
+        target: ``[N, N]``, P over its row sums: the share of its attention that image i should give text j.
+        softmax: ``[N, N]``, the share that it gives, ``softmax_j z_ij``.
+        loss: both directions.
+        floor: what no embeddings can get below.
+    """
+
+    target: Tensor
+    softmax: Tensor
+    loss: float
+    floor: float
+
+
+def contrast(u: Tensor, v: Tensor, codes: Tensor, tau: float, positives: str = "soft") -> Contrast:
+    """Eq. 9 to 11 with all that lies between.
+
+    Args:
+        u, v: ``[N, D]`` image and text embeddings, any length.
+        codes: ``[N]`` zone codes.
+        tau: temperature, above 0.
+        positives: ``soft`` (shared zones) or ``hard`` (only the own text).
+
+    Raises:
+        ValueError: if positives or tau are none of these.
+    """
+    if positives not in POSITIVES:
+        raise ValueError(f"unknown positives {positives!r}; choose one of {', '.join(POSITIVES)}")
+    codes = codes if positives == "soft" else torch.zeros_like(codes)  # nothing shared: P is the identity
+    p, z = jaccard(codes), normalize(u, dim=1) @ normalize(v, dim=1).T / tau  # Eq. 9, Eq. 10
+    loss = itcl(u, v, codes, tau)  # Eq. 11
+    return Contrast(p / p.sum(1, keepdim=True), z.softmax(1), float(loss), float(loss_floor(codes)))
+
+
+def contrast_explorer(reports: Sequence[Report], embeddings: Mapping[str, tuple[Tensor, Tensor]]) -> Explorer:
+    """Batches drawn from M pairs whose embeddings are known.
+
+    Args:
+        reports: M reports.
+        embeddings: name -> image and text embeddings ``[M, D]``, such as those before and after training.
+    """
+    all_codes = torch.tensor([report.code for report in reports])
+
+    def answer(seed: int, size: int, tau: float, positives: str, network: str):
+        rows = np.random.default_rng(seed).permutation(len(reports))[:size]
+        u, v = (x[rows] for x in embeddings[network])
+        found = contrast(u, v, all_codes[rows], tau, positives)
+        maps = {"target: P / row sum": found.target.numpy(), "given: softmax of z": found.softmax.numpy()}
+        figure = heat_maps(maps, [short(reports[i]) for i in rows], "share of text j for image i")
+        said = (
+            f"{positives} positives, tau {tau:.3f}: loss {found.loss:.3f}; no embeddings get below {found.floor:.3f}, "
+            f"an even softmax has {math.log(len(rows)):.3f}"
+        )
+        return figure, said
+
+    most = min(32, len(reports))
+    slow = {"continuous_update": False}
+    controls = {
+        "seed": ipywidgets.IntSlider(0, 0, 50, description="batch drawn with seed", **slow),
+        "size": ipywidgets.IntSlider(min(12, most), 2, most, description="pairs", **slow),
+        "tau": ipywidgets.FloatLogSlider(0.07, min=math.log10(0.005), max=0, description="tau", **slow),
+        "positives": ipywidgets.Dropdown(options=POSITIVES, description="positives"),
+        "network": ipywidgets.Dropdown(options=list(embeddings), value=list(embeddings)[-1], description="embeddings"),
+    }
+    return Explorer(controls, answer, "Two heat maps over images and texts: the wanted and the given softmax")
