@@ -109,7 +109,9 @@ def patch_mix_case(B: int, side: int, box: int, dtype: str, device: torch.device
     partner, boxes = torch.randperm(B, generator=random), torch.cat([low, low + box], 1)
     upstream = torch.randn(images.shape, generator=random), torch.randn(probs.shape, generator=random)
     forms = {OURS: patch_mix}
-    if gpu:  # on the CPU, the plain form is ours
+    if (
+        gpu
+    ):  # on the CPU, the plain form is ours; called by itself, its gradient holds for windows as large as the image
         forms |= {"plain form": plain_patch_mix, "where": baselines.patch_mix_where}
         forms["where, compiled"] = compiled(baselines.patch_mix_where)
     else:

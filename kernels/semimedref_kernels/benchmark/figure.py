@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from semimedref_kernels.benchmark.record import matrix_ceiling
@@ -26,7 +25,7 @@ STYLES = {
     "loop, slices": ("loop, slices", "+", "#E69F00"),
     "loop, pairs": ("loop over pairs", "1", "#CC79A7"),
 }
-STEP = 1.2  # cases of the same intensity stand beside each other, this factor apart
+STEP = 1.14  # cases of the same intensity stand beside each other, this factor apart
 
 
 def roofline(record: dict[str, Any]) -> Figure:
@@ -51,12 +50,12 @@ def roofline(record: dict[str, Any]) -> Figure:
     handles = {}
     for line, dtype in zip(axes, dtypes, strict=True):
         for ax, part in zip(line, ("forward", "backward"), strict=True):
-            ax.set(xscale="log", yscale="log", xlim=(min(xs) / 2.5, max(xs) * 2.5), ylim=(min(ys) / 5, max(ys) * 4))
+            ax.set(xscale="log", yscale="log", xlim=(min(xs) / 4, max(xs) * 2.5), ylim=(min(ys) / 5, max(ys) * 4))
             handles |= points(ax, [row for row in timed if row["dtype"] == dtype and row["part"] == part])
             roof(ax, record["ceilings"], dtype)
             ax.set_title(f"{part}, {dtype}", fontsize=12)
     for ax in axes[-1]:
-        ax.set_xlabel("operations a byte (sizes of equal intensity stand side by side)", fontsize=10)
+        ax.set_xlabel("operations a byte (numbers: pairs N of the loss; sizes spread sideways)", fontsize=10)
     for ax in axes[:, 0]:
         ax.set_ylabel("operations a second", fontsize=10)
     title = record["device"]["name"] + (f" ({record['note']})" if record["note"] else "")
@@ -67,12 +66,12 @@ def roofline(record: dict[str, Any]) -> Figure:
 
 def points(ax: Axes, rows: list[dict[str, Any]]) -> dict[str, Line2D]:
     """Draws the rows of one panel: a column of forms for each case. Gives the legend's entries."""
-    neighbours = {}  # cases whose intensity is about the same
+    neighbours = {}  # cases of about the same intensity: all of patch_mix, and the loss's widths at one N
     for row in rows:
-        at = row["op"], round(5 * math.log10(intensity(row)))
+        at = row["op"], row["sizes"].get("N")
         neighbours.setdefault(at, {}).setdefault(tuple(row["sizes"].values()), []).append(row)
     handles = {}
-    for (op, _), columns in neighbours.items():
+    for (op, N), columns in neighbours.items():
         for k, column in enumerate(columns.values()):
             x = intensity(column[0]) * STEP ** (k - (len(columns) - 1) / 2)
             rates = [rate(row) for row in column]
@@ -80,10 +79,12 @@ def points(ax: Axes, rows: list[dict[str, Any]]) -> dict[str, Line2D]:
             for row, y in zip(column, rates, strict=True):
                 label, marker, colour = STYLES[row["form"]]
                 style = {"color": colour, "markersize": 7, "linestyle": "none", "markeredgewidth": 1.4}
-                (handles[label],) = ax.plot(x, y, marker, zorder=4 if row["form"] == "ours" else 3, **style)
+                if row["form"] != "ours":
+                    style |= {"markerfacecolor": "none", "zorder": 3}
+                (handles[label],) = ax.plot(x, y, marker, **style)
         everyone = [row for column in columns.values() for row in column]
         lowest = min(rate(row) for row in everyone)
-        text = "patch_mix" if op == "patch_mix" else f"loss\nN={everyone[0]['sizes']['N']}"
+        text = "patch_mix" if op == "patch_mix" else str(N)
         style = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 9}
         ax.annotate(text, (intensity(everyone[0]), lowest), (0, -8), **style)
     return handles
@@ -104,10 +105,11 @@ def roof(ax: Axes, ceilings: dict[str, Any], dtype: str) -> None:
     low, high = ax.get_xlim()
     xs = (low, min(max(most / copy, low), high), high)
     ax.plot(xs, [min(copy * x, most) for x in xs], color="black", linewidth=1.4, zorder=2)
-    copy_text, matrix_text = f"copy {copy / 1e9:.3g} GB/s", f"matrix product {most / 1e9:,.3g} GFLOP/s"
+    copy_text, matrix_text = f"copy {copy / 1e9:,.4g} GB/s", f"matrix product {most / 1e9:,.3g} GFLOP/s"
     if most >= 1e12:
         matrix_text = f"matrix product {most / 1e12:.3g} TFLOP/s"
-    ax.annotate(copy_text, (low, copy * low), (6, 22), textcoords="offset points", va="bottom", fontsize=9)
-    ax.annotate(matrix_text, (high, most), (-4, 5), textcoords="offset points", ha="right", fontsize=9)
+    ridge = xs[1]
+    ax.annotate(copy_text, (ridge / 5, copy * ridge / 5), (-8, 2), textcoords="offset points", ha="right", fontsize=9)
+    ax.annotate(matrix_text, (ridge, most), (0, 5), textcoords="offset points", fontsize=9)
     ax.grid(True, which="major", color="0.92", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)

@@ -124,7 +124,7 @@ def heading(record: dict[str, Any]) -> list[str]:
         *([record["note"]] if record["note"] else []),
         f"{device['name']} ({', '.join(text for text in details if not text.endswith('None'))}), {record['date']}",
         versions,
-        f"measured ceilings: copy {ceilings['copy'] / 1e9:.4g} GB/s, matrix product {', '.join(rates)}",
+        f"measured ceilings: copy {ceilings['copy'] / 1e9:,.4g} GB/s, matrix product {', '.join(rates)}",
     ]
 
 
