@@ -161,6 +161,24 @@ def test_shares_and_ratios_are_those_of_their_times(small_loss):
     assert matrix_ceiling({"matrix": {"fp32": 9, "tf32": 24, "bf16": 70}}, "bf16") == 70
 
 
+def test_what_cannot_become_a_graph_says_so_and_shares_are_of_the_graph(small_loss):
+    class Capturing(Timer):
+        def captured(self, run):
+            if run.prepare:
+                raise RuntimeError("operation not permitted\nwhen stream is capturing")
+            return run
+
+    forms = {name: small_loss.forms[name] for name in (OURS, "dense")}
+    found = rows(replace(small_loss, forms=forms), Capturing(seconds=0, least=1), CEILINGS)
+    for row in found:
+        if row.part == "backward":
+            assert row.graph_note == "RuntimeError: operation not permitted when stream is capturing"
+            assert row.graph_ms is None and row.graph_ratio is None and row.ratio > 0
+        else:
+            assert row.share == pytest.approx(row.operations / (row.graph_ms["median"] / 1e3) / 1e10, rel=1e-3)
+            assert row.graph_ratio > 0 and row.graph_note is None
+
+
 def test_percentiles_and_turns():
     times = Times.of([float(x) for x in range(100, -1, -1)])
     assert [times.median, times.p20, times.p80, times.runs] == pytest.approx([50, 20, 80, 101])
