@@ -14,6 +14,8 @@ import numpy as np
 
 from semimedref_core.reports import SIDES, Report
 
+LEAST_SHOWN = 0.003  # of the image; less lesion than this in a zone's box is a neighbour's edge
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -51,11 +53,43 @@ class Grid:
                 allowed[max(0, y[band] - above) : y[band + 1] + above, left:right] = 1
         return allowed
 
+    def inside(self, rows: np.ndarray) -> np.ndarray:
+        """Of the pixels counted by ``rows [3, H]`` for upper, middle and lower, the share inside each band: ``[3]``."""
+        cuts = np.rint(np.asarray(self.cuts) * rows.shape[1]).astype(np.int64)
+        within = [band[top:end].sum() for band, top, end in zip(rows, cuts[:-1], cuts[1:], strict=True)]
+        return np.array(within) / rows.sum(1).clip(1)
+
+    def zones_shown(self, mask: np.ndarray) -> tuple[int, ...]:
+        """What a mask ``[H, W]`` shows, as zones are what its report says: six 0/1, 1 where the zone's box holds lesion
+        on at least 0.3 % of the image."""
+        areas = [mask[y0:y1, x0:x1].sum() for y0, x0, y1, x1 in self.boxes(*mask.shape)]
+        return tuple(int(area >= LEAST_SHOWN * mask.size) for area in areas)
+
 
 THIRDS = Grid((0.0, 1 / 3, 2 / 3, 1.0))
-"""The released code's grid."""
+"""The released code's grid (Ledger 8)."""
 QATA = Grid((0.10, 0.37, 0.57, 0.90))
 """Bands that fit QaTa-COV19's lesions."""
+
+
+def lesion_rows(masks: np.ndarray, reports: Sequence[Report]) -> np.ndarray:
+    """In which rows the lesions of each position phrase lie, both sides together.
+
+    Args:
+        masks: ``[N, H, W]``, 1 where the lesion is.
+        reports: N reports.
+
+    Returns:
+        ``[8, H]`` float64, lesion pixels in each row of the halves whose side the report names so: entry
+        ``upper + 2 * middle + 4 * lower``; 0 is an unnamed side, 7 all of it.
+    """
+    height, width = masks.shape[1:]
+    rows = np.zeros((8, height))
+    for mask, report in zip(masks, reports, strict=True):
+        for side, half in zip(SIDES, (mask[:, : width // 2], mask[:, width // 2 :]), strict=True):
+            upper, middle, lower = report.side(side)
+            rows[upper + 2 * middle + 4 * lower] += half.sum(1, dtype=np.float64)
+    return rows
 
 
 def estimate_grid(masks: np.ndarray, reports: Sequence[Report]) -> Grid:
@@ -73,15 +107,10 @@ def estimate_grid(masks: np.ndarray, reports: Sequence[Report]) -> Grid:
     Returns:
         The grid; :data:`THIRDS` if no pixel has a vote.
     """
-    height, width = masks.shape[1:]
-    rows = np.zeros(height)  # lesion pixels of each row
-    votes = np.zeros((3, height))  # of each row, for each band
-    for mask, report in zip(masks, reports, strict=True):
-        for side, half in zip(SIDES, (mask[:, : width // 2], mask[:, width // 2 :]), strict=True):
-            per_row = half.sum(1, dtype=np.float64)
-            rows += per_row
-            if not all(report.side(side)):
-                votes += np.outer(report.side(side), per_row)
+    height = masks.shape[1]
+    by_phrase = lesion_rows(masks, reports)
+    rows = by_phrase.sum(0)  # lesion pixels of each row
+    votes = np.stack([by_phrase[[code for code in range(1, 7) if code >> band & 1]].sum(0) for band in range(3)])
     if not votes.any():
         return THIRDS
     shares = votes / votes.sum(1, keepdims=True).clip(1)

@@ -6,8 +6,8 @@ The reports of QaTa-COV19 and MosMedData+ follow one small grammar::
     phrase = (all | any of: upper middle lower) (left | right) lung
 
 or ``No pulmonary infection, zero infected areas.`` A :class:`Report` holds what such a text says; its zones are the
-*positional pseudo-label* of the paper, a multi-hot vector over :data:`ZONES`. **"left" is the left half of the image**,
-that is, the patient's right lung.
+*positional pseudo-label* of the paper, a multi-hot vector over :data:`ZONES` (Eq. 1). **"left" is the left half of the
+image**, that is, the patient's right lung.
 
 Two versions of the texts are in use, and they differ in style:
 
@@ -15,7 +15,7 @@ Two versions of the texts are in use, and they differ in style:
 style    three zones of one side are written   the count word counts
 ======== ===================================== ============================================
 lvit     ``all left lung``                     connected lesions in the mask (it leaks them)
-release  ``upper middle lower left lung``      zones named
+release  ``upper middle lower left lung``      zones named (Ledger 10)
 ======== ===================================== ============================================
 """
 
@@ -139,9 +139,12 @@ class Report:
     @property
     def phrases(self) -> tuple[str, ...]:
         """The position phrases, left before right: none, one or two strings such as ``middle lower right lung``."""
-        return tuple(
-            self._phrase(side, self.zones[3 * s : 3 * s + 3]) for s, side in enumerate(SIDES) if any(self.side(side))
-        )
+        return tuple(self._phrase(side, self.side(side)) for side in self.sides)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides with at least one zone, left before right."""
+        return tuple(side for side in SIDES if any(self.side(side)))
 
     def side(self, side: str) -> tuple[int, ...]:
         """The three zones of one side, upper to lower."""

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
+from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid, lesion_rows
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import load_training
+from semimedref_core.data.phantom import phantom
 from semimedref_core.reports import ZONES, Report
 
 
@@ -73,3 +74,44 @@ def test_nearly_all_of_each_real_lesion_lies_where_its_report_lets_it_be(real_da
     inside = (pairs.valid.masks * regions).sum((1, 2)) / pairs.valid.masks.sum((1, 2)).clip(1)
     assert inside.mean() > 0.94
     assert regions.mean() < 0.75, "or it says nothing"
+
+
+def test_lesion_rows_are_counted_for_the_phrase_of_their_own_side():
+    """Left side "upper lower" (entry 1 + 4), right side unnamed (entry 0)."""
+    mask = np.zeros((1, 10, 8), np.uint8)
+    mask[0, 2, :3] = mask[0, 7, 5:] = 1
+    rows = lesion_rows(mask, [Report.of([1, 0, 1, 0, 0, 0])])
+    assert rows.shape == (8, 10) and rows.sum() == 6
+    assert rows[5, 2] == 3 and rows[0, 7] == 3
+
+
+def test_the_share_of_lesion_rows_inside_their_band():
+    rows = np.zeros((3, 90))
+    rows[0, 10] = rows[1, 30] = 4  # the first row of middle, in thirds
+    rows[2, 59], rows[2, 60] = 3, 1
+    np.testing.assert_allclose(THIRDS.inside(rows), [1, 1, 0.25])
+    np.testing.assert_allclose(THIRDS.inside(np.zeros((3, 90))), 0)
+
+
+def test_a_phantom_mask_shows_the_zones_that_its_report_names():
+    """Eq. 1 from the other end: nearly all bits can be read off the mask, far fewer by a mask of another pair."""
+    pairs = phantom("train", 80)
+    said = np.array([report.zones for report in pairs.reports])
+    shown = np.array([QATA.zones_shown(mask) for mask in pairs.masks])
+    assert np.mean(said == shown) > 0.99
+    assert np.mean(said == np.roll(shown, 1, axis=0)) < 0.8
+
+
+def test_thirds_miss_lower_and_the_estimated_grid_does_not():
+    """Ledger 8, on pairs that the estimate has not seen."""
+    seen, others = phantom("train", 40), phantom("valid", 100)
+    rows = lesion_rows(others.masks, others.reports)[[1, 2, 4]]
+    estimated = estimate_grid(seen.masks, seen.reports)
+    assert THIRDS.inside(rows)[2] < 0.6 < 0.9 < estimated.inside(rows)[2]
+
+
+def test_on_real_qata_thirds_miss_most_of_lower(real_data):
+    """Ledger 8: about a quarter of its pixels in the lowest third, about half in the calibrated band."""
+    pairs = load_training(Config(dataset="qata", data=str(real_data)), unlabelled=False).valid
+    rows = lesion_rows(pairs.masks, pairs.reports)[[1, 2, 4]]
+    assert THIRDS.inside(rows)[2] < 0.35 < 0.5 < QATA.inside(rows)[2]

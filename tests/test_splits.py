@@ -1,4 +1,4 @@
-"""Which samples are labelled: the release's choice, so that results compare."""
+"""Which samples are labelled (Eq. 2): the release's choice, so that results compare."""
 
 from itertools import pairwise
 

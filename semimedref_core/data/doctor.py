@@ -6,77 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from scipy import ndimage
-
+from semimedref_core.data.agreement import Agreement, Lesions, Share
 from semimedref_core.data.files import LESION, Entry, by_name, in_threads, repeated
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.qata import SPLITS, Layout, find_qata
 from semimedref_core.data.splits import PUBLISHED, digest, labelled_indices
-from semimedref_core.reports import SIDES, Report
-
-LATERAL = "vp-ll"  # in the file names of lateral views, where left and right mean nothing
-_EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
 
-@dataclass
-class Share:
-    """How much of how many: ``part`` is a count, or a sum of fractions."""
-
-    part: float = 0
-    total: int = 0
-
-    def add(self, part: float) -> None:
-        self.part += part
-        self.total += 1
-
-    @property
-    def percent(self) -> str:
-        return f"{100 * self.part / self.total:.2f} %" if self.total else "none"
-
-    def __str__(self) -> str:
-        return f"{self.part:.0f} of {self.total} ({self.percent})"
-
-
-@dataclass
-class TextCheck:
-    """One text version of one split against its masks.
+@dataclass(kw_only=True)
+class TextCheck(Agreement):
+    """One text version of one split against its masks, at full resolution.
 
     Attributes:
         source: the report table.
         listed: number of entries.
-        on_side: for single-sided texts, the share of a mask's lesion pixels in the named half of the image, summed
-            over masks; by ``left``, ``right``, and ``lateral`` (lateral views of either side).
-        off_side: frontal images most of whose lesion lies in the half that their single-sided text does not name.
-        counts: texts whose count word is the number of connected lesions (8-connected, full resolution).
         zones: texts whose zones are the release's pseudo-label.
     """
 
     source: Path
     listed: int
-    on_side: dict[str, Share] = field(default_factory=lambda: {key: Share() for key in (*SIDES, "lateral")})
-    off_side: list[str] = field(default_factory=list)
-    counts: Share = field(default_factory=Share)
     zones: Share = field(default_factory=Share)
 
-    @property
-    def mirrored(self) -> bool:
-        """Whether more frontal views contradict the side that their text names than agree with it."""
-        return 2 * len(self.off_side) > sum(self.on_side[side].total for side in SIDES)
-
-    def lines(self, version: str) -> list[str]:
-        lines = [f"  {version} texts ({self.source.name}): {self.listed} listed"]
-        for side, half in zip((*SIDES, "lateral"), (*SIDES, "named"), strict=True):
-            texts = f"one-sided texts of lateral views ({LATERAL})" if side == "lateral" else f"{side}-only texts"
-            share = self.on_side[side]
-            lines.append(f"    {texts}: {share.percent} of the lesion in the {half} half (mean of {share.total})")
-        if self.off_side:
-            lines.append(f"    one-sided texts with most of the lesion in the other half: {len(self.off_side)}")
-            lines += [f"      {name}" for name in self.off_side]
-        lines.append(f"    count word = connected lesions in the mask: {self.counts}")
+    def report(self, version: str) -> list[str]:
+        """The lines of the diagnosis that are about this text version."""
+        lines = self.lines()
         if self.zones.total:
-            lines.append(f"    zones = pseudo_label of annotation.json: {self.zones}")
-        return lines
+            lines.append(f"zones = pseudo_label of annotation.json: {self.zones}")
+        return [f"  {version} texts ({self.source.name}): {self.listed} listed", *(f"    {line}" for line in lines)]
 
 
 @dataclass
@@ -92,7 +48,7 @@ class SplitDiagnosis:
     def lines(self) -> list[str]:
         lines = [f"{self.name}: {self.images} image files, {self.masks} mask files"]
         for version, check in self.texts.items():
-            lines += check.lines(version)
+            lines += check.report(version)
         return lines + self.labelled
 
 
@@ -166,7 +122,7 @@ def _examine_split(layout: Layout, split: str) -> tuple[SplitDiagnosis, list[str
         problems += wrong
     pseudo_labels = {entry.image: entry.zones for entry in versions.get("release", ()) if entry.zones}
     for version, entries in versions.items():
-        check = TextCheck(files.tables[version].path, len(entries))
+        check = TextCheck(source=files.tables[version].path, listed=len(entries))
         found.texts[version] = check
         problems += [f"{version} texts: {problem}" for problem in repeated(entries)]
         for entry in entries:
@@ -178,7 +134,7 @@ def _examine_split(layout: Layout, split: str) -> tuple[SplitDiagnosis, list[str
             if entry.image in pseudo_labels:
                 check.zones.add(report.zones == pseudo_labels[entry.image])
             if lesions[entry.image]:
-                _compare(check, entry, report, lesions[entry.image])
+                check.add(entry.name, report, lesions[entry.image])
         if check.mirrored:
             problems.append(f"{check.source}: left and right disagree with the masks; are pictures mirrored?")
     if split == "train" and versions:
@@ -186,38 +142,11 @@ def _examine_split(layout: Layout, split: str) -> tuple[SplitDiagnosis, list[str
     return found, problems
 
 
-@dataclass(frozen=True)
-class Lesions:
-    """What a mask shows: lesion pixels in the image's left and right half, and connected lesions (8-connected)."""
-
-    pixels: tuple[int, int]
-    count: int
-
-    @classmethod
-    def of(cls, mask: np.ndarray) -> Lesions:
-        """Of a mask ``[H, W]``, nonzero where the lesion is."""
-        mask = mask > 0
-        middle = mask.shape[1] // 2
-        pixels = int(mask[:, :middle].sum()), int(mask[:, middle:].sum())
-        return cls(pixels, ndimage.label(mask, _EIGHT_NEIGHBOURS)[1])
-
-
 def _look_at(entry: Entry) -> tuple[Lesions | None, list[str]]:
     pictures, problems = entry.pictures()
     if problems:
         return None, problems
     return Lesions.of(pictures[1] > LESION), []
-
-
-def _compare(check: TextCheck, entry: Entry, report: Report, lesions: Lesions) -> None:
-    check.counts.add(report.lesions == lesions.count)
-    named = [side for side in SIDES if any(report.side(side))]
-    if len(named) == 1 and lesions.count:
-        share = lesions.pixels[SIDES.index(named[0])] / sum(lesions.pixels)
-        lateral = LATERAL in entry.name.lower()
-        check.on_side["lateral" if lateral else named[0]].add(share)
-        if share < 0.5 and not lateral:
-            check.off_side.append(entry.name)
 
 
 def _labelled(names: list[str]) -> list[str]:

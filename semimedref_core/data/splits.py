@@ -1,4 +1,4 @@
-"""Which pairs of a train list are the labelled ones, exactly as in the release (so that numbers compare)."""
+"""Which pairs of a train list are the labelled ones, exactly as in the release (Eq. 2), so that numbers compare."""
 
 from __future__ import annotations
 
