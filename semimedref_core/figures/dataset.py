@@ -1,91 +1,168 @@
-"""What is in a dataset: where the zones lie, where lesions of each band lie, and what the words say."""
+"""What the data are: a sample and its zones, grids over lesions, counts, phrases, labelled subsets."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from semimedref_core.anatomy import Grid
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.figures.canvas import BLUE, TRUTH, VERMILION, YELLOW, legend, outline, panels, show_image
-from semimedref_core.reports import HEIGHTS, ZONES
+from semimedref_core.figures.canvas import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    TRUTH,
+    VERMILION,
+    YELLOW,
+    legend,
+    outline,
+    panels,
+    show_image,
+)  # fmt: skip
+from semimedref_core.reports import HEIGHTS, SIDES, Report
 
-GRID_STYLES = ((VERMILION, "dashed"), (YELLOW, "solid"))
+GRID_STYLES = {"thirds": (VERMILION, "dashed"), "estimated": (YELLOW, "solid")}
+BAND_COLOURS = (SKY, ORANGE, PURPLE)
 
 
-def grid_gallery(pairs: Pairs, grids: Mapping[str, Grid], count: int = 3) -> Figure:
-    """The first pairs with mask and the zone boxes of two grids; boxes of named zones are drawn, others left out."""
-    figure, axes = panels(1, count, 3.2, 3.6)
+def sample_apart(image: np.ndarray, mask: np.ndarray, report: Report) -> Figure:
+    """The three parts of one sample side by side, the report with the six zones that it names."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
+    show_image(left, image)
+    show_image(middle, image)
+    outline(middle, mask)
+    left.set_title("image x", fontsize=11)
+    middle.set_title("mask y (contour)", fontsize=11)
+    right.set_title("report r and its zones a", fontsize=11)
+    right.set(xlim=(0, 2), ylim=(4.6, 0))
+    right.set_axis_off()
+    right.text(1, 0.1, "\n".join(textwrap.wrap(report.render(), 40)), ha="center", va="top", fontsize=10)
+    for k, bit in enumerate(report.zones):
+        side, height = divmod(k, 3)
+        corner = (side + 0.06, 1.45 + height)
+        right.add_patch(Rectangle(corner, 0.88, 0.9, facecolor=SKY if bit else "0.92", edgecolor="0.4"))
+        right.text(side + 0.5, 1.9 + height, f"{SIDES[side]} {HEIGHTS[height]}\n{bit}", ha="center", va="center")
+    return figure
+
+
+def mean_masks(means: Mapping[str, np.ndarray]) -> Figure:
+    """How often each pixel ``[H, W]`` is lesion, for each title; the midline dashed."""
+    figure, axes = plt.subplots(1, len(means), figsize=(3.3 * len(means) + 0.8, 3.5), layout="constrained")
+    top = max(mean.max() for mean in means.values())
+    for ax, (title, mean) in zip(axes, means.items(), strict=True):
+        shown = ax.imshow(mean, cmap="cividis", vmin=0, vmax=top)
+        ax.axvline(mean.shape[1] / 2 - 0.5, color="white", linestyle="dashed", linewidth=1.2)
+        ax.set_title(title, fontsize=10)
+        ax.set(xticks=[], yticks=[], xlabel="image left | image right")
+    figure.colorbar(shown, ax=axes, label="share of masks with lesion here")
+    return figure
+
+
+def grids_over(pairs: Pairs, grids: Mapping[str, Grid]) -> Figure:
+    """Pairs with mask contours and each grid's lines over them (styles: :data:`GRID_STYLES`)."""
+    figure, axes = panels(1, len(pairs), 3.0, 3.6)
     height, width = pairs.images.shape[1:]
-    for ax, image, mask, report in zip(axes[0], pairs.images, pairs.masks, pairs.reports, strict=False):
+    for ax, image, mask, report in zip(axes[0], pairs.images, pairs.masks, pairs.reports, strict=True):
         show_image(ax, image, report.render())
         outline(ax, mask)
-        for (colour, style), grid in zip(GRID_STYLES, grids.values(), strict=True):
-            for (y0, x0, y1, x1), named in zip(grid.boxes(height, width), report.zones, strict=True):
-                if named:
-                    box = Rectangle((x0, y0), x1 - x0 - 1, y1 - y0 - 1, fill=False, ec=colour, ls=style, lw=1.4)
-                    ax.add_patch(box)
-    boxes = {name: style for name, style in zip(grids, GRID_STYLES, strict=True)}
-    legend(figure, {"mask": (TRUTH, "solid"), **boxes})
+        ax.axvline(width / 2 - 0.5, color="white", linewidth=0.8, alpha=0.7)
+        for name, grid in grids.items():
+            colour, style = GRID_STYLES[name]
+            for cut in grid.cuts[1:3]:
+                ax.axhline(cut * height - 0.5, color=colour, linestyle=style, linewidth=1.6)
+    legend(figure, {"mask": (TRUTH, "solid"), **{name: GRID_STYLES[name] for name in grids}})
     return figure
 
 
-def rows_by_band(rows: np.ndarray, grids: Mapping[str, Grid]) -> Figure:
-    """Where the lesions of reports that name one band lie, against the bands of two grids.
+def row_histograms(rows: np.ndarray, grids: Mapping[str, Grid]) -> Figure:
+    """Where lesions of "upper", "middle" and "lower" lie, top of the image on top, with each grid's inner cuts.
 
     Args:
-        rows: ``[3, H]`` lesion pixels of each image row, of reports that name upper, middle, lower alone.
-        grids: name -> grid; their inner and outer cuts are drawn as lines.
+        rows: ``[3, H]`` lesion pixels in each row; each band is drawn as a share of its own pixels.
+        grids: name -> grid; names are those of :data:`GRID_STYLES`.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.1), layout="constrained", sharey=True)
-    height = rows.shape[1]
-    y = (np.arange(height) + 0.5) / height
-    for band, (ax, name, counts) in enumerate(zip(axes, HEIGHTS, rows, strict=True)):
-        share = counts / max(1, counts.sum())
-        ax.fill_betweenx(y, share, color=BLUE, alpha=0.35, linewidth=0)
-        ax.plot(share, y, color=BLUE, linewidth=1)
-        for (colour, style), grid in zip(((VERMILION, "dashed"), ("black", "solid")), grids.values(), strict=True):
-            for cut in grid.cuts[band : band + 2]:
-                ax.axhline(cut, color=colour, linestyle=style, linewidth=1.4)
-        ax.set(title=f'"{name}"', xlabel="share of lesion pixels", ylim=(1, 0), xlim=(0, None))
-    axes[0].set_ylabel("y / H (0: top of the image)")
-    styles = (VERMILION, "dashed"), ("black", "solid")
-    legend(figure, dict(zip(grids, styles, strict=True)))
+    figure, axes = plt.subplots(1, len(grids), figsize=(4.8 * len(grids), 4.2), layout="constrained", sharey=True)
+    y = (np.arange(rows.shape[1]) + 0.5) / rows.shape[1]
+    shares = rows / rows.sum(1, keepdims=True).clip(1) * rows.shape[1] / 100  # per cent of the height -> share
+    for ax, (name, grid) in zip(axes, grids.items(), strict=True):
+        for band, colour, share, inside in zip(HEIGHTS, BAND_COLOURS, shares, grid.inside(rows), strict=True):
+            label = f'"{band}": {100 * inside:.0f} % inside its band'
+            ax.fill_betweenx(y, 100 * share, color=colour, alpha=0.55, linewidth=0, label=label)
+        for cut in grid.cuts[1:3]:
+            ax.axhline(cut, color="black", linestyle=GRID_STYLES[name][1], linewidth=1.4)
+        ax.set_title(f"{name}: cuts at {grid.cuts[1]:.2f} and {grid.cuts[2]:.2f}", fontsize=11)
+        ax.set(xlabel="share of the word's lesion pixels, per 1 % of height (%)", xlim=(0, None), ylim=(1, 0))
+        ax.legend(fontsize=9, loc="lower right")
+    axes[0].set_ylabel("y / H (0 is the top)")
     return figure
 
 
-def count_word(pairs_of_counts: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> Figure:
-    """The count word against something it may count, one panel each; on the diagonal they agree.
-
-    Args:
-        pairs_of_counts: what is counted -> (count words, counts), of equal length.
-    """
-    figure, axes = plt.subplots(
-        1, len(pairs_of_counts), figsize=(3.4 * len(pairs_of_counts), 3.2), layout="constrained"
-    )
-    for ax, (name, (words, counts)) in zip(np.atleast_1d(axes), pairs_of_counts.items(), strict=True):
-        size = max(max(words), max(counts)) + 1
-        table = np.zeros((size, size), int)
-        np.add.at(table, (np.asarray(words), np.asarray(counts)), 1)
-        ax.imshow(np.log1p(table), cmap="Blues", origin="lower")
-        dark = np.log1p(table).max() / 2
-        for word, count in zip(*table.nonzero(), strict=True):
-            colour = "white" if np.log1p(table[word, count]) > dark else "black"
-            ax.text(count, word, table[word, count], ha="center", va="center", fontsize=7, color=colour)
-        ax.set(xlabel=name, ylabel="count word", xticks=range(size), yticks=range(size))
+def count_tables(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Cross tables of counts, rows against columns, one panel each; the diagonal is where the two agree."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3.8), layout="constrained")
+    for ax, (title, table) in zip(axes, tables.items(), strict=True):
+        counts = table.to_numpy()
+        ax.imshow(np.log1p(counts), cmap="Blues", origin="lower", vmax=1.25 * np.log1p(counts.max()), aspect="auto")
+        ax.set_title(title, fontsize=10)
+        for (r, c), n in np.ndenumerate(counts):
+            if n:
+                colour = "white" if np.log1p(n) > 0.75 * np.log1p(counts.max()) else "black"
+                ax.text(c, r, n, ha="center", va="center", fontsize=8, color=colour)
+            if table.index[r] == table.columns[c]:
+                ax.add_patch(Rectangle((c - 0.5, r - 0.5), 1, 1, fill=False, edgecolor=VERMILION, linewidth=1.2))
+        ax.set_xticks(range(len(table.columns)), table.columns)
+        ax.set_yticks(range(len(table.index)), table.index)
+        ax.set(xlabel=table.columns.name, ylabel=table.index.name)
     return figure
 
 
-def zone_frequencies(zones: np.ndarray) -> Figure:
-    """How often each zone is named. zones: ``[N, 6]`` 0/1."""
-    figure, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
-    shares = 100 * zones.mean(0)
-    bars = ax.barh(ZONES, shares, color=[BLUE] * 3 + [VERMILION] * 3)
-    ax.bar_label(bars, fmt="%.0f %%", padding=3, fontsize=9)
+def phrase_bars(shares: pd.DataFrame) -> Figure:
+    """How often each position phrase occurs: bars for the first column, dots for the second, in shares of the texts."""
+    figure, ax = plt.subplots(figsize=(8.5, 4.4), layout="constrained")
+    (counted, here), (known, there) = shares.items()
+    y = np.arange(len(shares))
+    colours = [BLUE if " left " in f" {phrase} " else GREEN for phrase in shares.index]
+    ax.barh(y, 100 * here, color=colours, alpha=0.75)
+    ax.plot(100 * there, y, "o", color="black", markersize=5, label=known)
+    for side, colour in zip(SIDES, (BLUE, GREEN), strict=True):
+        ax.barh(0, 0, color=colour, alpha=0.75, label=f"{counted}, {side} lung")
+    ax.set_yticks(y, shares.index)
     ax.invert_yaxis()
-    ax.set(xlabel="share of reports that name the zone (%)", xlim=(0, 1.15 * shares.max()))
+    ax.set_xlabel("texts that hold the phrase (%)")
+    ax.grid(axis="x", alpha=0.3)
+    ax.legend(fontsize=9, loc="lower right")
+    return figure
+
+
+def split_strips(chosen: Mapping[float, Sequence[int]], count: int) -> Figure:
+    """Which positions of a train list are labelled, one strip for each ratio, smallest on top."""
+    figure, ax = plt.subplots(figsize=(9, 0.42 * len(chosen) + 0.9), layout="constrained")
+    for row, positions in enumerate(chosen.values()):
+        ax.vlines(positions, row - 0.4, row + 0.4, color=BLUE, linewidth=1)
+        ax.add_patch(Rectangle((-0.5, row - 0.4), count, 0.8, fill=False, edgecolor="0.6", linewidth=0.8))
+    ax.set_yticks(range(len(chosen)), [f"{100 * ratio:g} %: {len(p)}" for ratio, p in chosen.items()])
+    ax.set(xlim=(-0.01 * count, 1.01 * count), ylim=(len(chosen) - 0.4, -0.6), xlabel="position in the train list")
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return figure
+
+
+def dice_by_size(areas: np.ndarray, dice: np.ndarray, averages: Mapping[str, float]) -> Figure:
+    """Dice of each image against its lesion's share of the image, and averages over all as horizontal lines."""
+    figure, ax = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    ax.scatter(100 * areas, 100 * dice, s=14, color="0.45", alpha=0.7, linewidth=0, label="one image")
+    for (name, value), colour, style in zip(averages.items(), (BLUE, VERMILION), ("solid", "dashed"), strict=True):
+        ax.axhline(100 * value, color=colour, linestyle=style, linewidth=1.8, label=f"{name}: {100 * value:.1f} %")
+    ax.set(xlabel="lesion (% of the image)", ylabel="Dice (%)", xlim=(0, None), ylim=(None, 100))
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=9, loc="lower right")
     return figure
