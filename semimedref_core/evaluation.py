@@ -18,11 +18,11 @@ def overlap(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def scores(counts: np.ndarray) -> dict[str, float]:
-    """Metrics from the counts of :func:`overlap` over a split, all between 0 and 1.
+    """Metrics (Eq. 18) from the counts of :func:`overlap` over a split, all between 0 and 1.
 
-    ``dice_micro`` and ``miou_micro`` add the pixels of all images first (as the released code does); ``dice_image`` and
-    ``miou_image`` average over images (as LViT does). mIoU is the Jaccard index of the foreground. An image without
-    lesion scores 1 if nothing was predicted, else 0.
+    ``dice_micro`` and ``miou_micro`` add the pixels of all images first (as the released code does, Ledger 11);
+    ``dice_image`` and ``miou_image`` average over images (as LViT does). mIoU is the Jaccard index of the foreground.
+    An image without lesion scores 1 if nothing was predicted, else 0.
     """
     both, predicted, target = counts.T
     total_both, total = both.sum(), (predicted + target).sum()

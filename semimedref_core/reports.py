@@ -51,7 +51,7 @@ class Report:
     """What one report says.
 
     Attributes:
-        zones: six 0/1 integers in the order of :data:`ZONES`.
+        zones: six 0/1 integers in the order of :data:`ZONES`, the vector a (Eq. 1).
         lesions: the number that the count word gives, 0 to 20.
         laterality: ``no``, ``unilateral`` or ``bilateral`` as written; real reports say unilateral of two sides too.
         style: how it is written and what the count word counts (``lvit`` or ``release``). Not part of equality.

@@ -94,7 +94,7 @@ def test_lateral_views_are_counted_apart(qata_folder):
 
 
 def test_count_words_are_compared_with_connected_lesions(qata_folder):
-    """Two squares that touch at a corner are one lesion; a third one apart makes two."""
+    """Ledger 10. Two squares that touch at a corner are one lesion; a third one apart makes two."""
     root = qata_folder()
     mask = np.zeros((64, 64), np.uint8)
     mask[2:6, 2:6] = mask[6:10, 6:10] = 255  # the report of covid_0 says: one infected area, upper left lung

@@ -23,7 +23,7 @@ def test_on_real_qata_the_labelled_names_are_those_of_the_release(real_data, tex
 
 
 def test_numbers_of_labelled_samples():
-    """57, 114, 286, 857 of QaTa's 5716 (rounded) and 21, 43, 109, 327 of MosMedData+'s 2183 (rounded down)."""
+    """Eq. 2: 57, 114, 286, 857 of QaTa's 5716 (rounded), 21, 43, 109, 327 of MosMedData+'s 2183 (rounded down)."""
     qata, mosmed = made_up(5716), made_up(2183)
     assert [len(labelled_indices(qata, r)) for r in RATIOS] == [57, 114, 286, 857, 5716]
     assert [len(labelled_indices(mosmed, r, "mosmed")) for r in RATIOS] == [21, 43, 109, 327, 2183]

@@ -25,7 +25,7 @@ SHORTEST = 1e-12  # length that a shorter embedding is divided by, as torch.nn.f
 
 
 def jaccard(codes: Tensor, bits: int = BITS) -> Tensor:
-    """Soft positives ``P_ij = |a_i & a_j| / |a_i | a_j|`` (0 where the union is empty), the diagonal forced to 1: Eq. 9.
+    """Soft positives ``P_ij = |a_i & a_j| / |a_i | a_j|`` (0 where the union is empty), with P_ii = 1 (Eq. 9).
 
     Args:
         codes: ``[N]`` integers, bit k of a code says whether the set holds element k.

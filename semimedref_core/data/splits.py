@@ -14,7 +14,7 @@ PUBLISHED = {0.01: "3bfd491d7d9bffe4", 0.02: "d1f9039037a93160"}
 
 
 def labelled_indices(names: Sequence[str], ratio: float, dataset: str = "qata", seed: int = 42) -> list[int]:
-    """Positions of the labelled pairs; all others are unlabelled.
+    """Positions of the labelled pairs, D_L; all others are unlabelled, D_U (Eq. 2).
 
     ``qata`` and ``phantom``: the list in file order is shuffled, its first ``max(1, round(n * ratio))`` are
     labelled. ``mosmed``: the same with the unique names, sorted, and ``max(1, floor(n * ratio))``; a name

@@ -1,0 +1,58 @@
+"""Dice and mIoU, micro and per image, against their definitions."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semimedref_core.data.phantom import phantom
+from semimedref_core.evaluation import evaluate, overlap, scores
+from semimedref_core.networks import build_network, build_texts
+
+
+def by_definition(predicted, target):
+    """Pixel sets of each image, and of all images at once."""
+
+    def of(a, b):
+        either = np.logical_or(a, b).sum()
+        both = np.logical_and(a, b).sum()
+        return (1.0, 1.0) if either == 0 else (2 * both / (a.sum() + b.sum()), both / either)
+
+    images = np.array([of(a, b) for a, b in zip(predicted, target, strict=True)])
+    dice, miou = of(predicted, target)
+    return {
+        "dice_image": images[:, 0].mean(), "miou_image": images[:, 1].mean(), "dice_micro": dice, "miou_micro": miou,
+    }  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_eq_18_the_four_metrics_are_those_of_the_definition(images, predicted_share, target_share, seed):
+    rng = np.random.default_rng(seed)
+    predicted, target = (rng.random((images, 1, 6, 6)) < share for share in (predicted_share, target_share))
+    found = scores(overlap(torch.from_numpy(predicted), torch.from_numpy(target)).numpy())
+    assert found == pytest.approx(by_definition(predicted, target))
+
+
+def test_ledger_11_a_missed_small_lesion_costs_half_per_image_and_next_to_nothing_micro():
+    target = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
+    target[0, :, 4:24, 4:24] = target[1, :, 4:7, 4:7] = True
+    predicted = target.clone()
+    predicted[1] = False
+    found = scores(overlap(predicted, target).numpy())
+    assert found["dice_image"] == 0.5 and found["dice_micro"] > 0.98
+
+
+def test_an_image_without_lesion_scores_1_if_nothing_is_predicted_else_0():
+    empty, one_pixel = torch.zeros(1, 1, 4, 4, dtype=torch.bool), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    one_pixel[0, 0, 0, 0] = True
+    assert set(scores(overlap(empty, empty).numpy()).values()) == {1.0}
+    assert set(scores(overlap(one_pixel, empty).numpy()).values()) == {0.0}
+
+
+def test_the_size_of_a_batch_changes_no_metric():
+    pairs = phantom("valid", 7, 32)
+    torch.manual_seed(0)
+    network, texts = build_network("compact"), build_texts()
+    assert evaluate(network, pairs, texts, batch_size=3) == pytest.approx(evaluate(network, pairs, texts), abs=1e-6)

@@ -1,0 +1,47 @@
+"""The map from the paper to the code: complete, and pointing at what is there."""
+
+import importlib
+import re
+
+import pytest
+
+from semimedref_core.index import EQUATIONS, LEDGER, Equation, find_tags
+
+FOUND = find_tags()
+ENTRIES = [*EQUATIONS, *LEDGER]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.tag)
+def test_every_entry_has_a_live_function_a_test_and_a_notebook_cell(entry):
+    assert entry.tag in FOUND, "nothing carries this tag"
+    places = FOUND[entry.tag]
+    assert places.cells, "no notebook cell shows it"
+    assert any(name.startswith("test_") for _, name, _ in places.tests), "no test proves it"
+    if isinstance(entry, Equation):
+        assert any(name for _, name, _ in places.functions), "no function computes it"
+    for path, name, _ in places.functions:
+        module = re.sub(r"^kernels/|\.py$", "", path).replace("/", ".").removesuffix(".__init__")
+        found = importlib.import_module(module)
+        for part in filter(None, name.split(".")):
+            found = getattr(found, part)
+
+
+def test_no_tag_points_to_nothing():
+    assert set(FOUND) <= {entry.tag for entry in ENTRIES}
+
+
+def test_tags_are_found_where_they_stand(tmp_path):
+    for folder, text in {
+        "semimedref_core": "# @ 1\ndef f():\n    x = 1  # @ 2\n    def g():\n        'Other @ 2'\n",
+        "tests": "def test_f():\n    '''@ 2'''\n\ndef test_eq_1_g():\n    pass\n",
+        "notebooks": "# %% [markdown]\n# ## Here\n# @ 2\n\n# %%\nx = 1  # @ 30\n",
+    }.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.py").write_text(text.replace("@", "Eq."))  # as it stands here it is no tag
+    found = find_tags(tmp_path)
+    one, two, thirty = (f"Eq. {number}" for number in (1, 2, 30))
+    assert found[one].functions == [("semimedref_core/a.py", "", 1)]
+    assert [name for _, name, _ in found[two].functions] == ["f", "f.g"]
+    assert found[one].tests == [("tests/a.py", "test_eq_1_g", 4)]
+    assert found[two].tests == [("tests/a.py", "test_f", 1)]
+    assert found[two].cells == found[thirty].cells == [("a", "Here")]
