@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -240,3 +241,11 @@ def _write_annotation(root: Path, tables) -> None:
         for split, listed in tables.items()
     }
     (root / "annotation.json").write_text(json.dumps(annotation), encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    """A test may draw; the next one starts without its figures."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
