@@ -178,8 +178,8 @@ def hard_itcl(u, v, codes, tau):
 hard3 = hard_itcl(u3, v3, codes3, tau3)
 assert torch.isclose(hard3, soft_contrastive_loss(u3, v3, torch.zeros(3, dtype=torch.long), tau3), rtol=1e-12)
 print(f"three pairs: soft {by_hand:.3f} above a floor of {loss_floor(codes3):.3f}, hard {hard3:.3f} above 0")
-floor = loss_floor(codes[:batch_size])
-print(f"a batch of {batch_size}: floor {floor:.3f}, and an even softmax has log N = {math.log(batch_size):.3f}")
+floor = np.mean([loss_floor(codes[rng.permutation(len(train))[:batch_size]]) for _ in range(200)])
+print(f"200 batches of {batch_size}: floor {floor:.3f}, an even softmax has log N = {math.log(batch_size):.3f}")
 
 # %% [markdown]
 # So in a real batch, soft positives leave the loss little room to fall: most reports share zones, and the wanted shares
@@ -259,153 +259,177 @@ for title, (du, dv) in steps5.items():
     print(f"{title}: " + ", ".join(f"{name} {moved[rows].mean():+.2f}" for name, rows in groups.items()))
 
 # %% [markdown]
-# Both pull an image to its own text. Texts that share some of its zones are where they differ: hard positives push the
-# image away from them, soft ones pull it there, and keep their push for those that share none.
+# Both pull an image to its own text, the soft loss less. Texts that share some of its zones are where they differ: hard
+# positives push the image away from them, soft ones pull it there. Both push away what shares nothing.
 #
 # ## Temperature
 #
-# $\tau$ decides how finely the softmax looks. With soft positives a low temperature is worse than useless: the softmax
-# becomes one-hot, the wanted shares are not, and the loss grows without bound. The dashed lines are the floors.
+# A small $\tau$ makes the softmax sharp: few texts count. A large $\tau$ makes it even: cosines lie within $\pm 1$, so at
+# $\tau = 1$ no text can count more than $e^2$ times as much as another. To see what follows without any network, take the
+# zone vectors themselves as embeddings, $u_i = v_i = a_i / |a_i|$. *Texts that count* is $e^{\text{entropy}}$ of the
+# softmax; dashed is what $P$ asks for, soft or hard; dotted is the $\tau$ in use.
 
 # %%
-taus = np.geomspace(0.005, 1, 25)
-kinds = {"hard": torch.zeros(N, dtype=torch.long)[:batch_size], "soft": codes[:batch_size]}
-u, v = U[:batch_size] + 0.3 * V[:batch_size], V[:batch_size]  # images lean towards their own texts
-loss, slope = ({kind: np.zeros(len(taus)) for kind in kinds} for _ in range(2))
-for kind, kind_codes in kinds.items():
-    for t, value in enumerate(taus):
-        leaf = u.clone().requires_grad_()
-        found = soft_contrastive_loss(leaf, v, kind_codes, float(value), normalize=True)
-        loss[kind][t], slope[kind][t] = found.item(), torch.autograd.grad(found, leaf)[0].norm()
+rows = slice(0, batch_size)
+a = torch.tensor([report.zones for report in train.reports[rows]], dtype=torch.float64)
+taus = np.geomspace(0.005, 1, 41)
+
+
+def at_temperature(loss, tau):
+    u, v = normalize(a, dim=1).requires_grad_(), normalize(a, dim=1)
+    value = loss(u, v, codes[rows], float(tau))
+    (gradient,) = torch.autograd.grad(value, u)
+    entropy = torch.special.entr((u @ v.T / tau).softmax(1)).sum(1).mean()
+    return value.item(), entropy.exp().item(), gradient.norm(dim=1).mean().item()
+
+
+hard_curves, soft_curves = (np.array([at_temperature(loss, t) for t in taus]).T for loss in (hard_itcl, itcl))
 
 # %%
-floors = {"loss": {"soft": loss_floor(codes[:batch_size]).item()}}
-temperatures(taus, {"loss": loss, "gradient norm": slope}, floors, tau)
+curves = {"loss": {"hard": hard_curves[0], "soft": soft_curves[0]}, "texts that count": {"both": soft_curves[1]}}
+curves["mean length of dL/du"] = {"hard": hard_curves[2], "soft": soft_curves[2]}
+least = loss_floor(codes[rows]).item()
+temperatures(taus, curves, {"loss": {"soft": least}, "texts that count": {"soft": math.exp(least), "hard": 1}}, tau)
 plt.show()
-for kind in kinds:
-    print(
-        f"{kind}: loss {loss[kind][0]:.1f} at tau 0.005, {loss[kind][-1]:.2f} at 1; lowest at {taus[loss[kind].argmin()]:.2f}"
-    )
+
+# %%
+print("tau    soft loss  hard loss  texts that count  gradient soft  hard")
+for t in (0.005, 0.07, 0.3, 1.0):
+    (soft_loss, count, soft_gradient), (hard_loss, _, hard_gradient) = (at_temperature(f, t) for f in (itcl, hard_itcl))
+    print(f"{t:<6} {soft_loss:9.2f} {hard_loss:10.2f} {count:17.1f} {soft_gradient:14.3f} {hard_gradient:5.3f}")
+best = taus[soft_curves[0].argmin()]
+print(f"smallest soft loss: {soft_curves[0].min():.2f} at tau {best:.2f}; floor of this batch {least:.2f}")
 
 # %% [markdown]
-# ## The embedding space, before and after
+# Soft positives punish a softmax that is too sharp: below their best temperature loss and gradient shoot up although the
+# embeddings *are* the zones. A network at $\tau = 0.07$ must answer by keeping its cosines close together. The hard loss
+# likes it sharp; what is left of it at small $\tau$ are the pairs that name the same zones, which it cannot tell apart.
 #
-# The encoders of the compact network, trained by this loss alone, from the same start, over the same batches, once with
-# soft and once with hard positives. `decode=0` asks the network for embeddings only.
+# ## What training makes of the embeddings
+#
+# The encoders of the compact network, ITCL alone, no mask: `decode=0` leaves the decoder out. The same start, batches and
+# steps with soft and with hard positives. It is a short training of a small network on small pictures: it shows which way
+# the losses pull, not how far they get.
 
 # %%
-from semimedref_core.anatomy import THIRDS
+from tqdm.auto import tqdm
+
+from semimedref_core.anatomy import QATA
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.views import weak_view
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.training import learning_rate
 
-to_ids = build_texts()
-batches = Batches(train, None, config, to_ids, THIRDS)
-valid_codes = torch.tensor([report.code for report in valid.reports])
+batches = Batches(train, None, config, build_texts(), QATA)
 
 
-@torch.no_grad()
-def embed(network, pairs):
-    x = torch.from_numpy(pairs.images)[:, None]
-    x = weak_view(x, torch.eye(2, 3).expand(len(x), -1, -1))
-    seen = network(x, to_ids([report.render() for report in pairs.reports]), decode=0)
-    return normalize(seen.image_embedding, dim=1), normalize(seen.text_embedding, dim=1)
-
-
-# %%
-def trained(loss):
+def train_encoders(loss, title):
     torch.manual_seed(seed)
     network = build_network("compact")
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    for step in range(steps):
+    for step in tqdm(range(steps), desc=title):
+        batch = batches(step).labelled
+        seen = network(weak_view(batch.images, batch.theta), batch.input_ids, decode=0)
+        value = loss(seen.image_embedding, seen.text_embedding, batch.codes, tau)
         optimizer.param_groups[0]["lr"] = learning_rate(config, step)
-        labelled = batches(step).labelled
-        x = weak_view(labelled.images, labelled.theta)
-        seen = network(x, labelled.input_ids, decode=0)
         optimizer.zero_grad()
-        loss(seen.image_embedding, seen.text_embedding, labelled.codes, tau).backward()
+        value.backward()
         optimizer.step()
-    return embed(network, valid)
+    return network
 
 
+# %%
 torch.manual_seed(seed)
-spaces = {"before": embed(build_network("compact"), valid)}
-spaces |= {"soft positives": trained(itcl), "hard positives": trained(hard_itcl)}
+networks = {"before": build_network("compact")}
+networks |= {"soft": train_encoders(itcl, "soft positives"), "hard": train_encoders(hard_itcl, "hard positives")}
 
 
-# %%
-def in_the_plane(u, v):
-    both = torch.cat([u, v])
-    _, _, axes = torch.pca_lowrank(both, 2, niter=10)
-    plane = (both - both.mean(0)) @ axes
-    return plane[: len(u)].numpy(), plane[len(u) :].numpy()
+@torch.no_grad()
+def embed(network):
+    images = torch.from_numpy(valid.images)[:, None]
+    images = weak_view(images, torch.eye(2, 3).expand(len(images), -1, -1))
+    seen = network(images, batches.texts([report.render() for report in valid.reports]), decode=0)
+    return normalize(seen.image_embedding, dim=1), normalize(seen.text_embedding, dim=1)
 
 
-torch.manual_seed(seed)  # the decomposition starts from a random guess
-embedding_space({name: in_the_plane(*space) for name, space in spaces.items()}, valid.reports)
-plt.show()
+embeddings = {name: embed(network) for name, network in networks.items()}
 
 # %% [markdown]
-# On validation pairs: the mean cosine of an image to texts that name the same zones, some of the same, or none; and how
-# much of its zones the nearest *other* text shares with it (Jaccard index; by chance, the mean over all).
+# Validation pairs: the mean cosine of an image with texts that share zones and with texts that do not. *Order* is the rank
+# correlation of cosine and $P$ over all other pairs: 1 if the more zones are shared, the nearer. It does not depend on how
+# far apart things are, which the two losses want differently. *Nearest* is $P$ with the nearest text of another pair.
 
 # %%
-shared_zones = jaccard(valid_codes)
-others = ~torch.eye(len(valid), dtype=torch.bool)
-by_kind = {
-    "same": (shared_zones == 1) & others,
-    "some": (shared_zones > 0) & (shared_zones < 1),
-    "none": shared_zones == 0,
-}
-rows = {}
-for name, (u, v) in spaces.items():
+from scipy.stats import spearmanr
+
+valid_codes = torch.tensor([report.code for report in valid.reports])
+P_valid, eye = jaccard(valid_codes), torch.eye(len(valid)).bool()
+chance = P_valid[~eye].mean()
+print("          own  same zones  some shared  none shared    order  nearest")
+scores = {}
+for name, (u, v) in embeddings.items():
     cosine = u @ v.T
-    nearest = cosine.masked_fill(~others, -2).argmax(1)
-    rows[name] = {kind: cosine[pairs].mean().item() for kind, pairs in by_kind.items()}
-    rows[name]["zones shared with the nearest"] = shared_zones[torch.arange(len(valid)), nearest].mean().item()
-rows = pd.DataFrame(rows).T
-print(f"zones shared by chance: {shared_zones[others].mean():.2f}")
-print(f"zones shared with the nearest text, before: {rows.iloc[0, -1]:.1f}")
-
-# %% tags=["nbval-ignore-output"]
-rows.round(2)
+    groups = eye, (P_valid == 1) & ~eye, (P_valid > 0) & (P_valid < 1), P_valid == 0
+    own, same, some, none = (cosine[group].mean() for group in groups)
+    order = spearmanr(cosine[~eye], P_valid[~eye]).statistic
+    nearest = P_valid[range(len(valid)), cosine.masked_fill(eye, -2).argmax(1)].mean()
+    scores[name] = {"gap": (cosine[(P_valid > 0) & ~eye].mean() - none).item(), "order": order, "nearest": nearest}
+    print(f"{name:6} {own:6.2f} {same:11.2f} {some:12.2f} {none:12.2f} {order:8.2f} {nearest:8.2f}")
+print(f"a text at random: {chance:.2f}")
 
 # %% [markdown]
-# The cosines hardly part, and need not: the wanted shares ask for $\tau \log 3$ here and there. What is learnt shows in
-# the order. Both losses find zones, though only one is told of them: pairs with the same words have the same text
-# embedding, so what is alike ends together whatever the loss says.
+# Read the rows before comparing: hard positives bring image and own text much closer (*own*), for that is all they ask
+# for. Whether texts that share *some* zones come out nearer than those that share *none* is left to chance.
 
 # %%
-shared_by = rows["zones shared with the nearest"]
-for name in ("soft positives", "hard positives"):
-    print(f"{name}: the nearest text shares more zones than before: {shared_by[name] > shared_by['before'] + 0.1}")
-print(f"soft positives find more of them than hard ones: {shared_by['soft positives'] > shared_by['hard positives']}")
+for name, score in scores.items():
+    print(f"{name}: zones shared or not, cosine gap {score['gap']:.3f}")
+print(f"soft keeps the order of the zones better: {scores['soft']['order'] > scores['hard']['order']}")
+
+# %% [markdown]
+# The space in its two main directions. Images and texts keep apart (the modality gap), so each kind is centred by itself
+# here; the gap, the length of the difference of the two means, is printed. Soft positives keep images close together:
+# cosine differences of some hundredths are all that they ask for.
+
+
+# %%
+def plane(u, v):
+    centred = torch.cat([u - u.mean(0), v - v.mean(0)])
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+    return tuple(part.numpy() for part in (centred @ axes.T).split(len(u)))
+
+
+for name, (u, v) in embeddings.items():
+    print(f"{name}: gap {(u.mean(0) - v.mean(0)).norm():.2f}, spread of images {u.std(0).norm():.2f}, ", end="")
+    print(f"of texts {v.std(0).norm():.2f}")
+titles = {"before": "before training", "soft": "soft positives", "hard": "hard positives"}
+embedding_space({titles[name]: plane(u, v) for name, (u, v) in embeddings.items()}, valid.reports)
+plt.show()
 
 # %% [markdown]
 # ## Explore
 #
-# Draw a batch, move the temperature, change the positives, and compare the wanted with the given softmax. The figure below
-# shows one such setting for readers without a kernel.
+# Validation pairs, drawn by seed. Left what the positives ask for, right what the embeddings give, on the same scale: move
+# $\tau$, switch the positives, look at the network before and after. Below, one such answer as a still picture.
 
 # %%
-from semimedref_core.widgets.contrast import contrast_explorer
+from semimedref_core.widgets.contrast import contrast, contrast_explorer
 
-explorer = contrast_explorer(valid.reports, spaces)
-explorer
+contrast_explorer(valid.reports, embeddings)
 
 # %%
-from semimedref_core.widgets.contrast import contrast
-
-shown = contrast(*(x[:12] for x in spaces["soft positives"]), valid_codes[:12], tau)
-maps = {"target: P / row sum": shown.target.numpy(), "given: softmax of z": shown.softmax.numpy()}
+u, v = (x[:12] for x in embeddings["soft"])
+found = contrast(u, v, valid_codes[:12], tau)
+maps = {"target: P / row sum": found.target.numpy(), "given: softmax of z": found.softmax.numpy()}
 heat_maps(maps, [short(report) for report in valid.reports[:12]], "share of text j for image i")
 plt.show()
+print(f"loss {found.loss:.2f}, floor {found.floor:.2f}")
 
 # %% [markdown]
-# **To remember:** how many "negatives" are none, that the loss has a floor, and that the positives cost no matrix.
+# **To remember:** most "negatives" of a batch share zones with the image; soft positives leave the loss a floor not far
+# below log N; and they order the embeddings by zones, which hard positives do not ask for.
 
 # %%
-print(f"'negatives' that share a zone: {100 * sharing:.0f} %, that name the same zones: {100 * same_zones:.0f} %")
-print(f"floor of the loss of a batch of {batch_size}: {floor:.2f} of log N = {math.log(batch_size):.2f}")
-print(f"numbers for the positives of {N} pairs: {CODES**2} instead of {N * N}")
+print(f"'negatives' that share a zone: {100 * sharing:.0f} %")
+print(f"floor of the soft loss: {floor:.2f}, log N: {math.log(batch_size):.2f}")
+print(f"order of cosines by shared zones: soft {scores['soft']['order']:.2f}, hard {scores['hard']['order']:.2f}")

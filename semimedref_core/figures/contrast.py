@@ -37,7 +37,7 @@ def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning
     """
     values = list(matrices.values())
     top = values[0].max()
-    figure, axes = plt.subplots(1, len(values), figsize=(4 * len(values) + 2, 4.1), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(values), figsize=(4 * len(values) + 2, 4.2), layout="constrained", squeeze=False)
     for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
         drawn = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=top)
         ax.set(title=title, xlabel="text j", xticks=[], yticks=[])
@@ -57,6 +57,7 @@ def pulls(u: np.ndarray, v: np.ndarray, arrows: Mapping[str, np.ndarray], report
     """
     colours = [BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE]
     figure, axes = plt.subplots(1, len(arrows), figsize=(4.3 * len(arrows), 5), layout="constrained", squeeze=False)
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))
     for ax, (title, steps) in zip(axes[0], arrows.items(), strict=True):
         ax.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.8"))
         for i, colour in enumerate(colours[: len(u)]):
@@ -65,11 +66,13 @@ def pulls(u: np.ndarray, v: np.ndarray, arrows: Mapping[str, np.ndarray], report
             ax.annotate("", u[i] + steps[i], u[i], arrowprops={"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.6})
             ax.text(*(0.86 * u[i]), f"u{i + 1}", ha="center", va="center", fontsize=10)
             ax.text(*(1.14 * v[i]), f"v{i + 1}", ha="center", va="center", fontsize=10)
-        ax.set(title=title, xlim=(-1.35, 1.35), ylim=(-1.35, 1.35), aspect="equal")
+        ax.set(title=title, xlim=(-1.35, 1.35), ylim=(-1.2, 1.25), aspect="equal")
         ax.set_axis_off()
     marks = [Line2D([], [], color=colour, marker="s", linestyle="") for colour in colours[: len(u)]]
     names = [f"{i + 1}: {short(report)}" for i, report in enumerate(reports)]
-    figure.legend(marks, names, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure.legend(
+        marks, names, loc="outside lower center", ncols=3, fontsize=9, frameon=False, title="u: image (dot), v: text"
+    )
     return figure
 
 
@@ -80,18 +83,20 @@ def temperatures(
 
     Args:
         taus: ``[T]`` temperatures.
-        curves: axis label -> (``hard`` or ``soft`` -> ``[T]``).
+        curves: axis label -> (``hard``, ``soft`` or ``both`` -> ``[T]``).
         floors: axis label -> (``hard`` or ``soft`` -> the value that is wanted), drawn dashed.
         tau: the one in use, marked.
     """
     figure, axes = plt.subplots(1, len(curves), figsize=(3.9 * len(curves), 3.6), layout="constrained")
     for ax, (label, kinds) in zip(axes, curves.items(), strict=True):
         for kind, values in kinds.items():
-            ax.plot(taus, values, color=POSITIVE_COLOURS[kind], label=kind)
-            if kind in floors.get(label, {}):
-                ax.axhline(floors[label][kind], color=POSITIVE_COLOURS[kind], linestyle="dashed", linewidth=1)
+            ax.plot(taus, values, color=POSITIVE_COLOURS.get(kind, BLACK), label=kind)
+            if values.max() > 10 * values.min():
+                ax.set_yscale("log")
+        for kind, value in floors.get(label, {}).items():
+            ax.axhline(value, color=POSITIVE_COLOURS[kind], linestyle="dashed", linewidth=1)
         ax.axvline(tau, color="0.6", linestyle="dotted")
-        ax.set(xscale="log", yscale="log", xlabel=r"$\tau$", ylabel=label)
+        ax.set(xscale="log", xlabel=r"$\tau$", ylabel=label)
         ax.grid(alpha=0.3)
     axes[0].legend(title="positives")
     return figure
