@@ -19,7 +19,7 @@
 # [Triton](https://triton-lang.org), a Python dialect for GPU programs. Patch mixing (Eq. 5 to 7) is all about bytes.
 # The contrastive loss (Eq. 9 to 11) is all about a matrix that never needs to exist. You will count what fusing
 # saves, read the kernels beside the plain form, run them here without a GPU, see which program writes which tile, and
-# see what a GPU can gain at most. You need to know PyTorch; you need no Triton and no CUDA.
+# see what a GPU can gain at most, and what was measured. You need to know PyTorch; you need no Triton and no CUDA.
 
 # %% tags=["parameters"]
 image_size = 224
@@ -44,7 +44,8 @@ from torch.nn.functional import normalize
 from semimedref_core import versions
 from semimedref_core.figures import kernels as figures
 from semimedref_core.figures.canvas import notebook_style
-from semimedref_kernels import jaccard, patch_mix, soft_contrastive_loss, soft_contrastive_plain
+from semimedref_kernels import benchmark, jaccard, patch_mix, soft_contrastive_loss, soft_contrastive_plain
+from semimedref_kernels.benchmark import baselines
 
 notebook_style()
 print(versions("triton"))
@@ -79,28 +80,36 @@ print(f"images {tuple(s.shape)}, {s.nbytes / 1e6:.2f} MB; {int((boxes[:, 2] > bo
 # - Eq. 6, image: $m\,s_j + (1-m)\,s_i$
 # - Eq. 7, target: $m\,p_j + (1-m)\,p_i$ (cut at 0.5 later)
 #
-# With m of truth values, `torch.where(m, a, b)` is $m\,a + (1-m)\,b$ in one operation.
-
+# As one would write them: `torch.where(m, a, b)` is $m\,a + (1-m)\,b$ in one operation. This form is one of those that
+# the benchmark compares with (section 8). Two helpers show code.
 
 # %%
-def as_written(s, p, partner, boxes, conf_th):
-    y0, x0, y1, x1 = boxes[:, :, None, None, None].unbind(1)
-    y = torch.arange(s.shape[2], device=s.device)[:, None]
-    x = torch.arange(s.shape[3], device=s.device)
-    m = (y >= y0) & (y < y1) & (x >= x0) & (x < x1)
-    s_j, p_j, area = s[partner], p[partner], m.sum((1, 2, 3))
-    accepted = (torch.where(m, p_j, 0).sum((1, 2, 3)) >= conf_th * area) & (area > 0)  # Eq. 5
-    m = m & accepted[:, None, None, None]
-    return torch.where(m, s_j, s), torch.where(m, p_j, p), accepted  # Eq. 6, Eq. 7
+import inspect
+import textwrap
 
 
+def piece(function, first, last):
+    """The lines of a function from the one that starts with ``first`` to the one that starts with ``last``."""
+    lines = inspect.getsource(getattr(function, "fn", function)).splitlines()
+    start, end = (next(k for k, line in enumerate(lines) if line.strip().startswith(mark)) for mark in (first, last))
+    return textwrap.dedent("\n".join(lines[start : end + 1]))
+
+
+def show_code(blocks):
+    marked = "\n\n".join(f"**{name}**\n```python\n{code}\n```" for name, code in blocks.items())
+    display({"text/markdown": marked, "text/plain": "\n\n".join(blocks.values())}, raw=True)
+
+
+show_code({"As written": piece(baselines.patch_mix_where, "height, width", "return")})
+
+# %%
 mixed, target, accepted = patch_mix(s, p, partner, boxes, conf_th)
-for mine, theirs in zip(as_written(s, p, partner, boxes, conf_th), (mixed, target, accepted), strict=True):
-    assert torch.equal(mine, theirs)
-print(f"{int(accepted.sum())} of {batch} samples mixed; the public op gives the same numbers")
+written = baselines.patch_mix_where(s, p, partner, boxes, conf_th)
+assert torch.equal(written[0], mixed) and torch.equal(written[1], target)
+print(f"{int(accepted.sum())} of {batch} samples mixed; the public op gives the same images and targets")
 
 # %% [markdown]
-# Each line above is an operation of its own, and on a GPU each reads its inputs from memory and writes its result
+# Each line above is one or more operations, and on a GPU each reads its inputs from memory and writes its result
 # back. PyTorch lets us watch: a *dispatch mode* sees every operation. First, what one operation reads and writes. A
 # gather reads as many numbers as it returns, what is overwritten is not read, and a broadcast tensor is as large as
 # its memory.
@@ -171,7 +180,7 @@ arguments = s, p, partner, boxes
 on_meta = [x.to("meta") for x in arguments]
 meters = {}
 for name, form, given in (
-    ("as written", as_written, on_meta),
+    ("as written", baselines.patch_mix_where, on_meta),
     ("plain form, GPU", plain_patch_mix, on_meta),
     ("plain form, CPU", plain_patch_mix, arguments),
 ):
@@ -243,24 +252,6 @@ plt.show()
 # finds its own tile of the output. Inside a program one writes on small blocks (`tl.arange`), much as on tensors, but
 # memory is addressed by hand: a pointer, plus an offset for each element, plus a mask for elements that do not exist.
 
-# %%
-import inspect
-import textwrap
-
-
-def piece(function, first, last):
-    """The lines of a function from the one that starts with ``first`` to the one that starts with ``last``."""
-    lines = inspect.getsource(getattr(function, "fn", function)).splitlines()
-    start, end = (next(k for k, line in enumerate(lines) if line.strip().startswith(mark)) for mark in (first, last))
-    return textwrap.dedent("\n".join(lines[start : end + 1]))
-
-
-def beside(plain, kernel):
-    blocks = {"Plain PyTorch": plain, "Triton": kernel}
-    marked = "\n\n".join(f"**{name}**\n```python\n{code}\n```" for name, code in blocks.items())
-    display({"text/markdown": marked, "text/plain": f"{plain}\n\n{kernel}"}, raw=True)
-
-
 # %% [markdown]
 # **Which program am I?** Plain PyTorch speaks of the whole batch at once. A program knows one sample `i`, its partner
 # `j`, and the corner (`top`, `left`) of one tile. Axis 0 of the grid counts tiles of all samples, axis 1 the planes:
@@ -268,6 +259,11 @@ def beside(plain, kernel):
 
 # %%
 from semimedref_kernels.patch_mix_triton import _clipped_box, _mix_tile, _read, gate_kernel, mix_kernel
+
+
+def beside(plain, kernel):
+    show_code({"Plain PyTorch": plain, "Triton": kernel})
+
 
 beside(
     piece(plain_patch_mix, "y, x = low", "box = _inside"),
@@ -388,29 +384,21 @@ print("share of tiles read twice:", ", ".join(f"{name} {share:.2f}" for name, sh
 #
 # As written, several matrices of N x N numbers live at once.
 
+# %%
+show_code({"As written": piece(baselines.loss_dense, "p = jaccard", "return")})
+
 
 # %%
-def loss_as_written(u, v, codes, tau):
-    u, v = normalize(u, dim=1), normalize(v, dim=1)
-    P = jaccard(codes).to(u.dtype)  # Eq. 9
-    z = u @ v.T / tau  # Eq. 10
-
-    def one_way(z):
-        return (-(P * z.log_softmax(1)).sum(1) / P.sum(1)).mean()
-
-    return (one_way(z) + one_way(z.T)) / 2  # Eq. 11
-
-
 def embeddings(n, D, dtype=torch.float32):
     random = torch.Generator().manual_seed(seed)
     u, v = (torch.randn(n, D, generator=random).to(dtype) for _ in range(2))
     return u, v, torch.tensor([report.code for report in phantom("train", n, 32, seed).reports])
 
 
-u, v, codes = embeddings(24, width, torch.float64)
-loss = soft_contrastive_loss(u, v, codes, tau, normalize=True)
-print(f"as written {loss_as_written(u, v, codes, tau):.6f}, the op {loss:.6f}")
-assert torch.allclose(loss, loss_as_written(u, v, codes, tau), rtol=1e-12)
+u, v, codes = embeddings(24, width)
+loss, written = soft_contrastive_loss(u, v, codes, tau, normalize=True), baselines.loss_dense(u, v, codes, tau)[0]
+print(f"as written {written:.5f}, the op {loss:.5f}")
+assert torch.allclose(loss, written, rtol=1e-5)
 
 # %% [markdown]
 # Memory of forward and backward together, on tensors without memory, so that even 64k pairs can be counted here. The
@@ -422,7 +410,7 @@ from semimedref_kernels.launch import Launch
 
 
 def by_autograd(u, v, codes, tau):
-    loss_as_written(u, v, codes, tau).backward()
+    baselines.loss_dense(u, v, codes, tau)[0].backward()
 
 
 def by_hand(form):
@@ -701,14 +689,14 @@ spans = {
     f"patch mixing {name}": 2 * [work / 1e6 / sum(traffic[name])] + [ROOFS["fp32"]] for name in ("as written", "fused")
 }
 spans |= {name: (operations / most, operations / once, roof) for name, (operations, most, once, roof) in bounds.items()}
-figures.roofline(spans, BANDWIDTH, ROOFS)
+figures.gpu_bounds(spans, BANDWIDTH, ROOFS)
 plt.show()
 
 # %% [markdown]
 # Patch mixing sits on the slope: only fewer bytes help, and the fused form is near the fewest. The loss as written
 # sits on the slope too, although it does matrix products: its N x N matrices come and go through memory. The fused
 # loss does more operations, since it computes z again, and may still be faster, if u and v stay in the cache (an H100
-# has 50 MB of it). These are bounds, not times: what is reached, a benchmark has to say.
+# has 50 MB of it). These are bounds, not times: what is reached, section 8 has to say.
 #
 # **Compiled, without a GPU.** The same launches can be compiled ahead of time for a GPU that is not here. That needs
 # a process which does not interpret kernels. What to look for: no spills, and 16-byte accesses (`v4.b32`). Tiles that
@@ -728,6 +716,34 @@ environment = {name: value for name, value in os.environ.items() if name != "TRI
 done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
 print(done.stdout + done.stderr)
 done.check_returncode()
+
+# %% [markdown]
+# ## 8 · What was measured
+#
+# `python -m semimedref_kernels.benchmark` checks every form against float64, times them in turn and writes one JSON for
+# each device to `kernels/results/`. Here is what lies there: forward and backward together, of a training step's
+# sizes. A ratio below 1 means that the form is faster than ours.
+
+# %% tags=["nbval-ignore-output"]
+from pathlib import Path
+
+results = Path(baselines.__file__).parents[2] / "results"
+records = {path.stem: benchmark.read(path) for path in sorted(results.glob("*.json"))}
+on_gpu = [name for name, record in records.items() if record["kind"] == "gpu"]
+print(f"measured on {', '.join(on_gpu)}" if on_gpu else "not yet measured on a GPU; these are times of a CPU")
+shown = {name: records[name] for name in on_gpu or records}
+for record in shown.values():
+    typical = [r for r in record["rows"] if r["part"] == "both" and 32 in (r["sizes"].get("B"), r["sizes"].get("N"))]
+    print("\n" + benchmark.table(record | {"rows": typical}))
+
+# %% [markdown]
+# On a CPU there is no kernel: "ours" is the plain form, made to be read and to be right for every input. Where it is
+# slower than a baseline, the table says so. Under what the machine itself reaches, all sizes, forward and backward
+# apart:
+
+# %% tags=["nbval-ignore-output"]
+for record in shown.values():
+    display(benchmark.roofline(record))
 
 # %% [markdown]
 # **To remember:** what patch mixing as written moves against the fused form, what the loss holds at 16k pairs, and

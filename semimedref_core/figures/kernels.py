@@ -128,7 +128,7 @@ def class_blocks(positives: np.ndarray, ordered: np.ndarray, table: np.ndarray) 
     return figure
 
 
-def roofline(spans: Mapping[str, tuple[float, float, float]], bandwidth: float, roofs: Mapping[str, float]) -> Figure:
+def gpu_bounds(spans: Mapping[str, tuple[float, float, float]], bandwidth: float, roofs: Mapping[str, float]) -> Figure:
     """What bandwidth and arithmetic units allow, over operations a byte.
 
     Args:
