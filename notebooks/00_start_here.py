@@ -73,8 +73,8 @@ plt.show()
 # %% [markdown]
 # ## The map
 #
-# Read from the tags in the sources a moment ago, so it shows what is there. A test fails if an equation has no function, no
-# cell or no test.
+# The numbers are ours, in the order of the method. Read from the tags in the sources a moment ago, so the table shows what
+# is there; a test fails if an equation has no function, no cell or no test.
 
 # %%
 found = find_tags()

@@ -1,5 +1,7 @@
 """From the paper to the code: every equation and every difference to the released code, and where each lives.
 
+The numbers are ours, in the order of the method.
+
 Functions, tests and notebook cells carry tags, ``Eq. 9`` or ``Ledger 3``, in a comment, a docstring or a text cell;
 tests also in their names, ``test_ledger_3_...``.
 :func:`find_tags` reads them out of the sources, so the index is never out of date: the tests fail if an entry has no
@@ -150,10 +152,10 @@ LEDGER = tuple(
 
 @dataclass
 class Places:
-    """Where a tag stands: functions ``(file, qualified name, line)``, tests alike, cells ``(notebook, heading)``."""
+    """Where a tag stands: functions ``(file, qualified name)``, tests alike, cells ``(notebook, heading)``."""
 
-    functions: list[tuple[str, str, int]] = field(default_factory=list)
-    tests: list[tuple[str, str, int]] = field(default_factory=list)
+    functions: list[tuple[str, str]] = field(default_factory=list)
+    tests: list[tuple[str, str]] = field(default_factory=list)
     cells: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -166,10 +168,10 @@ def find_tags(root: Path = ROOT) -> dict[str, Places]:
     for folder in ("semimedref_core", "kernels", "tests"):
         for path in sorted((root / folder).rglob("*.py")):
             if path != Path(__file__):
-                for tag, name, line in _tags_of(path):
+                for tag, name in _tags_of(path):
                     places = found[tag].tests if folder == "tests" else found[tag].functions
-                    if all(known[:2] != (str(path.relative_to(root)), name) for known in places):
-                        places.append((str(path.relative_to(root)), name, line))
+                    if (place := (str(path.relative_to(root)), name)) not in places:
+                        places.append(place)
     for path in sorted((root / "notebooks").glob("*.py")):
         heading = ""
         for cell in jupytext.read(path).cells:
@@ -181,8 +183,8 @@ def find_tags(root: Path = ROOT) -> dict[str, Places]:
     return dict(found)
 
 
-def _tags_of(path: Path) -> list[tuple[str, str, int]]:
-    """Tags of a source file with the innermost function or class around each, and that one's line."""
+def _tags_of(path: Path) -> list[tuple[str, str]]:
+    """Tags of a source file with the innermost function or class around each."""
     text = path.read_text()
     scopes = []
 
@@ -198,8 +200,7 @@ def _tags_of(path: Path) -> list[tuple[str, str, int]]:
         in_name = [({"eq": "Eq.", "ledger": "Ledger"}[kind], digits) for kind, digits in NAME.findall(line)]
         for match in TAG.findall(line) + in_name:
             around = [scope for scope in scopes if scope[0] <= number <= scope[1]]
-            start, _, name = max(around, default=(number, number, ""))
-            tags.append((" ".join(match), name, start))
+            tags.append((" ".join(match), max(around, default=(0, 0, ""))[2]))
     return tags
 
 
@@ -227,7 +228,7 @@ def ledger_table(found: dict[str, Places]) -> str:
 
 
 def _links(places) -> str:
-    return "<br>".join(f"[`{name}`](../{path}#L{line})" for path, name, line in places if name)
+    return "<br>".join(f"[`{name}`](../{path})" for path, name in places if name)
 
 
 def _cells(places: Places) -> str:

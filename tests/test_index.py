@@ -3,9 +3,10 @@
 import importlib
 import re
 
+import nbformat
 import pytest
 
-from semimedref_core.index import EQUATIONS, LEDGER, Equation, find_tags
+from semimedref_core.index import EQUATIONS, LEDGER, ROOT, Equation, equation_table, find_tags, ledger_table
 
 FOUND = find_tags()
 ENTRIES = [*EQUATIONS, *LEDGER]
@@ -16,10 +17,10 @@ def test_every_entry_has_a_live_function_a_test_and_a_notebook_cell(entry):
     assert entry.tag in FOUND, "nothing carries this tag"
     places = FOUND[entry.tag]
     assert places.cells, "no notebook cell shows it"
-    assert any(name.startswith("test_") for _, name, _ in places.tests), "no test proves it"
+    assert any(name.startswith("test_") for _, name in places.tests), "no test proves it"
     if isinstance(entry, Equation):
-        assert any(name for _, name, _ in places.functions), "no function computes it"
-    for path, name, _ in places.functions:
+        assert any(name for _, name in places.functions), "no function computes it"
+    for path, name in places.functions:
         module = re.sub(r"^kernels/|\.py$", "", path).replace("/", ".").removesuffix(".__init__")
         found = importlib.import_module(module)
         for part in filter(None, name.split(".")):
@@ -28,6 +29,14 @@ def test_every_entry_has_a_live_function_a_test_and_a_notebook_cell(entry):
 
 def test_no_tag_points_to_nothing():
     assert set(FOUND) <= {entry.tag for entry in ENTRIES}
+
+
+def test_the_tables_that_people_read_are_those_of_these_sources():
+    """If this fails: ``semimedref notebooks 00_start_here``."""
+    executed = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    outputs = [output.get("data", {}) for cell in executed.cells for output in cell.get("outputs", [])]
+    shown = [data["text/markdown"] for data in outputs if "text/markdown" in data]
+    assert shown == [equation_table(FOUND), ledger_table(FOUND)]
 
 
 def test_tags_are_found_where_they_stand(tmp_path):
@@ -40,8 +49,8 @@ def test_tags_are_found_where_they_stand(tmp_path):
         (tmp_path / folder / "a.py").write_text(text.replace("@", "Eq."))  # as it stands here it is no tag
     found = find_tags(tmp_path)
     one, two, thirty = (f"Eq. {number}" for number in (1, 2, 30))
-    assert found[one].functions == [("semimedref_core/a.py", "", 1)]
-    assert [name for _, name, _ in found[two].functions] == ["f", "f.g"]
-    assert found[one].tests == [("tests/a.py", "test_eq_1_g", 4)]
-    assert found[two].tests == [("tests/a.py", "test_f", 1)]
+    assert found[one].functions == [("semimedref_core/a.py", "")]
+    assert [name for _, name in found[two].functions] == ["f", "f.g"]
+    assert found[one].tests == [("tests/a.py", "test_eq_1_g")]
+    assert found[two].tests == [("tests/a.py", "test_f")]
     assert found[two].cells == found[thirty].cells == [("a", "Here")]

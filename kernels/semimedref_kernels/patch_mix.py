@@ -99,7 +99,8 @@ def plain_patch_mix(
 
     Every sample is looked at through a window as large as the largest box, which holds its box: apart from the two
     copies that are returned, only windows are read and written. Only the CPU knows the largest box without waiting;
-    elsewhere the window is the whole image.
+    elsewhere the window is the whole image. Not to be differentiated itself, since windows overlap: the operation has a
+    gradient of its own.
 
     Raises:
         ValueError: on the CPU, if partner is no permutation.
