@@ -37,7 +37,7 @@
 seed = 0
 image_size = 96
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import matplotlib.pyplot as plt
 from IPython.display import Markdown
 

@@ -26,7 +26,7 @@ dataset = "phantom"  # or "phantom-ct", or "qata" with SEMIMEDREF_DATA set to th
 label_ratio = 0.05
 image_size = 224  # the real files' own size; smaller ones may join lesions, and then counts no longer agree
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from itertools import pairwise
 
 import matplotlib.pyplot as plt

@@ -33,7 +33,7 @@ p = 0.5  # probability of a phrase to be hit
 draws = 4000  # how often the hit rates are measured
 seed = 0
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import re
 from collections import Counter
 

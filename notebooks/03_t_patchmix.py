@@ -36,7 +36,7 @@ mixes = 1000  # so many accepted mixes are checked
 steps = 16  # batches of 32 pairs through each way of mixing in the comparison
 seed = 0
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from dataclasses import replace
 from types import SimpleNamespace
 

@@ -29,7 +29,7 @@ tau = 0.07
 steps = 200  # of each of the two trainings
 seed = 0
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import math
 
 import matplotlib.pyplot as plt

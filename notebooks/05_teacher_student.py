@@ -29,7 +29,7 @@ batch_size = 8
 steps = 60  # of the short training in front of the step
 seed = 1
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import math
 
 import matplotlib.pyplot as plt

@@ -37,7 +37,7 @@ seed = 0
 device = "auto"
 output = "runs/06_train"  # everything is written here
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import json
 from pathlib import Path
 

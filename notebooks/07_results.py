@@ -28,7 +28,7 @@ folder = ""  # of run folders, such as "runs"; empty: the runs that came with th
 method = "semi_medref"
 against = "supervised"
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from pathlib import Path
 
 import matplotlib.pyplot as plt

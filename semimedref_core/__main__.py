@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 import os
 import sys
+import tempfile
 from pathlib import Path
 
+import nbformat
 import numpy as np
 from PIL import Image
 
-from semimedref_core import checkpoints, runs
+from semimedref_core import checkpoints, notebooks, runs
 from semimedref_core.comparison import finished_runs, results_table
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import data_folder, load_split
@@ -107,11 +109,23 @@ def compare(options) -> None:
     print(results_table(finished_runs(options.runs)).to_string())
 
 
-def notebooks(options) -> None:
-    """Runs the notebooks anew and puts the results beside their sources (for contributors)."""
+def notebooks_command(options) -> int:
+    """Checks, runs or refreshes the notebooks (for contributors)."""
+    problems = 0
     for name in options.names or sorted(source.stem for source in runs.NOTEBOOKS.glob("*.py")):
-        print(f"running {name} ...", flush=True)
-        print(f"        {runs.refresh(name)}")
+        print(f"{options.task} {name} ...", flush=True)
+        source = runs.NOTEBOOKS / f"{name}.py"
+        if options.task == "refresh":
+            print(f"    {runs.refresh(name)}")
+        if options.task == "run":
+            with tempfile.TemporaryDirectory() as folder:
+                executed = nbformat.read(runs.run_notebook(name, folder, {}), as_version=4)
+            found = notebooks.output_problems(executed, nbformat.read(source.with_suffix(".ipynb"), as_version=4))
+        else:
+            found = notebooks.style_problems(source) + notebooks.pair_problems(source)
+        print("".join(f"    {problem}\n" for problem in found), end="")
+        problems += len(found)
+    return 1 if problems else 0
 
 
 def doctor(options) -> int:
@@ -173,8 +187,15 @@ def _parser() -> argparse.ArgumentParser:
         "runs", nargs="+", metavar="DIR", help="run folders; those that differ in the seed only are averaged"
     )
 
-    command = add("notebooks", notebooks)
+    command = add("notebooks", notebooks_command)
     command.add_argument("names", nargs="*", metavar="NAME", help="such as 06_train (default: all)")
+    tasks = command.add_mutually_exclusive_group()
+    for task, meaning in (
+        ("refresh", "run each and put the result beside its source (default)"),
+        ("run", "run each and compare what it prints with the committed one"),
+        ("check", "run nothing: style, and whether source and executed notebook are in step"),
+    ):
+        tasks.add_argument(f"--{task}", dest="task", action="store_const", const=task, default="refresh", help=meaning)
 
     command = add("doctor", doctor)
     _add_settings(command, "data")
