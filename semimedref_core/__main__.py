@@ -17,7 +17,7 @@ from semimedref_core import checkpoints, notebooks, runs
 from semimedref_core.comparison import finished_runs, results_table
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import data_folder, load_split
-from semimedref_core.data.doctor import examine
+from semimedref_core.data.doctor import examine_all
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.evaluation import evaluate, predict
 from semimedref_core.methods import METHODS
@@ -130,9 +130,9 @@ def notebooks_command(options) -> int:
 
 def doctor(options) -> int:
     """Looks through a data folder."""
-    diagnosis = examine(data_folder(options.data))
-    print(diagnosis.render())
-    return 0 if diagnosis.ok else 1
+    diagnoses = examine_all(data_folder(options.data))
+    print("\n\n".join(diagnosis.render() for diagnosis in diagnoses))
+    return 0 if all(diagnosis.ok for diagnosis in diagnoses) else 1
 
 
 def _scores(scores: dict[str, float]) -> str:

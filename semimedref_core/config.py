@@ -14,7 +14,7 @@ from semimedref_core.patchmix import PATCH_MODES
 from semimedref_core.posaug import MODES as POSAUG_MODES
 from semimedref_core.reports import STYLES
 
-DATASETS = ("phantom", "phantom-ct", "qata")
+DATASETS = ("phantom", "phantom-ct", "qata", "mosmed")
 PSEUDO_LABELS = ("teacher", "reported")
 GRIDS = ("estimated", "qata", "thirds")
 

@@ -51,7 +51,19 @@ def real_data() -> Path:
 
 
 @pytest.fixture
-def qata_folder(tmp_path):
+def write_pair():
+    """``write_pair(rng, zones, image_path, mask_path)`` draws one pair of 64 x 64 pixels."""
+
+    def write(rng, zones, image_path: Path, mask_path: Path) -> None:
+        image, mask = _picture(rng, zones)
+        write_png(image_path, image)
+        write_png(mask_path, mask)
+
+    return write
+
+
+@pytest.fixture
+def qata_folder(tmp_path, write_pair):
     """``make(layout="release", texts=("lvit", "release"))`` writes a small QaTa folder and returns its path.
 
     Layouts: ``release``, ``lvit``, ``languide``. It holds 8 + 2 + 2 pairs of 64 x 64 pixels, the same in every layout,
@@ -81,9 +93,7 @@ def qata_folder(tmp_path):
             tables[split] = []
             for stem, code in zip(stems[start : start + count], codes[start : start + count], strict=True):
                 zones = [int(code) >> k & 1 for k in range(6)]
-                image, mask = _picture(rng, zones)
-                write_png(root / folders[0] / f"{stem}.png", image)
-                write_png(root / folders[1] / f"mask_{stem}.png", mask)
+                write_pair(rng, zones, root / folders[0] / f"{stem}.png", root / folders[1] / f"mask_{stem}.png")
                 tables[split].append((f"mask_{stem.lower()}.png", zones))
             start += count
         if "lvit" in texts:

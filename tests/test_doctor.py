@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from semimedref_core.data.doctor import examine
-from semimedref_core.data.qata import SPLITS
+from semimedref_core.data.sources import SPLITS
 
 LAYOUTS = ("release", "lvit", "languide")
 

@@ -39,7 +39,7 @@ def test_all_bad_files_of_a_split_are_told_at_once(faulty_qata, refused):
     root, faults = faulty_qata
     errors = refused(dataset="qata", data=root, label_ratio=1)
     assert [fault for fault, name in faults.items() if name not in errors] == []
-    assert "QaTa train: 10 problem(s); get these files again or take them off the list" in errors
+    assert "QaTa-COV19 train: 10 problem(s); get these files again or take them off the list" in errors
 
 
 def test_bad_files_of_all_parts_are_told_at_once(qata_folder, refused):
@@ -55,7 +55,7 @@ def test_bad_files_of_all_parts_are_told_at_once(qata_folder, refused):
 @pytest.mark.parametrize("options, value, cure", [
     ({"dataset": "qata"}, "no data folder", "give --data or set SEMIMEDREF_DATA"),
     ({"dataset": "qata", "data": "nowhere"}, "nowhere: is no folder", "set SEMIMEDREF_DATA or --data to the folder"),
-    ({"dataset": "mnist"}, "dataset: unknown value 'mnist'", "choose one of phantom, phantom-ct, qata"),
+    ({"dataset": "mnist"}, "dataset: unknown value 'mnist'", "choose one of phantom, phantom-ct, qata, mosmed"),
     ({"network": "resnet"}, "network: unknown value 'resnet'", "choose one of compact"),
     ({"method": "magic"}, "unknown method 'magic'", "choose one of supervised, semi_medref"),
     ({"label_ratio": 0}, "got 0.0", "label_ratio must be above 0"),

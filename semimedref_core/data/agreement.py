@@ -85,10 +85,11 @@ class Agreement:
         for side, half in zip((*SIDES, "lateral"), (*SIDES, "named"), strict=True):
             texts = f"one-sided texts of lateral views ({LATERAL})" if side == "lateral" else f"{side}-only texts"
             share = self.on_side[side]
-            lines.append(f"{texts}: {share.percent} of the lesion in the {half} half (mean of {share.total})")
+            if share.total or side != "lateral":
+                lines.append(f"{texts}: {share.percent} of the lesion in the {half} half (mean of {share.total})")
         if self.off_side:
             lines.append(f"one-sided texts with most of the lesion in the other half: {len(self.off_side)}")
-            lines += [f"  {name}" for name in self.off_side]
+            lines += [] if self.mirrored else [f"  {name}" for name in self.off_side]
         return [*lines, f"count word = connected lesions in the mask: {self.counts}"]
 
 

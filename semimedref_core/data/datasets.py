@@ -6,10 +6,15 @@ import os
 from dataclasses import dataclass
 
 from semimedref_core.config import Config
+from semimedref_core.data.mosmed import MOSMED_PLUS
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.phantom import phantom
-from semimedref_core.data.qata import find_qata, load_qata
+from semimedref_core.data.qata import QATA_COV19
+from semimedref_core.data.sources import Source
 from semimedref_core.data.splits import labelled_indices
+
+SOURCES = {source.key: source for source in (QATA_COV19, MOSMED_PLUS)}
+"""The datasets that are read from files, by name."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,10 @@ def data_folder(folder: str = "") -> str:
     """
     folder = folder or os.environ.get("SEMIMEDREF_DATA", "")
     if not folder:
-        raise DataError("no data folder: give --data or set SEMIMEDREF_DATA to the folder that holds QaTa")
+        raise DataError(
+            "no data folder: give --data or set SEMIMEDREF_DATA to the folder that holds QaTa/ or MosMedData+/; "
+            "the datasets phantom and phantom-ct need none"
+        )
     return folder
 
 
@@ -40,8 +48,8 @@ def load_split(config: Config, split: str) -> Pairs:
     Raises:
         DataError: naming everything that is wrong with the files.
     """
-    if config.dataset == "qata":
-        return load_qata(data_folder(config.data), split, config.image_size, config.texts)
+    if source := SOURCES.get(config.dataset):
+        return source.load(data_folder(config.data), split, config.image_size, config.texts)
     return phantom(split, size=config.image_size, modality=_modality(config))
 
 
@@ -51,25 +59,25 @@ def load_training(config: Config, unlabelled: bool) -> Training:
     Raises:
         DataError: naming everything that is wrong with the files, or the ratio.
     """
-    if config.dataset == "qata":
-        names = [entry.name for entry in find_qata(data_folder(config.data)).entries("train", config.texts)]
-        chosen, rest = _divide(names, config.label_ratio)
+    if source := SOURCES.get(config.dataset):
+        names = [entry.name for entry in source.find(data_folder(config.data)).entries("train", config.texts)]
+        chosen, rest = _divide(names, config)
         parts = [("train", chosen, True), ("valid", None, True)]
         if unlabelled and rest:
             parts.append(("train", rest, False))
-        return Training(*_load_qata_parts(config, parts))
+        return Training(*_load_parts(source, config, parts))
     train = load_split(config, "train")
-    chosen, rest = _divide(train.names, config.label_ratio)
+    chosen, rest = _divide(train.names, config)
     others = train.subset(rest, masks=False) if unlabelled and rest else None
     return Training(train.subset(chosen), load_split(config, "valid"), others)
 
 
-def _load_qata_parts(config: Config, parts: list[tuple[str, list[int] | None, bool]]) -> list[Pairs]:
+def _load_parts(source: Source, config: Config, parts: list[tuple[str, list[int] | None, bool]]) -> list[Pairs]:
     """Loads (split, positions, with masks?) one after the other; what is wrong with any is told in one message."""
     loaded, problems = [], []
     for split, indices, masks in parts:
         try:
-            loaded.append(load_qata(data_folder(config.data), split, config.image_size, config.texts, indices, masks))
+            loaded.append(source.load(data_folder(config.data), split, config.image_size, config.texts, indices, masks))
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -77,8 +85,8 @@ def _load_qata_parts(config: Config, parts: list[tuple[str, list[int] | None, bo
     return loaded
 
 
-def _divide(names, ratio: float) -> tuple[list[int], list[int]]:
-    chosen = sorted(labelled_indices(names, ratio))
+def _divide(names, config: Config) -> tuple[list[int], list[int]]:
+    chosen = sorted(labelled_indices(names, config.label_ratio, config.dataset.removesuffix("-ct")))
     return chosen, sorted(set(range(len(names))) - set(chosen))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,12 @@ class Entry:
         except ReportError as error:
             raise DataError(f"{self.name}: {error}") from None
 
+    def contradiction(self, report: Report) -> str | None:
+        """How the pseudo-label differs from the zones of the text, which are the ones used; None if it does not."""
+        if self.zones in (None, report.zones):
+            return None
+        return f"{self.name}: pseudo-label {list(self.zones)}, but the text {self.text!r} gives {list(report.zones)}"
+
     def pictures(self, masks: bool = True) -> tuple[list[np.ndarray], list[str]]:
         """Image and (if wanted) mask at full size, ``[H, W]`` uint8 each, and all that is wrong with them."""
         pictures, problems = [], []
@@ -89,6 +96,8 @@ def decode(entries: Sequence[Entry], size: int, style: str, masks: bool, label: 
         masks: ``False`` neither needs nor reads the masks.
         label: of the progress bar and the message.
 
+    Warns of pseudo-labels that contradict their text, all by name.
+
     Raises:
         DataError: naming the first 20 problems and their number.
     """
@@ -120,7 +129,13 @@ def decode(entries: Sequence[Entry], size: int, style: str, masks: bool, label: 
             "(`semimedref doctor` names all):\n"
             + "\n".join([*problems[:SHOWN], *([f"... and {more} more"] if more > 0 else [])])
         )
-    return Pairs(images, lesions, tuple(report for report, _ in done), tuple(entry.name for entry in entries))
+    reports = tuple(report for report, _ in done)
+    if differ := [
+        said for entry, report in zip(entries, reports, strict=True) if (said := entry.contradiction(report))
+    ]:
+        differ.insert(0, f"{label}: {len(differ)} pseudo-label(s) contradict their text; the text is taken")
+        warnings.warn("\n".join(differ), stacklevel=3)
+    return Pairs(images, lesions, reports, tuple(entry.name for entry in entries))
 
 
 def repeated(entries: Sequence[Entry]) -> list[str]:
