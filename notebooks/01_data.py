@@ -307,6 +307,10 @@ plt.show()
 #
 # The release shuffles the train list once (seed 42) and labels its first part, so a smaller labelled set is part of each
 # larger one. MosMedData+ sorts the names first and rounds down. We label exactly the same pairs.
+#
+# Splits are the published ones. In MosMedData+ they are by *slice*: most CT studies of its test split have slices in train
+# too, so its test scores say little of new patients (Ledger 12). `semimedref doctor` warns and counts; the slices stay
+# where they are, so that numbers compare.
 
 # %%
 ratios = (0.01, 0.02, 0.05, 0.15)

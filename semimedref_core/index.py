@@ -144,6 +144,11 @@ LEDGER = tuple(
                 "The release adds up the pixels of the split first (micro).",
                 "Both are reported, always named.",
             ),
+            (
+                "No patient is in two splits.",
+                "MosMedData+ is split by slice, and most test studies also occur in train.",
+                "The splits are kept, so that numbers compare; the doctor warns and counts.",
+            ),
         ],
         start=1,
     )
