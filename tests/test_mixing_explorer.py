@@ -1,7 +1,5 @@
 """The mixing explorer: one pair goes through the functions that mix a batch, and a refused patch says why."""
 
-import time
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -136,16 +134,6 @@ def test_moving_a_control_changes_picture_and_text_and_a_closed_gate_says_why(pa
 def test_every_control_says_what_it_is_and_waits_until_it_is_let_go(pairs, probs):
     for control in MixingExplorer(pairs, probs, BOXES).controls.values():
         assert control.description and not getattr(control, "continuous_update", False)
-
-
-def test_an_answer_takes_less_than_300_ms(pairs, probs):
-    explorer = MixingExplorer(pairs, probs, BOXES)
-    took = []
-    for place in (0.1, 0.2, 0.3, 0.4, 0.6):
-        begun = time.process_time()  # of this process alone: a busy machine is not the explorer's fault
-        explorer.controls["down"].value = place
-        took.append(time.process_time() - begun)
-    assert min(took) < 0.3
 
 
 def test_words_that_differ_are_marked_in_both_reports_and_equal_ones_are_not():
