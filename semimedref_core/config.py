@@ -10,13 +10,17 @@ from dataclasses import dataclass
 
 from semimedref_core.data.views import STRONG_VIEWS, WEAK_VIEWS
 from semimedref_core.networks import NETWORKS
-from semimedref_core.patchmix import PATCH_MODES
+from semimedref_core.networks.text import REPORT_TEXTS
+from semimedref_core.patchmix import MIX_TEXTS, PATCH_MODES
 from semimedref_core.posaug import MODES as POSAUG_MODES
 from semimedref_core.reports import STYLES
 
 DATASETS = ("phantom", "phantom-ct", "qata", "mosmed")
 PSEUDO_LABELS = ("teacher", "reported")
+POSITIVES = ("soft", "hard")
 GRIDS = ("estimated", "qata", "thirds")
+
+_BASELINES = "mean_teacher, fixmatch, unimatch, cutmix, flip_sync, resmatch, cps"
 
 
 def _setting(default, meaning: str, choices=(), low=None, high=None, above=None):
@@ -37,8 +41,9 @@ class Config:
     dataset: str = _setting("phantom", "what to train on", DATASETS)
     data: str = _setting("", "folder of the real data (default: $SEMIMEDREF_DATA)")
     texts: str = _setting("lvit", "version of the real reports", STYLES)
+    report_text: str = _setting("whole", "what networks read of a report, losses still know its zones", REPORT_TEXTS)
     label_ratio: float = _setting(0.05, "share of the training pairs whose masks are used", above=0, high=1)
-    method: str = _setting("semi_medref", "supervised or semi_medref")
+    method: str = _setting("semi_medref", f"what a step does: supervised, semi_medref, or a baseline: {_BASELINES}")
     network: str = _setting("compact", "network by name", NETWORKS)
     seed: int = _setting(0, "of all that is drawn by chance, save the labelled split, which is the release's", low=0)
     image_size: int = _setting(96, "side of the images in px", above=0)
@@ -51,18 +56,25 @@ class Config:
     burn_in: float = _setting(0.15, "share of the steps that trains on labelled pairs alone", low=0, high=1)
     ramp: float = _setting(0.2, "share of the steps in which the unsupervised weight then rises", low=0, high=1)
     unsupervised_weight: float = _setting(1.0, "its final value [w_u]", low=0)
-    pseudo_labels: str = _setting("reported", "teacher: as it gives them; reported: in named zones", PSEUDO_LABELS)
+    pseudo_labels: str = _setting(
+        "reported", "of any method; teacher: as it gives them; reported: in named zones", PSEUDO_LABELS
+    )
+    confidence: float = _setting(
+        0.95, "smallest max(p, 1 - p) of a pixel to learn from (fixmatch, unimatch)", low=0, high=1
+    )
     ema_decay: float = _setting(0.99, "the teacher's decay until the end of burn-in", low=0, high=1)
     ema_decay_last: float = _setting(0.99, "the teacher's decay after its ramp", low=0, high=1)
     itcl_weight: float = _setting(0.2, "of ITCL on labelled pairs [w_l]", low=0)
     itcl_unlabelled_weight: float = _setting(2.0, "of ITCL on weak views, inside the unsupervised loss [w_c]", low=0)
     tau: float = _setting(0.07, "temperature of ITCL", above=0)
+    positives: str = _setting("soft", "of ITCL; soft: shared zones; hard: the own pair alone", POSITIVES)
     posaug_p: float = _setting(0.5, "probability of a position phrase to be hit by PosAug", low=0, high=1)
     posaug_mode: str = _setting("mix", "what stands in its place", POSAUG_MODES)
     patch_mode: str = _setting("position", "where T-PatchMix looks for patches", PATCH_MODES)
     patch_p: float = _setting(1.0, "probability of a sample to be offered a patch", low=0, high=1)
     patch_size: float = _setting(0.5, "side of a patch as a share of the image side [block]", above=0, high=1)
     gate: float = _setting(0.3, "smallest mean teacher probability in an accepted patch [conf_th]", low=0, high=1)
+    mix_text: str = _setting("rewrite", "the report of a mixed sample: rewritten or its own", MIX_TEXTS)
     grid: str = _setting("estimated", "zone grid; estimated reads it off the labelled pairs", GRIDS)
     eval_every: int = _setting(200, "steps between validations, and checkpoints; 0: at the end only", low=0)
     patience: int = _setting(0, "validations without a better teacher before an early stop; 0: never", low=0)

@@ -1,81 +1,27 @@
-"""What one training step does: supervised, and Semi-MedRef. Each reads from top to bottom as the data flow.
+"""What one training step does: Semi-MedRef, from top to bottom as the data flow, and the table of all methods.
 
-A method takes the student, the teacher, a batch and the step's unsupervised weight, and returns the loss terms. It
-never brings a value back to the host, so on a GPU nothing waits.
+What methods share, and the supervised step, is in :mod:`.supervision`; what Semi-MedRef is compared with in
+:mod:`.baselines`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
+from semimedref_core.baselines import BASELINES
 from semimedref_core.config import Config
-from semimedref_core.data.batches import Batch, Unlabelled
-from semimedref_core.data.views import place_masks, strong_view, weak_view
+from semimedref_core.data.batches import Batch
+from semimedref_core.data.views import strong_view
 from semimedref_core.itcl import itcl
 from semimedref_core.patchmix import t_patchmix
+from semimedref_core.supervision import Method, dice_ce, labelled_views, pseudo_labels, supervised, trust
 from semimedref_core.teacher import Teacher
 
-_dice = DiceLoss(sigmoid=True, reduction="none")
 
-
-def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Eq. 13: Dice loss of each image plus its binary cross-entropy, averaged over images.
-
-    Args:
-        logits, target: ``[B, 1, H, W]``; the target 0 to 1.
-        weight: ``[B]`` weights of the images in the average; evenly if left out. All zero gives 0.
-    """
-    each = _dice(logits, target).flatten(1).mean(1)
-    each = each + binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2, 3))
-    return each.mean() if weight is None else (each * weight).sum() / weight.sum().clamp(min=1)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method by name: its step, and whether it reads unlabelled pairs."""
-
-    step: Callable[[nn.Module, Teacher, Batch, float, Config], dict[str, Tensor]]
-    unlabelled: bool
-
-
-def supervised(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
-    """``L = DiceCE(labelled)``. The teacher follows along as an average of the student's weights and gives nothing."""
-    labelled = batch.labelled
-    x, y = weak_view(labelled.images, labelled.theta), place_masks(labelled.masks, labelled.theta)
-    loss = dice_ce(student(x, labelled.input_ids).logits, y)
-    return {"loss": loss, "loss_labelled": loss}
-
-
-@torch.no_grad()
-def pseudo_labels(teacher: Teacher, unlabelled: Unlabelled, config: Config) -> tuple[Tensor, Tensor]:
-    """The weak views ``[B, 1, H, W]`` and the teacher's lesion probabilities p on them, from one look of the teacher.
-
-    The partners' maps are these, permuted. Where the settings say ``reported``, p is 0 outside the zones that the
-    report names: the text is the one truth known of an unlabelled pair. The paper has no such cut (Ledger 5), and the
-    release runs the teacher once more to get the partners' maps (Ledger 6).
-    """
-    weak = weak_view(unlabelled.images, unlabelled.theta)
-    p = teacher(weak, unlabelled.input_ids).logits.sigmoid()
-    if config.pseudo_labels == "reported":
-        p = p * place_masks(unlabelled.regions, unlabelled.theta)
-    return weak, p
-
-
-def trust(target: Tensor, codes: Tensor, config: Config) -> Tensor:
-    """Weights ``[B]``, 0 or 1, of the mixed samples in the loss, from their targets ``[B, 1, H, W]`` and zone codes.
-
-    All 1 where the settings say ``teacher``, as in the release (Ledger 5). Where they say ``reported``, an infection
-    that is reported but not found has weight 0: its empty target would teach the student not to find it.
-    """
-    if config.pseudo_labels == "teacher":
-        return torch.ones_like(target[:, 0, 0, 0])
-    return target.amax((1, 2, 3)).maximum((codes == 0).float())
+def positives(codes: Tensor, config: Config) -> Tensor:
+    """The zone codes ``[B]`` as ITCL gets them: all 0, so that nothing is shared, where the positives are hard."""
+    return codes if config.positives == "soft" else torch.zeros_like(codes)
 
 
 def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
@@ -87,12 +33,12 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
     During burn-in (``w_u`` = 0) the unlabelled half is left out.
     """
     labelled, unlabelled = batch.labelled, batch.unlabelled
-    x, y = weak_view(labelled.images, labelled.theta), place_masks(labelled.masks, labelled.theta)
+    x, y = labelled_views(labelled)
 
     if w_u == 0:
         seen = student(x, labelled.input_ids)
         loss_labelled = dice_ce(seen.logits, y)
-        loss_itcl = itcl(seen.image_embedding, seen.text_embedding, labelled.codes, config.tau)
+        loss_itcl = itcl(seen.image_embedding, seen.text_embedding, positives(labelled.codes, config), config.tau)
         loss = loss_labelled + config.itcl_weight * loss_itcl
         return {"loss": loss, "loss_labelled": loss_labelled, "loss_itcl": loss_itcl}
 
@@ -116,9 +62,9 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
     text, _, text_weak = seen.text_embedding.split(parts)
 
     loss_labelled = dice_ce(logits_labelled, y)
-    loss_itcl = itcl(image, text, labelled.codes, config.tau)
+    loss_itcl = itcl(image, text, positives(labelled.codes, config), config.tau)
     loss_mixed = dice_ce(logits_mixed, target, trusted)
-    loss_itcl_u = itcl(image_weak, text_weak, unlabelled.codes, config.tau)
+    loss_itcl_u = itcl(image_weak, text_weak, positives(unlabelled.codes, config), config.tau)
     loss = (
         loss_labelled
         + config.itcl_weight * loss_itcl
@@ -134,7 +80,11 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
     }
 
 
-METHODS = {"supervised": Method(supervised, unlabelled=False), "semi_medref": Method(semi_medref, unlabelled=True)}
+METHODS = {
+    "supervised": Method(supervised, unlabelled=False),
+    "semi_medref": Method(semi_medref, unlabelled=True),
+    **BASELINES,
+}
 
 
 def method_named(name: str) -> Method:

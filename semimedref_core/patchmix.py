@@ -21,6 +21,7 @@ from semimedref_core.reports import ZONES, Report
 from semimedref_kernels import patch_mix
 
 PATCH_MODES = ("position", "probability", "random")
+MIX_TEXTS = ("rewrite", "keep")
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,13 @@ def propose(
     return Proposal(partner, centres, boxes[partner], zones)
 
 
-def mixed_reports(own: Report) -> list[Report]:
-    """The seven reports a sample can end with (Eq. 8): its own, then its own with one more lesion in each zone."""
+def mixed_reports(own: Report, mix_text: str = "rewrite") -> list[Report]:
+    """The seven reports a sample can end with (Eq. 8): its own, then its own with one more lesion in each zone.
+
+    Where ``mix_text`` is ``keep``, all seven are its own, an ablation: the text does not tell what was pasted.
+    """
+    if mix_text == "keep":
+        return [own] * (1 + len(ZONES))
     one_zone = np.eye(len(ZONES), dtype=int)
     return [own, *(own.merge(Report.of(zone, 1, own.style)) for zone in one_zone)]
 

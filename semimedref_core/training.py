@@ -19,7 +19,7 @@ from semimedref_core.data.batches import Batch, Batches
 from semimedref_core.data.datasets import Training, load_training
 from semimedref_core.evaluation import evaluate
 from semimedref_core.methods import method_named
-from semimedref_core.networks import build_network, build_texts
+from semimedref_core.networks import Twins, build_texts
 from semimedref_core.runstate import BEST, CHECKPOINT, MetricsLog, RunState, claim
 from semimedref_core.teacher import Teacher, ema_decay, ramp
 
@@ -61,12 +61,12 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         claim(folder, config, resume)
 
     torch.manual_seed(config.seed)
-    student = build_network(config.network).to(accelerator.device, memory_format=torch.channels_last)
+    student = method.build(config.network).to(accelerator.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     state = RunState(student, Teacher(student), optimizer)
     if resume and (folder / CHECKPOINT).exists():
         state.restore(folder / CHECKPOINT)
-    texts = build_texts()
+    texts = build_texts(config.report_text)
     place = accelerator.device, accelerator.process_index, accelerator.num_processes
     batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid, *place)
     log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
@@ -179,17 +179,19 @@ def zone_grid(config: Config, pairs: Training) -> Grid:
 
 def _write_results(folder: Path, config: Config, state: RunState, about: dict, write: bool) -> dict:
     """Puts the networks and ``results.json`` into the run's folder; returns the latter's contents."""
+    networks = {name: net.first if isinstance(net, Twins) else net for name, net in state.networks.items()}
     results = {
         **{name: getattr(config, name) for name in ("dataset", "method", "label_ratio", "seed")},
         "split": "valid",
         "step": state.step,
-        "parameters": sum(parameter.numel() for parameter in state.student.parameters()),
+        "parameters": sum(parameter.numel() for parameter in networks["student"].parameters()),
         **about,
         **state.scores,
     }
     if write:
-        for name, network in state.networks.items():
-            note = {"image_size": config.image_size, "trained_on": config.dataset, "valid": state.scores[name]}
+        settings = {"image_size": config.image_size, "report_text": config.report_text, "trained_on": config.dataset}
+        for name, network in networks.items():
+            note = {**settings, "valid": state.scores[name]}
             checkpoints.save_pretrained(folder / name, network, **note)
         checkpoints.write_json(folder / "results.json", results)
     return results

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from monai.losses import DiceCELoss
+from torch import nn
 
 from semimedref_core import methods
 from semimedref_core.anatomy import THIRDS
@@ -15,7 +16,8 @@ from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import load_training
 from semimedref_core.inspection import HostReads, Passes
 from semimedref_core.methods import METHODS, method_named
-from semimedref_core.networks import build_network, build_texts
+from semimedref_core.networks import build_texts
+from semimedref_core.networks.compact import Compact
 from semimedref_core.teacher import Teacher
 
 CONFIG = Config(image_size=32, batch_size=4, label_ratio=0.05, patch_p=1.0, gate=0.0)
@@ -28,8 +30,12 @@ def pairs():
 
 @pytest.fixture
 def networks():
+    return untrained("semi_medref")
+
+
+def untrained(method):
     torch.manual_seed(0)
-    student = build_network("compact")
+    student = METHODS[method].build("compact")
     return student, Teacher(student)
 
 
@@ -70,11 +76,11 @@ def test_the_partners_pseudo_labels_are_the_permuted_ones(pairs, networks):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("patch_mode", ["position", "probability", "random"])
-def test_no_step_waits_for_the_device(pairs, networks, method, patch_mode):
+def test_no_step_waits_for_the_device(pairs, method, patch_mode):
     """On the meta device tensors have shapes but no values, so whatever asks for a value on the host fails."""
-    student, teacher = networks[0].to("meta"), networks[1]
-    teacher.network.to("meta")
-    config = Config(**{**CONFIG.to_dict(), "patch_mode": patch_mode})
+    student, teacher = untrained(method)
+    student.to("meta"), teacher.network.to("meta")
+    config = Config(**{**CONFIG.to_dict(), "patch_mode": patch_mode, "method": method})
     batch = _to(batches(pairs, config)(0), torch.device("meta"))
     losses = METHODS[method].step(student, teacher, batch, 0.5, config)
     losses["loss"].backward()
@@ -92,10 +98,10 @@ def test_the_meta_device_does_catch_host_syncs(wait):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_step_reads_a_value_on_the_way(pairs, networks, method):
+def test_no_step_reads_a_value_on_the_way(pairs, method):
     """What the meta device cannot show: the real operations, with values, forward, backward and EMA."""
-    student, teacher = networks
-    batch = batches(pairs)(0)
+    student, teacher = untrained(method)
+    batch = batches(pairs, Config(**{**CONFIG.to_dict(), "method": method}))(0)
     with HostReads() as host:
         METHODS[method].step(student, teacher, batch, 0.5, CONFIG)["loss"].backward()
         teacher.update(student, 0.9)
@@ -173,11 +179,23 @@ def test_the_segmentation_loss_is_dice_plus_cross_entropy():
     torch.testing.assert_close(methods.dice_ce(logits, target), DiceCELoss(sigmoid=True)(logits, target))
 
 
-def test_methods_that_share_a_seed_see_the_same_labelled_views(pairs):
-    """So that a comparison of methods is one of methods."""
-    with_rest, alone = batches(pairs)(7), Batches(pairs.labelled, None, CONFIG, build_texts(), THIRDS)(7)
-    for field in fields(alone.labelled):
-        assert torch.equal(getattr(alone.labelled, field.name), getattr(with_rest.labelled, field.name))
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("w_u", [0.0, 0.5])
+def test_methods_that_share_a_seed_see_the_same_labelled_views(pairs, method, w_u):
+    """So that a comparison of methods is one of methods: the same batch, and seen as it is."""
+    with_rest = batches(pairs, Config(**{**CONFIG.to_dict(), "method": method}))(7)
+    alone = Batches(pairs.labelled, None, CONFIG, build_texts(), THIRDS)(7).labelled
+    for field in fields(alone):
+        assert torch.equal(getattr(alone, field.name), getattr(with_rest.labelled, field.name))
+    student, teacher = untrained(method)
+    learners = [module for module in student.modules() if isinstance(module, Compact)]
+    looked = {id(network): [] for network in learners}
+    for network in learners:
+        network.register_forward_pre_hook(lambda network, seen: looked[id(network)].append(seen))
+    METHODS[method].step(student, teacher, with_rest, w_u, CONFIG)
+    x = views.weak_view(alone.images, alone.theta)
+    for seen in looked.values():
+        assert sum(torch.equal(images[:4], x) and torch.equal(ids[:4], alone.input_ids) for images, ids in seen) == 1
 
 
 def test_every_labelled_pair_is_seen_once_an_epoch_and_batches_depend_on_step_and_seed_alone(pairs):
@@ -194,8 +212,27 @@ def test_unlabelled_pairs_carry_no_masks(pairs):
     assert not set(pairs.labelled.names) & set(pairs.unlabelled.names)
 
 
+@pytest.mark.parametrize("w_u", [0.0, 0.5])
+def test_hard_positives_are_the_usual_contrastive_loss_and_leave_the_rest_alone(pairs, networks, w_u):
+    student, teacher = networks
+    hard = Config(**{**CONFIG.to_dict(), "positives": "hard"})
+    batch = batches(pairs)(0)
+    given = []
+    for config in (CONFIG, hard):
+        torch.manual_seed(1)
+        given.append(METHODS["semi_medref"].step(student, teacher, batch, w_u, config))
+    labelled = batch.labelled
+    seen = student(views.weak_view(labelled.images, labelled.theta), labelled.input_ids)
+    u, v = (nn.functional.normalize(each) for each in (seen.image_embedding, seen.text_embedding))
+    z, own = u @ v.T / CONFIG.tau, torch.arange(4)
+    info_nce = (nn.functional.cross_entropy(z, own) + nn.functional.cross_entropy(z.T, own)) / 2
+    torch.testing.assert_close(given[1]["loss_itcl"], info_nce)
+    changed = {name for name in given[0] if not given[0][name].equal(given[1][name])}
+    assert changed == {name for name in given[0] if name.startswith("loss_itcl")} | {"loss"}
+
+
 def test_an_unknown_method_is_refused_by_name():
-    with pytest.raises(ValueError, match="'fully_magic'.*supervised, semi_medref"):
+    with pytest.raises(ValueError, match=f"'fully_magic'; choose one of {', '.join(METHODS)}"):
         method_named("fully_magic")
 
 

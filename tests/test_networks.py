@@ -88,6 +88,39 @@ def test_a_merge_that_only_doubles_the_first_phrase_passes_24_tokens_and_cutting
     assert max(len(texts.tokenizer(mixed.render())["input_ids"]) for mixed in mixed_reports(own)) <= 24
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_without_the_count_two_texts_that_differ_in_it_alone_read_the_same(style):
+    """Ledger 10: nothing of the number is left, not even whether it is one."""
+    texts = build_texts("no_count")
+    for code in range(1, 64):
+        zones = tuple(code >> k & 1 for k in range(6))
+        reports = [Report(zones, lesions, "unilateral", style) for lesions in (1, 2, 7)]
+        ids = texts([report.render() for report in reports])
+        assert (ids == ids[0]).all()
+        assert texts.decode(ids[:1]) == [f"unilateral pulmonary infection, {' and '.join(reports[0].phrases)}."]
+    assert texts.decode(texts([Report.of([0] * 6).render()])) == ["no pulmonary infection."]
+
+
+def test_without_text_every_report_reads_as_one_of_all_zones():
+    everywhere = "bilateral pulmonary infection, two infected areas, all left lung and all right lung."
+    several = [Report.of([code >> k & 1 for k in range(6)]).render() for code in range(64)]
+    assert set(build_texts("none").decode(build_texts("none")(several))) == {everywhere}
+
+
+def test_what_happens_to_the_features_happens_between_encoder_and_decoder():
+    """At each stride; embeddings, which are the encoders' own, stay. All features gone, the image no longer matters."""
+    network, images = build_network("compact").eval(), torch.randn(2, 1, 32, 48)
+    ids = build_texts()([Report.of([1, 0, 0, 0, 0, 0]).render()] * 2)
+    strides = []
+    plain, same = network(images, ids), network(images, ids, perturb=lambda x: strides.append(x.shape) or x)
+    gone = network(images, ids, perturb=torch.zeros_like)
+    assert [tuple(shape) for shape in strides] == [(2, 24, 8, 12), (2, 48, 4, 6), (2, 96, 2, 3)]
+    assert torch.equal(plain.logits, same.logits)
+    assert torch.equal(plain.image_embedding, gone.image_embedding)
+    assert torch.equal(plain.text_embedding, gone.text_embedding)
+    assert not torch.allclose(plain.logits[0], plain.logits[1]) and torch.equal(gone.logits[0], gone.logits[1])
+
+
 def test_a_text_that_is_too_long_is_refused_not_cut():
     with pytest.raises(ValueError, match="only 24 fit"):
         build_texts()(["upper " * 30])

@@ -111,6 +111,13 @@ def test_probability_driven_patches_are_centred_on_confident_foreground_inside_o
     assert len({tuple(box.tolist()) for box in boxes}) > 8, "the pixel is drawn by chance"
 
 
+def test_where_texts_are_kept_a_mixed_sample_is_told_as_before():
+    """The ablation of Eq. 8: seven texts as ever, so that the rest of the step does not change."""
+    own = Report.of([0, 1, 0, 0, 0, 1], lesions=3)
+    assert mixed_reports(own, "keep") == [own] * 7
+    assert mixed_reports(own, "rewrite") == mixed_reports(own) and len({r.code for r in mixed_reports(own)}) == 5
+
+
 def test_a_sample_is_never_its_own_donor_and_an_unknown_mode_is_refused():
     reports = [Report.of([1] * 6)] * 4
     proposal = propose(np.random.default_rng(0), reports, np.tile(BOXES, (4, 1, 1)), p=1.0)

@@ -22,6 +22,8 @@ KILLED = {  # where: kills one after the other (see killed_runs.PLACES), each wi
     "with a checkpoint written but not in place": [("checkpoint into place", 2, 4), ("checkpoint into place", 2, 8)],
     "at the end": [("half a network", 2, 12), ("results into place", 1, 12)],
 }
+TWINS = {**PLAIN, "method": "cps"}  # its second network must survive too
+KILLED_TWINS = {"with two networks": [("optimiser step", 6, 4), ("half a checkpoint", 2, 8)]}
 KILLED_PATIENT = {
     "around the best so far": [("half the best", 2, 2), ("checkpoint into place", 1, 2)],
     "after the best so far": [("teacher update", 7, 6), ("results into place", 1, 8)],
@@ -38,6 +40,8 @@ def runs(tmp_path_factory):
         "another seed": {"settings": {**PLAIN, "seed": 1}, "kills": []},
         "patient": {"settings": PATIENT, "kills": []},
         **{name: {"settings": PLAIN, "kills": [kill[:2] for kill in kills]} for name, kills in KILLED.items()},
+        "twins": {"settings": TWINS, "kills": []},
+        **{name: {"settings": TWINS, "kills": [kill[:2] for kill in kills]} for name, kills in KILLED_TWINS.items()},
         **{
             name: {"settings": PATIENT, "kills": [kill[:2] for kill in kills]} for name, kills in KILLED_PATIENT.items()
         },
@@ -65,6 +69,17 @@ def test_a_run_with_early_stopping_killed_and_resumed_ends_as_if_never_stopped(r
     folder, left = runs
     assert [found["step"] for found in left[where]] == [step for *_, step in KILLED_PATIENT[where]], "killed as planned"
     assert_same_run(folder / where, folder / "patient")
+
+
+@pytest.mark.parametrize("where", KILLED_TWINS)
+def test_a_run_of_two_networks_killed_and_resumed_ends_as_if_never_stopped(runs, where):
+    folder, left = runs
+    assert [found["step"] for found in left[where]] == [step for *_, step in KILLED_TWINS[where]], "killed as planned"
+    assert_same_run(folder / where, folder / "twins")
+    checkpoint = load_file(folder / where / "checkpoint.safetensors")
+    first, second = (checkpoint[f"student.{which}.head.0.weight"] for which in ("first", "second"))
+    assert not first.equal(second) and "optimizer.exp_avg.second.head.0.weight" in checkpoint
+    assert load_file(folder / where / "student/model.safetensors")["head.0.weight"].equal(first)
 
 
 def test_the_runs_here_reach_every_part_of_training(runs):

@@ -40,7 +40,8 @@ class Unlabelled:
 
     ``images``, ``theta``, ``input_ids`` and ``codes`` as in :class:`Labelled`; ``regions`` [B,1,H,W] uint8, where in
     the picture the report lets a lesion be; ``photometry`` of the strong view; ``text_choices`` [B,7,L], the texts that
-    the student may see (own, or with one pasted zone, PosAug applied); ``proposal``, the plan of T-PatchMix.
+    the student may see (own, or with one pasted zone, PosAug applied; for ``flip_sync`` [B,1,L], that of the mirrored
+    picture); ``proposal``, the plan of T-PatchMix.
     """
 
     images: Tensor
@@ -135,7 +136,10 @@ class Batches:
 
     def _text_choices(self, report: Report, rng: np.random.Generator) -> Tensor:
         hits = posaug.draw_hits(rng, self.config.posaug_p, self.config.posaug_mode)
-        return self.texts([posaug.apply_hits(choice, hits) for choice in patchmix.mixed_reports(report)])
+        if self.config.method == "flip_sync":
+            return self.texts([report.flip().render()])
+        mixed = patchmix.mixed_reports(report, self.config.mix_text)
+        return self.texts([posaug.apply_hits(choice, hits) for choice in mixed])
 
 
 def _shuffled(count: int, first: int, batch: int, seed: int, stream: int) -> list[int]:

@@ -19,6 +19,21 @@ def build_network(name: str) -> nn.Module:
     return NETWORKS[name](vocabulary=len(grammar_tokenizer()))
 
 
-def build_texts() -> Texts:
-    """What turns report texts into the token ids that the networks read."""
-    return Texts(grammar_tokenizer())
+class Twins(nn.Module):
+    """Two networks of one kind, trained as one; what is used is the first.
+
+    Args:
+        name: of the kind. The first starts as :func:`build_network` would have started it, the second otherwise.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.first, self.second = build_network(name), build_network(name)
+
+    def forward(self, *args, **kwargs):
+        return self.first(*args, **kwargs)
+
+
+def build_texts(report_text: str = "whole") -> Texts:
+    """What turns report texts into the token ids that the networks read; ``report_text`` as in :class:`Texts`."""
+    return Texts(grammar_tokenizer(), report_text=report_text)

@@ -6,6 +6,7 @@ strides 16 and 8, and a decoder with skips that ends in a x4 sub-pixel upsamplin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -142,7 +143,13 @@ class Compact(nn.Module):
         self.image_projection = nn.Sequential(nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten(), nn.Linear(6 * c, embedding))
         self.text_projection = nn.Linear(text_width, embedding)
 
-    def forward(self, images: Tensor, input_ids: Tensor, decode: int | None = None) -> Prediction:
+    def forward(
+        self,
+        images: Tensor,
+        input_ids: Tensor,
+        decode: int | None = None,
+        perturb: Callable[[Tensor], Tensor] | None = None,
+    ) -> Prediction:
         """Segments images by their reports.
 
         Args:
@@ -150,6 +157,7 @@ class Compact(nn.Module):
             input_ids: ``[B, L]`` token ids, 0 is padding.
             decode: how many samples, from the front, are segmented; all if left out, none if 0. The others pass the
                 encoders only, which is all that ITCL needs.
+            perturb: what becomes of the image features ``[n, C, h, w]`` of each stride between encoder and decoder.
         """
         if images.shape[2] % self.stride or images.shape[3] % self.stride:
             raise ValueError(f"the image sides must be multiples of {self.stride}, got {tuple(images.shape[2:])}")
@@ -165,6 +173,8 @@ class Compact(nn.Module):
         if decode == 0:  # attention cannot be asked about no sample at all
             return Prediction(images.new_empty(0, 1, *images.shape[2:]), image_embedding, text_embedding)
         stride4, stride8, stride16, words, padding = (x[:decode] for x in (stride4, stride8, stride16, words, padding))
+        if perturb is not None:
+            stride4, stride8, stride16 = (perturb(x) for x in (stride4, stride8, stride16))
         x = self.fuse16(stride16, words, padding)
         x = self.decode8(torch.cat([self.up8(x), stride8], 1))
         x = self.fuse8(x, words, padding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -10,9 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN
-from semimedref_core.reports import COUNT_WORDS, HEIGHTS, SIDES
+from semimedref_core.reports import COUNT_WORDS, HEIGHTS, SIDES, ZONES, Report
 
 _FRAME = "no unilateral bilateral pulmonary infection infected area areas all lung and , .".split()
+_COUNT = re.compile(r", \w+ infected areas?")
+_EVERYWHERE = Report.of([1] * len(ZONES)).render()
+REPORT_TEXTS = ("whole", "no_count", "none")
 GRAMMAR_WORDS = tuple(dict.fromkeys([*_FRAME, *SIDES, *HEIGHTS, *COUNT_WORDS, *FUZZY_PHRASE.split()]))
 
 
@@ -39,11 +43,14 @@ class Texts:
     Args:
         tokenizer: any tokenizer of transformers.
         length: number of tokens. A longer text is an error, never cut: it would say less than its image shows.
+        report_text: what is read of each text. ``whole``; ``no_count``: without ``, <count> infected areas``, which
+            leaks the mask (Ledger 10; "area" and "areas" do too); ``none``: one report of all zones, for every text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, length: int = 24):
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, length: int = 24, report_text: str = "whole"):
         self.tokenizer = tokenizer
         self.length = length
+        self.report_text = report_text
         self._ids: dict[str, Tensor] = {}
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -62,7 +69,8 @@ class Texts:
 
     def _encode(self, text: str) -> Tensor:
         if text not in self._ids:
-            ids = self.tokenizer(text)["input_ids"]
+            read = {"whole": text, "no_count": _COUNT.sub("", text), "none": _EVERYWHERE}[self.report_text]
+            ids = self.tokenizer(read)["input_ids"]
             if len(ids) > self.length:
                 raise ValueError(f"the text {text!r} has {len(ids)} tokens, only {self.length} fit; allow more")
             padding = [self.tokenizer.pad_token_id] * (self.length - len(ids))

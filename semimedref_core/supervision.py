@@ -1,0 +1,90 @@
+"""What the methods share: the loss of a mask, pseudo-labels and how far they are trusted, and the supervised step.
+
+A method takes the student, the teacher, a batch and the step's unsupervised weight, and returns the loss terms. It
+never brings a value back to the host, so on a GPU nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from monai.losses import DiceLoss
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from semimedref_core.config import Config
+from semimedref_core.data.batches import Batch, Labelled, Unlabelled
+from semimedref_core.data.views import place_masks, weak_view
+from semimedref_core.networks import build_network
+from semimedref_core.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: its step, whether it reads unlabelled pairs, and what builds that which it trains, by network name."""
+
+    step: Callable[[nn.Module, Teacher, Batch, float, Config], dict[str, Tensor]]
+    unlabelled: bool
+    build: Callable[[str], nn.Module] = build_network
+
+
+_dice = DiceLoss(sigmoid=True, reduction="none")
+
+
+def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Eq. 13: Dice loss of each image plus its binary cross-entropy, averaged over images.
+
+    Args:
+        logits, target: ``[B, 1, H, W]``; the target 0 to 1.
+        weight: ``[B]`` weights of the images in the average; evenly if left out. All zero gives 0.
+    """
+    each = _dice(logits, target).flatten(1).mean(1)
+    each = each + binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2, 3))
+    return each.mean() if weight is None else average(each, weight)
+
+
+def average(each: Tensor, weight: Tensor) -> Tensor:
+    """The mean of ``each`` [B] by weights [B], 0 or 1; 0 where all weights are 0."""
+    return (each * weight).sum() / weight.sum().clamp(min=1)
+
+
+def labelled_views(labelled: Labelled) -> tuple[Tensor, Tensor]:
+    """The weak views ``[B, 1, H, W]`` of labelled pairs and their masks, placed alike."""
+    return weak_view(labelled.images, labelled.theta), place_masks(labelled.masks, labelled.theta)
+
+
+def supervised(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
+    """``L = DiceCE(labelled)``. The teacher follows along as an average of the student's weights and gives nothing."""
+    x, y = labelled_views(batch.labelled)
+    loss = dice_ce(student(x, batch.labelled.input_ids).logits, y)
+    return {"loss": loss, "loss_labelled": loss}
+
+
+@torch.no_grad()
+def pseudo_labels(teacher: Teacher | nn.Module, unlabelled: Unlabelled, config: Config) -> tuple[Tensor, Tensor]:
+    """The weak views ``[B, 1, H, W]`` and the teacher's lesion probabilities p on them, from one look of the teacher.
+
+    The partners' maps are these, permuted. Where the settings say ``reported``, p is 0 outside the zones that the
+    report names: the text is the one truth known of an unlabelled pair. The paper has no such cut (Ledger 5), and the
+    release runs the teacher once more to get the partners' maps (Ledger 6).
+    """
+    weak = weak_view(unlabelled.images, unlabelled.theta)
+    return weak, where_reported(teacher(weak, unlabelled.input_ids).logits.sigmoid(), unlabelled, config)
+
+
+def where_reported(p: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
+    """Lesion probabilities p ``[B, 1, H, W]`` on weak views, cut to the reported zones where the settings say so."""
+    return p * place_masks(unlabelled.regions, unlabelled.theta) if config.pseudo_labels == "reported" else p
+
+
+def trust(target: Tensor, codes: Tensor, config: Config) -> Tensor:
+    """Weights ``[B]``, 0 or 1, of the mixed samples in the loss, from their targets ``[B, 1, H, W]`` and zone codes.
+
+    All 1 where the settings say ``teacher``, as in the release (Ledger 5). Where they say ``reported``, an infection
+    that is reported but not found has weight 0: its empty target would teach the student not to find it.
+    """
+    if config.pseudo_labels == "teacher":
+        return torch.ones_like(target[:, 0, 0, 0])
+    return target.amax((1, 2, 3)).maximum((codes == 0).float())

@@ -1,0 +1,281 @@
+"""The baselines: each learns what its paper says, in the frame that all methods share."""
+
+import json
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from semimedref_core import baselines
+from semimedref_core.anatomy import THIRDS
+from semimedref_core.baselines import BASELINES, confident_dice_ce
+from semimedref_core.checkpoints import from_pretrained
+from semimedref_core.config import Config
+from semimedref_core.data import views
+from semimedref_core.data.batches import Batch, Batches
+from semimedref_core.data.datasets import load_training
+from semimedref_core.methods import METHODS
+from semimedref_core.networks import Twins, build_network, build_texts
+from semimedref_core.reports import Report
+from semimedref_core.supervision import dice_ce
+from semimedref_core.teacher import Teacher
+
+CONFIG = Config(image_size=32, batch_size=4, pseudo_labels="teacher", strong_view="release")
+HARD = ("cutmix", "flip_sync", "resmatch")  # learn the teacher's rounded map
+SURE = 9.0  # a logit, of probability 0.9999
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return load_training(CONFIG, unlabelled=True)
+
+
+def batch_of(pairs, method, **settings):
+    config = replace(CONFIG, method=method, **settings)
+    return Batches(pairs.labelled, pairs.unlabelled, config, build_texts(), THIRDS)(0), config
+
+
+class Says:
+    """In the place of a network: answers with the given logits, one after the other, and notes what it was shown."""
+
+    def __init__(self, *logits):
+        self.logits, self.seen = list(logits), []
+
+    def __call__(self, images, input_ids, perturb=None):
+        self.seen.append(SimpleNamespace(images=images, input_ids=input_ids, perturb=perturb))
+        return SimpleNamespace(logits=self.logits[len(self.seen) - 1])
+
+
+class NotAsked:
+    def __call__(self, *_):
+        raise AssertionError("the teacher is only evaluated")
+
+
+def maps(seed=0, scale=3.0):
+    return scale * torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def both_views(unlabelled, photometry=None):
+    weak = views.weak_view(unlabelled.images, unlabelled.theta)
+    return weak, views.strong_view(weak, **(photometry or unlabelled.photometry))
+
+
+def test_mean_teacher_is_the_squared_distance_of_probabilities_between_strong_and_weak_view(pairs):
+    batch, config = batch_of(pairs, "mean_teacher")
+    student, teacher = Says(maps(1)), Says(maps(2))
+    loss = baselines.mean_teacher(student, teacher, batch.unlabelled, config)
+    torch.testing.assert_close(loss, ((maps(1).sigmoid() - maps(2).sigmoid()) ** 2).mean())
+    weak, strong = both_views(batch.unlabelled)
+    assert torch.equal(teacher.seen[0].images, weak) and torch.equal(student.seen[0].images, strong)
+    assert torch.equal(student.seen[0].input_ids, batch.unlabelled.input_ids)
+
+
+def test_pixels_that_are_not_sure_are_left_out_of_both_terms():
+    """By hand: of four pixels the third, p = 0.6, is out; the others are lesion, lesion, none."""
+    p = torch.tensor([0.99, 0.97, 0.6, 0.02]).view(1, 1, 1, 4)
+    logits = torch.tensor([1.0, -0.5, 2.0, 0.3], requires_grad=True)
+    loss = confident_dice_ce(logits.view(1, 1, 1, 4), p, torch.ones(1), 0.95)
+    q = torch.tensor([1.0, -0.5, 0.3]).sigmoid()
+    cross_entropy = -(q[0].log() + q[1].log() + (1 - q[2]).log()) / 4
+    dice = 1 - 2 * (q[0] + q[1]) / (q.sum() + 2)
+    torch.testing.assert_close(loss, cross_entropy + dice, rtol=1e-4, atol=0)
+    loss.backward()
+    assert logits.grad[2] == 0 and logits.grad[[0, 1, 3]].all()
+
+
+def test_where_nothing_is_sure_nothing_is_learnt_and_where_all_counts_it_is_the_loss_of_masks():
+    p, logits = torch.full((2, 1, 4, 4), 0.7), torch.randn(2, 1, 4, 4, requires_grad=True)
+    loss = confident_dice_ce(logits, p, torch.ones(2), 0.95)
+    loss.backward()
+    assert loss < 1e-6 and not logits.grad.any()
+    torch.testing.assert_close(
+        confident_dice_ce(logits, p, torch.ones(2), 0.5), dice_ce(logits, torch.ones_like(p)), rtol=0, atol=0
+    )
+
+
+def test_fixmatch_labels_the_weak_view_itself_and_learns_on_the_strong_one(pairs):
+    batch, config = batch_of(pairs, "fixmatch", confidence=0.8)
+    student = Says(maps(1), maps(2))
+    loss = baselines.fixmatch(student, NotAsked(), batch.unlabelled, config)
+    labels, learns = student.seen
+    for seen, view in zip((labels, learns), both_views(batch.unlabelled), strict=True):
+        assert torch.equal(seen.images, view) and torch.equal(seen.input_ids, batch.unlabelled.input_ids)
+    torch.testing.assert_close(loss, confident_dice_ce(maps(2), maps(1).sigmoid(), torch.ones(4), 0.8))
+    stricter = baselines.fixmatch(
+        Says(maps(1), maps(2)), NotAsked(), batch.unlabelled, replace(config, confidence=0.99)
+    )
+    assert stricter < loss
+
+
+def test_unimatch_learns_on_two_strong_views_and_a_weak_one_whose_channels_are_dropped(pairs):
+    batch, config = batch_of(pairs, "unimatch", confidence=0.8)
+    student = Says(*(maps(i) for i in range(4)))
+    loss = baselines.unimatch(student, NotAsked(), batch.unlabelled, config)
+    neighbours = {name: value[[3, 0, 1, 2]] for name, value in batch.unlabelled.photometry.items()}
+    weak, one = both_views(batch.unlabelled)
+    _, two = both_views(batch.unlabelled, neighbours)
+    for seen, view in zip(student.seen, (weak, one, two, weak), strict=True):
+        assert torch.equal(seen.images, view) and torch.equal(seen.input_ids, batch.unlabelled.input_ids)
+    assert (one - two).abs().mean((1, 2, 3)).all()
+    p = maps(0).sigmoid()
+    terms = [confident_dice_ce(maps(i), p, torch.ones(4), 0.8) for i in (1, 2, 3)]
+    torch.testing.assert_close(loss, terms[0] / 4 + terms[1] / 4 + terms[2] / 2)
+    perturb = [seen.perturb for seen in student.seen]
+    dropped = perturb[3](torch.ones(8, 64, 3, 3))
+    assert perturb[:3] == [None] * 3
+    assert set(dropped.unique().tolist()) == {0, 2} and torch.equal(dropped.amax((2, 3)), dropped.amin((2, 3)))
+    assert 0.4 < (dropped == 0).float().mean() < 0.6
+
+
+def test_cps_lets_each_network_learn_what_the_other_says(pairs):
+    batch, config = batch_of(pairs, "cps")
+    first, second = maps(1).requires_grad_(), maps(2).requires_grad_()
+    twins = SimpleNamespace(first=Says(first), second=Says(second))
+    loss = baselines.cps(twins, NotAsked(), batch.unlabelled, config)
+    rounded = [(each.detach() > 0).float() for each in (first, second)]
+    torch.testing.assert_close(loss, dice_ce(first, rounded[1]) + dice_ce(second, rounded[0]))
+    (gradient,) = torch.autograd.grad(loss, first, retain_graph=True)
+    (alone,) = torch.autograd.grad(dice_ce(first, rounded[1]), first)
+    assert torch.equal(gradient, alone), "a label has no gradient"
+
+
+def test_twins_start_differently_the_first_as_any_network_of_this_seed(pairs):
+    torch.manual_seed(3)
+    twins = Twins("compact")
+    torch.manual_seed(3)
+    alone = build_network("compact").state_dict()
+    assert all(value.equal(alone[name]) for name, value in twins.first.state_dict().items())
+    assert not twins.second.head[0].weight.equal(twins.first.head[0].weight)
+
+
+def test_cutmix_pastes_the_partner_into_image_and_target_and_leaves_the_text(pairs):
+    batch, config = batch_of(pairs, "cutmix", patch_size=0.5)
+    unlabelled, student, asked = batch.unlabelled, Says(maps(1)), []
+    loss = baselines.cutmix(student, Says(maps(2)), unlabelled, config)
+    _, strong = both_views(unlabelled)
+    partner, target = unlabelled.proposal["partner"], (maps(2) > 0).float()
+    for i, j in enumerate(partner.tolist()):
+        mixed = student.seen[0].images[i, 0]
+        pasted = torch.zeros(32, 32, dtype=bool)
+        y, x = (int(c * 17) for c in unlabelled.proposal["centres"][i])
+        pasted[y : y + 16, x : x + 16] = True
+        assert torch.equal(mixed, torch.where(pasted, strong[j, 0], strong[i, 0]))
+        asked.append(torch.where(pasted, target[j, 0], target[i, 0]))
+    assert (partner != torch.arange(4)).any()
+    assert torch.equal(student.seen[0].input_ids, unlabelled.input_ids)
+    torch.testing.assert_close(loss, dice_ce(maps(1), torch.stack(asked)[:, None]))
+
+
+def test_flip_sync_mirrors_image_target_and_words(pairs):
+    batch, config = batch_of(pairs, "flip_sync")
+    student = Says(maps(1))
+    loss = baselines.flip_sync(student, Says(maps(2)), batch.unlabelled, config)
+    _, strong = both_views(batch.unlabelled)
+    assert torch.equal(student.seen[0].images, strong.flip(3))
+    torch.testing.assert_close(loss, dice_ce(maps(1), (maps(2) > 0).float().flip(3)))
+    own, read = (build_texts().decode(ids) for ids in (batch.unlabelled.input_ids, student.seen[0].input_ids))
+    swap = {"left": "right", "right": "left"}
+    for before, after in zip(own, read, strict=True):
+        assert after == Report.parse(before).flip().render()
+        words = re.findall(r"\w+", before)
+        assert sorted(re.findall(r"\w+", after)) == sorted(swap.get(word, word) for word in words)
+    assert own != read
+
+
+def test_resmatch_changes_image_and_words_each_for_itself(pairs):
+    for p in (0.0, 1.0):
+        batch, config = batch_of(pairs, "resmatch", posaug_p=p, posaug_mode="mask")
+        student = Says(maps(1))
+        loss = baselines.resmatch(student, Says(maps(2)), batch.unlabelled, config)
+        assert torch.equal(student.seen[0].images, both_views(batch.unlabelled)[1])
+        torch.testing.assert_close(loss, dice_ce(maps(1), (maps(2) > 0).float()))
+        own, read = (build_texts().decode(ids) for ids in (batch.unlabelled.input_ids, student.seen[0].input_ids))
+        hidden = [re.sub(r"(upper |middle |lower |all )+(left|right) lung", "[UNK_POS]", text) for text in own]
+        assert read == (hidden if p else own) and hidden != own
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_the_cut_to_reported_zones_is_every_methods_or_no_ones(pairs, method):
+    """All networks see lesion everywhere. Nobody minds, unless the reports are asked, which do not name all zones."""
+    batch, config = batch_of(pairs, method)
+    everywhere = Says(*[torch.full((4, 1, 32, 32), SURE)] * 4)
+    losses = {}
+    for setting in ("teacher", "reported"):
+        everywhere.seen.clear()
+        twins = SimpleNamespace(first=Says(*everywhere.logits), second=Says(*everywhere.logits))
+        student = twins if method == "cps" else Says(*everywhere.logits)
+        loss = getattr(baselines, method)(student, everywhere, batch.unlabelled, replace(config, pseudo_labels=setting))
+        losses[setting] = loss.item()
+    assert losses["teacher"] < 0.01 and losses["reported"] > 0.2
+
+
+@pytest.mark.parametrize("method", ["mean_teacher", "fixmatch", "unimatch", "cps", *HARD])
+def test_an_infection_that_is_reported_and_not_found_teaches_nothing(pairs, method):
+    batch, config = batch_of(pairs, method, pseudo_labels="reported")
+    assert batch.unlabelled.codes.all()
+    nowhere, sees = [torch.full((4, 1, 32, 32), -SURE)] * 4, [maps(i) for i in range(4)]
+    student = Says(*(nowhere[:1] + sees if method in ("fixmatch", "unimatch") else sees))
+    if method == "cps":
+        student = SimpleNamespace(first=Says(*nowhere), second=Says(*nowhere))
+    assert getattr(baselines, method)(student, Says(*nowhere), batch.unlabelled, config) == 0
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_every_part_learns_but_those_of_itcl_and_the_teacher_from_nothing(pairs, method):
+    batch, config = batch_of(pairs, method)
+    torch.manual_seed(0)
+    student = METHODS[method].build("compact")
+    teacher = Teacher(student)
+    losses = METHODS[method].step(student, teacher, batch, 0.4, replace(config, confidence=0.5))
+    torch.testing.assert_close(losses["loss"], losses["loss_labelled"] + 0.4 * losses["loss_unlabelled"])
+    losses["loss_unlabelled"].backward()
+    without = {name for name, parameter in student.named_parameters() if parameter.grad is None}
+    assert without == {name for name, _ in student.named_parameters() if "_projection" in name}
+    assert all(parameter.grad is None for parameter in teacher.network.parameters())
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_burn_in_is_supervised_training(pairs, method):
+    batch, config = batch_of(pairs, method)
+    torch.manual_seed(0)
+    student = METHODS[method].build("compact")
+    networks: list[nn.Module] = [student.first, student.second] if method == "cps" else [student]
+    alone = Batch(batch.labelled, None)
+    losses = METHODS[method].step(student, NotAsked(), alone, 0.0, config)
+    expected = sum(METHODS["supervised"].step(each, None, alone, 0.0, config)["loss"] for each in networks)
+    assert set(losses) == {"loss", "loss_labelled"} and losses["loss"].equal(expected)
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_baseline_trains_from_the_command_line_and_leaves_a_network_like_any_other(train, tmp_path, method):
+    outcome = train(output=tmp_path, method=method, steps=2, burn_in=0, eval_every=0)
+    assert outcome.status == 0, outcome.errors
+    results = json.loads((tmp_path / "results.json").read_text())
+    alone = sum(parameter.numel() for parameter in build_network("compact").parameters())
+    assert (results["method"], results["unlabelled"], results["parameters"]) == (method, 18, alone)
+    for name in ("student", "teacher"):
+        network, _ = from_pretrained(tmp_path / name)
+        assert sum(parameter.numel() for parameter in network.parameters()) == alone
+    (line,) = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if "loss" in line)
+    assert line["loss_unlabelled"] > 0
+
+
+def test_the_help_of_train_lists_every_method_and_says_what_baselines_get(command_line):
+    text = " ".join(command_line("train", "--help").text.split())
+    about = re.search(r"--method NAME (.*?) \(default", text)[1]
+    assert [name for name in METHODS if not re.search(rf"\b{name}\b", about)] == []
+    assert "of any method; teacher: as it gives them; reported" in text
+
+
+def test_a_network_is_judged_with_the_texts_it_was_trained_with(train, semimedref, tmp_path):
+    """Reports that it did not read in training it does not read later; if told to, it is judged otherwise."""
+    assert train(output=tmp_path, report_text="none", eval_every=0).status == 0
+    _, about = from_pretrained(tmp_path / "student")
+    assert about["report_text"] == "none"
+    expected = "  ".join(f"{name} {100 * value:.1f} %" for name, value in about["valid"].items())
+    assert semimedref("evaluate", checkpoint=tmp_path / "student").text.startswith(expected)
+    (tmp_path / "student/config.json").write_text(json.dumps({**about, "report_text": "whole"}))
+    assert not semimedref("evaluate", checkpoint=tmp_path / "student").text.startswith(expected)
