@@ -32,7 +32,9 @@ class Proposal:
         partner: ``[B]`` int64, the donor j of each sample i.
         centres: ``[B, 2]`` float32 in 0 to 1: where in its zone box the patch's centre lies (modes ``position`` and
             ``random``), or the chance that picks a confident pixel (mode ``probability`` uses the first).
-        boxes: ``[B, 6, 4]`` int64 px, the zone boxes of the donor in its view.
+        boxes: ``[B, 6, 4]`` int64 px, where a patch of each zone may lie: the zone's box in the donor's view, cut to
+            its box in the receiver's. So a pasted lesion ends in the zone that it comes from, and the text names it,
+            even where the two views were moved apart. Empty (0, 0, 0, 0) where the two boxes do not meet.
         zones: ``[B]`` int64, the zone of the patch; -1 where no patch is proposed.
     """
 
@@ -51,6 +53,12 @@ def compatible_zones(own: Report, donor: Report) -> list[int]:
     if own_sides and not own_sides & donor_sides:
         return []
     return [k for k, bit in enumerate(donor.zones) if bit]
+
+
+def common_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Where boxes ``[..., 4]`` (top, left, bottom, right; px) overlap, one by one; (0, 0, 0, 0) where they do not."""
+    low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
+    return np.where((low < high).all(-1, keepdims=True), np.concatenate([low, high], -1), 0)
 
 
 def zone_choices(own: Report, donor: Report, mode: str) -> list[int]:
@@ -78,14 +86,15 @@ def propose(
         raise ValueError(f"unknown patch mode {mode!r}; choose one of {', '.join(PATCH_MODES)}")
     batch = len(reports)
     partner = rng.permutation(batch)
+    shared = common_boxes(boxes[partner], boxes)
     offered = rng.random(batch) < p
     picks, centres = rng.random(batch), rng.random((batch, 2)).astype(np.float32)
     zones = np.full(batch, -1)
     for i, j in enumerate(partner):
-        choice = zone_choices(reports[i], reports[j], mode)
+        choice = [zone for zone in zone_choices(reports[i], reports[j], mode) if shared[i, zone, 2]]
         if offered[i] and choice and i != j:
             zones[i] = choice[int(picks[i] * len(choice))]
-    return Proposal(partner, centres, boxes[partner], zones)
+    return Proposal(partner, centres, shared, zones)
 
 
 def mixed_reports(own: Report, mix_text: str = "rewrite") -> list[Report]:

@@ -6,6 +6,7 @@ import torch
 
 from semimedref_core import patchmix
 from semimedref_core.anatomy import THIRDS
+from semimedref_core.data.views import draw_geometry
 from semimedref_core.networks import build_texts
 from semimedref_core.patchmix import compatible_zones, mixed_reports, propose, t_patchmix
 from semimedref_core.reports import ZONES, Report
@@ -77,6 +78,35 @@ def test_any_zone_that_the_donor_names_is_pasted_in_time_not_only_those_of_its_f
     rng = np.random.default_rng(0)
     zones = {int(z) for _ in range(40) for z in propose(rng, bilateral, np.tile(BOXES, (8, 1, 1))).zones}
     assert zones == {-1, *(k for k, bit in enumerate(bilateral[0].zones) if bit)}
+
+
+@pytest.mark.parametrize("mode", patchmix.PATCH_MODES)
+def test_a_patch_lies_in_its_zone_in_the_donors_view_and_in_the_receivers_when_views_move_apart(mode):
+    """Else a lesion of the donor's upper zone would be seen in the receiver's middle zone, which no text names."""
+    rng = np.random.default_rng(0)
+    reports = [Report.of([1] * 6)] * 32
+    probs = torch.from_numpy(rng.random((32, 1, SIZE, SIZE), dtype=np.float32))
+    geometry = draw_geometry(rng, 32, "strong")
+    boxes = geometry.zone_boxes(BOXES, SIZE, SIZE)
+    found = 0
+    for _ in range(10):
+        proposal = propose(rng, reports, boxes, mode, p=1.0)
+        tensors = {name: torch.as_tensor(value) for name, value in vars(proposal).items()}
+        patches, zones = patchmix.patch_boxes(probs, **tensors, block=BLOCK, mode=mode, confident=0.5)
+        for i in np.flatnonzero(zones.numpy() >= 0):
+            y0, x0, y1, x1 = patches[i].tolist()
+            assert y1 > y0 and x1 > x0
+            for view in (i, proposal.partner[i]):
+                top, left, bottom, right = boxes[view, zones[i]]
+                assert top <= y0 and left <= x0 and y1 <= bottom and x1 <= right
+            found += 1
+    assert found > 100
+
+
+def test_boxes_that_do_not_meet_have_nothing_in_common():
+    one = np.array([[0, 0, 8, 8], [0, 0, 8, 8], [4, 4, 4, 9]])
+    two = np.array([[4, 2, 12, 6], [8, 0, 12, 8], [0, 0, 9, 9]])
+    assert patchmix.common_boxes(one, two).tolist() == [[4, 2, 8, 6], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
 def test_a_left_only_sample_never_takes_from_a_right_only_donor():
