@@ -86,7 +86,12 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], source: Path) -
 
 
 def save_pretrained(folder: Path, network: nn.Module, **about) -> None:
-    """Writes ``model.safetensors`` and ``config.json`` of a network; ``about`` goes into the latter."""
+    """Writes ``model.safetensors`` and ``config.json`` of a network; ``about`` goes into the latter.
+
+    So do the arguments that :func:`build_network` was given, if there were any.
+    """
+    if network.arguments:
+        about["arguments"] = network.arguments
     name = next(name for name, kind in NETWORKS.items() if isinstance(network, kind))
     save_tensors(folder / "model.safetensors", network.state_dict())
     write_json(folder / "config.json", {"network": name, **about})
@@ -106,8 +111,8 @@ def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
         )
     try:
         about = json.loads(path.read_text())
-        network = build_network(about["network"])
-    except (ValueError, KeyError) as error:
+        network = build_network(about["network"], **about.get("arguments", {}))
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a network's config.json ({error})") from None
     tensors, _ = load_tensors(folder / "model.safetensors")
     load_weights(network, tensors, folder / "model.safetensors")

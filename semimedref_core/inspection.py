@@ -43,6 +43,27 @@ def tensor_table(tensors: Mapping[str, Tensor]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def parameter_table(network: nn.Module) -> pd.DataFrame:
+    """How many parameters each block of a network has.
+
+    Args:
+        network: with ``parts``, part -> names of its modules.
+
+    Returns:
+        One row a block, in the order of the parts: its part, its parameters, and how many of them are trained.
+    """
+    rows = {
+        name: {
+            "part": part,
+            "parameters": sum(parameter.numel() for parameter in getattr(network, name).parameters()),
+            "trained": sum(p.numel() for p in getattr(network, name).parameters() if p.requires_grad),
+        }
+        for part, modules in network.parts.items()
+        for name in modules
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def gradient_norms(terms: Mapping[str, Tensor], network: nn.Module) -> pd.DataFrame:
     """Which loss term trains which part of the network.
 
@@ -56,8 +77,8 @@ def gradient_norms(terms: Mapping[str, Tensor], network: nn.Module) -> pd.DataFr
     """
     table = pd.DataFrame(index=list(terms), columns=list(network.parts), dtype=float)
     for part, modules in network.parts.items():
-        parameters = [parameter for name in modules for parameter in getattr(network, name).parameters()]
-        for term, value in terms.items():
+        parameters = [p for name in modules for p in getattr(network, name).parameters() if p.requires_grad]
+        for term, value in terms.items() if parameters else ():
             found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
             squares = [gradient.square().sum() for gradient in found if gradient is not None]
             table.loc[term, part] = torch.stack(squares).sum().sqrt().item() if squares else float("nan")

@@ -1,11 +1,13 @@
-"""The compact network and the tokenizer of the grammar."""
+"""The compact network, how it is saved and found again, and the tokenizer of the grammar."""
 
 import itertools
+import json
 
 import pytest
 import torch
 
-from semimedref_core.networks import build_network, build_texts
+from semimedref_core.checkpoints import CheckpointError, from_pretrained, save_pretrained
+from semimedref_core.networks import build_network, build_pretrained, build_texts
 from semimedref_core.networks.text import grammar_tokenizer
 from semimedref_core.patchmix import mixed_reports
 from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits
@@ -124,3 +126,28 @@ def test_what_happens_to_the_features_happens_between_encoder_and_decoder():
 def test_a_text_that_is_too_long_is_refused_not_cut():
     with pytest.raises(ValueError, match="only 24 fit"):
         build_texts()(["upper " * 30])
+
+
+def test_a_folder_without_arguments_is_read_as_before(tmp_path):
+    network = build_network("compact")
+    save_pretrained(tmp_path, network, image_size=96)
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert about == {"network": "compact", "image_size": 96}
+    again, _ = from_pretrained(tmp_path)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in network.state_dict().items())
+
+
+def test_arguments_that_will_not_do_are_told_with_the_file(tmp_path):
+    save_pretrained(tmp_path, build_network("compact", widths=[8, 16, 32]))
+    assert from_pretrained(tmp_path)[0].stage16[0].body[0].out_channels == 32
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("widths", "wide"))
+    with pytest.raises(CheckpointError, match="config.json: not a network's.*wide"):
+        from_pretrained(tmp_path)
+
+
+def test_the_compact_network_takes_no_pretrained_encoder():
+    with pytest.raises(
+        ValueError, match="'compact' takes no pretrained encoders; choose one of guide_decoder, mmi_unet"
+    ):
+        build_pretrained("compact", text_encoder="anywhere")

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from semimedref_core.networks.encoders import small_bert
+
 
 @dataclass
 class Prediction:
@@ -119,19 +121,7 @@ class Compact(nn.Module):
         self.stage4 = nn.Sequential(ResidualBlock(a, a), ResidualBlock(a, a))
         self.stage8 = nn.Sequential(ResidualBlock(a, b, 2), ResidualBlock(b, b))
         self.stage16 = nn.Sequential(ResidualBlock(b, c, 2), ResidualBlock(c, c))
-        self.text = BertModel(
-            BertConfig(
-                vocab_size=vocabulary,
-                hidden_size=text_width,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                intermediate_size=2 * text_width,
-                max_position_embeddings=64,
-                hidden_dropout_prob=0.0,
-                attention_probs_dropout_prob=0.0,
-            ),
-            add_pooling_layer=False,
-        )
+        self.text = BertModel(BertConfig(**small_bert(vocabulary, text_width)), add_pooling_layer=False)
         self.fuse16 = TextCrossAttention(c, text_width)
         self.fuse8 = TextCrossAttention(b, text_width)
         self.up8 = nn.ConvTranspose2d(c, b, 2, 2)

@@ -1,0 +1,127 @@
+"""What the paper's two networks share: their way from images and texts to a prediction, and their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from semimedref_core.networks.compact import Prediction
+from semimedref_core.networks.encoders import STRIDES, ImageEncoder, TextEncoder, TextProjection, small_bert
+
+
+class TwoEncoders(nn.Module):
+    """An image encoder and a text encoder whose outputs meet in ``see`` or in ``segment``, which a network defines.
+
+    Args:
+        vocabulary: number of token ids of the small BERT; of no meaning if ``text`` is given.
+        image: backbone, see :func:`.encoders.backbone_config`.
+        text: ``BertConfig`` as a dict; the small BERT that is trained along if left out.
+        frozen_text: the text encoder keeps its weights. For pretrained weights: those drawn by chance must learn.
+        embedding: D of the ITCL projections.
+
+    Raises:
+        EncoderError: if an encoder cannot be built.
+        ValueError: from ``forward``, if the image's sides are not multiples of 32 or the texts are too long.
+    """
+
+    stride = STRIDES[-1]
+
+    def __init__(
+        self,
+        vocabulary: int,
+        image: str | dict = "convnext",
+        text: dict | None = None,
+        frozen_text: bool = False,
+        embedding: int = 768,
+    ):
+        super().__init__()
+        self.image_encoder = ImageEncoder(image)
+        self.text_encoder = TextEncoder(text or small_bert(vocabulary), frozen_text)
+        self.text_projection = TextProjection(self.text_encoder.width, embedding)
+
+    def forward(
+        self,
+        images: Tensor,
+        input_ids: Tensor,
+        decode: int | None = None,
+        perturb: Callable[[Tensor], Tensor] | None = None,
+    ) -> Prediction:
+        """Segments images by their reports.
+
+        Args:
+            images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of 32.
+            input_ids: ``[B, L]`` token ids.
+            decode: how many samples, from the front, are segmented; all if left out, none if 0. The others pass the
+                encoders only, which is all that ITCL needs.
+            perturb: what becomes of the image features ``[n, C, h, w]`` of each stride between encoder and decoder.
+        """
+        if images.shape[2] % self.stride or images.shape[3] % self.stride:
+            raise ValueError(f"the image sides must be multiples of {self.stride}, got {tuple(images.shape[2:])}")
+        hidden, padding = self.text_encoder(input_ids)
+        words = hidden[-1]
+        features, pooled = self.see(images, words, padding)
+        image_embedding, text_embedding = self.image_projection(pooled), self.text_projection(hidden, padding)
+        if decode == 0:  # attention cannot be asked about no sample at all
+            return Prediction(images.new_empty(0, 1, *images.shape[2:]), image_embedding, text_embedding)
+        features = [x[:decode] if perturb is None else perturb(x[:decode]) for x in features]
+        logits = self.segment(features, words[:decode], padding[:decode])
+        return Prediction(logits, image_embedding, text_embedding)
+
+    def see(self, images: Tensor, words: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Four maps at strides 4, 8, 16 and 32, and what the image embedding is made from, ``[B, C]``."""
+        raise NotImplementedError
+
+    def segment(self, features: list[Tensor], words: Tensor, padding: Tensor) -> Tensor:
+        """Logits ``[n, 1, H, W]`` from the four maps and the words ``[n, L, width]``."""
+        raise NotImplementedError
+
+
+class SubPixelHead(nn.Sequential):
+    """x4 sub-pixel upsampling to 24 channels, then a 1x1 convolution: ``[B, C, H/4, W/4] -> [B, 1, H, W]`` logits."""
+
+    def __init__(self, inputs: int, channels: int = 24):
+        super().__init__(nn.Conv2d(inputs, channels * 16, 3, padding=1), nn.PixelShuffle(4), nn.Conv2d(channels, 1, 1))
+
+
+class Attention(nn.Module):
+    """Tokens ask, tokens answer; the position codes are added to the questions and to the keys, not to the values."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+
+    def forward(self, asking, answering, asking_codes=0.0, answering_codes=0.0, padding=None) -> Tensor:
+        """asking ``[B, N, C]``, answering ``[B, M, C]``, padding ``[B, M]`` true where nothing can answer."""
+        answer, _ = self.attention(
+            asking + asking_codes,
+            answering + answering_codes,
+            answering,
+            key_padding_mask=padding,
+            need_weights=False,
+        )
+        return answer
+
+
+def pixels(x: Tensor) -> Tensor:
+    """A map ``[B, C, h, w]`` as tokens ``[B, hw, C]``."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def as_map(tokens: Tensor, like: Tensor) -> Tensor:
+    """Tokens ``[B, hw, C]`` as a map of the height and width of ``like``."""
+    return tokens.transpose(1, 2).unflatten(2, like.shape[2:])
+
+
+def line_codes(length: int, channels: int, device) -> Tensor:
+    """Sine position codes ``[length, channels]``: sines and cosines of the index at wavelengths 2 pi to 20000 pi."""
+    rates = 10_000.0 ** -(torch.arange(0, channels, 2, device=device) / channels)
+    angles = torch.arange(length, device=device)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
+
+
+def plane_codes(height: int, width: int, channels: int, device) -> Tensor:
+    """Sine position codes ``[hw, channels]`` of pixels: half of the channels tell the row, half the column."""
+    y, x = (line_codes(length, channels // 2, device) for length in (height, width))
+    return torch.cat([y[:, None].expand(-1, width, -1), x[None].expand(height, -1, -1)], 2).flatten(0, 1)

@@ -1,0 +1,189 @@
+"""The two encoders of the paper's networks: a four-stage image backbone and a BERT, both from transformers.
+
+They are built from a configuration alone, with weights drawn by chance; :mod:`.pretrained` finds weights for them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PretrainedConfig, PreTrainedModel
+
+BACKBONES = ("convnext", "convnextv2", "swin")
+STRIDES = (4, 8, 16, 32)
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be built or loaded; the message names what was given and the cure."""
+
+
+def small_bert(vocabulary: int, width: int = 96) -> dict:
+    """Configuration of the two-layer BERT that is trained from scratch on report texts, up to 64 tokens of them.
+
+    Args:
+        vocabulary: number of token ids; id 0 is padding.
+        width: of its hidden states.
+    """
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * width,
+        "max_position_embeddings": 64,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+
+
+def backbone_config(image: str | dict) -> PretrainedConfig:
+    """The configuration of a backbone with one stage at each of the strides 4, 8, 16 and 32.
+
+    Args:
+        image: a name of ``BACKBONES``, which is its tiny version (ConvNeXt-Tiny and so on), or a configuration of
+            transformers as a dict with ``model_type``.
+
+    Raises:
+        EncoderError: if it has other stages.
+    """
+    settings = {"model_type": image} if isinstance(image, str) else dict(image)
+    kind = settings.pop("model_type", None)
+    if kind not in BACKBONES:
+        raise EncoderError(f"model_type {kind!r} is no backbone for this network; choose {', '.join(BACKBONES)}")
+    config = AutoConfig.for_model(kind, **settings)
+    if len(config.depths) != len(STRIDES) or config.patch_size != STRIDES[0]:
+        raise EncoderError(
+            f"a {kind} of {len(config.depths)} stages and patch size {config.patch_size} has no stage at each of the "
+            f"strides {', '.join(map(str, STRIDES))}; choose one with four stages and patch size 4"
+        )
+    return config
+
+
+class ImageEncoder(nn.Module):
+    """A backbone that is walked stage by stage, so that text can be fused in between.
+
+    Args:
+        image: see :func:`backbone_config`.
+
+    Attributes:
+        widths: channels at strides 4, 8, 16 and 32.
+
+    Raises:
+        EncoderError: if the backbone has no such stages.
+    """
+
+    def __init__(self, image: str | dict):
+        super().__init__()
+        config = backbone_config(image)
+        self.backbone: PreTrainedModel = AutoModel.from_config(config)
+        self._is_swin = config.model_type == "swin"
+        first = config.embed_dim if self._is_swin else None
+        self.widths = tuple(first * 2**k for k in range(4)) if self._is_swin else tuple(config.hidden_sizes)
+        self.channels = config.num_channels
+
+    def stage(self, k: int, x: Tensor) -> Tensor:
+        """Stage k = 0 to 3, from the map of the stage before it (for k = 0, from grey images ``[B, 1, H, W]``).
+
+        Returns:
+            ``[B, widths[k], H / STRIDES[k], W / STRIDES[k]]``, as the stage leaves it: no norm follows.
+        """
+        if k == 0:
+            x = x.expand(-1, self.channels, -1, -1)
+        if self._is_swin:
+            return self._swin_stage(k, x)
+        return self.backbone.encoder.stages[k](self.backbone.embeddings(x) if k == 0 else x)
+
+    def _swin_stage(self, k: int, x: Tensor) -> Tensor:
+        layers = self.backbone.encoder.layers
+        if k == 0:
+            x, (height, width) = self.backbone.embeddings(x)
+        else:  # a Swin stage ends in the merging of its patches; here it opens the next stage, as in a ConvNeXt
+            height, width = x.shape[2:]
+            x = layers[k - 1].downsample(x.flatten(2).transpose(1, 2), (height, width))
+            height, width = (height + 1) // 2, (width + 1) // 2
+        window = self.backbone.config.window_size
+        for i, block in enumerate(layers[k].blocks):
+            # Told each time, since left to itself a block that sees a map no larger than its window changes for good.
+            block.shift_size = window // 2 if i % 2 and min(height, width) > window else 0
+            x = block(x, (height, width), always_partition=True)[0]
+        return x.transpose(1, 2).unflatten(2, (height, width))
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The backbone's own pooled output ``[B, widths[3]]``, from the map of the last stage."""
+        if self._is_swin:
+            return self.backbone.layernorm(x.flatten(2).transpose(1, 2)).mean(1)
+        return self.backbone.layernorm(x.mean((2, 3)))
+
+
+class TextEncoder(nn.Module):
+    """A BERT whose hidden states of layers 1, 2 and last are read.
+
+    Args:
+        text: a ``BertConfig`` as a dict.
+        frozen: the weights stay as they are: no gradient, no dropout, also in training.
+
+    Attributes:
+        width: of its hidden states.
+
+    Raises:
+        EncoderError: if it has fewer than two layers.
+    """
+
+    def __init__(self, text: dict, frozen: bool = False):
+        super().__init__()
+        config = BertConfig(**text)
+        if config.num_hidden_layers < 2:
+            raise EncoderError(
+                f"num_hidden_layers is {config.num_hidden_layers}, but layers 1 and 2 are read; take a deeper BERT"
+            )
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.width = config.hidden_size
+        self.frozen = frozen
+        self.requires_grad_(not frozen)
+        self.train()
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """As for any module, but a frozen encoder stays in eval mode."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads token ids ``[B, L]``.
+
+        Returns:
+            Hidden states ``[3, B, L, width]`` of layers 1, 2 and last, and ``[B, L]``, true where there is no word.
+
+        Raises:
+            ValueError: if there are more tokens than the encoder has positions.
+        """
+        config = self.bert.config
+        if input_ids.shape[1] > config.max_position_embeddings:
+            raise ValueError(
+                f"the texts have {input_ids.shape[1]} tokens, but the text encoder has "
+                f"{config.max_position_embeddings} positions; shorten them, or take a larger encoder"
+            )
+        padding = input_ids == config.pad_token_id
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            # Four dimensions, as the attention wants it: from two, transformers looks on the host for padding to skip.
+            mask = ~padding[:, None, None, :]
+            hidden = self.bert(input_ids=input_ids, attention_mask=mask, output_hidden_states=True).hidden_states
+            return torch.stack([hidden[1], hidden[2], hidden[-1]]), padding
+
+
+class TextProjection(nn.Module):
+    """The text embedding v of ITCL: mean over words and over three hidden layers, then Linear-LayerNorm-GELU-Linear.
+
+    Args:
+        width: of the hidden states.
+        embedding: D.
+    """
+
+    def __init__(self, width: int, embedding: int):
+        super().__init__()
+        self.project = nn.Sequential(
+            nn.Linear(width, embedding), nn.LayerNorm(embedding), nn.GELU(), nn.Linear(embedding, embedding)
+        )
+
+    def forward(self, hidden: Tensor, padding: Tensor) -> Tensor:
+        """hidden ``[3, B, L, width]``, padding ``[B, L]`` true where there is no word, to ``[B, D]``."""
+        present = (~padding).unsqueeze(2)
+        return self.project((hidden.mean(0) * present).sum(1) / present.sum(1))

@@ -1,0 +1,217 @@
+"""Pretrained encoders: found in a folder or on the model hub, read without pickle, and checked to be used as a whole.
+
+A source is a folder that holds ``config.json`` and ``model.safetensors`` (or ``pytorch_model.bin``), or
+``organisation/name@commit`` with the 40 digits of a commit, so that the same weights come back tomorrow. What the cache
+holds needs no network; what it lacks is asked for only if the hub answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants, get_session, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from transformers import AutoModel, BertConfig, BertModel, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from semimedref_core.networks.encoders import EncoderError, TextEncoder, backbone_config
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+BERTS = (None, "bert", "cxr-bert")  # model_type; the oldest configurations have none
+PATIENCE = 1.5  # seconds that the hub has to answer in
+NOT_THE_SHAPE = ("architectures", "dtype", "id2label", "label2id", "out_features", "out_indices", "stage_names")
+
+_log = logging.getLogger(__name__)
+
+
+def load_backbone(source: str | Path) -> tuple[PreTrainedModel, dict]:
+    """An image backbone of :func:`.encoders.backbone_config` with pretrained weights, and its configuration.
+
+    Raises:
+        EncoderError: if it cannot be found or read, has not the four stages, or a weight is missing.
+    """
+    folder = find(source)
+    settings = _read_config(folder)
+    with _naming(folder):
+        config = backbone_config({name: value for name, value in settings.items() if name not in NOT_THE_SHAPE})
+    model = _load(AutoModel, folder, config)
+    return model, {"model_type": config.model_type, **_shape(config)}
+
+
+def load_bert(source: str | Path) -> tuple[BertModel, dict]:
+    """A BERT with pretrained weights, and its configuration; CXR-BERT is one, with two more heads that are left aside.
+
+    Raises:
+        EncoderError: if it cannot be found or read, is no BERT, or a weight is missing.
+    """
+    folder = find(source)
+    settings = _read_config(folder)
+    if settings.get("model_type") not in BERTS:
+        raise EncoderError(
+            f"{folder / CONFIG}: model_type {settings['model_type']!r} is no BERT; give one of {BERTS[1:]}, such as "
+            "CXR-BERT"
+        )
+    known = BertConfig().to_dict().keys() - {"model_type", *NOT_THE_SHAPE}
+    with _naming(folder), torch.device("meta"):
+        config = BertConfig(**{name: value for name, value in settings.items() if name in known})
+        TextEncoder(config.to_dict())  # says what is wrong with it, at no cost
+    return _load(BertModel, folder, config, add_pooling_layer=False), _shape(config)
+
+
+def find(source: str | Path) -> Path:
+    """The folder of a source, downloaded first if need be.
+
+    Raises:
+        EncoderError: if it is neither a folder nor a pinned model, or cannot be had.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", str(source))
+    if not match:
+        raise EncoderError(
+            f"{source}: no such folder; give the folder of an encoder, or organisation/name@commit with all 40 digits "
+            "of the commit, so that the weights stay the same"
+        )
+    name, revision = match.groups()
+    try:
+        return _download(name, revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        pass
+    cure = "download it where there is a network and give its folder"
+    if constants.HF_HUB_OFFLINE:
+        raise EncoderError(f"{source}: not in the cache, and HF_HUB_OFFLINE is set; unset it, or {cure}")
+    if not _hub_answers():
+        raise EncoderError(f"{source}: not in the cache, and {constants.ENDPOINT} does not answer; {cure}")
+    try:
+        return _download(name, revision)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise EncoderError(
+            f"{source}: cannot be downloaded ({_first_line(error)}); check its name and commit, or {cure}"
+        ) from None
+
+
+def _download(name: str, revision: str, **options) -> Path:
+    """The folder with the configuration and the first kind of weights there is.
+
+    Raises:
+        LocalEntryNotFoundError: from the cache, where it is not whole.
+    """
+    hf_hub_download(name, CONFIG, revision=revision, **options)
+    for file in (WEIGHTS[0], WEIGHTS[-1]):
+        try:
+            return Path(hf_hub_download(name, file, revision=revision, **options)).parent
+        except EntryNotFoundError as error:
+            missing = error
+    raise missing
+
+
+def _hub_answers() -> bool:
+    """Whether the hub says anything in time; asked aside, since looking up a name cannot be told to give up."""
+    answers = []
+
+    def ask():
+        with contextlib.suppress(Exception):  # whatever it is, the hub is not there
+            answers.append(get_session().head(constants.ENDPOINT, timeout=PATIENCE))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answers)
+
+
+def _read_config(folder: Path) -> dict:
+    path = folder / CONFIG
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise EncoderError(f"{path}: missing; give the folder that holds the encoder's {CONFIG} and weights") from None
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path}: damaged ({error}); download it again") from None
+    if not isinstance(settings, dict):
+        raise EncoderError(f"{path}: not a configuration, but a {type(settings).__name__}; download it again")
+    return settings
+
+
+def _load(kind, folder: Path, config: PretrainedConfig, **options) -> PreTrainedModel:
+    """Reads the weights and sees to it that each of the encoder's is found."""
+    path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    if path is None:
+        raise EncoderError(f"{folder}: no weights; one of {', '.join(WEIGHTS)} has to be there")
+    try:
+        with _quiet():
+            model, found = kind.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=".safetensors" in path.name,
+                weights_only=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # they are told below
+                output_loading_info=True,
+                **options,
+            )
+    except Exception as error:  # safetensors, zip, pickle and transformers each have their own for a broken file
+        raise EncoderError(
+            f"{path}: cannot be read ({_first_line(error)}); it is damaged, only half downloaded, or holds more than "
+            "tensors. Download it again, as safetensors if there is a choice"
+        ) from None
+    unused = sorted(found["unexpected_keys"])
+    beyond = [name for name in unused if _of_encoder(name)]
+    problems = [
+        *(f"{name} is missing" for name in sorted(found["missing_keys"])),
+        *(f"{name} has shape {tuple(theirs)}, not {tuple(ours)}" for name, theirs, ours in found["mismatched_keys"]),
+        *(f"{name} is not in the shape that {CONFIG} tells" for name in beyond),
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + ("" if len(problems) <= 5 else f"; and {len(problems) - 5} more")
+        raise EncoderError(
+            f"{path}: not the weights of this encoder ({shown}); {CONFIG} and weights must belong together"
+        )
+    if unused:
+        _log.warning("%s: %d weights of other heads are left aside: %s", path, len(unused), ", ".join(unused))
+    return model
+
+
+def _of_encoder(name: str) -> bool:
+    """Whether an unused weight belongs inside the encoder: a layer or stage that the configuration does not tell of."""
+    return bool(re.search(r"(^|\.)(embeddings|encoder)\.", name)) and not name.endswith("position_ids")
+
+
+def _shape(config: PretrainedConfig) -> dict:
+    """What of a configuration is not at its default and makes the encoder's shape."""
+    plain = config.to_diff_dict()
+    return {name: plain[name] for name in plain if name not in {"transformers_version", "model_type", *NOT_THE_SHAPE}}
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # besides ours, transformers' and torch's own on values that make no encoder
+        raise EncoderError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar and its table of weights; what it would tell is told here, once."""
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
