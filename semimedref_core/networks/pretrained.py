@@ -186,7 +186,7 @@ def _of_encoder(name: str) -> bool:
 
 
 def _shape(config: PretrainedConfig) -> dict:
-    """What of a configuration is not at its default and makes the encoder's shape."""
+    """A configuration as plain values, without what makes no difference to the encoder."""
     plain = config.to_diff_dict()
     return {name: plain[name] for name in plain if name not in {"transformers_version", "model_type", *NOT_THE_SHAPE}}
 
