@@ -189,8 +189,8 @@ def other_weights(folder):
 
 def other_name(folder):
     about = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**about, "network": "guide_decoder"}))
-    return "unknown network 'guide_decoder'; choose one of compact"
+    (folder / "config.json").write_text(json.dumps({**about, "network": "unet"}))
+    return "unknown network 'unet'; choose one of compact, guide_decoder, mmi_unet"
 
 
 def half_a_config(folder):
