@@ -12,9 +12,9 @@ from semimedref_core.networks.text import Texts
 
 
 def overlap(predicted: Tensor, target: Tensor) -> Tensor:
-    """Pixels of each image in the intersection, predicted and target: ``[B, 1, H, W]`` bool -> ``[B, 3]`` float64."""
+    """Pixels of each image in the intersection, predicted and target: ``[B, 1, H, W]`` bool -> ``[B, 3]`` int64."""
     counts = [a.sum((1, 2, 3)) for a in (predicted & target, predicted, target)]
-    return torch.stack(counts, 1).double()
+    return torch.stack(counts, 1)
 
 
 def scores(counts: np.ndarray) -> dict[str, float]:
@@ -51,11 +51,16 @@ def predict(network: nn.Module, pairs: Pairs, texts: Texts, device="cpu", batch_
     network.train(was_training)
 
 
-def evaluate(network: nn.Module, pairs: Pairs, texts: Texts, device="cpu", batch_size: int = 32) -> dict[str, float]:
-    """The metrics of :func:`scores` of a network on pairs with masks, at probability 0.5 and the pairs' own size."""
+def image_counts(network: nn.Module, pairs: Pairs, texts: Texts, device="cpu", batch_size: int = 32) -> np.ndarray:
+    """What :func:`scores` needs of each image: ``[N, 3]`` int64 pixels, see :func:`overlap`; predicted is p >= 0.5."""
     masks = torch.from_numpy(pairs.masks)[:, None].bool().split(batch_size)
     counts = [
         overlap(probs >= 0.5, mask.to(device))
         for probs, mask in zip(predict(network, pairs, texts, device, batch_size), masks, strict=True)
     ]
-    return scores(torch.cat(counts).cpu().numpy())
+    return torch.cat(counts).cpu().numpy()
+
+
+def evaluate(network: nn.Module, pairs: Pairs, texts: Texts, device="cpu", batch_size: int = 32) -> dict[str, float]:
+    """The metrics of :func:`scores` of a network on pairs with masks, at probability 0.5 and the pairs' own size."""
+    return scores(image_counts(network, pairs, texts, device, batch_size))

@@ -15,6 +15,7 @@ from semimedref_core.config import Config
 from semimedref_core.teacher import Teacher
 
 CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config.json"
+VALID = "valid.npz"
 
 
 @dataclass

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -17,10 +18,11 @@ from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batch, Batches
 from semimedref_core.data.datasets import Training, load_training
-from semimedref_core.evaluation import evaluate
+from semimedref_core.evaluation import image_counts
+from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
 from semimedref_core.networks import Twins, build_texts
-from semimedref_core.runstate import BEST, CHECKPOINT, MetricsLog, RunState, claim
+from semimedref_core.runstate import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim
 from semimedref_core.teacher import Teacher, ema_decay, ramp
 
 LOG_EVERY = 10  # steps between log lines; a line costs one host sync
@@ -36,7 +38,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
 
     Written: ``config.json``; ``metrics.jsonl`` (a line every ten steps and at each validation);
     ``checkpoint.safetensors`` (to resume from, at each validation); at the end ``student/`` and ``teacher/`` (the
-    networks; where ``patience`` is set, as they were at the best validation) and ``results.json``.
+    networks; where ``patience`` is set, as they were at the best validation), ``valid.npz`` (for either network the
+    pixels of each validation image that :func:`semimedref_core.evaluation.overlap` counts) and ``results.json``.
 
     Args:
         config: the run's settings.
@@ -71,7 +74,13 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid, *place)
     log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
 
-    started, since_log = time.perf_counter(), []
+    def validation() -> dict[str, np.ndarray]:
+        return {
+            name: image_counts(network, pairs.valid, texts, accelerator.device)
+            for name, network in state.networks.items()
+        }
+
+    started, since_log, counts = time.perf_counter(), [], None
     bar = tqdm(
         total=config.steps,
         initial=state.step,
@@ -92,10 +101,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
                 log.write({"step": state.step, "lr": now.lr, "w_u": now.w_u, **means})
         if validate:
             _check_weights(student, state.step)
-            scores = {
-                name: evaluate(network, pairs.valid, texts, accelerator.device)
-                for name, network in state.networks.items()
-            }
+            counts = validation()
+            scores = {name: metrics(pixels) for name, pixels in counts.items()}
             best = state.judge(scores)
             if log:
                 log.write({"step": state.step, "valid": scores})
@@ -106,6 +113,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     if config.patience:
         accelerator.wait_for_everyone()
         state.restore(folder / BEST)
+    if config.patience or counts is None:
+        counts = validation()
 
     about = {
         "labelled": len(pairs.labelled),
@@ -114,6 +123,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(accelerator.device),
     }
+    if accelerator.is_main_process:
+        checkpoints.write_arrays(folder / VALID, counts)
     return _write_results(folder, config, state, about, accelerator.is_main_process)
 
 

@@ -67,7 +67,7 @@ save_file = checkpoints.save_file
 PLACES = {
     "optimiser step": lambda call: instead(torch.optim.AdamW, "step", call),
     "teacher update": lambda call: instead(Teacher, "update", call),
-    "validation": lambda call: instead(training, "evaluate", call),
+    "validation": lambda call: instead(training, "image_counts", call),
     "verdict on a validation": lambda call: instead(RunState, "judge", call),
     "log line": lambda call: instead(MetricsLog, "write", call),
     "half a log line": lambda call: instead(MetricsLog, "write", call, half_line),

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from semimedref_core.config import Config
 from semimedref_core.data.phantom import phantom
+from semimedref_core.evaluation import scores
 from semimedref_core.runstate import RunState, read_metrics
 from semimedref_core.teacher import Teacher
 
@@ -81,6 +82,13 @@ def test_evaluate_prints_what_train_did(train, semimedref, finished_run, tmp_pat
     assert evaluated.text == f"{line.removeprefix(network).strip()} on 6 pairs of phantom valid\n"
     dice = json.loads((finished_run / "results.json").read_text())[network]["dice_image"]
     assert 0 < dice < 1 and f"dice_image {100 * dice:.1f} %" in line
+
+
+def test_a_run_keeps_what_its_scores_were_counted_from_image_by_image(finished_run):
+    results, counts = json.loads((finished_run / "results.json").read_text()), np.load(finished_run / "valid.npz")
+    assert set(counts) == {"student", "teacher"} and counts["student"].shape == (6, 3)
+    for network in counts:
+        assert scores(counts[network]) == pytest.approx(results[network])
 
 
 def test_evaluate_takes_another_split_or_data_set(semimedref, finished_run, qata_folder):

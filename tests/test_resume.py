@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from semimedref_core.evaluation import scores
 from semimedref_core.runstate import read_metrics
 
 PLAIN = {"image_size": 32, "steps": 12, "eval_every": 4, "batch_size": 2, "label_ratio": 0.25, "burn_in": 0.25}
@@ -92,7 +94,9 @@ def test_the_runs_here_reach_every_part_of_training(runs):
     assert json.loads((folder / "never stopped/results.json").read_text())["unlabelled"] == 18
     patient = read_metrics(folder / "patient/metrics.jsonl")
     assert [line["step"] for line in patient if "valid" in line] == [2, 4, 6, 8]
-    assert json.loads((folder / "patient/results.json").read_text())["step"] == 4
+    best = json.loads((folder / "patient/results.json").read_text())
+    assert best["step"] == 4
+    assert scores(np.load(folder / "patient/valid.npz")["student"]) == pytest.approx(best["student"])
 
 
 def test_a_half_written_checkpoint_is_not_taken_for_one(runs):
