@@ -21,6 +21,7 @@ from semimedref_core.data.doctor import examine_all
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.evaluation import evaluate, predict
 from semimedref_core.networks import build_texts
+from semimedref_core.presets import PRESETS, about, preset
 from semimedref_core.reports import Report
 from semimedref_core.training import DEVICES, TrainingError, train
 
@@ -58,7 +59,8 @@ def tutorial(options) -> None:
 def train_command(options) -> None:
     """Trains one network."""
     fields = {field.name for field in dataclasses.fields(Config)}
-    config = Config(**{name: value for name, value in vars(options).items() if name in fields})
+    given = {name: value for name, value in vars(options).items() if name in fields}
+    config = Config(**preset(options.preset) | given)
     folder = options.output or f"runs/{config.dataset}-{config.label_ratio:g}-{config.method}-seed{config.seed}"
     results = train(config, folder, resume=options.resume, device=options.device)
     for network in ("student", "teacher"):
@@ -151,12 +153,23 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     command = add("tutorial", tutorial)
-    command.add_argument("--steps", type=int, default=500, help="optimiser steps of each method (default %(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    steps, seed = preset("tutorial")["steps"], preset("tutorial")["seed"]
+    command.add_argument(
+        "--steps", type=int, default=steps, help="optimiser steps of each method (default %(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=seed, help="default %(default)s")
     command.add_argument("--output", default="runs/tutorial", metavar="DIR", help="default %(default)s")
 
     command = add("train", train_command)
-    _add_settings(command)
+    command.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="compact",
+        metavar="NAME",
+        help=f"settings to start from; those given here win: {'; '.join(f'{name}, {about(name)}' for name in PRESETS)} "
+        "(default %(default)s)",
+    )
+    _add_settings(command, given_only=True)
     command.add_argument("--device", choices=DEVICES, default="auto", help="auto takes a GPU if there is one (default)")
     command.add_argument("--output", metavar="DIR", help="run folder (default runs/DATASET-RATIO-METHOD-seedN)")
     command.add_argument(
@@ -200,8 +213,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_settings(command, *names: str) -> None:
-    """Options for these fields of Config (all of them if none is named), with the meaning that each declares."""
+def _add_settings(command, *names: str, given_only: bool = False) -> None:
+    """Options for these fields of Config (all of them if none is named), with the meaning that each declares.
+
+    ``given_only`` leaves those that are not given out of the parsed options, so that a preset's value holds.
+    """
     group = command.add_argument_group("settings")
     for field in dataclasses.fields(Config):
         if not names or field.name in names:
@@ -211,7 +227,7 @@ def _add_settings(command, *names: str) -> None:
             group.add_argument(
                 f"--{field.name.replace('_', '-')}",
                 type=kind,
-                default=field.default,
+                default=argparse.SUPPRESS if given_only else field.default,
                 metavar={int: "N", float: "X", str: "NAME"}[kind],
                 help=f"{field.metadata['meaning']}{': ' if choices else ''}{choices}{shown}",
             )

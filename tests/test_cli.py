@@ -17,7 +17,7 @@ from semimedref_core.teacher import Teacher
 
 OPTIONS = {
     "tutorial": ["steps", "seed", "output"],
-    "train": [*(field.name for field in dataclasses.fields(Config)), "device", "output", "resume"],
+    "train": ["preset", *(field.name for field in dataclasses.fields(Config)), "device", "output", "resume"],
     "evaluate": ["checkpoint", "dataset", "data", "texts", "split"],
     "predict": ["checkpoint", "image", "report", "output"],
     "doctor": ["data"],

@@ -1,0 +1,42 @@
+"""Settings of whole runs by name, kept as data with the source of each value in ``presets.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+_TABLES = tomllib.loads((Path(__file__).parent / "presets.toml").read_text(encoding="utf-8"))
+PRESETS = tuple(_TABLES)
+
+
+def preset(name: str) -> dict:
+    """The settings of a preset, by the names of :class:`semimedref_core.config.Config`.
+
+    ``Config(**preset("paper-qata") | {"label_ratio": 0.02})`` changes one.
+
+    Raises:
+        ValueError: if there is no such preset; names those there are.
+    """
+    return {setting: entry["value"] for setting, entry in _entries(name).items()}
+
+
+def sources(name: str) -> dict[str, str]:
+    """Where each value of :func:`preset` comes from; its errors too."""
+    return {setting: entry["source"] for setting, entry in _entries(name).items()}
+
+
+def about(name: str) -> str:
+    """One line on what a preset is for."""
+    return _table(name)["about"]
+
+
+def _entries(name: str) -> dict[str, dict]:
+    table = _table(name)
+    own = {setting: entry for setting, entry in table.items() if setting not in ("about", "extends")}
+    return {**_entries(table["extends"]), **own} if "extends" in table else own
+
+
+def _table(name: str) -> dict:
+    if name not in _TABLES:
+        raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return _TABLES[name]

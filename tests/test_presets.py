@@ -1,0 +1,70 @@
+"""Presets: settings by name, each value with its source, from the command line and from Python."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import jupytext
+import papermill
+import pytest
+
+from semimedref_core.config import Config
+from semimedref_core.presets import PRESETS, about, preset, sources
+from semimedref_core.runs import NOTEBOOKS
+from semimedref_core.training import schedule
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_valid_run_and_tells_the_source_of_each_value(name):
+    Config(**preset(name))
+    assert preset(name).keys() == sources(name).keys()
+    assert all(source.split(":")[0].split(";")[0] in ("paper", "release", "here") for source in sources(name).values())
+    assert about(name)
+
+
+def test_compact_is_what_is_run_without_a_preset():
+    assert Config(**preset("compact")) == Config()
+
+
+def test_tutorial_is_what_the_training_notebook_runs():
+    settings = preset("tutorial")
+    notebook = papermill.inspect_notebook(jupytext.read(NOTEBOOKS / "06_train.py"))
+    same = settings.keys() & notebook.keys()
+    assert same >= {"dataset", "label_ratio", "steps", "seed"}
+    assert all(notebook[name]["default"].strip("\"'") == str(settings[name]) for name in same)
+
+
+@pytest.mark.parametrize("name, pairs", [("paper-qata", 5659), ("paper-mosmed", 2162)])
+def test_the_papers_presets_count_the_releases_epochs_in_steps(name, pairs):
+    """Eq. 15 and Eq. 16: burn-in of 5 epochs, ramp of 15; an epoch goes once through the unlabelled pairs."""
+    config = Config(**preset(name))
+    epoch = config.eval_every
+    assert epoch == round(pairs / config.batch_size) and config.steps == 100 * epoch
+    weights = [schedule(config, step).w_u for step in (5 * epoch, 5 * epoch + 15 * epoch // 2, 20 * epoch)]
+    assert weights == pytest.approx([0, 0.15, 0.3], abs=1e-3)
+    assert config.block == 16 and schedule(config, config.steps - 1).decay == pytest.approx(0.999, abs=1e-3)
+
+
+def test_what_is_given_wins_over_the_preset_and_the_preset_over_the_defaults(semimedref, tmp_path, qata_folder):
+    given = {"label_ratio": 0.5, "network": "compact", "image_size": 32, "batch_size": 2, "steps": 1, "seed": 7}
+    outcome = semimedref(
+        "train", preset="paper-qata", data=qata_folder(), output=tmp_path / "run", device="cpu", **given
+    )
+    assert outcome.status == 0, outcome.errors
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written == Config(**preset("paper-qata") | given | {"data": written["data"]}).to_dict()
+    assert (written["lr"], written["patience"]) == (3e-4, 30), "neither was given, nor are they defaults"
+
+
+def test_an_unknown_preset_is_refused_by_name(semimedref):
+    with pytest.raises(ValueError, match="'papr'; choose one of paper-qata"):
+        preset("papr")
+    outcome = semimedref("train", preset="papr")
+    assert outcome.status == 2 and "'papr'" in outcome.errors and "paper-mosmed" in outcome.errors
+
+
+def test_the_presets_are_installed_with_the_package():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "presets.toml" in settings["package-data"]["semimedref_core"]
