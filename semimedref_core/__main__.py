@@ -20,7 +20,6 @@ from semimedref_core.data.datasets import data_folder, load_split
 from semimedref_core.data.doctor import examine_all
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.evaluation import evaluate, predict
-from semimedref_core.networks import build_texts
 from semimedref_core.presets import PRESETS, about, preset
 from semimedref_core.reports import Report
 from semimedref_core.training import DEVICES, TrainingError, train
@@ -75,7 +74,7 @@ def evaluate_command(options) -> None:
     network, about = checkpoints.from_pretrained(options.checkpoint)
     config = Config(dataset=options.dataset, data=options.data, texts=options.texts, image_size=about["image_size"])
     pairs = load_split(config, options.split)
-    scores = evaluate(network, pairs, build_texts(about["report_text"]))
+    scores = evaluate(network, pairs, checkpoints.load_texts(options.checkpoint))
     print(_scores(scores), f"on {len(pairs)} pairs of {options.dataset} {options.split}")
 
 
@@ -89,7 +88,7 @@ def predict_command(options) -> None:
         raise ValueError(f"{options.image}: cannot be read as an image ({error}); give a PNG or JPEG") from None
     size = (about["image_size"], about["image_size"])
     pairs = Pairs(np.array(picture.resize(size, Image.Resampling.BILINEAR))[None], None, (report,), (options.image,))
-    probs = next(predict(network, pairs, build_texts(about["report_text"])))[0, 0].numpy()
+    probs = next(predict(network, pairs, checkpoints.load_texts(options.checkpoint)))[0, 0].numpy()
     probs = np.asarray(Image.fromarray(probs).resize(picture.size, Image.Resampling.BILINEAR))
     stem = Path(options.output or Path(options.image).stem)
     stem.parent.mkdir(parents=True, exist_ok=True)

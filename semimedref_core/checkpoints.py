@@ -13,7 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from semimedref_core.networks import NETWORKS, build_network
+from semimedref_core.networks import NETWORKS, Texts, build_network, grammar_tokenizer
+from semimedref_core.networks.pretrained import read_tokenizer
+
+TOKENIZER = "tokenizer.json"
 
 
 class CheckpointError(ValueError):
@@ -92,13 +95,19 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], source: Path) -
     network.load_state_dict(tensors)
 
 
-def save_pretrained(folder: Path, network: nn.Module, **about) -> None:
+def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None, **about) -> None:
     """Writes ``model.safetensors`` and ``config.json`` of a network; ``about`` goes into the latter.
 
-    So do the arguments that :func:`build_network` was given, if there were any.
+    So do the arguments that :func:`build_network` was given, if there were any, and how texts become token ids. A
+    tokenizer that is not the grammar's goes into ``tokenizer.json``: nothing else is needed to use the network.
     """
     if network.arguments:
         about["arguments"] = network.arguments
+    if texts:
+        about |= {"report_text": texts.report_text, "text_length": texts.length, "own_words": texts.own_words}
+        if not texts.own_words:
+            with atomic(folder / TOKENIZER) as temporary:
+                texts.tokenizer.backend_tokenizer.save(str(temporary))
     name = next(name for name, kind in NETWORKS.items() if isinstance(network, kind))
     save_tensors(folder / "model.safetensors", network.state_dict())
     write_json(folder / "config.json", {"network": name, **about})
@@ -111,16 +120,47 @@ def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
         CheckpointError: if a file is missing, damaged or does not fit.
     """
     folder = Path(folder)
+    about = _about(folder)
+    try:
+        network = build_network(about["network"], **about.get("arguments", {}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_config(folder, error) from None
+    tensors, _ = load_tensors(folder / "model.safetensors")
+    load_weights(network, tensors, folder / "model.safetensors")
+    return network.eval(), about
+
+
+def load_texts(folder: str | Path) -> Texts:
+    """What turns texts into the token ids that the network of :func:`from_pretrained` was trained on.
+
+    Raises:
+        CheckpointError: if a file is missing or damaged.
+    """
+    about, path = _about(Path(folder)), Path(folder) / TOKENIZER
+    how = about.get("text_length", 24), about.get("report_text", "whole")  # what the first checkpoints do not tell
+    if about.get("own_words", True):
+        return Texts(grammar_tokenizer(), *how)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: missing, and the network reads its token ids; copy it from the run's other network"
+        )
+    try:
+        return Texts(read_tokenizer(path), *how)
+    except Exception as error:  # tokenizers raises a bare Exception for a damaged file
+        raise CheckpointError(f"{path}: damaged ({error}); copy it from the run's other network") from None
+
+
+def _about(folder: Path) -> dict:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no trained network here; give the folder 'student' or 'teacher' of a finished run"
         )
     try:
-        about = json.loads(path.read_text())
-        network = build_network(about["network"], **about.get("arguments", {}))
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a network's config.json ({error})") from None
-    tensors, _ = load_tensors(folder / "model.safetensors")
-    load_weights(network, tensors, folder / "model.safetensors")
-    return network.eval(), about
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise _no_config(folder, error) from None
+
+
+def _no_config(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{folder / 'config.json'}: not a network's config.json ({error})")

@@ -45,6 +45,11 @@ class Config:
     label_ratio: float = _setting(0.05, "share of the training pairs whose masks are used", above=0, high=1)
     method: str = _setting("semi_medref", f"what a step does: supervised, semi_medref, or a baseline: {_BASELINES}")
     network: str = _setting("compact", "network by name", NETWORKS)
+    image_encoder: str = _setting(
+        "", "pretrained encoder: a folder, or organisation/name@commit (default: from scratch)"
+    )
+    text_encoder: str = _setting("", "as image_encoder; a BERT with its tokenizer, then frozen (default: from scratch)")
+    text_length: int = _setting(24, "tokens that a text may have; a longer one is an error, never cut", above=0)
     seed: int = _setting(0, "of all that is drawn by chance, save the labelled split, which is the release's", low=0)
     image_size: int = _setting(96, "side of the images in px", above=0)
     steps: int = _setting(600, "optimiser steps", above=0)

@@ -17,17 +17,18 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batch, Labelled, Unlabelled
 from semimedref_core.data.views import place_masks, weak_view
-from semimedref_core.networks import build_network
+from semimedref_core.networks import build_pretrained
 from semimedref_core.teacher import Teacher
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its step, whether it reads unlabelled pairs, and what builds that which it trains, by network name."""
+    """A method: its step, whether it reads unlabelled pairs, and what builds that which it trains, from the name of the
+    network and its pretrained encoders."""
 
     step: Callable[[nn.Module, Teacher, Batch, float, Config], dict[str, Tensor]]
     unlabelled: bool
-    build: Callable[[str], nn.Module] = build_network
+    build: Callable[..., nn.Module] = build_pretrained
 
 
 _dice = DiceLoss(sigmoid=True, reduction="none")

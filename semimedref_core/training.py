@@ -21,7 +21,7 @@ from semimedref_core.data.datasets import Training, load_training
 from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
-from semimedref_core.networks import Twins, build_texts
+from semimedref_core.networks import Texts, Twins, build_texts
 from semimedref_core.runstate import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim
 from semimedref_core.teacher import Teacher, ema_decay, ramp
 
@@ -53,23 +53,25 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
 
     Raises:
         TrainingError: the loss or a weight is no longer finite, or the device is not there.
-        DataError, CheckpointError: what is wrong with the data, the folder or its checkpoint.
+        EncoderError, DataError, CheckpointError: what is wrong with a pretrained encoder, the data, the folder or its
+            checkpoint.
     """
     folder = Path(folder)
     accelerator = _accelerator(device)
     method = method_named(config.method)
+    texts = build_texts(config.report_text, config.text_encoder, config.text_length)
+    torch.manual_seed(config.seed)
+    student = method.build(config.network, config.image_encoder, config.text_encoder)  # before any file of data is read
     pairs = load_training(config, method.unlabelled)
     grid = zone_grid(config, pairs)
     if accelerator.is_main_process:
         claim(folder, config, resume)
 
-    torch.manual_seed(config.seed)
-    student = method.build(config.network).to(accelerator.device, memory_format=torch.channels_last)
+    student.to(accelerator.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     state = RunState(student, Teacher(student), optimizer)
     if resume and (folder / CHECKPOINT).exists():
         state.restore(folder / CHECKPOINT)
-    texts = build_texts(config.report_text)
     place = accelerator.device, accelerator.process_index, accelerator.num_processes
     batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid, *place)
     log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
@@ -125,7 +127,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     }
     if accelerator.is_main_process:
         checkpoints.write_arrays(folder / VALID, counts)
-    return _write_results(folder, config, state, about, accelerator.is_main_process)
+    return _write_results(folder, config, state, texts, about, accelerator.is_main_process)
 
 
 def training_step(state: RunState, batch: Batch, config: Config, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -188,7 +190,7 @@ def zone_grid(config: Config, pairs: Training) -> Grid:
     return {"qata": QATA, "thirds": THIRDS}[config.grid]
 
 
-def _write_results(folder: Path, config: Config, state: RunState, about: dict, write: bool) -> dict:
+def _write_results(folder: Path, config: Config, state: RunState, texts: Texts, about: dict, write: bool) -> dict:
     """Puts the networks and ``results.json`` into the run's folder; returns the latter's contents."""
     networks = {name: net.first if isinstance(net, Twins) else net for name, net in state.networks.items()}
     results = {
@@ -200,10 +202,9 @@ def _write_results(folder: Path, config: Config, state: RunState, about: dict, w
         **state.scores,
     }
     if write:
-        settings = {"image_size": config.image_size, "report_text": config.report_text, "trained_on": config.dataset}
         for name, network in networks.items():
-            note = {**settings, "valid": state.scores[name]}
-            checkpoints.save_pretrained(folder / name, network, **note)
+            note = {"image_size": config.image_size, "trained_on": config.dataset, "valid": state.scores[name]}
+            checkpoints.save_pretrained(folder / name, network, texts, **note)
         checkpoints.write_json(folder / "results.json", results)
     return results
 

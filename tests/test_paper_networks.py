@@ -212,7 +212,7 @@ def test_it_is_trained_saved_and_found_again(name, train, tmp_path, monkeypatch)
     settings = {"image": SMALL, "embedding": 32, "text": TEXT, "frozen_text": True}
     built, first = [], {}
 
-    def build(name):
+    def build(name, image_encoder, text_encoder):
         built.append(build_network(name, **settings))
         first.update({key: value.clone() for key, value in built[-1].state_dict().items()})
         return built[-1]

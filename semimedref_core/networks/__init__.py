@@ -8,7 +8,7 @@ from semimedref_core.networks.blocks import TwoEncoders
 from semimedref_core.networks.compact import Compact
 from semimedref_core.networks.guide_decoder import GuideDecoder
 from semimedref_core.networks.mmi_unet import MMIUNet
-from semimedref_core.networks.pretrained import load_backbone, load_bert
+from semimedref_core.networks.pretrained import load_backbone, load_bert, load_tokenizer
 from semimedref_core.networks.text import Texts, grammar_tokenizer
 
 NETWORKS = {"compact": Compact, "guide_decoder": GuideDecoder, "mmi_unet": MMIUNet}
@@ -37,11 +37,11 @@ def build_pretrained(
 ) -> nn.Module:
     """One of the paper's networks with pretrained encoders; its other weights are drawn by chance.
 
-    The shape of an encoder comes from its own ``config.json``. A pretrained text encoder is frozen, as in the paper.
-    Its tokenizer is to be loaded beside it: token ids of the grammar mean nothing to it.
+    The shape of an encoder comes from its own ``config.json``. A pretrained text encoder is frozen, as in the paper,
+    and reads the token ids of its own tokenizer (:func:`build_texts`): those of the grammar mean nothing to it.
 
     Args:
-        name: ``guide_decoder`` or ``mmi_unet``.
+        name: ``guide_decoder`` or ``mmi_unet``; any network if no encoder is given.
         image_encoder, text_encoder: a folder, or ``organisation/name@commit``, see :mod:`.pretrained`; from scratch
             if empty.
         arguments: others of the constructor.
@@ -50,6 +50,8 @@ def build_pretrained(
         EncoderError: if an encoder cannot be found, read or used as a whole.
         ValueError: if the network takes none.
     """
+    if not (image_encoder or text_encoder):
+        return build_network(name, **arguments)
     if not issubclass(NETWORKS.get(name, nn.Module), TwoEncoders):
         takers = ", ".join(name for name, kind in NETWORKS.items() if issubclass(kind, TwoEncoders))
         raise ValueError(f"{name!r} takes no pretrained encoders; choose one of {takers}")
@@ -70,20 +72,29 @@ class Twins(nn.Module):
     """Two networks of one kind, trained as one; what is used is the first.
 
     Args:
-        name: of the kind. The first starts as :func:`build_network` would have started it, the second otherwise.
+        name, image_encoder, text_encoder: as in :func:`build_pretrained`. The first starts as that would have started
+            it, the second with the same pretrained encoders and other chance.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, image_encoder: str | Path = "", text_encoder: str | Path = ""):
         super().__init__()
-        self.first, self.second = build_network(name), build_network(name)
+        self.first, self.second = (build_pretrained(name, image_encoder, text_encoder) for _ in range(2))
 
     def forward(self, *args, **kwargs):
         return self.first(*args, **kwargs)
 
 
-def build_texts(report_text: str = "whole") -> Texts:
-    """What turns report texts into the token ids that the networks read; ``report_text`` as in :class:`Texts`."""
-    return Texts(grammar_tokenizer(), report_text=report_text)
+def build_texts(report_text: str = "whole", text_encoder: str | Path = "", length: int = 24) -> Texts:
+    """What turns report texts into the token ids that the networks read.
+
+    Args:
+        report_text, length: as in :class:`Texts`.
+        text_encoder: whose tokenizer it is, as in :func:`build_pretrained`; the grammar's if empty.
+
+    Raises:
+        EncoderError: if the tokenizer cannot be found or read.
+    """
+    return Texts(load_tokenizer(text_encoder) if text_encoder else grammar_tokenizer(), length, report_text)
 
 
 def _copy_weights(source: nn.Module, target: nn.Module) -> None:

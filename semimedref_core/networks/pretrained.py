@@ -1,8 +1,9 @@
-"""Pretrained encoders: found in a folder or on the model hub, read without pickle, and checked to be used as a whole.
+"""Pretrained encoders and tokenizers: found in a folder or on the model hub, read without pickle or foreign code.
 
-A source is a folder that holds ``config.json`` and ``model.safetensors`` (or ``pytorch_model.bin``), or
-``organisation/name@commit`` with the 40 digits of a commit, so that the same weights come back tomorrow. What the cache
-holds needs no network; what it lacks is asked for only if the hub answers at once.
+A source is a folder that holds ``config.json`` and ``model.safetensors`` (or ``pytorch_model.bin``), for texts also
+``tokenizer.json`` or ``vocab.txt``; or it is ``organisation/name@commit`` with the 40 digits of a commit, so that the
+same files come back tomorrow. What the cache holds needs no network; what it lacks is asked for only if the hub answers
+at once.
 """
 
 from __future__ import annotations
@@ -18,13 +19,31 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants, get_session, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-from transformers import AutoModel, BertConfig, BertModel, PretrainedConfig, PreTrainedModel
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from semimedref_core.networks.encoders import EncoderError, TextEncoder, backbone_config
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
+TOKENIZER_CONFIG = "tokenizer_config.json"  # of vocab.txt; may be missing
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 BERTS = (None, "bert", "cxr-bert")  # model_type; the oldest configurations have none
 PATIENCE = 1.5  # seconds that the hub has to answer in
 NOT_THE_SHAPE = ("architectures", "dtype", "id2label", "label2id", "out_features", "out_indices", "stage_names")
@@ -66,8 +85,55 @@ def load_bert(source: str | Path) -> tuple[BertModel, dict]:
     return _load(BertModel, folder, config, add_pooling_layer=False), _shape(config)
 
 
-def find(source: str | Path) -> Path:
-    """The folder of a source, downloaded first if need be.
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a BERT. A class or code that its files name is not used: a BERT's tokenizer is its word list.
+
+    Raises:
+        EncoderError: if it cannot be found or read, lacks a BERT's special tokens, or does not fit the encoder.
+    """
+    folder = find(source, TOKENIZERS)
+    path = next((folder / name for name in TOKENIZERS if (folder / name).exists()), None)
+    if path is None:
+        raise EncoderError(
+            f"{folder}: no tokenizer; one of {', '.join(TOKENIZERS)} has to lie beside the text encoder's {CONFIG}"
+        )
+    try:
+        tokenizer = read_tokenizer(path)
+    except Exception as error:  # tokenizers raises a bare Exception for a damaged file
+        raise EncoderError(f"{path}: cannot be read ({_first_line(error)}); download it again") from None
+    settings, words = _read_config(folder), tokenizer.get_vocab()
+    vocabulary, padding = settings.get("vocab_size", len(words)), settings.get("pad_token_id", 0)
+    if max(words.values()) >= vocabulary or tokenizer.pad_token_id != padding:
+        raise EncoderError(
+            f"{path}: {len(words)} tokens, padding {tokenizer.pad_token_id}, but the encoder's {CONFIG} tells of "
+            f"{vocabulary} and {padding}; tokenizer and encoder must belong together"
+        )
+    return tokenizer
+
+
+def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """A BERT's tokenizer from its ``tokenizer.json`` or ``vocab.txt``.
+
+    Raises:
+        ValueError: if it lacks one of a BERT's special tokens; whatever tokenizers raises for a damaged file.
+    """
+    if path.suffix == ".json":
+        words = Tokenizer.from_file(str(path))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, **SPECIAL)
+        known = words.get_vocab()
+    else:
+        known = set(path.read_text(encoding="utf-8").split("\n"))
+        about = path.with_name(TOKENIZER_CONFIG)
+        lower = json.loads(about.read_text()).get("do_lower_case", True) if about.exists() else True
+        tokenizer = BertTokenizer(vocab=str(path), do_lower_case=lower)
+    missing = [token for token in SPECIAL.values() if token not in known]
+    if missing:
+        raise ValueError(f"without {', '.join(missing)}: not the word list of a BERT")
+    return tokenizer
+
+
+def find(source: str | Path, files: tuple[str, ...] = (WEIGHTS[0], WEIGHTS[-1])) -> Path:
+    """The folder of a source, downloaded first if need be: its configuration, and the first of these files there is.
 
     Raises:
         EncoderError: if it is neither a folder nor a pinned model, or cannot be had.
@@ -82,7 +148,7 @@ def find(source: str | Path) -> Path:
         )
     name, revision = match.groups()
     try:
-        return _download(name, revision, local_files_only=True)
+        return _download(name, revision, files, local_files_only=True)
     except LocalEntryNotFoundError:
         pass
     cure = "download it where there is a network and give its folder"
@@ -91,21 +157,24 @@ def find(source: str | Path) -> Path:
     if not _hub_answers():
         raise EncoderError(f"{source}: not in the cache, and {constants.ENDPOINT} does not answer; {cure}")
     try:
-        return _download(name, revision)
+        return _download(name, revision, files)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise EncoderError(
             f"{source}: cannot be downloaded ({_first_line(error)}); check its name and commit, or {cure}"
         ) from None
 
 
-def _download(name: str, revision: str, **options) -> Path:
-    """The folder with the configuration and the first kind of weights there is.
+def _download(name: str, revision: str, files: tuple[str, ...], **options) -> Path:
+    """The folder with the configuration and the first of these files there is.
 
     Raises:
         LocalEntryNotFoundError: from the cache, where it is not whole.
     """
     hf_hub_download(name, CONFIG, revision=revision, **options)
-    for file in (WEIGHTS[0], WEIGHTS[-1]):
+    if TOKENIZERS[-1] in files:
+        with contextlib.suppress(EntryNotFoundError):
+            hf_hub_download(name, TOKENIZER_CONFIG, revision=revision, **options)
+    for file in files:
         try:
             return Path(hf_hub_download(name, file, revision=revision, **options)).parent
         except EntryNotFoundError as error:

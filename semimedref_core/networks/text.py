@@ -1,4 +1,5 @@
-"""Texts to token ids: a word-level tokenizer made from the report grammar, for networks trained from scratch."""
+"""Texts to token ids: by a word-level tokenizer made from the report grammar, for text encoders trained from scratch,
+or by a pretrained text encoder's own."""
 
 from __future__ import annotations
 
@@ -40,17 +41,25 @@ def grammar_tokenizer() -> PreTrainedTokenizerFast:
 class Texts:
     """Turns report texts into ``[..., length]`` token ids of one length, each distinct text only once.
 
+    Where PosAug masked a phrase, a tokenizer that does not know ``[UNK_POS]`` reads its own mask token: one word that
+    tells its pretrained encoder that something stood here. A new token would have to be learnt, and a frozen encoder
+    does not learn.
+
     Args:
-        tokenizer: any tokenizer of transformers.
+        tokenizer: :func:`grammar_tokenizer`, or of :func:`.pretrained.load_tokenizer`.
         length: number of tokens. A longer text is an error, never cut: it would say less than its image shows.
         report_text: what is read of each text. ``whole``; ``no_count``: without ``, <count> infected areas``, which
             leaks the mask (Ledger 10; "area" and "areas" do too); ``none``: one report of all zones, for every text.
+
+    Attributes:
+        own_words: whether the tokenizer is the grammar's, which knows ``[UNK_POS]``.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, length: int = 24, report_text: str = "whole"):
         self.tokenizer = tokenizer
         self.length = length
         self.report_text = report_text
+        self.own_words = MASK_TOKEN in tokenizer.get_vocab()
         self._ids: dict[str, Tensor] = {}
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -70,9 +79,12 @@ class Texts:
     def _encode(self, text: str) -> Tensor:
         if text not in self._ids:
             read = {"whole": text, "no_count": _COUNT.sub("", text), "none": _EVERYWHERE}[self.report_text]
+            read = read if self.own_words else read.replace(MASK_TOKEN, self.tokenizer.mask_token)
             ids = self.tokenizer(read)["input_ids"]
             if len(ids) > self.length:
-                raise ValueError(f"the text {text!r} has {len(ids)} tokens, only {self.length} fit; allow more")
+                raise ValueError(
+                    f"the text {text!r} has {len(ids)} tokens, only {self.length} fit; allow more (text_length)"
+                )
             padding = [self.tokenizer.pad_token_id] * (self.length - len(ids))
             self._ids[text] = torch.tensor(ids + padding)
         return self._ids[text]
