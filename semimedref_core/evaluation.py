@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.data.views import weak_view
 from semimedref_core.networks.text import Texts
+from semimedref_core.networks.text_cache import ReadTexts
 
 
 def overlap(predicted: Tensor, target: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ def scores(counts: np.ndarray) -> dict[str, float]:
 
 
 @torch.no_grad()
-def predict(network: nn.Module, pairs: Pairs, texts: Texts, device="cpu", batch_size: int = 32):
+def predict(network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32):
     """Lesion probabilities of all pairs, batch by batch: yields ``[b, 1, H, W]`` float32 on the device."""
     was_training = network.training
     network.eval()
@@ -51,7 +52,9 @@ def predict(network: nn.Module, pairs: Pairs, texts: Texts, device="cpu", batch_
     network.train(was_training)
 
 
-def image_counts(network: nn.Module, pairs: Pairs, texts: Texts, device="cpu", batch_size: int = 32) -> np.ndarray:
+def image_counts(
+    network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32
+) -> np.ndarray:
     """What :func:`scores` needs of each image: ``[N, 3]`` int64 pixels, see :func:`overlap`; predicted is p >= 0.5."""
     masks = torch.from_numpy(pairs.masks)[:, None].bool().split(batch_size)
     counts = [
@@ -61,6 +64,8 @@ def image_counts(network: nn.Module, pairs: Pairs, texts: Texts, device="cpu", b
     return torch.cat(counts).cpu().numpy()
 
 
-def evaluate(network: nn.Module, pairs: Pairs, texts: Texts, device="cpu", batch_size: int = 32) -> dict[str, float]:
+def evaluate(
+    network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32
+) -> dict[str, float]:
     """The metrics of :func:`scores` of a network on pairs with masks, at probability 0.5 and the pairs' own size."""
     return scores(image_counts(network, pairs, texts, device, batch_size))

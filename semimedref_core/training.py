@@ -22,6 +22,7 @@ from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
 from semimedref_core.networks import Texts, Twins, build_texts
+from semimedref_core.networks.text_cache import read_once
 from semimedref_core.runstate import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim
 from semimedref_core.teacher import Teacher, ema_decay, ramp
 
@@ -72,13 +73,14 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     state = RunState(student, Teacher(student), optimizer)
     if resume and (folder / CHECKPOINT).exists():
         state.restore(folder / CHECKPOINT)
+    known = read_once(student, texts)
     place = accelerator.device, accelerator.process_index, accelerator.num_processes
-    batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid, *place)
+    batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, *place)
     log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
 
     def validation() -> dict[str, np.ndarray]:
         return {
-            name: image_counts(network, pairs.valid, texts, accelerator.device)
+            name: image_counts(network, pairs.valid, known, accelerator.device)
             for name, network in state.networks.items()
         }
 

@@ -19,13 +19,15 @@ from semimedref_core.config import Config
 from semimedref_core.data import views
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.networks.text import Texts
+from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.reports import Report
 
 
 @dataclass(frozen=True)
 class Labelled:
     """B labelled pairs: ``images`` [B,1,H,W] uint8, ``masks`` [B,1,H,W] uint8, ``theta`` [B,2,3] of the weak view,
-    ``input_ids`` [B,L] of the report, ``codes`` [B] of its zones."""
+    ``input_ids`` [B,L] of the report (or [B,1+L,width], where a frozen encoder has read them: :class:`.ReadTexts`),
+    ``codes`` [B] of its zones."""
 
     images: Tensor
     masks: Tensor
@@ -69,7 +71,7 @@ class Batches:
         labelled: pairs with masks.
         unlabelled: pairs whose masks are not used, or ``None``.
         config: the run's settings.
-        texts: tokenises reports.
+        texts: tokenises reports, or gives what a frozen text encoder reads in them.
         grid: zone grid of T-PatchMix.
         device: where batches go.
         rank, world: this process and the number of processes; each draws its own share.
@@ -80,7 +82,7 @@ class Batches:
         labelled: Pairs,
         unlabelled: Pairs | None,
         config: Config,
-        texts: Texts,
+        texts: Texts | ReadTexts,
         grid: Grid,
         device: torch.device | str = "cpu",
         rank: int = 0,
@@ -161,8 +163,8 @@ def _tensors(record) -> dict[str, Tensor]:
 
 def _to(value, device: torch.device):
     """Moves a record of tensors to the device, from pinned memory where that makes the copy asynchronous."""
-    if isinstance(value, Tensor):
-        return value if device.type == "cpu" else value.pin_memory().to(device, non_blocking=True)
+    if isinstance(value, Tensor):  # what a frozen text encoder has read is there already
+        return value if value.device.type == device.type else value.pin_memory().to(device, non_blocking=True)
     if isinstance(value, dict):
         return {name: _to(item, device) for name, item in value.items()}
     if dataclasses.is_dataclass(value):

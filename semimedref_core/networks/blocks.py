@@ -52,17 +52,18 @@ class TwoEncoders(nn.Module):
 
         Args:
             images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of 32.
-            input_ids: ``[B, L]`` token ids.
+            input_ids: ``[B, L]`` token ids; or ``[B, 1 + L, width]``, what the text encoder has read in them before.
             decode: how many samples, from the front, are segmented; all if left out, none if 0. The others pass the
                 encoders only, which is all that ITCL needs.
             perturb: what becomes of the image features ``[n, C, h, w]`` of each stride between encoder and decoder.
         """
         if images.shape[2] % self.stride or images.shape[3] % self.stride:
             raise ValueError(f"the image sides must be multiples of {self.stride}, got {tuple(images.shape[2:])}")
-        hidden, padding = self.text_encoder(input_ids)
-        words = hidden[-1]
+        read = input_ids if input_ids.is_floating_point() else self.text_encoder.read(input_ids)
+        words = read[:, 1:]
+        padding = (words == 0).all(2)
         features, pooled = self.see(images, words, padding)
-        image_embedding, text_embedding = self.image_projection(pooled), self.text_projection(hidden, padding)
+        image_embedding, text_embedding = self.image_projection(pooled), self.text_projection(read[:, 0])
         if decode == 0:  # attention cannot be asked about no sample at all
             return Prediction(images.new_empty(0, 1, *images.shape[2:]), image_embedding, text_embedding)
         features = [x[:decode] if perturb is None else perturb(x[:decode]) for x in features]

@@ -168,9 +168,21 @@ class TextEncoder(nn.Module):
             hidden = self.bert(input_ids=input_ids, attention_mask=mask, output_hidden_states=True).hidden_states
             return torch.stack([hidden[1], hidden[2], hidden[-1]]), padding
 
+    def read(self, input_ids: Tensor) -> Tensor:
+        """All that a network needs of token ids ``[B, L]``, in one tensor that can be kept and picked from by rows.
+
+        Returns:
+            ``[B, 1 + L, width]``: the mean over words and over the three layers, then the words of the last layer, 0
+            where there is none.
+        """
+        hidden, padding = self(input_ids)
+        present = ~padding.unsqueeze(2)
+        mean = (hidden.mean(0) * present).sum(1, keepdim=True) / present.sum(1, keepdim=True)
+        return torch.cat([mean, hidden[-1] * present], 1)
+
 
 class TextProjection(nn.Module):
-    """The text embedding v of ITCL: mean over words and over three hidden layers, then Linear-LayerNorm-GELU-Linear.
+    """The text embedding v of ITCL: from the mean over words and three hidden layers, Linear-LayerNorm-GELU-Linear.
 
     Args:
         width: of the hidden states.
@@ -183,7 +195,6 @@ class TextProjection(nn.Module):
             nn.Linear(width, embedding), nn.LayerNorm(embedding), nn.GELU(), nn.Linear(embedding, embedding)
         )
 
-    def forward(self, hidden: Tensor, padding: Tensor) -> Tensor:
-        """hidden ``[3, B, L, width]``, padding ``[B, L]`` true where there is no word, to ``[B, D]``."""
-        present = (~padding).unsqueeze(2)
-        return self.project((hidden.mean(0) * present).sum(1) / present.sum(1))
+    def forward(self, mean: Tensor) -> Tensor:
+        """``[B, width]`` to ``[B, D]``."""
+        return self.project(mean)
