@@ -14,7 +14,14 @@ import numpy as np
 from PIL import Image
 
 from semimedref_core import checkpoints, notebooks, runs
-from semimedref_core.comparison import finished_runs, results_table
+from semimedref_core.comparison import (
+    finished_runs,
+    keep_metrics,
+    markdown_table,
+    results_table,
+    run_folders,
+    write_table,
+)
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import data_folder, load_split
 from semimedref_core.data.doctor import examine_all
@@ -105,7 +112,19 @@ def predict_command(options) -> None:
 
 def compare(options) -> None:
     """Prints the results of finished runs as one table, mean and spread over seeds."""
-    print(results_table(finished_runs(options.runs)).to_string())
+    folders = run_folders(options.runs)
+    runs = finished_runs(folders)
+    print(results_table(runs).to_string())
+    if options.keep:
+        for folder in folders:
+            keep_metrics(folder, Path(options.keep) / folder.name)
+    if options.markdown:
+        write_table(options.markdown, markdown_table(runs))
+    if options.figure:
+        from semimedref_core.differences import learning_curves
+        from semimedref_core.figures.results import curve_panels  # matplotlib: as in predict
+
+        curve_panels(learning_curves(runs)).savefig(options.figure, dpi=120)
 
 
 def notebooks_command(options) -> int:
@@ -193,9 +212,14 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     command = add("compare", compare)
+    command.add_argument("runs", nargs="+", metavar="DIR", help="run folders, or folders of them; seeds are averaged")
     command.add_argument(
-        "runs", nargs="+", metavar="DIR", help="run folders; those that differ in the seed only are averaged"
+        "--keep", metavar="DIR", help="copy settings, results, counts and thinned metrics there, without checkpoints"
     )
+    command.add_argument(
+        "--markdown", metavar="FILE", help="renew the table between <!-- results --> and <!-- /results --> there"
+    )
+    command.add_argument("--figure", metavar="PNG", help="draw the learning curves there")
 
     command = add("notebooks", notebooks_command)
     command.add_argument("names", nargs="*", metavar="NAME", help="such as 06_train (default: all)")

@@ -1,32 +1,82 @@
-"""Finished runs side by side: one tidy table of all, means and spread over seeds, and differences seed by seed."""
+"""Finished runs side by side: one tidy table of all, what each run is called, what is missing, means over seeds.
+
+Differences between methods and their intervals are in :mod:`.differences`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from semimedref_core import checkpoints
 from semimedref_core.checkpoints import CheckpointError
-from semimedref_core.runstate import read_metrics
+from semimedref_core.config import Config
+from semimedref_core.runstate import CONFIG, VALID, read_metrics
 
 METRICS = ["dice_image", "miou_image", "dice_micro", "miou_micro"]
-SETTINGS = ["dataset", "label_ratio", "weak_view", "steps"]  # always shown; others where they differ between runs
-NOT_COMPARED = {"method", "seed", "data", "eval_every"}  # settings in which the runs of one comparison may differ
+SETTINGS = ["dataset", "label_ratio", "weak_view", "steps"]  # always shown
+MARKS = "<!-- results -->", "<!-- /results -->"  # around the table that write_table renews
+
+# What all methods of a comparison have in common. Every other setting belongs to a method, save those below.
+_CONDITIONS = {
+    "weak_view": "{} weak view", "steps": "{} steps", "image_size": "{} px", "texts": "{} texts",
+    "architecture": "{}", "batch_size": "batches of {}", "lr": "lr {:g}", "weight_decay": "weight decay {:g}",
+    "patience": "patience {}",
+}  # fmt: skip
+_NOT_COMPARED = {"method", "seed", "data", "eval_every"}
+_OF_METHODS = [
+    field.name
+    for field in dataclasses.fields(Config)
+    if field.name not in {"dataset", "label_ratio", "network", *_CONDITIONS, *_NOT_COMPARED}
+]
+_WORDS = {  # settings in which an ablation differs -> what it is called
+    (("itcl_weight", 0), ("itcl_unlabelled_weight", 0)): "without ITCL",
+    (("posaug_p", 0),): "without PosAug",
+    (("patch_p", 0),): "without T-PatchMix",
+    (("gate", 0),): "without the gate",
+    (("patch_mode", "random"),): "patches anywhere",
+    (("patch_mode", "probability"),): "patches by probability",
+    (("mix_text", "keep"),): "mixed, but own text",
+    (("positives", "hard"),): "hard positives",
+    (("grid", "thirds"),): "zones as equal thirds",
+    (("pseudo_labels", "teacher"),): "pseudo-labels not cut to zones",
+    (("report_text", "none"),): "without reports",
+    (("report_text", "no_count"),): "reports without counts",
+}
+
+
+def run_folders(paths: Sequence[str | Path]) -> list[Path]:
+    """Run folders as they are; a folder that holds finished runs directly below it stands for all of these."""
+    folders = []
+    for path in map(Path, paths):
+        below = sorted(found.parent for found in path.glob("*/results.json"))
+        folders += below if below and not (path / CONFIG).exists() else [path]
+    return folders
 
 
 def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     """Every finished run as two rows, student and teacher.
 
-    Columns: the settings (the setting ``network`` as ``architecture``), ``network`` (student or teacher), ``folder``,
-    ``seconds`` and the metrics (0 to 1).
+    Settings with the most label ratios first, then by label ratio. Columns: the settings (the setting ``network`` as
+    ``architecture``), ``network`` (student or teacher), ``folder``, ``seconds``, the metrics (0 to 1), and two names
+    that depend on the other runs:
+
+    - ``setting``: the dataset and, save the label ratio, what else was not the same for all runs on it.
+    - ``variant``: how a run of a method differs from the main one of that method, such as "without PosAug"; empty for
+      the main one. That is the one with the most runs, and of several the one nearest to the defaults.
+
+    A setting that a run of an older version did not have stands at its default.
 
     Args:
         folders: run folders, each with its ``results.json`` and ``config.json``.
 
     Raises:
-        CheckpointError: for a folder that holds no finished run, naming all such folders.
+        CheckpointError: for folders that hold no finished run, naming all of them, or the same run twice.
     """
     unfinished = [str(folder) for folder in map(Path, folders) if not (folder / "results.json").is_file()]
     if unfinished or not folders:
@@ -34,19 +84,85 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
         raise CheckpointError(f"{which}: no finished run (results.json is missing); go on with it by --resume")
     rows = []
     for folder in map(Path, folders):
-        results, config = (json.loads((folder / name).read_text()) for name in ("results.json", "config.json"))
+        results, config = _read(folder / "results.json"), {**Config().to_dict(), **_read(folder / CONFIG)}
         config["architecture"] = config.pop("network")
         for network in ("student", "teacher"):
             about = {"folder": str(folder), "network": network, "seconds": results["seconds"]}
             rows.append({**config, **about, **results[network]})
-    return pd.DataFrame(rows)
+    runs = pd.DataFrame(rows)
+    runs["setting"] = ""
+    for _, of_dataset in runs.groupby("dataset"):
+        runs.loc[of_dataset.index, "setting"] = [_setting(run, of_dataset) for _, run in of_dataset.iterrows()]
+    runs["variant"] = ""
+    for _, of_method in runs.groupby("method"):
+        runs.loc[of_method.index, "variant"] = _variants(of_method)
+    _refuse_twins(runs)
+    ratios = -runs.groupby("setting")["label_ratio"].transform("nunique")
+    order = runs.assign(ratios=ratios).sort_values(["ratios", "setting", "label_ratio"], kind="stable").index
+    return runs.loc[order].reset_index(drop=True)
 
 
-def compared_settings(runs: pd.DataFrame) -> list[str]:
-    """The settings that tell the runs' groups apart: :data:`SETTINGS`, and every other in which some runs differ."""
-    made_by_run = {"folder", "network", "seconds", *METRICS}
-    others = [name for name in runs if name not in {*SETTINGS, *NOT_COMPARED, *made_by_run}]
-    return SETTINGS + [name for name in others if runs[name].nunique() > 1]
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); leave this run out, or train it again") from None
+
+
+def _setting(run: pd.Series, runs: pd.DataFrame) -> str:
+    words = [words.format(run[name]) for name, words in _CONDITIONS.items() if runs[name].nunique() > 1]
+    return ", ".join([run["dataset"], *words])
+
+
+def _variants(runs: pd.DataFrame) -> list[str]:
+    """The variant of each row of one method."""
+    defaults = Config().to_dict()
+    kinds = runs.groupby(_OF_METHODS, sort=False).size()
+    distance = [
+        sum(value != defaults[name] for name, value in zip(_OF_METHODS, kind, strict=True)) for kind in kinds.index
+    ]
+    main = min(zip(-kinds, distance, range(len(kinds)), strict=True))[2]
+    main = dict(zip(_OF_METHODS, kinds.index[main], strict=True))
+    names = []
+    for _, run in runs.iterrows():
+        changed, said = {name: run[name] for name in _OF_METHODS if run[name] != main[name]}, []
+        for settings, words in _WORDS.items():
+            if all(changed.get(name) == value for name, value in settings):
+                said.append(words)
+                changed = {name: value for name, value in changed.items() if name not in dict(settings)}
+        names.append(", ".join([*said, *(f"{name}={value}" for name, value in changed.items())]))
+    return names
+
+
+def _refuse_twins(runs: pd.DataFrame) -> None:
+    same = runs[runs.duplicated(["setting", "label_ratio", "method", "variant", "seed", "network"], keep=False)]
+    if len(same):
+        raise CheckpointError(
+            f"{', '.join(sorted(set(same['folder'])))}: the same run more than once; leave all but one out"
+        )
+
+
+def missing_runs(runs: pd.DataFrame) -> list[str]:
+    """What a full comparison lacks, in words: each method of a setting at each ratio, with every seed used there.
+
+    With all masks (ratio 1) nothing is unlabelled, so that no method is missed there; a variant is missed only beside
+    other seeds of its own.
+    """
+    lines = []
+    for setting, in_setting in runs.groupby("setting", sort=False):
+        mains = dict.fromkeys(in_setting.loc[in_setting["variant"] == "", "method"])
+        for ratio, group in in_setting.groupby("label_ratio"):
+            seeds = set(group["seed"])
+            found = {key: set(rows["seed"]) for key, rows in group.groupby(["method", "variant"], sort=False)}
+            expected = found if ratio == 1 else {**{(method, ""): set() for method in mains}, **found}
+            lacks = [
+                f"{' '.join(filter(None, key))} (seed {', '.join(map(str, sorted(missing)))})"
+                for key in expected
+                if (missing := seeds - found.get(key, set()))
+            ]
+            if lacks:
+                lines.append(f"{setting}, {100 * ratio:g} % labels: {'; '.join(lacks)}")
+    return lines
 
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -58,31 +174,100 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row for each method and network of runs that differ in nothing but the seed.
     """
-    groups = runs.groupby([*compared_settings(runs), "method", "network"], sort=False)
-    table = groups[METRICS].agg(lambda values: f"{100 * values.mean():.1f} ± {100 * values.std():.1f}")
+    others = [name for name in _CONDITIONS if name not in SETTINGS and runs[name].nunique() > 1]
+    variant = ["variant"] if runs["variant"].any() else []
+    groups = runs.groupby([*SETTINGS, *others, "method", *variant, "network"], sort=False)
+    table = groups[METRICS].agg(_mean_and_spread)
     table.insert(0, "seeds", groups["seed"].nunique())
     return table
 
 
-def paired_differences(
-    runs: pd.DataFrame, method: str = "semi_medref", against: str = "supervised", network: str = "teacher"
-) -> pd.DataFrame:
-    """What a method is above another, seed by seed: both had the same labelled pairs, views, steps and first weights.
+def _mean_and_spread(shares: pd.Series) -> str:
+    """In per cent; no spread where there is one value only."""
+    spread = f" ± {100 * shares.std():.1f}" if len(shares) > 1 else ""
+    return f"{100 * shares.mean():.1f}{spread}"
 
-    Returns:
-        One row for each setting and seed that both methods have; metrics as differences of shares (-1 to 1).
+
+def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: str = "teacher") -> pd.DataFrame:
+    """One row a method, one column for each setting and label ratio: mean ± standard deviation over seeds, in per cent.
+
+    Methods stand in the order of their mean over all runs. Where a method has fewer seeds than others of the column,
+    their number is added; a method that did not run there has an empty cell. Variants are left out.
     """
-    index = [*compared_settings(runs), "seed"]
-    chosen = runs[runs["network"] == network].set_index(index)
-    return (chosen.loc[chosen["method"] == method, METRICS] - chosen.loc[chosen["method"] == against, METRICS]).dropna()
+    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
+    order = chosen.groupby("method")[metric].mean().sort_values().index
+    table = pd.DataFrame("", index=order, columns=[])
+    for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
+        seeds = group["seed"].nunique()
+        cells = {
+            method: _mean_and_spread(rows[metric]) + (f" ({len(rows)} of {seeds} seeds)" if len(rows) < seeds else "")
+            for method, rows in group.groupby("method")
+        }
+        table[f"{setting}, {100 * ratio:g} %"] = pd.Series(cells)
+    return table.fillna("")
 
 
-def validation_curves(runs: pd.DataFrame) -> pd.DataFrame:
-    """The validations on the way: settings, ``method``, ``network``, ``seed``, ``at_step`` and metrics, tidy."""
-    about = [*compared_settings(runs), "method", "network", "seed"]
-    rows = []
-    for _, run in runs.iterrows():
-        for line in read_metrics(Path(run["folder"]) / "metrics.jsonl"):
-            if "valid" in line:
-                rows.append({**run[about], "at_step": line["step"], **line["valid"][run["network"]]})
-    return pd.DataFrame(rows)
+def mean_logged(folders: Sequence[str | Path], name: str) -> float:
+    """The mean of a quantity of ``metrics.jsonl`` over all lines of several runs that have it; not a number if none."""
+    lines = [line for folder in folders for line in read_metrics(Path(folder) / "metrics.jsonl")]
+    return float(np.mean([line[name] for line in lines if name in line] or [np.nan]))
+
+
+def markdown_table(runs: pd.DataFrame) -> str:
+    """:func:`methods_by_ratio` for a README: in each cell Dice per image, below it micro; the best of each in bold."""
+    image, micro = (methods_by_ratio(runs, metric).apply(_best_in_bold) for metric in ("dice_image", "dice_micro"))
+    lines = [["method", *image], ["---"] * (1 + image.shape[1])]
+    for method in image.index:
+        pairs = zip(image.loc[method], micro.loc[method], strict=True)
+        lines.append([method, *("<br>".join(filter(None, pair)) for pair in pairs)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _best_in_bold(cells: pd.Series) -> pd.Series:
+    means = pd.to_numeric(cells.str.split().str[0])
+    return cells.where((means < means.max()) | (means.count() < 2) | (cells == ""), "**" + cells + "**")
+
+
+def write_table(path: str | Path, table: str) -> None:
+    """Puts a table in place of what stands between the two :data:`MARKS` of a Markdown file.
+
+    Raises:
+        CheckpointError: if the file lacks them.
+    """
+    path = Path(path)
+    text = path.read_text() if path.is_file() else ""
+    before, first, rest = text.partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not (first and last):
+        raise CheckpointError(f"{path}: no place for the table; add the lines {MARKS[0]} and {MARKS[1]}")
+    with checkpoints.atomic(path) as temporary:
+        temporary.write_text(f"{before}{first}\n{table}\n{last}{after}")
+
+
+def keep_metrics(run: str | Path, target: str | Path, every: int = 50) -> None:
+    """Copies what a comparison needs of a finished run, without checkpoints: settings, results, counts and the way.
+
+    ``metrics.jsonl`` is thinned to validations and each ``every``-th step, five digits a number. The path of the data
+    on this machine (``data``) is left out.
+
+    Raises:
+        CheckpointError: if the target holds another run.
+    """
+    run, target = Path(run), Path(target)
+    settings = {**_read(run / CONFIG), "data": ""}
+    if (target / CONFIG).exists() and _read(target / CONFIG) != settings:
+        raise CheckpointError(f"{target}: holds another run than {run}; rename one of the two folders")
+    checkpoints.write_json(target / CONFIG, settings)
+    if (run / VALID).exists():
+        with np.load(run / VALID) as counts:
+            checkpoints.write_arrays(target / VALID, {name: counts[name].astype(np.int32) for name in counts})
+    kept = [line for line in read_metrics(run / "metrics.jsonl") if "valid" in line or line["step"] % every == 0]
+    with checkpoints.atomic(target / "metrics.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(_five_digits(line)) + "\n" for line in kept))
+    checkpoints.write_json(target / "results.json", _read(run / "results.json"))  # last: it says that all is there
+
+
+def _five_digits(value):
+    if isinstance(value, dict):
+        return {name: _five_digits(inner) for name, inner in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value

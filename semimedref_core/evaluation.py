@@ -18,6 +18,17 @@ def overlap(predicted: Tensor, target: Tensor) -> Tensor:
     return torch.stack(counts, 1)
 
 
+def dice_and_iou(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dice and Jaccard index of pixel counts ``[..., 3]`` (intersection, predicted, target) -> twice ``[...]``, 0 to 1.
+
+    Where there is no lesion, 1 if nothing was predicted, else 0.
+    """
+    both, predicted, target = np.moveaxis(counts, -1, 0)
+    total = predicted + target
+    dice = np.where(total == 0, 1.0, 2 * both / np.maximum(total, 1))
+    return dice, np.where(total == 0, 1.0, both / np.maximum(total - both, 1))
+
+
 def scores(counts: np.ndarray) -> dict[str, float]:
     """Metrics (Eq. 18) from the counts of :func:`overlap` over a split, all between 0 and 1.
 
@@ -25,16 +36,12 @@ def scores(counts: np.ndarray) -> dict[str, float]:
     ``dice_image`` and ``miou_image`` average over images (as LViT does). mIoU is the Jaccard index of the foreground.
     An image without lesion scores 1 if nothing was predicted, else 0.
     """
-    both, predicted, target = counts.T
-    total_both, total = both.sum(), (predicted + target).sum()
-    empty = predicted + target == 0
-    dice = np.where(empty, 1.0, 2 * both / np.maximum(predicted + target, 1))
-    iou = np.where(empty, 1.0, both / np.maximum(predicted + target - both, 1))
+    (dice, iou), (dice_micro, iou_micro) = dice_and_iou(counts), dice_and_iou(counts.sum(0))
     return {
         "dice_image": float(dice.mean()),
         "miou_image": float(iou.mean()),
-        "dice_micro": float(2 * total_both / total) if total else 1.0,
-        "miou_micro": float(total_both / (total - total_both)) if total else 1.0,
+        "dice_micro": float(dice_micro),
+        "miou_micro": float(iou_micro),
     }
 
 

@@ -163,6 +163,33 @@ def finished_run(train, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def run(tmp_path):
+    """``run(dice, seed=1, counts=..., ...)`` writes a finished run and returns its folder; ``run.folders`` has all.
+
+    The teacher's metrics are all ``dice``, the student's 0.1 below; or both are those of ``counts`` ``[N, 3]``.
+    """
+    from semimedref_core.config import Config
+    from semimedref_core.evaluation import scores
+
+    def write(dice, counts=None, **settings):
+        folder = tmp_path / "runs" / f"run{len(write.folders):02}"
+        folder.mkdir(parents=True)
+        metrics = ("dice_image", "miou_image", "dice_micro", "miou_micro")
+        found = {"student": dict.fromkeys(metrics, dice - 0.1), "teacher": dict.fromkeys(metrics, dice)}
+        if counts is not None:
+            np.savez(folder / "valid.npz", student=counts, teacher=counts)
+            found = dict.fromkeys(found, scores(counts))
+        (folder / "config.json").write_text(json.dumps(Config(**settings).to_dict()))
+        (folder / "results.json").write_text(json.dumps({"seconds": 60.0, **found}))
+        (folder / "metrics.jsonl").write_text(json.dumps({"step": 10, "valid": found}) + "\n")
+        write.folders.append(folder)
+        return folder
+
+    write.folders = []
+    return write
+
+
+@pytest.fixture
 def faulty_qata(qata_folder):
     """A folder whose train split holds one fault of each kind, and for each fault what a message about it must hold."""
     root = qata_folder()

@@ -1,58 +1,122 @@
-"""Runs side by side: only repetitions are averaged, and differences are taken seed by seed."""
+"""Runs side by side: only repetitions are averaged, every ablation has a name, and what is missing is said."""
 
 import json
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from semimedref_core.checkpoints import CheckpointError
-from semimedref_core.comparison import finished_runs, paired_differences, results_table, validation_curves
-from semimedref_core.config import Config
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Writes a finished run with this teacher's Dice; its student is 0.1 below."""
-
-    def write(dice, **settings):
-        config = Config(**settings)
-        folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        scores = {
-            network: dict.fromkeys(("dice_image", "miou_image", "dice_micro", "miou_micro"), value)
-            for network, value in (("student", dice - 0.1), ("teacher", dice))
-        }
-        (folder / "config.json").write_text(json.dumps(config.to_dict()))
-        (folder / "results.json").write_text(json.dumps({"seconds": 60.0, **scores}))
-        lines = [{"step": 10, "loss": 1.0}, {"step": 10, "valid": scores}]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return folder
-
-    return write
+from semimedref_core.comparison import (
+    finished_runs,
+    keep_metrics,
+    markdown_table,
+    mean_logged,
+    methods_by_ratio,
+    missing_runs,
+    results_table,
+    run_folders,
+    write_table,
+)
+from semimedref_core.runs import NOTEBOOKS
+from semimedref_core.runstate import read_metrics
 
 
 def test_runs_that_differ_in_the_seed_are_averaged_and_others_are_not(run):
     folders = [run(0.7, seed=0), run(0.8, seed=1), run(0.6, seed=0, gate=0.5)]
     table = results_table(finished_runs(folders)).reset_index()
-    teacher = table[table["network"] == "teacher"].set_index("gate")
-    assert list(teacher["seeds"]) == [2, 1]
-    assert teacher.loc[0.3, "dice_image"] == "75.0 ± 7.1" and teacher.loc[0.5, "dice_image"].startswith("60.0")
+    teacher = table[table["network"] == "teacher"].set_index("variant")
+    assert dict(teacher["seeds"]) == {"": 2, "gate=0.5": 1}
+    assert teacher.loc["", "dice_image"] == "75.0 ± 7.1" and teacher.loc["gate=0.5", "dice_image"] == "60.0"
 
 
-def test_differences_are_between_runs_of_the_same_seed_and_settings(run):
-    folders = [run(0.7, seed=0), run(0.8, seed=1), run(0.9, seed=2)]
-    folders += [run(0.6, seed=0, method="supervised"), run(0.65, seed=1, method="supervised")]
-    folders += [run(0.1, seed=2, method="supervised", steps=7)]
-    gains = paired_differences(finished_runs(folders))["dice_image"]
-    assert list(gains.index.get_level_values("seed")) == [0, 1]  # seed 2 has no partner of as many steps
-    assert list(gains) == pytest.approx([0.1, 0.15])
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"posaug_p": 0.0}, "without PosAug"),
+        ({"itcl_weight": 0.0, "itcl_unlabelled_weight": 0.0}, "without ITCL"),
+        ({"itcl_weight": 0.0}, "itcl_weight=0.0"),
+        ({"patch_p": 0.0, "positives": "hard", "tau": 0.2}, "without T-PatchMix, hard positives, tau=0.2"),
+    ],
+)
+def test_an_ablation_is_named_by_what_is_changed(run, settings, name):
+    runs = finished_runs([run(0.7), run(0.6, **settings)])
+    assert list(dict.fromkeys(runs["variant"])) == ["", name]
 
 
-def test_validations_on_the_way_keep_their_step_and_network(run):
-    curves = validation_curves(finished_runs([run(0.7)]))
-    assert list(curves["at_step"]) == [10, 10]
-    assert dict(zip(curves["network"], curves["dice_image"], strict=True)) == pytest.approx(
-        {"student": 0.6, "teacher": 0.7}
-    )
+def test_the_main_run_of_a_method_is_the_one_that_most_runs_share(run):
+    folders = [run(0.7, seed=seed, gate=0.5) for seed in (0, 1)] + [run(0.6, gate=0.3), run(0.5, method="supervised")]
+    runs = finished_runs(folders)
+    found = {key: set(rows["variant"]) for key, rows in runs.groupby(["method", "gate"])}
+    main = {("semi_medref", 0.5): {""}, ("semi_medref", 0.3): {"gate=0.3"}}
+    assert found == {**main, ("supervised", 0.3): {""}}, "another method has a main run of its own"
+
+
+def test_settings_are_told_apart_only_by_what_differs_on_the_same_data(run):
+    folders = [run(0.7, steps=10), run(0.7, steps=20), run(0.7, dataset="qata", steps=30, label_ratio=0.01)]
+    folders += [run(0.7, dataset="qata", steps=30, label_ratio=0.02)]
+    assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["qata", "phantom, 10 steps", "phantom, 20 steps"]
+
+
+def test_a_run_of_an_older_version_stands_at_the_default_of_a_setting_it_did_not_know(run):
+    old = run(0.7, seed=1)
+    config = json.loads((old / "config.json").read_text())
+    del config["mix_text"]
+    (old / "config.json").write_text(json.dumps(config))
+    assert set(finished_runs([run(0.6), old])["variant"]) == {""}
+
+
+def test_what_a_full_comparison_lacks_is_said(run):
+    folders = [run(0.7, seed=seed, method=method) for seed in (0, 1) for method in ("supervised", "semi_medref")]
+    folders += [run(0.8, method="supervised", label_ratio=1.0), run(0.8, label_ratio=0.5), run(0.6, posaug_p=0.0)]
+    assert missing_runs(finished_runs(folders[:5])) == []
+    assert missing_runs(finished_runs(folders)) == [
+        "phantom, 5 % labels: semi_medref without PosAug (seed 1)",
+        "phantom, 50 % labels: supervised (seed 0)",
+    ]
+
+
+def test_a_method_with_fewer_seeds_is_marked_and_one_that_did_not_run_has_an_empty_cell(run):
+    folders = [
+        run(0.7, seed=0),
+        run(0.8, seed=1),
+        run(0.6, method="cutmix"),
+        run(0.9, method="cutmix", label_ratio=0.5),
+    ]
+    table = methods_by_ratio(finished_runs(folders))
+    assert table.loc["cutmix"].tolist() == ["60.0 (1 of 2 seeds)", "90.0"]
+    assert table.loc["semi_medref"].tolist() == ["75.0 ± 7.1", ""]
+
+
+def test_the_readme_table_has_both_metrics_and_the_best_of_each_in_bold(run):
+    lines = markdown_table(finished_runs([run(0.7), run(0.6, method="supervised")])).splitlines()
+    assert lines[0] == "| method | phantom, 5 % |"
+    assert lines[2:] == ["| supervised | 60.0<br>60.0 |", "| semi_medref | **70.0**<br>**70.0** |"]
+
+
+def test_the_table_in_the_readme_is_that_of_the_committed_runs():
+    """``semimedref compare notebooks/results --markdown README.md --figure notebooks/pictures/results.png``"""
+    readme = (NOTEBOOKS.parent / "README.md").read_text()
+    table = re.search(r"<!-- results -->\n(.*)\n<!-- /results -->", readme, re.DOTALL)[1]
+    assert table == markdown_table(finished_runs(run_folders([NOTEBOOKS / "results"])))
+
+
+def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    write_table(page, "| new |")
+    assert page.read_text() == "before\n<!-- results -->\n| new |\n<!-- /results -->\nafter\n"
+    page.write_text("no marks")
+    with pytest.raises(CheckpointError, match="page.md: no place for the table; add the lines <!-- results -->"):
+        write_table(page, "| new |")
+    assert page.read_text() == "no marks"
+
+
+def test_a_folder_of_runs_stands_for_all_of_them(run, tmp_path):
+    one, two = run(0.7), run(0.8, seed=1)
+    (tmp_path / "runs" / "unfinished").mkdir()
+    assert run_folders([tmp_path / "runs"]) == run_folders([one, two]) == [one, two]
 
 
 def test_folders_without_a_finished_run_are_all_named(run, tmp_path):
@@ -60,3 +124,53 @@ def test_folders_without_a_finished_run_are_all_named(run, tmp_path):
         finished_runs([run(0.7), tmp_path / "one", tmp_path / "two"])
     with pytest.raises(CheckpointError, match="no folder given"):
         finished_runs([])
+
+
+def test_a_damaged_run_and_the_same_run_twice_are_named(run):
+    one, two = run(0.7), run(0.8)
+    with pytest.raises(CheckpointError, match=f"{one}, {two}: the same run more than once"):
+        finished_runs([one, two])
+    (two / "results.json").write_text('{"seconds": 1')
+    with pytest.raises(CheckpointError, match="results.json: cannot be read"):
+        finished_runs([one, two])
+
+
+def test_kept_metrics_compare_as_the_run_itself_and_are_small(run, tmp_path):
+    source, target = run(0.7, counts=np.full((5, 3), 9), data="/home/someone/data"), tmp_path / "kept" / "a"
+    lines = [{"step": step, "loss": 1 / 3} for step in range(10, 101, 10)]
+    lines.insert(2, {"step": 20, "valid": {"teacher": {"dice_image": 2 / 3}}})
+    (source / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    keep_metrics(source, target)
+    kept, same = (finished_runs([folder]).drop(columns=["folder", "data"]) for folder in (target, source))
+    assert kept.equals(same)
+    assert read_metrics(target / "metrics.jsonl") == [
+        {"step": 20, "valid": {"teacher": {"dice_image": 0.66667}}},
+        {"step": 50, "loss": 0.33333},
+        {"step": 100, "loss": 0.33333},
+    ]
+    with np.load(source / "valid.npz") as whole, np.load(target / "valid.npz") as counts:
+        assert all(np.array_equal(whole[name], counts[name]) for name in ("student", "teacher"))
+    assert "someone" not in "".join(path.read_text() for path in target.glob("*.json*")), "a path of this machine"
+    keep_metrics(source, target)  # again: the same run
+    with pytest.raises(CheckpointError, match="holds another run than"):
+        keep_metrics(run(0.7, seed=1), target)
+
+
+def test_the_mean_of_a_logged_quantity_is_over_the_lines_that_have_it(run):
+    one, two = run(0.7), run(0.7, seed=1)
+    (one / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20, "accepted": 0.2}\n')
+    (two / "metrics.jsonl").write_text('{"step": 20, "accepted": 0.4}\n')
+    assert mean_logged([one, two], "accepted") == pytest.approx(0.3)
+    assert np.isnan(mean_logged([one], "no such thing"))
+
+
+def test_compare_keeps_metrics_and_renews_table_and_figure(run, command_line, tmp_path):
+    folders = [run(0.7), run(0.6, method="supervised")]
+    page, figure = tmp_path / "page.md", tmp_path / "curves.png"
+    page.write_text("<!-- results -->\n<!-- /results -->\n")
+    told = command_line(
+        "compare", folders[0].parent, "--keep", tmp_path / "kept", "--markdown", page, "--figure", figure
+    )
+    assert told.status == 0, told.errors
+    assert "| semi_medref | **70.0**<br>**70.0** |" in page.read_text() and figure.stat().st_size > 5000
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [Path(folder).name for folder in folders]

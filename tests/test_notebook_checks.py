@@ -42,7 +42,7 @@ def pair(tmp_path):
     [
         ("07 · Results", "Results", "no title"),
         ('tags=\\["parameters"\\]', "", "the second cell, and no other, must be tagged parameters"),
-        ('against = "supervised"', "against = method.upper()[:0] or len(method)", "parameters are literals"),
+        ('metric = "dice_image"', "metric = method.upper()[:0] or len(method)", "parameters are literals"),
         ('folder = ""', "folder = None", "parameter folder is a NoneType"),
         ("print\\(versions\\(", "print(len(", "import and print versions"),
         ("To remember", "In short", "what to remember"),

@@ -1,98 +1,194 @@
-"""Finished runs: every seed of every method, how they got there, and what they cost."""
+"""Finished runs: accuracy against label ratio, and against what it costs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semimedref_core.comparison import SETTINGS
-from semimedref_core.figures.training import METHOD_COLOURS
+from semimedref_core.figures.canvas import BLUE, VERMILION
 
-METRIC_NAMES = {"dice_image": "Dice per image", "dice_micro": "Dice micro", "miou_image": "mIoU per image"}
-
-
-def seed_by_seed(runs: pd.DataFrame, metrics: tuple[str, ...] = ("dice_image", "dice_micro")) -> Figure:
-    """The teacher's metrics, one panel for each setting and metric; a grey line joins the runs of one seed.
-
-    Args:
-        runs: of :func:`semimedref_core.comparison.finished_runs`.
-        metrics: rows of the figure.
-    """
-    settings = list(runs[runs["network"] == "teacher"].groupby(SETTINGS, sort=False))
-    size = (2.9 * len(settings) + 0.6, 2.7 * len(metrics) + 0.5)
-    figure, axes = plt.subplots(len(metrics), len(settings), figsize=size, layout="constrained", squeeze=False)
-    methods = list(dict.fromkeys(runs["method"].sort_values(key=lambda names: names != "supervised")))
-    for row, metric in zip(axes, metrics, strict=True):
-        for ax, (_, group) in zip(row, settings, strict=True):
-            table = 100 * group.pivot(index="seed", columns="method", values=metric).reindex(columns=methods)
-            for _, scores in table.iterrows():
-                ax.plot(range(len(methods)), scores, color="0.6", linewidth=1, zorder=1)
-            for position, method in enumerate(methods):
-                scores = table[method].dropna()
-                colour = METHOD_COLOURS[method]
-                ax.scatter([position] * len(scores), scores, color=colour, s=28, zorder=2)
-                ax.plot([position - 0.2, position + 0.2], [scores.mean()] * 2, color=colour, linewidth=2.5)
-                ax.annotate(
-                    f"{scores.mean():.1f}", (position + 0.24, scores.mean()), va="center", fontsize=9, color=colour
-                )
-            ax.set_xticks(range(len(methods)), methods, fontsize=9)
-            ax.set_xlim(-0.5, len(methods) - 0.2)
-            ax.grid(axis="y", alpha=0.3)
-        row[0].set_ylabel(f"{METRIC_NAMES[metric]} (%)")
-        bottom, top = min(ax.get_ylim()[0] for ax in row), max(ax.get_ylim()[1] for ax in row)
-        for ax in row:
-            ax.set_ylim(bottom, top)
-    for ax, (setting, _) in zip(axes[0], settings, strict=True):
-        ax.set_title(_named(setting), fontsize=9)
-    return figure
+METRIC_NAMES = {
+    "dice_image": "Dice per image",
+    "dice_micro": "Dice micro",
+    "miou_image": "mIoU per image",
+    "miou_micro": "mIoU micro",
+}
+_GREY = "0.45"
+_MARKERS = "osD^vPX<>*"
 
 
-def curves_with_spread(curves: pd.DataFrame, metric: str = "dice_image") -> Figure:
-    """Validation metric over steps: mean over seeds (student dotted, teacher solid), the band from worst to best seed.
+def method_styles(methods: Iterable[str], method: str) -> dict[str, dict]:
+    """Colour, marker and weight of each method: two stand out, the others are grey, with a marker each."""
+    styles = {}
+    for number, name in enumerate(sorted(set(methods) - {method, "supervised"})):
+        styles[name] = {"color": _GREY, "marker": _MARKERS[number % len(_MARKERS)], "linewidth": 1.0, "zorder": 2}
+    styles["supervised"] = {"color": BLUE, "marker": "s", "linewidth": 2.2, "zorder": 3}
+    styles[method] = {"color": VERMILION, "marker": "o", "linewidth": 2.6, "zorder": 4}
+    return styles
+
+
+def curve_panels(curves: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> Figure:
+    """Mean over seeds against label ratio, with 95 % intervals: one panel for each setting.
+
+    Bands belong to the method and to supervised training, bars to all others, both to three seeds or more: from two,
+    Student's interval is thirteen standard errors wide to either side. A dashed line is supervised training with all
+    masks. A setting with one label ratio is shown as points, one column a method.
 
     Args:
-        curves: of :func:`semimedref_core.comparison.validation_curves`.
-        metric: one of the metrics.
+        curves: of :func:`semimedref_core.differences.learning_curves`.
+        method: drawn in front.
+        metric: what the curves are of.
     """
-    settings = list(curves.groupby(SETTINGS, sort=False))
-    size = (3.4 * len(settings), 3.4)
-    figure, axes = plt.subplots(1, len(settings), figsize=size, layout="constrained", squeeze=False, sharey=True)
+    styles = method_styles(curves["method"], method)
+    ratios = curves.groupby("setting")["label_ratio"].transform("nunique")
+    settings = list(curves[(curves["label_ratio"] < 1) | (ratios == 1)].groupby("setting", sort=False))
+    settings.sort(key=lambda entry: -entry[1]["label_ratio"].nunique())
+    widths = [5.6 if group["label_ratio"].nunique() > 1 else max(2.8, 1.6 + 0.3 * len(group)) for _, group in settings]
+    figure, axes = plt.subplots(
+        1, len(settings), figsize=(sum(widths) + 0.4, 4.4), width_ratios=widths, layout="constrained", squeeze=False
+    )
     for ax, (setting, group) in zip(axes[0], settings, strict=True):
-        for (method, network), runs in group.groupby(["method", "network"]):
-            steps = 100 * runs.groupby("at_step")[metric].agg(["mean", "min", "max"])
-            style = {"student": "dotted", "teacher": "solid"}[network]
-            colour = METHOD_COLOURS[method]
-            ax.plot(steps.index, steps["mean"], color=colour, linestyle=style, marker="o", markersize=3)
-            if network == "teacher":
-                ax.fill_between(steps.index, steps["min"], steps["max"], color=colour, alpha=0.18, linewidth=0)
-                ax.annotate(method, (steps.index[-1], steps["mean"].iloc[-1]), (-4, 8), textcoords="offset points",
-                            ha="right", fontsize=9, color=colour)  # fmt: skip
-        ax.set(xlabel="step", xlim=(0, None))
-        ax.set_title(_named(setting), fontsize=9)
-        ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel(f"validation {METRIC_NAMES[metric]} (%)")
+        full = curves[(curves["setting"] == setting) & (curves["label_ratio"] == 1) & (group["label_ratio"].max() < 1)]
+        full = full[full["method"] == "supervised"]
+        several = group["label_ratio"].nunique() > 1
+        if several:
+            _curves(ax, group, styles, method)
+            ax.set_title(panel_title(setting), fontsize=10)
+        else:
+            _columns(ax, group, styles)
+            ax.set_title(panel_title(setting, group["label_ratio"].iloc[0]), fontsize=10)
+        for mean in full["mean"]:
+            ends = (group["label_ratio"].min(), group["label_ratio"].max()) if several else (-0.5, len(group) - 0.5)
+            ax.hlines(100 * mean, *ends, color=BLUE, linestyle="dashed", linewidth=1.2)
+            ax.annotate("supervised, all masks", (ends[0], 100 * mean), (0, 3), textcoords="offset points", fontsize=9,
+                        color=BLUE)  # fmt: skip
+        _limit(
+            ax,
+            np.append(group[["low", "high"]].to_numpy()[group["seeds"] > 2], [group["mean"], group["mean"]]),
+            full["mean"],
+        )
+        ax.grid(axis="y", alpha=0.3)
+    axes[0, 0].set_ylabel(f"{METRIC_NAMES[metric]} (%), valid split")
     return figure
 
 
-def cost_and_gain(runs: pd.DataFrame, metric: str = "dice_image") -> Figure:
-    """What each run took and what came out: minutes against the teacher's metric, one panel for each setting."""
-    settings = list(runs[runs["network"] == "teacher"].groupby(SETTINGS, sort=False))
-    size = (3.0 * len(settings) + 0.4, 3.0)
+def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> None:
+    names = list(group.groupby("method")["mean"].mean().sort_values().index)
+    ratios = np.sort(group["label_ratio"].unique())
+    ends = {}
+    for number, name in enumerate(names):
+        rows, style = group[group["method"] == name], styles[name]
+        shift = 1 + 0.012 * (number - len(names) / 2)  # bars beside each other, not on top
+        if name in (method, "supervised"):
+            band = 100 * rows["low"], 100 * rows["high"]
+            ax.fill_between(
+                rows["label_ratio"], *band, rows["seeds"] > 2, color=style["color"], alpha=0.18, linewidth=0
+            )
+            shift = 1
+        else:
+            sure = rows[rows["seeds"] > 2]
+            ax.vlines(shift * sure["label_ratio"], 100 * sure["low"], 100 * sure["high"], color="0.75", zorder=1)
+        ax.plot(shift * rows["label_ratio"], 100 * rows["mean"], markersize=5, **style)
+        ends[name] = rows["label_ratio"].iloc[-1], 100 * rows["mean"].iloc[-1]
+    ax.set_xscale("log")
+    ax.set_xticks(ratios, [per_cent(ratio) for ratio in ratios])
+    ax.minorticks_off()
+    ax.set_xlim(ratios[0] / 1.12, ratios[-1] * (ratios[-1] / ratios[0]) ** 0.36)
+    ax.set_xlabel("share of the training pairs with masks")
+    low, high = 100 * group["mean"].min(), 100 * group["mean"].max()
+    order = sorted(ends, key=lambda name: ends[name][1])
+    places = spread([ends[name][1] for name in order], 0.052 * (high - low + 4))
+    for name, place in zip(order, places, strict=True):
+        colour = styles[name]["color"]
+        ax.annotate(
+            name, ends[name], (ratios[-1] * 1.13, place), fontsize=9, color=colour, va="center",
+            fontweight="bold" if name == method else None,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 2,
+                        "relpos": (0, 0.5)},
+        )  # fmt: skip
+
+
+def _columns(ax: Axes, group: pd.DataFrame, styles: dict) -> None:
+    group = group.sort_values("mean", ignore_index=True)
+    for position, row in group.iterrows():
+        style = styles[row["method"]]
+        if row["seeds"] > 2:
+            ax.plot(
+                [position] * 2, [100 * row["low"], 100 * row["high"]], color=style["color"], linewidth=1.6, alpha=0.6
+            )
+        ax.plot(position, 100 * row["mean"], markersize=7, **style)
+    ax.set_xticks(range(len(group)), group["method"], rotation=50, ha="right", rotation_mode="anchor", fontsize=9)
+    ax.set_xlim(-0.6, len(group) - 0.4)
+
+
+def _limit(ax: Axes, values: np.ndarray, more: pd.Series) -> None:
+    """Limits of the y axis by what should be seen; the interval of two seeds may leave the panel."""
+    values = 100 * np.append(values, more)
+    low, high = np.nanmin(values), np.nanmax(values)
+    ax.set_ylim(low - 0.05 * (high - low) - 0.5, high + 0.05 * (high - low) + 0.8)
+
+
+def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> Figure:
+    """Mean minutes of a run against its metric, one panel for each setting, at its smallest label ratio.
+
+    A grey line joins the methods that no other beats in both; the legend is in the order of their means.
+
+    Args:
+        curves: of :func:`semimedref_core.differences.learning_curves`.
+    """
+    styles = method_styles(curves["method"], method)
+    settings = list(curves.groupby("setting", sort=False))
+    settings.sort(key=lambda entry: -entry[1]["label_ratio"].nunique())
+    size = (3.9 * len(settings) + 1.4, 3.8)
+    handles = {}
     figure, axes = plt.subplots(1, len(settings), figsize=size, layout="constrained", squeeze=False)
     for ax, (setting, group) in zip(axes[0], settings, strict=True):
-        for method, of_method in group.groupby("method"):
-            minutes, scores = of_method["seconds"] / 60, 100 * of_method[metric]
-            ax.scatter(minutes, scores, color=METHOD_COLOURS[method], s=30, label=method)
-        ax.set(xlabel="minutes", xlim=(0, 1.15 * np.max(group["seconds"]) / 60))
-        ax.set_title(_named(setting), fontsize=9)
+        ratio = group["label_ratio"].min()
+        rows = group[group["label_ratio"] == ratio].sort_values("minutes")
+        front = rows[rows["mean"] >= rows["mean"].cummax()]
+        ax.plot(front["minutes"], 100 * front["mean"], color="0.8", linewidth=4, zorder=1, solid_capstyle="round")
+        for row in rows.itertuples():
+            style = {**styles[row.method], "linestyle": "none", "markersize": 9}
+            handles[row.method] = ax.plot(row.minutes, 100 * row.mean, **style)[0]
+        ax.set(xlabel="minutes a run", xlim=(0, 1.08 * rows["minutes"].max()))
+        ax.margins(y=0.08)
+        ax.set_title(panel_title(setting, ratio), fontsize=10)
         ax.grid(alpha=0.3)
     axes[0, 0].set_ylabel(f"{METRIC_NAMES[metric]} (%)")
-    axes[0, 0].legend(fontsize=8, loc="lower right")
+    order = list(
+        curves.groupby("method")["mean"].mean().sort_values(ascending=False).index.intersection(handles, sort=False)
+    )
+    figure.legend([handles[name] for name in order], order, loc="outside right upper", fontsize=9, frameon=False)
     return figure
 
 
-def _named(setting: tuple) -> str:
-    dataset, ratio, weak_view, steps = setting
-    return f"{dataset}, {100 * ratio:g} % labels\n{weak_view} weak view, {steps} steps"
+def spread(values: list[float], gap: float) -> np.ndarray:
+    """Places for labels, as near to ascending values as can be while neighbours are ``gap`` apart."""
+    blocks = []  # each [sum of (value - own offset), count]: labels that touch move as one, to their mean
+    for value in values:
+        blocks.append([value, 1])
+        while len(blocks) > 1 and _start(blocks[-1], gap) < _start(blocks[-2], gap) + gap * blocks[-2][1]:
+            total, count = blocks.pop()
+            blocks[-1][0] += total
+            blocks[-1][1] += count
+    return np.array([_start(block, gap) + gap * i for block in blocks for i in range(block[1])])
+
+
+def _start(block: list, gap: float) -> float:
+    return block[0] / block[1] - gap * (block[1] - 1) / 2
+
+
+def panel_title(setting: str, ratio: float | None = None) -> str:
+    """The data in the first line, other settings in the second."""
+    dataset, _, others = setting.partition(", ")
+    labels = "" if ratio is None else f", {per_cent(ratio)} labels"
+    return f"{dataset}{labels}" + (f"\n{others}" if others else "")
+
+
+def per_cent(ratio: float) -> str:
+    return f"{100 * ratio:g} %"

@@ -1,0 +1,229 @@
+"""How far methods are apart, and how sure that is: paired differences with bootstrap intervals.
+
+Two things are drawn by chance, and each interval says over which of them it goes (``over``):
+
+- **images**: other validation images of the same kind. They are resampled, the same ones for both methods and all
+  seeds (paired), which takes out that some images are harder than others.
+- **seeds**: other first weights, order and augmentations. A handful of seeds cannot be resampled: a bootstrap of three
+  has two thirds of the variance and no tails, so that its 95 % interval holds far less. The mean over seeds is moved
+  by a draw of Student's t with S - 1 degrees of freedom instead.
+
+Both together give the interval that a claim "the method is better" needs; images alone are about these trained
+networks. Both together are a sum, in which the interaction of image and seed counts twice: a little too wide rather
+than too narrow. The labelled pairs are the same in all runs of a ratio, so that no interval covers their choice.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from semimedref_core.comparison import METRICS
+from semimedref_core.evaluation import dice_and_iou
+from semimedref_core.runstate import VALID
+
+DRAWS, LEVEL = 2000, 0.95
+_OF_DIFFERENCES = "difference low high low_images high_images by_seed seeds over verdict".split()
+
+
+@lru_cache(maxsize=2)
+def image_draws(images: int) -> np.ndarray:
+    """How often each image is in each bootstrap sample: ``[DRAWS, images]``; the same for all runs, hence paired."""
+    rng = np.random.default_rng(0)
+    return rng.multinomial(images, np.full(images, 1 / images), size=DRAWS).astype(float)
+
+
+def resampled(counts: np.ndarray, metric: str) -> np.ndarray:
+    """A metric of bootstrap samples of the images: counts ``[N, 3]`` (both, predicted, target) -> ``[DRAWS]``."""
+    draws, which = image_draws(len(counts)), int(metric.startswith("miou"))
+    if metric.endswith("micro"):
+        return dice_and_iou(draws @ counts)[which]
+    return draws @ dice_and_iou(counts)[which] / len(counts)
+
+
+def interval(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> tuple[float, float]:
+    """A 95 % interval of a mean over seeds.
+
+    Args:
+        by_seed: ``[S]`` the value of each seed.
+        by_draw: ``[DRAWS]`` the mean over these seeds for each resample of the images; none: over seeds alone.
+
+    Returns:
+        low, high; not a number where neither seeds (S < 2) nor images say anything.
+    """
+    tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    seeds = len(by_seed)
+    error = np.std(by_seed, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.nan
+    if by_draw is None:
+        return tuple(np.mean(by_seed) + error * stats.t.ppf(tails, max(seeds - 1, 1)))
+    if seeds > 1:  # evenly spaced quantiles in random order: a draw of t without its own noise in the tails
+        levels = (np.random.default_rng(1).permutation(len(by_draw)) + 0.5) / len(by_draw)
+        by_draw = by_draw + error * stats.t.ppf(levels, seeds - 1)
+    return tuple(np.quantile(by_draw, tails))
+
+
+def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> dict:
+    """What runs are above others in the mean over the seeds that both have.
+
+    Args:
+        ours, theirs: rows of :func:`semimedref_core.comparison.finished_runs`, one network, one row a seed.
+        metric: one of the metrics.
+
+    Returns:
+        ``difference``, ``low`` and ``high`` (shares, -1 to 1), ``low_images`` and ``high_images`` for these trained
+        networks and other images, ``by_seed``, the number of ``seeds``, ``over`` what the interval goes, and the
+        ``verdict``: "above" or "below" if the interval over seeds leaves out 0, else "not told apart", or "one seed".
+    """
+    pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs")).sort_values("seed")
+    by_seed = (pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy()
+    counts = [(_counts(a, n), _counts(b, n)) for a, b, n in pairs[["folder", "folder_theirs", "network"]].to_numpy()]
+    by_draw = None
+    if counts and all(a is not None and b is not None for a, b in counts):
+        by_draw = np.mean([resampled(a, metric) - resampled(b, metric) for a, b in counts], 0)
+    low, high = interval(by_seed, by_draw)
+    low_images, high_images = (np.nan, np.nan) if by_draw is None else interval(by_seed[:1], by_draw)
+    over = ["seeds"] * (len(by_seed) > 1) + ["images"] * (by_draw is not None)
+    verdict = _verdict(low, high) if len(by_seed) > 1 else "one seed"
+    over = " and ".join(over) or "nothing"
+    values = by_seed.mean(), low, high, low_images, high_images, by_seed, len(by_seed), over, verdict
+    return dict(zip(_OF_DIFFERENCES, values, strict=True))
+
+
+def _verdict(low: float, high: float) -> str:
+    return "above" if low > 0 else "below" if high < 0 else "not told apart"
+
+
+def in_points(rows: pd.DataFrame) -> pd.DataFrame:
+    """Differences for people to read: points (per cent) with one digit, and intervals as text, with the same index.
+
+    Args:
+        rows: with the columns of :func:`paired_difference`.
+    """
+
+    def intervals(low: str, high: str) -> list[str]:
+        pairs = 100 * rows[[low, high]].to_numpy()
+        return ["" if np.isnan(pair).any() else "[{:+.1f}, {:+.1f}]".format(*pair) for pair in pairs]
+
+    return pd.DataFrame(
+        {
+            "points": [f"{100 * value:+.1f}" for value in rows["difference"]],
+            "95 %": intervals("low", "high"),
+            "images alone": intervals("low_images", "high_images"),
+            "smallest seed": [f"{100 * min(values):+.1f}" for values in rows["by_seed"]],
+            "seeds": rows["seeds"],
+            "over": rows["over"],
+            "verdict": rows["verdict"],
+        },
+        index=rows.index,
+    )
+
+
+def _counts(folder: str, network: str) -> np.ndarray | None:
+    """Pixels ``[N, 3]`` of each validation image of a run; ``None`` where an older run did not keep them."""
+    path = Path(folder) / VALID
+    if not path.exists():
+        return None
+    with np.load(path) as counts:
+        return counts[network].astype(float)
+
+
+def method_differences(
+    runs: pd.DataFrame, method: str = "semi_medref", network: str = "teacher", metrics: tuple[str, ...] = tuple(METRICS)
+) -> pd.DataFrame:
+    """What a method is above each other one, for each setting and label ratio; of main runs, not of variants.
+
+    Returns:
+        ``setting``, ``label_ratio``, ``against``, ``metric``, the columns of :func:`paired_difference`, and ``best``:
+        is this the other method with the best mean, of those with the most seeds in common? The best of several was
+        partly lucky, so the difference to it is rather too small than too large.
+    """
+    rows = []
+    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
+    for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
+        ours = group[group["method"] == method]
+        for metric in metrics:
+            found = []
+            for against, theirs in group[group["method"] != method].groupby("method", sort=False):
+                if set(ours["seed"]) & set(theirs["seed"]):
+                    about = {"setting": setting, "label_ratio": ratio, "against": against, "metric": metric}
+                    found.append({**about, **paired_difference(ours, theirs, metric)})
+            best = min(found, key=lambda row: (-row["seeds"], row["difference"]), default=None)
+            rows += [{**row, "best": row is best} for row in found]
+    return pd.DataFrame(rows, columns=["setting", "label_ratio", "against", "metric", *_OF_DIFFERENCES, "best"])
+
+
+def ablations(
+    runs: pd.DataFrame, method: str = "semi_medref", network: str = "teacher", metrics: tuple[str, ...] = tuple(METRICS)
+) -> pd.DataFrame:
+    """What each variant of a method is above the method itself, for each setting and label ratio.
+
+    Returns:
+        ``setting``, ``label_ratio``, ``variant``, ``metric`` and the columns of :func:`paired_difference`.
+    """
+    rows = []
+    chosen = runs[(runs["network"] == network) & (runs["method"] == method)]
+    for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
+        full = group[group["variant"] == ""]
+        for variant, changed in group[group["variant"] != ""].groupby("variant", sort=False):
+            if set(full["seed"]) & set(changed["seed"]):
+                about = {"setting": setting, "label_ratio": ratio, "variant": variant}
+                rows += [{**about, "metric": m, **paired_difference(changed, full, m)} for m in metrics]
+    return pd.DataFrame(rows, columns=["setting", "label_ratio", "variant", "metric", *_OF_DIFFERENCES])
+
+
+def learning_curves(runs: pd.DataFrame, metric: str = "dice_image", network: str = "teacher") -> pd.DataFrame:
+    """The mean of each method over label ratios, with Student's t interval over seeds; of main runs, not of variants.
+
+    Returns:
+        ``setting``, ``label_ratio``, ``method``, ``mean``, ``low``, ``high`` (0 to 1; no interval for one seed),
+        ``seeds``, ``minutes`` (mean of a run), and ``of_full``: the mean as a share of that of supervised training with
+        all masks in this setting (not a number where there is no such run).
+    """
+    rows = []
+    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
+    for (setting, method, ratio), group in chosen.groupby(["setting", "method", "label_ratio"], sort=False):
+        low, high = interval(group[metric].to_numpy())
+        about = {"setting": setting, "label_ratio": ratio, "method": method, "mean": group[metric].mean()}
+        rows.append({**about, "low": low, "high": high, "seeds": len(group), "minutes": group["seconds"].mean() / 60})
+    table = pd.DataFrame(rows).sort_values(["setting", "method", "label_ratio"], ignore_index=True)
+    full = table[(table["method"] == "supervised") & (table["label_ratio"] == 1)].set_index("setting")["mean"]
+    return table.assign(of_full=table["mean"] / table["setting"].map(full))
+
+
+def by_lesion_size(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Where a difference comes from: Dice per image by the size of the lesion, mean over the seeds that both have.
+
+    Args:
+        ours, theirs: as in :func:`paired_difference`, of runs that kept their counts.
+
+    Returns:
+        One row for each third of the images with a lesion, and one for those without: number of ``images``, mean
+        ``lesion`` (share of the image), Dice ``ours`` and ``theirs``, and how much area each predicts for what is
+        there, ``area_ours`` and ``area_theirs``. Empty if a run did not keep its counts.
+    """
+    pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs"))
+    counts = [
+        [_counts(pair[name], pair["network"]) for _, pair in pairs.iterrows()] for name in ("folder", "folder_theirs")
+    ]
+    if not len(pairs) or any(run is None for side in counts for run in side):
+        return pd.DataFrame()
+    counts = np.array(counts)  # [2, S, N, 3]
+    target = counts[0, 0, :, 2]
+    edges = np.quantile(target[target > 0], [1 / 3, 2 / 3]) if (target > 0).any() else [0, 0]
+    names = ["no lesion", "small", "middle", "large"]
+    group = np.where(target == 0, 0, 1 + np.searchsorted(edges, target))
+    dice, rows = dice_and_iou(counts)[0].mean(1), {}
+    for number in np.unique(group):
+        inside = group == number
+        predicted = counts[:, :, inside, 1].mean((1, 2)) / max(target[inside].mean(), 1e-9)
+        area = predicted if number else (np.nan, np.nan)
+        rows[names[number]] = {
+            "images": inside.sum(), "lesion": target[inside].mean() / pairs["image_size"].iloc[0] ** 2,
+            "ours": dice[0, inside].mean(), "theirs": dice[1, inside].mean(),
+            "area_ours": area[0], "area_theirs": area[1],
+        }  # fmt: skip
+    return pd.DataFrame(rows).T

@@ -1,0 +1,129 @@
+"""How far methods are apart: forest plots, ablations, and where in the data a difference comes from."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from semimedref_core.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from semimedref_core.figures.results import METRIC_NAMES, panel_title
+
+
+def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> Figure:
+    """What a method is above each other one, in points: thick the interval over images, thin over seeds as well.
+
+    Small dots are single seeds; the other method with the best mean has a filled mark. One panel for each setting and
+    label ratio, all on one axis of differences.
+
+    Args:
+        differences: of :func:`semimedref_core.differences.method_differences`.
+    """
+    chosen = differences[differences["metric"] == metric]
+    panels = list(chosen.groupby(["setting", "label_ratio"], sort=False))
+    names = list(chosen.groupby("against")["difference"].mean().sort_values(ascending=False).index)
+    size = (max(6.4, 1.6 + 2.3 * len(panels)), 1.3 + 0.36 * len(names))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True, sharex=True
+    )
+    for ax, ((setting, ratio), group) in zip(axes[0], panels, strict=True):
+        ax.axvline(0, color="black", linewidth=1)
+        for _, row in group.iterrows():
+            colour = VERMILION if row["difference"] > 0 else BLUE
+            _interval(ax, names.index(row["against"]), row, colour, filled=row["best"])
+        ax.set_title(panel_title(setting, ratio), fontsize=9)
+        ax.grid(axis="x", alpha=0.3)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
+    _room(axes[0, 0], chosen)
+    _explain(figure, f"{METRIC_NAMES[metric]}: {method} minus the other (points)", "filled: the best other method")
+    return figure
+
+
+def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
+    """What each variant loses or gains against the whole method, in points, as bars with the intervals of the forest.
+
+    Args:
+        ablated: of :func:`semimedref_core.differences.ablations`.
+    """
+    chosen = ablated[ablated["metric"] == metric]
+    panels = list(chosen.groupby(["setting", "label_ratio"], sort=False))
+    names = list(chosen.groupby("variant")["difference"].mean().sort_values().index)
+    size = (3.0 + 4.0 * len(panels), 1.3 + 0.36 * len(names))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True, sharex=True
+    )
+    for ax, ((setting, ratio), group) in zip(axes[0], panels, strict=True):
+        ax.axvline(0, color="black", linewidth=1)
+        for _, row in group.iterrows():
+            place = names.index(row["variant"])
+            ax.barh(
+                place, 100 * row["difference"], color=SKY if row["difference"] < 0 else ORANGE, height=0.62, alpha=0.7
+            )
+            _interval(ax, place, row, "0.25", filled=True)
+        ax.set_title(panel_title(setting, ratio), fontsize=10)
+        ax.grid(axis="x", alpha=0.3)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
+    _room(axes[0, 0], chosen)
+    _explain(figure, f"{METRIC_NAMES[metric]}: variant minus the whole method (points)", "bar: mean")
+    return figure
+
+
+def size_bars(tables: dict[str, pd.DataFrame], method: str = "semi_medref") -> Figure:
+    """Dice per image of a method minus another's, by the size of the lesion: one group of bars for each comparison.
+
+    Args:
+        tables: title -> :func:`semimedref_core.differences.by_lesion_size`.
+    """
+    figure, ax = plt.subplots(figsize=(max(4.5, 1.8 + 1.9 * len(tables)), 3.4), layout="constrained")
+    colours = {"no lesion": "0.6", "small": SKY, "middle": GREEN, "large": PURPLE}
+    drawn = {}
+    for group, table in enumerate(tables.values()):
+        for number, (name, row) in enumerate(table.iterrows()):
+            place = group + 0.2 * (number - (len(table) - 1) / 2)
+            drawn[name] = ax.bar(place, 100 * (row["ours"] - row["theirs"]), 0.18, color=colours[name])
+    ax.axhline(0, color="black", linewidth=1)
+    ax.set_xticks(range(len(tables)), [title.replace(", against", "\nagainst") for title in tables], fontsize=9)
+    ax.set_ylabel(f"Dice per image:\n{method} minus the other (points)", fontsize=9)
+    shown = [name for name in colours if name in drawn]
+    figure.legend(
+        [drawn[name] for name in shown], shown, loc="outside upper center", ncols=4, fontsize=9, frameon=False
+    )
+    ax.grid(axis="y", alpha=0.3)
+    return figure
+
+
+def _interval(ax: Axes, place: int, row: pd.Series, colour: str, filled: bool) -> None:
+    ax.plot([100 * row["low"], 100 * row["high"]], [place] * 2, color=colour, linewidth=1.2, zorder=2)
+    ax.plot(
+        [100 * row["low_images"], 100 * row["high_images"]],
+        [place] * 2,
+        color=colour,
+        linewidth=4,
+        alpha=0.55,
+        zorder=3,
+    )
+    ax.plot(100 * row["by_seed"], [place + 0.24] * row["seeds"], ".", color="0.5", markersize=4, zorder=3)
+    ax.plot(100 * row["difference"], place, "o", color=colour, markersize=6, zorder=4,
+            markerfacecolor=colour if filled else "white")  # fmt: skip
+
+
+def _room(ax: Axes, rows: pd.DataFrame) -> None:
+    """Limits of the x axis by means, seeds and intervals of three seeds or more; others may leave the panel."""
+    seen = [
+        rows["difference"],
+        rows.loc[rows["seeds"] > 2, "low"],
+        rows.loc[rows["seeds"] > 2, "high"],
+        *rows["by_seed"],
+    ]
+    values = 100 * np.concatenate([*map(np.asarray, seen), [0.0]])
+    low, high = np.nanmin(values), np.nanmax(values)
+    ax.set_xlim(low - 0.06 * (high - low) - 0.2, high + 0.06 * (high - low) + 0.2)
+
+
+def _explain(figure: Figure, what: str, mark: str) -> None:
+    intervals = "95 %: thick over images (if kept), thin over seeds as well; dots: seeds"
+    figure.supxlabel(f"{what}\n{intervals}; {mark}", fontsize=9)

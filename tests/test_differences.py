@@ -1,0 +1,167 @@
+"""Paired differences: the intervals hold what they say, on cases with a known answer."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from semimedref_core.comparison import METRICS, finished_runs
+from semimedref_core.differences import (
+    ablations,
+    by_lesion_size,
+    image_draws,
+    in_points,
+    interval,
+    learning_curves,
+    method_differences,
+    paired_difference,
+    resampled,
+)
+from semimedref_core.evaluation import scores
+
+
+def counts_of(dice, size=100):
+    """Counts ``[N, 3]`` of images with these Dice: predicted and target both have ``size`` pixels."""
+    both = np.round(np.asarray(dice) * size)
+    return np.stack([both, np.full_like(both, size), np.full_like(both, size)], 1).astype(int)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_resample_scores_as_the_images_drawn_would(metric):
+    rng = np.random.default_rng(0)
+    counts = np.sort(rng.integers(0, 50, (20, 3)), 1)
+    counts[:3] = 0  # no lesion, nothing found
+    chosen = np.repeat(np.arange(20), image_draws(20)[7].astype(int))
+    assert len(chosen) == 20
+    assert resampled(counts, metric)[7] == pytest.approx(scores(counts[chosen])[metric])
+
+
+@pytest.mark.parametrize(("of_images", "of_seeds"), [(1.0, 0.02), (0.02, 1.0)])
+def test_the_interval_over_seeds_and_images_holds_the_truth_as_often_as_it_says(of_images, of_seeds):
+    """Three seeds, 50 images of skewed difficulty; the true difference is 0. Images alone, or a plain bootstrap that
+    draws the three seeds anew, hold it too rarely once seeds matter."""
+    rng, seeds, images, trials = np.random.default_rng(0), 3, 50, 300
+    held = {"both": 0, "images": 0, "seeds drawn anew": 0}
+    for _ in range(trials):
+        d = of_images * (rng.exponential(size=images) - 1) + of_seeds * rng.normal(size=(seeds, 1))
+        d = d + 0.1 * of_images * rng.normal(size=(seeds, images))
+        by_draw = image_draws(images) @ d.T / images  # [draws, seeds]
+        drawn = rng.integers(0, seeds, (500, seeds))
+        found = {
+            "both": interval(d.mean(1), by_draw.mean(1)),
+            "images": interval(d.mean(1)[:1], by_draw.mean(1)),
+            "seeds drawn anew": np.quantile(np.take_along_axis(by_draw[:500], drawn, 1).mean(1), [0.025, 0.975]),
+        }
+        for name, (low, high) in found.items():
+            held[name] += low <= 0 <= high
+    shares = {name: count / trials for name, count in held.items()}
+    assert 0.92 <= shares["both"] <= 0.995
+    if of_seeds == 1.0:
+        assert shares["images"] < 0.2 and shares["seeds drawn anew"] < 0.8
+
+
+def test_without_counts_the_interval_is_student_s_over_seeds():
+    low, high = interval(np.array([1.0, 2.0, 3.0]))
+    assert (low, high) == pytest.approx((2 - 4.3027 / np.sqrt(3), 2 + 4.3027 / np.sqrt(3)), abs=1e-3)
+    assert np.isnan(interval(np.array([1.0]))).all()
+
+
+def test_images_are_paired_so_that_their_difficulty_drops_out(run):
+    hard = np.random.default_rng(0).uniform(0.1, 0.9, 200)
+    for seed in range(2):
+        run(0.5, seed=seed, counts=counts_of(hard + 0.05))
+        run(0.5, seed=seed, method="cutmix", counts=counts_of(hard))
+    rows = method_differences(finished_runs(run.folders)).set_index("metric")
+    row = rows.loc["dice_image"]
+    assert row["difference"] == pytest.approx(0.05, abs=1e-3)
+    assert row["high_images"] - row["low_images"] < 0.004, "unpaired, it would be 0.07"
+    assert rows.loc["dice_micro", "difference"] == pytest.approx(0.05, abs=1e-3)
+
+
+def test_only_seeds_that_both_have_are_compared_and_the_row_says_over_what_its_interval_goes(run):
+    folders = [run(0.7, seed=0), run(0.8, seed=1), run(0.9, seed=2), run(0.6, method="supervised")]
+    folders += [run(0.65, seed=1, method="supervised"), run(0.1, seed=2, method="supervised", steps=7)]
+    rows = method_differences(finished_runs(folders), metrics=("dice_image",))
+    assert len(rows) == 1 and rows.loc[0, "seeds"] == 2, "seed 2 has no partner of as many steps"
+    assert rows.loc[0, "by_seed"] == pytest.approx([0.1, 0.15])
+    assert (rows.loc[0, "over"], rows.loc[0, "verdict"]) == ("seeds", "not told apart")
+    told = in_points(rows).loc[0]
+    assert (told["points"], told["smallest seed"], told["images alone"]) == ("+12.5", "+10.0", "")
+
+
+def test_one_seed_with_counts_has_an_interval_over_images_and_no_verdict_on_the_methods(run):
+    run(0.5, counts=counts_of([0.9, 0.8, 0.7]))
+    run(0.5, method="cutmix", counts=counts_of([0.5, 0.6, 0.5]))
+    row = method_differences(finished_runs(run.folders), metrics=("dice_image",)).loc[0]
+    assert (row["over"], row["verdict"]) == ("images", "one seed")
+    assert row["low"] == pytest.approx(0.2) and row["high"] == pytest.approx(0.4), "worst and best of three images"
+
+
+def test_a_clear_difference_is_called_one_in_either_direction(run):
+    for seed in range(3):
+        run(0.70 + 0.001 * seed, seed=seed)
+        run(0.60, seed=seed, method="cutmix")
+        run(0.80, seed=seed, method="cps")
+    rows = method_differences(finished_runs(run.folders), metrics=("dice_image",)).set_index("against")
+    assert dict(rows["verdict"]) == {"cutmix": "above", "cps": "below"}
+
+
+def test_the_best_other_method_is_picked_for_each_ratio_among_those_with_the_most_seeds(run):
+    for seed in range(2):
+        run(0.9, seed=seed)
+        run(0.7, seed=seed, method="cutmix")
+        run(0.6, seed=seed, method="cps")
+        run(0.9, seed=seed, label_ratio=0.5)
+        run(0.7, seed=seed, method="cps", label_ratio=0.5)
+        run(0.6, seed=seed, method="cutmix", label_ratio=0.5)
+    run(0.8, seed=0, method="unimatch")
+    rows = method_differences(finished_runs(run.folders), metrics=("dice_image",))
+    assert rows[rows["best"]].set_index("label_ratio")["against"].to_dict() == {0.05: "cutmix", 0.5: "cps"}
+
+
+def test_an_ablation_is_the_variant_minus_the_whole_method(run):
+    for seed in range(3):
+        run(0.7, seed=seed)
+        run(0.66 + 0.001 * seed, seed=seed, patch_p=0.0)
+    run(0.2, method="cutmix", patch_p=0.0)
+    rows = ablations(finished_runs(run.folders), metrics=("dice_image",))
+    assert rows["variant"].tolist() == ["without T-PatchMix"] and rows["verdict"].tolist() == ["below"]
+    assert rows.loc[0, "difference"] == pytest.approx(-0.039)
+
+
+def test_learning_curves_say_what_share_of_training_with_all_masks_is_reached(run):
+    for seed in range(2):
+        run(0.6, seed=seed)
+        run(0.5, seed=seed, method="supervised")
+        run(0.1, seed=seed, gate=0.9)  # a variant is no point of the curve
+    run(0.8, method="supervised", label_ratio=1.0)
+    curves = learning_curves(finished_runs(run.folders)).set_index(["method", "label_ratio"])
+    assert curves["of_full"].to_dict() == pytest.approx(
+        {("semi_medref", 0.05): 0.75, ("supervised", 0.05): 0.625, ("supervised", 1.0): 1.0}
+    )
+    assert np.isnan(curves.loc[("supervised", 1.0), "low"]), "one seed has no interval"
+
+
+def test_a_difference_is_found_where_it_is_by_the_size_of_the_lesion(run):
+    target = np.repeat([0, 10, 50, 200], 10)
+    even, better = target // 2, np.where(target == 200, 180, target // 2)
+    for method, both in (("cutmix", even), ("semi_medref", better)):
+        run(0.5, method=method, image_size=32, counts=np.stack([both, target, target], 1))
+    runs = finished_runs(run.folders).query("network == 'teacher'").set_index("method", drop=False)
+    table = by_lesion_size(*(runs[runs["method"] == method] for method in ("semi_medref", "cutmix")))
+    assert table["images"].tolist() == [10, 10, 10, 10]
+    assert (table["ours"] - table["theirs"]).to_dict() == pytest.approx(
+        {"no lesion": 0, "small": 0, "middle": 0, "large": 0.4}
+    )
+    assert table.loc["large", "lesion"] == pytest.approx(200 / 32**2)
+    assert table.loc["large", "area_ours"] == 1 and np.isnan(table.loc["no lesion", "area_ours"])
+
+
+def test_runs_without_counts_have_no_sizes_and_methods_that_never_met_no_difference(run):
+    runs = finished_runs([run(0.7), run(0.6, method="cutmix", seed=1)])
+    ours, theirs = (runs[(runs["method"] == m) & (runs["network"] == "teacher")] for m in ("semi_medref", "cutmix"))
+    assert by_lesion_size(ours, theirs.assign(seed=0)).empty
+    assert method_differences(runs).empty and "best" in method_differences(runs)
+    row = paired_difference(ours, theirs.assign(seed=0), "dice_image")
+    assert (
+        row["over"] == "nothing" and np.isnan(row["low"]) and isinstance(in_points(pd.DataFrame([row])), pd.DataFrame)
+    )

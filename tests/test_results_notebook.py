@@ -1,0 +1,123 @@
+"""What 07_results shows of a folder of runs: of a whole one, and of one that has barely begun."""
+
+import jupytext
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from semimedref_core.checkpoints import CheckpointError
+from semimedref_core.comparison import finished_runs, run_folders
+from semimedref_core.data import phantom
+from semimedref_core.differences import learning_curves
+from semimedref_core.evaluation import dice_and_iou, overlap
+from semimedref_core.figures.results import curve_panels, spread
+from semimedref_core.qualitative import gains_and_losses
+from semimedref_core.runs import NOTEBOOKS
+
+
+@pytest.fixture
+def notebook(monkeypatch, capsys):
+    """``notebook(folder)`` runs all code of 07 in this process and returns what it printed and its figures."""
+    monkeypatch.setattr(plt, "show", lambda: None)
+    monkeypatch.setitem(plt.rcParams, "figure.dpi", 70)
+
+    def run(folder):
+        plt.close("all")
+        names = {}
+        for cell in jupytext.read(NOTEBOOKS / "07_results.py").cells:
+            if cell.cell_type == "code":
+                exec(cell.source, names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names["folder"] = str(folder)
+        return capsys.readouterr().out, [plt.figure(number) for number in plt.get_fignums()]
+
+    yield run
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def trained(train, finished_run, tmp_path_factory):
+    """A folder of two finished small runs with their networks: supervised and semi_medref."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "semi_medref").symlink_to(finished_run)
+    outcome = train(output=folder / "supervised", method="supervised")
+    assert outcome.status == 0, outcome.errors
+    return folder
+
+
+def test_a_whole_comparison_has_every_figure_but_the_pictures(run, notebook):
+    rng = np.random.default_rng(0)
+    masks = rng.integers(20, 400, 40)
+    runs = [
+        {"method": method, "label_ratio": ratio, "seed": seed}
+        for method in ("supervised", "cutmix", "semi_medref")
+        for ratio in (0.05, 0.2)
+        for seed in range(3)
+    ]
+    runs += [{"posaug_p": 0.0, "seed": seed} for seed in range(3)] + [{"method": "supervised", "label_ratio": 1.0}]
+    for settings in runs:
+        share = rng.uniform(0.5, 0.6) + 0.2 * (settings.get("method") != "supervised")
+        run(share, counts=np.stack([(share * masks).astype(int), masks, masks], 1), **settings)
+    told, figures = notebook(run.folders[0].parent)
+    assert len(figures) == 5
+    said = [
+        "22 finished runs, 3 of them ablations",
+        "without PosAug",
+        "seeds and images",
+        "% of it",
+        "not told apart: ",
+    ]
+    said += ["no method lacks a seed", "none of these runs kept its networks"]
+    assert [words for words in said if words not in told] == []
+
+
+def test_a_comparison_that_has_barely_begun_says_what_it_lacks(run, notebook):
+    run(0.7, seed=0)
+    run(0.6, seed=1, method="cutmix")
+    told, figures = notebook(run.folders[0].parent)
+    assert "phantom, 5 % labels: semi_medref (seed 1); cutmix (seed 0)" in told
+    assert "no seed for which semi_medref and another method both ran" in told and "no ablations" in told
+    assert len(figures) == 2
+
+
+def test_runs_with_their_networks_are_shown_on_images_from_the_largest_gain_to_the_largest_loss(
+    trained, notebook, monkeypatch
+):
+    monkeypatch.setitem(phantom.COUNTS, "valid", 6)
+    told, figures = notebook(trained)
+    assert "from the largest gain (left) to the largest loss (right)" in told
+    methods = ["supervised", "semi_medref"]
+    pairs, predictions = gains_and_losses(finished_runs(run_folders([trained])), methods, count=3)
+    assert len(figures[-1].axes) == 2 * 4 and set(pairs.names) <= set(phantom.phantom("valid", size=32).names)
+    dice = np.array([dice_and_iou(_overlaps(predictions[method], pairs.masks))[0] for method in methods])
+    with np.load(trained / "supervised/valid.npz") as a, np.load(trained / "semi_medref/valid.npz") as b:
+        gains = dice_and_iou(b["teacher"])[0] - dice_and_iou(a["teacher"])[0]
+    found = dice[1] - dice[0]
+    assert (found[0], found[-1]) == pytest.approx((gains.max(), gains.min())) and (np.diff(found) <= 0).all()
+
+
+def _overlaps(probs, masks):
+    return overlap(*(torch.from_numpy(array)[:, None] >= 0.5 for array in (probs, masks))).numpy()
+
+
+def test_runs_without_networks_are_told_as_such(run):
+    runs = finished_runs([run(0.7), run(0.6, method="supervised")])
+    with pytest.raises(CheckpointError, match="supervised, semi_medref all have their trained networks"):
+        gains_and_losses(runs, ["supervised", "semi_medref"])
+
+
+def test_labels_beside_curves_do_not_touch_and_stay_near_their_curve():
+    assert spread([1.0, 5.0, 9.0], 1.0).tolist() == [1.0, 5.0, 9.0]
+    assert spread([1.0, 1.0, 1.2, 9.0], 1.0) == pytest.approx([1.0667 - 1, 1.0667, 1.0667 + 1, 9.0], abs=1e-3)
+
+
+def test_training_with_all_masks_is_a_line_beside_curves_and_a_point_alone(run):
+    for ratio in (0.05, 0.2, 1.0):
+        run(0.5 + 0.1 * ratio, method="supervised", label_ratio=ratio)
+    curves = learning_curves(finished_runs(run.folders))
+    (ax,) = curve_panels(curves).axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["5 %", "20 %"]
+    assert "supervised, all masks" in [text.get_text() for text in ax.texts]
+    (ax,) = curve_panels(curves[curves["label_ratio"] == 1]).axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["supervised"] and not ax.texts
