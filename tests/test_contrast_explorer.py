@@ -40,9 +40,9 @@ def test_hard_positives_are_the_usual_contrastive_loss_and_have_the_floor_0(batc
 def test_no_embeddings_get_below_the_floor_and_descent_comes_close(batch):
     _, u, v, codes = batch
     u, v = u.clone().requires_grad_(), v.clone().requires_grad_()
-    optimizer = torch.optim.Adam([u, v], 0.05)
+    optimizer = torch.optim.Adam([u, v], 0.2)
     losses = []
-    for _ in range(400):
+    for _ in range(50):
         loss = itcl(u, v, codes, 0.3)
         optimizer.zero_grad()
         loss.backward()
@@ -50,7 +50,7 @@ def test_no_embeddings_get_below_the_floor_and_descent_comes_close(batch):
         losses.append(loss.item())
     floor = loss_floor(codes).item()
     assert 0 < floor < math.log(20)
-    assert floor <= min(losses) < floor + 0.1 < losses[0]
+    assert floor <= min(losses) < floor + 0.05 < losses[0]
 
 
 def test_every_control_changes_what_is_said_or_shown(batch):

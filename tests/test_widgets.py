@@ -1,5 +1,8 @@
 """What every widget does: each change is answered, and what a user typed wrongly is told where they look."""
 
+import gc
+import weakref
+
 import ipywidgets
 import matplotlib.pyplot as plt
 
@@ -19,6 +22,25 @@ def test_a_change_of_a_control_is_answered_by_a_new_picture_and_line_and_no_figu
     explorer.controls["number"].value = "7"
     assert explorer.picture.value != first and "twice is 14" in explorer.said.value
     assert plt.get_fignums() == []
+
+
+def test_a_figure_is_freed_with_its_answer_so_that_no_later_answer_waits_for_the_garbage_collector():
+    figures = []
+
+    def answer(number):
+        figure, line = doubled(number)
+        figures.append(weakref.ref(figure))
+        return figure, line
+
+    explorer = Explorer({"number": ipywidgets.Text("1", description="number")}, answer, "a line")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        explorer.controls["number"].value = "7"
+        assert not gc.isenabled(), "left as it was found"
+        assert [figure() for figure in figures] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_wrong_value_is_told_and_the_next_right_one_is_answered_again():

@@ -28,7 +28,8 @@ def show_image(ax: Axes, image: np.ndarray, title: str = "") -> None:
     ax.imshow(image, cmap="gray")
     ax.set_axis_off()
     if title:
-        ax.set_title("\n".join(textwrap.wrap(title, 34)), fontsize=8)
+        # y given: matplotlib would lay out ticks that are not shown, to keep the title off them.
+        ax.set_title("\n".join(textwrap.wrap(title, 34)), fontsize=8, y=1)
 
 
 def outline(ax: Axes, mask: np.ndarray, colour: str = TRUTH, style: str = "solid") -> None:

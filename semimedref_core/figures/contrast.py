@@ -37,13 +37,22 @@ def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning
     """
     values = list(matrices.values())
     top = values[0].max()
-    figure, axes = plt.subplots(1, len(values), figsize=(4 * len(values) + 2, 4.2), layout="constrained", squeeze=False)
-    for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
+    # Fixed places, in inches: nothing jumps from one answer of a widget to the next, and no layout is searched for.
+    side, left, between, bottom = 3.6, 2.75, 0.2, 0.35
+    width, height = left + len(values) * (side + between) + 0.8, side + bottom + 0.4
+    figure = plt.figure(figsize=(width, height))
+    for k, (title, matrix) in enumerate(matrices.items()):
+        x = left + k * (side + between)
+        ax = figure.add_axes((x / width, bottom / height, side / width, side / height), xticks=[], yticks=[])
         drawn = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=top)
-        ax.set(title=title, xlabel="text j", xticks=[], yticks=[])
-    axes[0, 0].set_yticks(range(len(labels)), labels, fontsize=9 if len(labels) <= 16 else 6)
+        ax.set_title(title, y=1)
+        ax.set_xlabel("text j")
+    font = {"fontsize": 9 if len(labels) <= 16 else 6.5, "ha": "right", "va": "center"}
+    for i, label in enumerate(labels):
+        figure.axes[0].text(-0.02, i, label, transform=figure.axes[0].get_yaxis_transform(), **font)
     extend = "max" if max(matrix.max() for matrix in values) > 1.001 * top else "neither"
-    figure.colorbar(drawn, ax=axes, label=meaning, extend=extend, shrink=0.9)
+    beside = figure.add_axes(((x + side + 0.15) / width, (bottom + 0.1) / height, 0.15 / width, (side - 0.2) / height))
+    figure.colorbar(drawn, cax=beside, label=meaning, extend=extend)
     return figure
 
 

@@ -124,13 +124,14 @@ def mixed_pair(
         patch: (y0, x0, y1, x1) px; no frame where it is empty.
         reports: the receiver's, the donor's, and the one that the student reads.
     """
-    figure = plt.figure(figsize=(8.4, 6.3), layout="constrained")
-    axes = figure.subplot_mosaic("ABC;DEF;TTT", height_ratios=(1, 1, 0.3))
+    figure = plt.figure(figsize=(8.4, 6.6))
+    # Fixed places: nothing jumps from one answer of the widget to the next, and no layout is searched for.
+    places = {"left": 0.01, "right": 0.99, "bottom": 0.06, "top": 0.96, "hspace": 0.13, "wspace": 0.04}
+    axes = figure.subplot_mosaic("ABC;DEF;TTT", height_ratios=(1, 1, 0.3), gridspec_kw=places)
     outcome = "mixed" if accepted else "refused: the receiver's own"
     titles = ("receiver $s_i$", "donor $s_j$", outcome, "$p_i$", "$p_j$", "target" if accepted else "target: $p_i$")
     for name, title, shown in zip("ABCDEF", titles, (*images, mixed, *probs, target), strict=True):
-        show_image(axes[name], shown)
-        axes[name].set_title(title, fontsize=9)
+        show_image(axes[name], shown, title)
     for name in "DEF":
         axes[name].images[0].set(cmap="cividis", clim=(0, 1))
     outline(axes["C"], target, PREDICTED)

@@ -76,7 +76,7 @@ def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
         step: what came later is not drawn.
     """
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.5))
-    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.14, top=0.9, wspace=0.2)  # nothing jumps between steps
+    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.14, top=0.9, wspace=0.25)  # nothing jumps between steps
     last = max(curve[-1, 0] for curve in curves.values() if len(curve))
     for ax, (panel, styles) in zip(axes, REPLAYED.items(), strict=True):
         drawn = {name: curves[name] for name in styles if len(curves[name])}
@@ -87,6 +87,7 @@ def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
         ax.axvline(step, color="grey", linewidth=0.8)
         top = max((curve[:, 1].max() for curve in drawn.values()), default=1)
         ax.set(xlabel="step", ylabel=panel, xlim=(0, 1.02 * last), ylim=(0, 1.08 * top))
+        ax.locator_params(nbins=5)
         ax.grid(alpha=0.3)
         if drawn:
             ax.legend(
