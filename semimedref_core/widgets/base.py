@@ -88,6 +88,6 @@ def _garbage_of_its_own() -> Iterator[None]:
 def png(figure: Figure, dpi: int = 80) -> bytes:
     """The figure as a PNG; the figure is closed, so a notebook does not show it a second time."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})  # small enough, three times as fast
+    figure.savefig(file, format="png", dpi=dpi, pil_kwargs={"compress_level": 3})  # a little larger, twice as fast
     plt.close(figure)
     return file.getvalue()

@@ -54,7 +54,7 @@ def mix_pair(
         images: ``[2, H, W]`` receiver and donor.
         probs: ``[2, H, W]`` the teacher's probabilities, 0 to 1.
         reports: the two reports.
-        boxes: ``[6, 4]`` px, the zone boxes.
+        boxes: ``[6, 4]`` px, the zone boxes of both: the images are as they were taken, in no view that moves zones.
         zone: which of the donor's zones to take from; in mode ``probability`` the teacher's map decides.
         place: down and across, 0 to 1: where in the zone's box the patch's centre lies; in mode ``probability`` the
             first picks a confident pixel.
