@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,35 +12,13 @@ from torch import Tensor, nn
 
 from semimedref_core.networks import NETWORKS, Texts, build_network, grammar_tokenizer
 from semimedref_core.networks.pretrained import read_tokenizer
+from semimedref_core.records import atomic, write_json
 
 TOKENIZER = "tokenizer.json"
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or of another network; the message names the file and the cure."""
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to, and puts the finished file in place of ``path`` in one step.
-
-    Whoever looks, at whatever moment, finds the old file or the new one, whole.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value) -> None:
-    """Writes indented JSON atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

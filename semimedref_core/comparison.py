@@ -16,7 +16,8 @@ import pandas as pd
 from semimedref_core import checkpoints
 from semimedref_core.checkpoints import CheckpointError
 from semimedref_core.config import Config
-from semimedref_core.runstate import CONFIG, VALID, read_metrics
+from semimedref_core.records import atomic, read_metrics, write_json
+from semimedref_core.runstate import CONFIG, VALID
 
 METRICS = ["dice_image", "miou_image", "dice_micro", "miou_micro"]
 SETTINGS = ["dataset", "label_ratio", "weak_view", "steps"]  # always shown
@@ -240,7 +241,7 @@ def write_table(path: str | Path, table: str) -> None:
     _, last, after = rest.partition(MARKS[1])
     if not (first and last):
         raise CheckpointError(f"{path}: no place for the table; add the lines {MARKS[0]} and {MARKS[1]}")
-    with checkpoints.atomic(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text(f"{before}{first}\n{table}\n{last}{after}")
 
 
@@ -257,14 +258,14 @@ def keep_metrics(run: str | Path, target: str | Path, every: int = 50) -> None:
     settings = {**_read(run / CONFIG), "data": ""}
     if (target / CONFIG).exists() and _read(target / CONFIG) != settings:
         raise CheckpointError(f"{target}: holds another run than {run}; rename one of the two folders")
-    checkpoints.write_json(target / CONFIG, settings)
+    write_json(target / CONFIG, settings)
     if (run / VALID).exists():
         with np.load(run / VALID) as counts:
             checkpoints.write_arrays(target / VALID, {name: counts[name].astype(np.int32) for name in counts})
     kept = [line for line in read_metrics(run / "metrics.jsonl") if "valid" in line or line["step"] % every == 0]
-    with checkpoints.atomic(target / "metrics.jsonl") as temporary:
+    with atomic(target / "metrics.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(_five_digits(line)) + "\n" for line in kept))
-    checkpoints.write_json(target / "results.json", _read(run / "results.json"))  # last: it says that all is there
+    write_json(target / "results.json", _read(run / "results.json"))  # last: it says that all is there
 
 
 def _five_digits(value):

@@ -19,6 +19,7 @@ DATASETS = ("phantom", "phantom-ct", "qata", "mosmed")
 PSEUDO_LABELS = ("teacher", "reported")
 POSITIVES = ("soft", "hard")
 GRIDS = ("estimated", "qata", "thirds")
+KINDS = {"int": int, "float": (int, float), "str": str}
 
 _BASELINES = "mean_teacher, fixmatch, unimatch, cutmix, flip_sync, resmatch, cps"
 
@@ -87,6 +88,8 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, about = getattr(self, field.name), field.metadata
+            if isinstance(value, bool) or not isinstance(value, KINDS[field.type]):
+                raise ValueError(f"{field.name} must be of type {field.type}, got {value!r}")
             if about["choices"] and value not in about["choices"]:
                 raise ValueError(f"{field.name}: unknown value {value!r}; choose one of {', '.join(about['choices'])}")
             bounds = [

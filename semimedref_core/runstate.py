@@ -12,6 +12,7 @@ from torch import nn
 from semimedref_core import checkpoints
 from semimedref_core.checkpoints import CheckpointError
 from semimedref_core.config import Config
+from semimedref_core.records import atomic, read_metrics, write_json
 from semimedref_core.teacher import Teacher
 
 CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config.json"
@@ -28,6 +29,7 @@ class RunState:
         scores: metrics of the last validation, by network; empty before the first.
         best: the best validation Dice (per image) of the teacher so far, and
         stale: the number of validations since.
+        seconds: spent until the last checkpoint, by all processes that took part one after the other.
     """
 
     student: nn.Module
@@ -37,6 +39,7 @@ class RunState:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     best: float = -1.0
     stale: int = 0
+    seconds: float = 0.0
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -61,7 +64,7 @@ class RunState:
         for name, parameter in self.student.named_parameters():
             for entry, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{entry}.{name}"] = value
-        about = {"step": self.step, "scores": self.scores, "best": self.best, "stale": self.stale}
+        about = {name: getattr(self, name) for name in ("step", "scores", "best", "stale", "seconds")}
         checkpoints.save_tensors(path, tensors, state=about)
 
     def restore(self, path: Path) -> None:
@@ -91,13 +94,21 @@ def claim(folder: Path, config: Config, resume: bool) -> None:
     Raises:
         CheckpointError: if the folder holds a run and ``resume`` is not set, or the run there has other settings.
     """
-    path = folder / CONFIG
-    settings = config.to_dict()
-    if not path.exists():
-        checkpoints.write_json(path, settings)
+    if not (folder / CONFIG).exists():
+        write_json(folder / CONFIG, config.to_dict())
         return
     if not resume:
         raise CheckpointError(f"{folder}: holds a run already; give --resume to go on with it, or another folder")
+    require_same_settings(folder / CONFIG, config)
+
+
+def require_same_settings(path: Path, config: Config) -> None:
+    """Looks whether a run's ``config.json`` holds these settings.
+
+    Raises:
+        CheckpointError: if it is damaged or holds others; names each with both values.
+    """
+    settings = config.to_dict()
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
@@ -121,16 +132,10 @@ class MetricsLog:
     def __init__(self, path: Path, step: int = 0):
         self.path = path
         kept = [line for line in read_metrics(path) if line["step"] <= step] if path.exists() else []
-        with checkpoints.atomic(path) as temporary:
+        with atomic(path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, line: dict) -> None:
         """Appends one line."""
         with open(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a ``metrics.jsonl``; a last line that a kill cut short is left out."""
-    lines = Path(path).read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]

@@ -23,6 +23,7 @@ from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
 from semimedref_core.networks import Texts, Twins, build_texts
 from semimedref_core.networks.text_cache import read_once
+from semimedref_core.records import write_json
 from semimedref_core.runstate import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim
 from semimedref_core.teacher import Teacher, ema_decay, ramp
 
@@ -53,7 +54,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         The contents of ``results.json``: metrics of student and teacher on the valid split, and the cost.
 
     Raises:
-        TrainingError: the loss or a weight is no longer finite, or the device is not there.
+        TrainingError: the loss or a weight is no longer finite, the device is not there, or the method learns from
+            unlabelled pairs and none is left.
         EncoderError, DataError, CheckpointError: what is wrong with a pretrained encoder, the data, the folder or its
             checkpoint.
     """
@@ -64,6 +66,11 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     torch.manual_seed(config.seed)
     student = method.build(config.network, config.image_encoder, config.text_encoder)  # before any file of data is read
     pairs = load_training(config, method.unlabelled)
+    if method.unlabelled and pairs.unlabelled is None:
+        raise TrainingError(
+            f"label ratio {config.label_ratio:g} leaves no unlabelled pair, and {config.method} learns from them; "
+            "choose a smaller --label-ratio, or --method supervised"
+        )
     grid = zone_grid(config, pairs)
     if accelerator.is_main_process:
         claim(folder, config, resume)
@@ -84,7 +91,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
             for name, network in state.networks.items()
         }
 
-    started, since_log, counts = time.perf_counter(), [], None
+    started, since_log, counts = time.perf_counter() - state.seconds, [], None
     bar = tqdm(
         total=config.steps,
         initial=state.step,
@@ -110,6 +117,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
             best = state.judge(scores)
             if log:
                 log.write({"step": state.step, "valid": scores})
+                state.seconds = time.perf_counter() - started
                 if best and config.patience:
                     state.save(folder / BEST)
                 state.save(folder / CHECKPOINT)
@@ -207,7 +215,7 @@ def _write_results(folder: Path, config: Config, state: RunState, texts: Texts, 
         for name, network in networks.items():
             note = {"image_size": config.image_size, "trained_on": config.dataset, "valid": state.scores[name]}
             checkpoints.save_pretrained(folder / name, network, texts, **note)
-        checkpoints.write_json(folder / "results.json", results)
+        write_json(folder / "results.json", results)
     return results
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from semimedref_core.checkpoints import load_tensors
 from semimedref_core.evaluation import scores
-from semimedref_core.runstate import read_metrics
+from semimedref_core.runstate import BEST, CHECKPOINT, read_metrics
 
 PLAIN = {"image_size": 32, "steps": 12, "eval_every": 4, "batch_size": 2, "label_ratio": 0.25, "burn_in": 0.25}
 PATIENT = {**PLAIN, "eval_every": 2, "patience": 2}  # best at step 4, so it stops at step 8
@@ -123,13 +124,17 @@ def test_another_seed_gives_another_run(runs):
 
 
 def assert_same_run(run: Path, expected: Path) -> None:
-    """Same files, and the same bytes in each; ``results.json`` may differ in the time it took."""
+    """Same files, and the same bytes in each; ``results.json`` and checkpoints may differ in the time it took."""
     names = sorted(str(path.relative_to(expected)) for path in expected.rglob("*") if path.is_file())
     assert sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()) == names
     for name in names:
         if name == "results.json":
             ours, theirs = (json.loads((folder / name).read_text()) for folder in (run, expected))
             assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+        elif name in (CHECKPOINT, BEST):
+            (ours, about), (theirs, expects) = (load_tensors(folder / name) for folder in (run, expected))
+            assert {**about["state"], "seconds": 0} == {**expects["state"], "seconds": 0}
+            assert ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours), name
         else:
             assert (run / name).read_bytes() == (expected / name).read_bytes(), name
 
