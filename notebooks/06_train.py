@@ -24,18 +24,23 @@
 # (\text{mixed strong view}), \text{mixed target}) + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
 #
 # The teacher is a moving average of the student. The one function that computes this, top to bottom, is
-# `semimedref_core.methods.semi_medref`.
+# `semimedref_core.methods.semi_medref`. Any other method may stand in the parameters, alone or with others; the last one
+# is looked at more closely.
 
 # %% tags=["parameters"]
+methods = ["supervised", "semi_medref"]  # any of semimedref_core.methods.METHODS
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
 label_ratio = 0.05
 image_size = 96
 steps = 500  # optimiser steps of each method
 batch_size = 16
 weak_view = "strong"  # or "release"
+eval_every = 100  # steps between validations
 seed = 0
+settings = {}  # further settings of all runs by name, such as {"patch_size": 0.3}
 device = "auto"
-output = "runs/06_train"  # everything is written here
+output = "runs/06_train"  # everything is written here, each run into a folder of its own; one run alone: straight here
+resume = False  # True: go on with the runs that are there
 
 # %% tags=["nbval-ignore-output"]
 import json
@@ -65,25 +70,28 @@ print(versions("transformers"))
 from semimedref_core.data.datasets import load_training
 
 data = {"dataset": dataset, "label_ratio": label_ratio, "image_size": image_size, "seed": seed}
-budget = {"steps": steps, "batch_size": batch_size, "weak_view": weak_view, "eval_every": max(1, steps // 5)}
-configs = {method: Config(method=method, **data, **budget) for method in ("supervised", "semi_medref")}
-pairs = load_training(configs["semi_medref"], unlabelled=True)
-print(f"{len(pairs.labelled)} labelled, {len(pairs.unlabelled)} unlabelled, {len(pairs.valid)} validation pairs")
+budget = {"steps": steps, "batch_size": batch_size, "weak_view": weak_view, "eval_every": eval_every}
+configs = {method: Config(**{**data, **budget, **settings, "method": method}) for method in methods}
+focus = methods[-1]
+config = configs[focus]
+pairs = load_training(config, unlabelled=True)
+print(f"{len(pairs.labelled)} labelled, {len(pairs.unlabelled or ())} unlabelled, {len(pairs.valid)} validation pairs")
 
 # %%
 folder = Path(output)
 folder.mkdir(parents=True, exist_ok=True)
+folders = {method: folder / method for method in configs} if len(configs) > 1 else {focus: folder}
 sample_gallery(pairs.labelled).savefig(folder / "pairs.png", dpi=110)
 plt.show()
 
 # %% [markdown]
 # ## Training
 #
-# Both runs see the same labelled pairs, weak views, network and number of steps, and start from the same weights. Each
+# The runs see the same labelled pairs, weak views, network and number of steps, and start from the same weights. Each
 # leaves `metrics.jsonl`, `results.json` and its networks in a folder of its own.
 
 # %%
-results = {method: train(config, folder / method, device=device) for method, config in configs.items()}
+results = {method: train(configs[method], place, resume=resume, device=device) for method, place in folders.items()}
 
 # %% [markdown]
 # ## Curves
@@ -92,9 +100,9 @@ results = {method: train(config, folder / method, device=device) for method, con
 # (solid) is an average over the student's past (dotted), so it moves less from one validation to the next.
 
 # %%
-from semimedref_core.runstate import read_metrics
+from semimedref_core.records import read_metrics
 
-logs = {method: read_metrics(folder / method / "metrics.jsonl") for method in configs}
+logs = {method: read_metrics(place / "metrics.jsonl") for method, place in folders.items()}
 training_curves(logs).savefig(folder / "curves.png", dpi=110)
 plt.show()
 
@@ -116,25 +124,29 @@ from semimedref_core.networks import build_texts
 from semimedref_core.patchmix import t_patchmix
 from semimedref_core.training import zone_grid
 
-config, texts = configs["semi_medref"], build_texts()
-teacher, _ = from_pretrained(folder / "semi_medref" / "teacher")
-batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, zone_grid(config, pairs))(steps).unlabelled
+texts, grid = build_texts(config.report_text), zone_grid(config, pairs)
+teacher, _ = from_pretrained(folders[focus] / "teacher")
+mixes = focus == "semi_medref"
+if not mixes:
+    print(f"{focus} has no T-PatchMix, so there is nothing to show here")
 
 # %%
-weak, p = pseudo_labels(teacher, batch, config)
-strong = strong_view(weak, **batch.photometry)
-plan = batch.text_choices, batch.proposal, config.block, config.patch_mode, config.gate
-mixed, target, input_ids, accepted = t_patchmix(strong, p, *plan)
-proposed = batch.proposal["zones"] >= 0
-print(f"this batch: {len(p)} pairs, {int(proposed.sum())} patches proposed, {int(accepted.sum())} accepted")
+if mixes:
+    batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid)(config.steps).unlabelled
+    weak, p = pseudo_labels(teacher, batch, config)
+    strong = strong_view(weak, **batch.photometry)
+    plan = batch.text_choices, batch.proposal, config.block, config.patch_mode, config.gate
+    mixed, target, input_ids, accepted = t_patchmix(strong, p, *plan)
+    proposed = batch.proposal["zones"] >= 0
+    print(f"this batch: {len(p)} pairs, {int(proposed.sum())} patches proposed, {int(accepted.sum())} accepted")
 
 # %%
-rows = accepted.nonzero().flatten()[:3]
-titles = list(zip(texts.decode(batch.input_ids[rows]), texts.decode(input_ids[rows]), strict=True))
-images = [x[rows, 0].numpy() for x in (weak, p, mixed, (target >= 0.5).float())]
-if len(rows):
+if mixes and accepted.any():
+    rows = accepted.nonzero().flatten()[:3]
+    titles = list(zip(texts.decode(batch.input_ids[rows]), texts.decode(input_ids[rows]), strict=True))
+    images = [x[rows, 0].numpy() for x in (weak, p, mixed, (target >= 0.5).float())]
     mixing_gallery(*images, titles).savefig(folder / "teacher.png", dpi=110)
-plt.show()
+    plt.show()
 
 # %% [markdown]
 # ## How many mixes are accepted
@@ -143,9 +155,10 @@ plt.show()
 # teacher's mean probability is too low. Refused samples keep image, target and text as they were.
 
 # %%
-accepted_share = [(line["step"], line["accepted"]) for line in logs["semi_medref"] if "accepted" in line]
-mean_accepted = sum(share for _, share in accepted_share) / max(1, len(accepted_share))
-print(f"accepted mixes: {100 * mean_accepted:.1f} % of all unlabelled samples")
+shares = [line["accepted"] for line in logs[focus] if "accepted" in line]
+mean_accepted = sum(shares) / max(1, len(shares))
+if mixes:
+    print(f"accepted mixes: {100 * mean_accepted:.1f} % of all unlabelled samples")
 
 # %% [markdown]
 # ## The run once more, step by step
@@ -156,7 +169,7 @@ print(f"accepted mixes: {100 * mean_accepted:.1f} % of all unlabelled samples")
 # %%
 from semimedref_core.widgets.replay import training_replay
 
-replay = training_replay(folder / "semi_medref" / "metrics.jsonl")
+replay = training_replay(folders[focus] / "metrics.jsonl")
 print(replay.said.value)
 replay
 
@@ -170,8 +183,8 @@ from semimedref_core.evaluation import predict
 
 shown = pairs.valid.subset(range(4))
 predictions = {
-    method: torch.cat(list(predict(from_pretrained(folder / method / "teacher")[0], shown, texts)))[:, 0].numpy()
-    for method in configs
+    method: torch.cat(list(predict(from_pretrained(place / "teacher")[0], shown, texts)))[:, 0].numpy()
+    for method, place in folders.items()
 }
 prediction_gallery(shown, predictions).savefig(folder / "predictions.png", dpi=110)
 plt.show()
@@ -191,7 +204,7 @@ blank = Report.of([1] * 6)
 blanked = replace(pairs.valid, reports=(blank,) * len(pairs.valid))
 without_text = evaluate(teacher, blanked, texts)
 print(
-    f"Dice per image {100 * results['semi_medref']['teacher']['dice_image']:.1f} % with the reports, "
+    f"Dice per image {100 * results[focus]['teacher']['dice_image']:.1f} % with the reports, "
     f"{100 * without_text['dice_image']:.1f} % without"
 )
 
@@ -204,7 +217,7 @@ print(
 # %%
 from semimedref_core.widgets.prediction import prediction_explorer
 
-explorer = prediction_explorer(teacher, texts, zone_grid(config, pairs), pairs.valid)
+explorer = prediction_explorer(teacher, texts, grid, pairs.valid)
 print(explorer.said.value)
 explorer
 
@@ -223,12 +236,10 @@ table
 # **To remember:** what the unlabelled pairs brought, what the reports are worth, and how often a patch is accepted.
 
 # %%
-summary = {
-    "supervised": results["supervised"]["teacher"]["dice_image"],
-    "semi_medref": results["semi_medref"]["teacher"]["dice_image"],
-    "semi_medref_without_text": without_text["dice_image"],
-    "accepted": mean_accepted,
-}
+summary = {method: results[method]["teacher"]["dice_image"] for method in configs}
+summary[f"{focus}_without_text"] = without_text["dice_image"]
+if mixes:
+    summary["accepted"] = mean_accepted
 (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 for name, value in summary.items():
     print(f"{name:26} {100 * value:5.1f} %")

@@ -41,7 +41,7 @@ def style_problems(source: Path) -> list[str]:
         found += [
             f"parameter {name} is a {type(value).__name__}, which papermill does not read"
             for name, value in values.items()
-            if not isinstance(value, str | int | float | bool | list)
+            if not isinstance(value, str | int | float | bool | list | dict)
         ]
     lengths = sorted(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
     if lengths[-1] > LONGEST or lengths[len(lengths) // 2] > MEDIAN:

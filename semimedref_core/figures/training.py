@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from semimedref_core.figures.canvas import BLUE, GREEN, PREDICTED, VERMILION, legend, outline, panels, show_image
+from semimedref_core.figures.canvas import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PREDICTED,
+    PURPLE,
+    SKY,
+    VERMILION,
+    legend,
+    outline,
+    panels,
+    show_image,
+)
 
 METHOD_COLOURS = {"supervised": BLUE, "semi_medref": VERMILION}
+OTHER_COLOURS = (GREEN, PURPLE, ORANGE, SKY, BLACK)  # of further methods, in the order in which they come
 
 
 def training_curves(logs: Mapping[str, Sequence[dict]]) -> Figure:
     """Training loss on labelled pairs, and validation Dice of student and teacher, of each method's metrics.jsonl."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    others = itertools.cycle(OTHER_COLOURS)
     for method, lines in logs.items():
-        colour = METHOD_COLOURS[method]
+        colour = METHOD_COLOURS.get(method) or next(others)
         losses = [(line["step"], line["loss_labelled"]) for line in lines if "loss_labelled" in line]
         left.plot(*zip(*losses, strict=True), color=colour, label=method)
         for network, style in (("student", "dotted"), ("teacher", "solid")):
