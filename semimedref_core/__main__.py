@@ -1,4 +1,4 @@
-"""The command line: ``semimedref tutorial | train | evaluate | predict | compare | notebooks | doctor``."""
+"""The command line: ``semimedref tutorial | train | sweep | evaluate | predict | compare | notebooks | doctor``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-from semimedref_core import checkpoints, notebooks, runs
+from semimedref_core import checkpoints, notebooks, runs, sweep
 from semimedref_core.comparison import (
     finished_runs,
     keep_metrics,
@@ -27,11 +27,13 @@ from semimedref_core.data.datasets import data_folder, load_split
 from semimedref_core.data.doctor import examine_all
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.evaluation import evaluate, predict
+from semimedref_core.plans import read_plan
 from semimedref_core.presets import PRESETS, about, preset
 from semimedref_core.reports import Report
 from semimedref_core.training import DEVICES, TrainingError, train
 
-ERRORS = (ValueError, TrainingError, runs.NotebookError)  # told in one line; anything else is a bug and shows its trace
+# Told in one line; anything else is a bug and shows its trace.
+ERRORS = (ValueError, TrainingError, runs.NotebookError, sweep.SweepError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,7 +55,8 @@ def tutorial(options) -> None:
         f"Training supervised and Semi-MedRef on the phantom, {options.steps} steps each. Everything goes to {folder}/"
     )
     with runs.follow(folder, 2 * options.steps, "tutorial"):
-        notebook = runs.run_notebook("06_train", folder, {"steps": options.steps, "seed": options.seed, "output": "."})
+        parameters = {"steps": options.steps, "eval_every": max(1, options.steps // 5), "seed": options.seed}
+        notebook = runs.run_notebook("06_train", folder, {**parameters, "output": "."})
     print((folder / "table.txt").read_text())
     print(f"executed notebook  {notebook}")
     print(f"figures            {folder}/*.png")
@@ -74,6 +77,33 @@ def train_command(options) -> None:
     print(
         f"{config.dataset}, valid split, {results['labelled']} labelled pairs, seed {config.seed}. Written to {folder}/"
     )
+
+
+def sweep_command(options) -> int:
+    """Makes all runs of a plan, in parallel, and their table; started again, it goes on where it was."""
+    plan = read_plan(options.plan)
+    folder = Path(options.output or f"runs/{plan.name}").resolve()
+    jobs = options.jobs or sweep.default_jobs(plan.threads)
+    sweep.check(plan, folder)
+    if options.dry_run:
+        print(sweep.preview(plan, folder, jobs))
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.yaml").write_text(Path(options.plan).read_text())
+    store = options.store if "://" in options.store or not options.store else str(Path(options.store).resolve())
+    if store:
+        runs.put(store, folder, ["plan.yaml"])  # before anything runs, so that a wrong address costs nothing
+    try:
+        states = sweep.sweep(plan, folder, options.engine, jobs, store)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with it", file=sys.stderr)
+        return 130
+    failed = [name for name, state in states.items() if state.state != "finished"]
+    for name in failed:
+        print(f"failed   {folder / name}: {states[name].error}", file=sys.stderr)
+    for path in sweep.write_results(plan, folder, store) if len(failed) < len(states) else ():
+        print(f"written  {path}")
+    return 1 if failed else 0
 
 
 def evaluate_command(options) -> None:
@@ -193,6 +223,24 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--resume", action="store_true", help="go on from the folder's checkpoint; same numbers as without a stop"
     )
+
+    command = add("sweep", sweep_command)
+    command.add_argument("plan", metavar="PLAN.yaml", help="methods, label ratios, seeds, settings: see docs/sweeps.md")
+    command.add_argument("--jobs", type=int, metavar="N", help="most runs at a time (default: one for each core)")
+    command.add_argument("--output", metavar="DIR", help="folder of the sweep (default runs/NAME OF THE PLAN)")
+    command.add_argument(
+        "--engine",
+        choices=sweep.ENGINES,
+        default="processes",
+        help="processes of this machine (default); an array job on SLURM; or the same through submitit on this machine",
+    )
+    command.add_argument(
+        "--store",
+        default="",
+        metavar="URL",
+        help="also copy notebooks, metrics and settings there: a folder or s3://...",
+    )
+    command.add_argument("--dry-run", action="store_true", help="run nothing: list the runs, and what they will cost")
 
     command = add("evaluate", evaluate_command)
     command.add_argument(

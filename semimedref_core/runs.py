@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
+from papermill.iorw import papermill_io
 from tqdm.auto import tqdm
 
-from semimedref_core.runstate import read_metrics
+from semimedref_core.records import read_metrics
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 CELL_TIMEOUT = 3600  # seconds; papermill's own default waits for ever
@@ -37,16 +38,10 @@ def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
     Raises:
         NotebookError: if there is no such notebook, a parameter is unknown to it, or a cell fails.
     """
-    source = NOTEBOOKS / f"{name}.py"
-    if not source.is_file():
-        raise NotebookError(
-            f"{source}: no such notebook; the notebooks come with a clone installed by 'pip install -e .'"
-        )
-    notebook = jupytext.read(source)
-    known = papermill.inspect_notebook(notebook)
+    notebook, known = _source(name), parameters_of(name)
     unknown = [key for key in parameters if key not in known]
     if unknown:
-        raise NotebookError(f"{source}: unknown parameters {', '.join(unknown)}; it has {', '.join(known)}")
+        raise NotebookError(f"{name}: unknown parameters {', '.join(unknown)}; it has {', '.join(known)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f"{name}.ipynb"
@@ -66,6 +61,46 @@ def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
     finally:
         _forget_where_it_ran(output)
     return output
+
+
+def parameters_of(name: str) -> list[str]:
+    """The names of a notebook's parameters."""
+    return list(papermill.inspect_notebook(_source(name)))
+
+
+def _source(name: str) -> nbformat.NotebookNode:
+    source = NOTEBOOKS / f"{name}.py"
+    if not source.is_file():
+        raise NotebookError(
+            f"{source}: no such notebook; the notebooks come with a clone installed by 'pip install -e .'"
+        )
+    return jupytext.read(source)
+
+
+def put(store: str, folder: Path, names: Iterable[str]) -> None:
+    """Copies text files of a folder, those that are there, to ``<store>/<name of the folder>/``.
+
+    Args:
+        store: a folder, or an address that papermill has a handler for, such as ``s3://bucket/prefix``.
+        folder: its files are copied, not those below.
+        names: of the files.
+
+    Raises:
+        NotebookError: if the store cannot be written to.
+    """
+    place = f"{store.rstrip('/')}/{folder.name}"
+    try:
+        if "://" not in store:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if (folder / name).is_file():
+                path = f"{place}/{name}"
+                papermill_io.get_handler(path).write((folder / name).read_text(), path)
+    except Exception as error:  # every handler has errors of its own
+        raise NotebookError(
+            f"{place}: cannot be written ({' '.join(str(error).split())}); check the address, the rights, and that "
+            "what papermill needs for such addresses is installed, such as papermill[s3]"
+        ) from None
 
 
 def _forget_where_it_ran(notebook: Path) -> None:

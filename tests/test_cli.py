@@ -21,6 +21,7 @@ OPTIONS = {
     "evaluate": ["checkpoint", "dataset", "data", "texts", "split"],
     "predict": ["checkpoint", "image", "report", "output"],
     "doctor": ["data"],
+    "sweep": ["jobs", "output", "engine", "store", "dry-run"],
 }
 
 
@@ -97,6 +98,12 @@ def test_evaluate_takes_another_split_or_data_set(semimedref, finished_run, qata
     assert test.status == 0 and "on 6 pairs of phantom test" in test.text
     real = semimedref("evaluate", checkpoint=checkpoint, dataset="qata", data=qata_folder())
     assert real.status == 0 and "on 2 pairs of qata valid" in real.text
+
+
+def test_a_method_that_learns_from_unlabelled_pairs_is_refused_where_none_is_left(train, tmp_path):
+    outcome = train(output=tmp_path, label_ratio=1)
+    assert outcome.status == 1 and "leaves no unlabelled pair, and semi_medref learns from them" in outcome.errors
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_runs_on_a_folder_of_real_data(train, qata_folder, tmp_path):

@@ -1,0 +1,198 @@
+"""A plan: which runs a sweep makes. YAML, checked and expanded as a whole before anything runs.
+
+::
+
+    name: baselines                     # the sweep's folder is runs/NAME; default: the file's own name
+    settings: {dataset: qata, steps: 1500}                # of every run; any setting of Config by name
+    tuned:                              # of a method, wherever it runs
+      fixmatch: {confidence: 0.9}
+    runs:                               # blocks; a setting with a list is an axis, all axes are combined
+      - method: [supervised, fixmatch, semi_medref]
+        label_ratio: [0.01, 0.05]
+        seed: [0, 1, 2]
+      - {method: supervised, label_ratio: 1, seed: [0, 1, 2]}     # all masks, no unlabelled pairs
+      - method: semi_medref
+        label_ratio: 0.01
+        seed: [0, 1, 2]
+        variants:                       # one more axis: name -> settings, such as an ablation
+          no_posaug: {posaug_p: 0}
+          own_text: {mix_text: own}
+    threads: 1                          # CPU threads of a run; another number may change the last digits
+    cluster: {timeout_min: 240}         # what submitit passes on to a cluster
+
+What is said more closely wins: variants over the block, the block over ``tuned``, ``tuned`` over ``settings``. A run is
+named after its dataset, label ratio, method, variant, seed, and the other axes of its block.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from semimedref_core.config import KINDS, Config
+from semimedref_core.methods import METHODS, method_named
+
+KEYS = ("name", "settings", "tuned", "runs", "threads", "cluster")
+FIELDS = {setting.name: setting for setting in dataclasses.fields(Config)}
+IN_NAME = ("dataset", "label_ratio", "method", "seed")  # in every run's name; other axes are added to it
+_NAME = re.compile(r"[\w.+-]+")  # what a folder may be called anywhere
+
+
+class PlanError(ValueError):
+    """A plan that cannot be carried out; the message names the file, the place, the value and the cure."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a plan: the name of its folder, all its settings, and the variant it is of (or an empty string)."""
+
+    name: str
+    config: Config
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked plan: its name, its runs in order, CPU threads a run, and what submitit passes on to a cluster."""
+
+    name: str
+    runs: tuple[Run, ...]
+    threads: int = 1
+    cluster: dict = field(default_factory=dict)
+
+
+def read_plan(path: str | Path) -> Plan:
+    """The plan of a YAML file; the format is described in this module's docstring.
+
+    Raises:
+        PlanError: if the file is missing or no YAML, holds an unknown key, method or setting, a value out of range, a
+            semi-supervised method where no unlabelled pair is left, or the same run twice.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read ({error.strerror}); name a plan, a YAML file") from None
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
+    try:
+        return _plan(content, path.stem)
+    except ValueError as error:
+        raise PlanError(f"{path}: {error}") from None
+
+
+def _plan(content, default_name: str) -> Plan:
+    content = _mapping(content, KEYS, "the plan", "key")
+    name = str(content.get("name", default_name))
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name {name!r} is no name of a folder; use letters, digits, and any of _ . + -")
+    common = _mapping(content.get("settings", {}), FIELDS, "settings", "setting")
+    tuned = {
+        method: _mapping(settings, FIELDS, f"tuned, {method}", "setting")
+        for method, settings in _mapping(content.get("tuned", {}), METHODS, "tuned", "method").items()
+    }
+    blocks = content.get("runs")
+    if not isinstance(blocks, list) or not blocks:
+        raise ValueError("runs must be a list of blocks, each with its methods, label ratios and seeds")
+    runs = [run for number, block in enumerate(blocks, 1) for run in _expand(block, number, common, tuned)]
+    _require_distinct(runs)
+    threads = content.get("threads", 1)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads must be an integer of at least 1, got {threads!r}")
+    cluster = content.get("cluster", {})
+    if not isinstance(cluster, Mapping):
+        raise ValueError(f"cluster must map submitit's parameters to values, got {cluster!r}")
+    return Plan(name, tuple(runs), threads, dict(cluster))
+
+
+def _expand(block, number: int, common: Mapping, tuned: Mapping[str, Mapping]) -> Iterable[Run]:
+    """The runs of a block: all combinations of its axes."""
+    where = f"block {number} of runs"
+    block = dict(_mapping(block, [*FIELDS, "variants"], where, "setting"))
+    variants = _mapping(block.pop("variants", {}), None, f"{where}, variants", "variant") or {"": {}}
+    for variant, settings in variants.items():
+        if variant and not _NAME.fullmatch(str(variant)):
+            raise ValueError(f"{where}: variant {variant!r} is no part of a name; use letters, digits, _ . + -")
+        _mapping(settings, FIELDS, f"{where}, variant {variant}", "setting")
+    axes = {name: values if isinstance(values, list) else [values] for name, values in block.items()}
+    empty = [name for name, values in axes.items() if not values]
+    if empty:
+        raise ValueError(f"{where}: {empty[0]} is an empty list, which makes no run; give a value or leave it out")
+    shown = [name for name, values in axes.items() if len(values) > 1 and name not in IN_NAME]
+    for variant, settings in variants.items():
+        for values in itertools.product(*axes.values()):
+            chosen = dict(zip(axes, values, strict=True))
+            method = {**common, **chosen, **settings}.get("method", Config.method)
+            config = _config(where, {**common, **tuned.get(method, {}), **chosen, **settings, "method": method})
+            parts = [config.dataset, f"{config.label_ratio:g}", config.method, *([str(variant)] if variant else [])]
+            parts += [f"{name}{chosen[name]}" for name in shown] + [f"seed{config.seed}"]
+            yield Run("-".join(parts), config, str(variant))
+
+
+def _config(where: str, settings: Mapping) -> Config:
+    """The settings of one run, checked one by one and together."""
+    method, typed = settings["method"], {}
+    for name, value in settings.items():
+        if isinstance(value, list | Mapping):
+            raise ValueError(f"{where}: {name} must be one value, got {value!r}; only a block's own settings are axes")
+        typed[name] = _number(value) if FIELDS[name].type == "float" else value
+    if typed.get("data"):
+        typed["data"] = os.path.abspath(typed["data"])  # a run works in its own folder
+    try:
+        learns_from_unlabelled = method_named(method).unlabelled
+        config = Config(**typed)
+    except ValueError as error:
+        hint = _hint(method, METHODS) if method not in METHODS else ""
+        raise ValueError(f"{where}, method {method}: {error}{hint}") from None
+    if config.label_ratio == 1 and learns_from_unlabelled:
+        alone = ", ".join(name for name, known in METHODS.items() if not known.unlabelled)
+        raise ValueError(
+            f"{where}, method {method}: label_ratio 1 leaves no unlabelled pair to learn from; "
+            f"give label ratio 1 a block of its own with method {alone}"
+        )
+    return config
+
+
+def _number(value):
+    """YAML reads ``1e-3`` as text; people mean the number."""
+    try:
+        return value if isinstance(value, bool) or not isinstance(value, (*KINDS["float"], str)) else float(value)
+    except ValueError:
+        return value
+
+
+def _mapping(value, known: Iterable[str] | None, where: str, kind: str) -> Mapping:
+    """The value, if it is a mapping with known keys only (``None``: any)."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must map names to values, got {value!r}")
+    for name in value if known is not None else ():
+        if name not in known:
+            raise ValueError(f"{where}: unknown {kind} {name!r}; it may be {', '.join(known)}{_hint(name, known)}")
+    return value
+
+
+def _hint(name, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _require_distinct(runs: Iterable[Run]) -> None:
+    """No two runs with the same folder, and none with the same settings under two names."""
+    names: dict[str, Run] = {}
+    settings: dict[Config, str] = {}
+    for run in runs:
+        if run.config in settings:
+            raise ValueError(
+                f"{settings[run.config]} and {run.name} are the same run: all their settings agree; leave out one"
+            )
+        if run.name in names:
+            raise ValueError(f"two different runs would be called {run.name}; tell them apart by variants")
+        names[run.name], settings[run.config] = run, run.name

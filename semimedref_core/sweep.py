@@ -1,0 +1,227 @@
+"""A sweep: all runs of a plan through the training notebook, as many at a time as there are cores, then one table.
+
+It can be stopped at any moment, by any means, and started again: finished runs are left alone, the others go on from
+their last checkpoint, with the same numbers. Where the runs are made is an *engine*: processes of this machine, or
+tasks of an array job that submitit hands to SLURM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from semimedref_core import runs
+from semimedref_core.comparison import finished_runs
+from semimedref_core.config import Config
+from semimedref_core.cost import estimated_seconds
+from semimedref_core.data.datasets import SOURCES, data_folder
+from semimedref_core.plans import Plan
+from semimedref_core.records import read_metrics
+from semimedref_core.runstate import CONFIG, require_same_settings
+from semimedref_core.sweep_run import LOG, NOTEBOOK, Job, State, execute, state_of
+
+ENGINES = ("processes", "slurm", "local")
+RESULTS = "07_results"
+POLL = 0.5  # seconds between two looks at the runs
+LOGGED_EVERY = 60  # seconds between two progress lines where nobody watches
+
+
+class SweepError(RuntimeError):
+    """A sweep that cannot be started; the message says why and what to do."""
+
+
+def check(plan: Plan, folder: Path) -> None:
+    """Everything that can be known to go wrong, before anything runs.
+
+    Raises:
+        SweepError: if the folder holds runs that the plan does not name.
+        CheckpointError: if a run there has other settings than the plan gives it.
+        DataError: if real data are wanted and their tables are not there.
+    """
+    named = {run.name for run in plan.runs}
+    strangers = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}") if path.parent.name not in named)
+    if strangers:
+        raise SweepError(
+            f"{folder}: holds runs that the plan does not name ({', '.join(strangers)}); move or delete them, or give "
+            "another --output, so that the table is of this plan"
+        )
+    for run in plan.runs:
+        if (folder / run.name / CONFIG).is_file():
+            require_same_settings(folder / run.name / CONFIG, run.config)
+    for dataset, data, texts in {(run.config.dataset, run.config.data, run.config.texts) for run in plan.runs}:
+        if source := SOURCES.get(dataset):
+            layout = source.find(data_folder(data))
+            for split in ("train", "valid"):
+                layout.entries(split, texts)
+
+
+def default_jobs(threads: int) -> int:
+    """How many runs at a time: one on a machine with a GPU, else as many as the cores that this process may use."""
+    return 1 if torch.cuda.is_available() else max(1, len(os.sched_getaffinity(0)) // threads)
+
+
+def sweep(plan: Plan, folder: Path, engine: str, jobs: int, store: str = "") -> dict[str, State]:
+    """Makes all runs of a plan that are not finished yet, showing how far they are.
+
+    Args:
+        plan: what to run.
+        folder: of the sweep; each run has a folder of its own in it.
+        engine: of :data:`ENGINES`.
+        jobs: most runs at a time (``local`` starts all at once).
+        store: where every run's texts are copied to as well (see :func:`semimedref_core.runs.put`).
+
+    Returns:
+        The state of every run by name.
+    """
+    known = runs.parameters_of(NOTEBOOK)
+    states = {run.name: state_of(folder / run.name) for run in plan.runs}
+    todo = [run for run in plan.runs if states[run.name].state != "finished"]
+    place = f"{store}/{folder.name}" if store else ""
+    tasks = [Job(str(folder / run.name), notebook_parameters(run.config, known), plan.threads, place) for run in todo]
+    print(f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} of them finished before; everything goes to {folder}/")
+    configs = {run.name: run.config for run in plan.runs}
+    steps = {run.name: 0 if run in todo else run.config.steps for run in plan.runs}
+    with contextlib.ExitStack() as stack:
+        submit = stack.enter_context(_ENGINES[engine](plan, folder, jobs))
+        pending = dict(zip([run.name for run in todo], submit(tasks), strict=True))
+        bar = stack.enter_context(
+            tqdm(
+                total=sum(config.steps for config in configs.values()),
+                initial=sum(steps.values()),
+                desc=plan.name,
+                unit="step",
+                mininterval=POLL if sys.stderr.isatty() else LOGGED_EVERY,
+            )
+        )
+        while pending:
+            ended = [name for name, task in pending.items() if task.done()]
+            states |= {name: _outcome(pending.pop(name), folder / name) for name in ended}
+            begun = [name for name in pending if state_of(folder / name).state == "running"]
+            running = {name: steps_done(folder / name) for name in begun}
+            steps |= running | {name: configs[name].steps for name in ended}
+            done, failed = (sum(s.state == what for s in states.values()) for what in ("finished", "failed"))
+            shown = "".join(f", {name} at {n}" for name, n in running.items())
+            bar.set_postfix_str(f"{done} of {len(states)} runs done, {failed} failed{shown}", refresh=False)
+            bar.update(sum(steps.values()) - bar.n)
+            for name in ended:
+                bar.write(_line(name, states[name], folder))
+            time.sleep(POLL if pending else 0)
+    return states
+
+
+def preview(plan: Plan, folder: Path, jobs: int) -> str:
+    """The runs of a plan, how far each is, and what the rest will cost on this machine."""
+    states = {run.name: state_of(folder / run.name).state for run in plan.runs}
+    width = max(map(len, states))
+    lines = [f"{run.name:{width}}  {run.config.steps:6} steps  {states[run.name]}" for run in plan.runs]
+    todo = [run.config for run in plan.runs if states[run.name] != "finished"]
+    minutes = estimated_seconds(todo, plan.threads) / min(jobs, max(1, len(todo))) / 60
+    return "\n".join(lines) + (
+        f"\n{len(todo)} of {len(plan.runs)} runs to do, {sum(config.steps for config in todo)} steps: about "
+        f"{minutes:.1f} min here, {jobs} at a time, and validation and figures on top"
+    )
+
+
+def notebook_parameters(config: Config, known: Sequence[str]) -> dict:
+    """A run's settings as parameters of the notebook: those it has by name, others in ``settings`` if no defaults."""
+    defaults, settings = Config().to_dict(), config.to_dict()
+    method = settings.pop("method")
+    named = {name: settings.pop(name) for name in known if name in settings}
+    others = {name: value for name, value in settings.items() if value != defaults[name]}
+    return {"methods": [method], **named, "settings": others, "output": ".", "resume": True}
+
+
+def steps_done(folder: Path) -> int:
+    """The last step that a run has logged."""
+    path = folder / "metrics.jsonl"
+    lines = read_metrics(path) if path.is_file() else []
+    return lines[-1]["step"] if lines else 0
+
+
+def table_of(plan: Plan, folder: Path) -> pd.DataFrame:
+    """The finished runs, tidy: one row a run and network. Columns ``run`` and ``variant``, settings, and metrics."""
+    finished = {run.name: run.variant for run in plan.runs if state_of(folder / run.name).state == "finished"}
+    table = finished_runs([folder / name for name in finished])
+    names = table.pop("folder").map(lambda path: Path(path).name)
+    table.insert(0, "run", names)
+    table.insert(1, "variant", names.map(finished))
+    return table
+
+
+def write_results(plan: Plan, folder: Path, store: str = "") -> list[Path]:
+    """Writes ``runs.csv`` and ``runs.parquet`` into the sweep's folder, and runs the results notebook on it.
+
+    Returns:
+        The files written.
+
+    Raises:
+        NotebookError: if the notebook fails or the store cannot be written to; the tables are there.
+    """
+    table = table_of(plan, folder)
+    table.to_csv(folder / "runs.csv", index=False)
+    table.to_parquet(folder / "runs.parquet", index=False)
+    notebook = runs.run_notebook(RESULTS, folder, {"folder": "."})
+    if store:
+        runs.put(store, folder, ["plan.yaml", "runs.csv", notebook.name])
+    return [folder / "runs.csv", folder / "runs.parquet", notebook]
+
+
+def _outcome(task, folder: Path) -> State:
+    """The state that a task ended with; a task that its machine took away counts as failed."""
+    try:
+        return task.result()
+    except Exception as error:  # of submitit, of the cluster
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return State("failed", state_of(folder).attempts, reason)
+
+
+def _line(name: str, state: State, folder: Path) -> str:
+    if state.state != "finished":
+        return f"{name}: {state.state} after {state.attempts} attempts: {state.error}\n    see {folder / name / LOG}"
+    rows = finished_runs([folder / name]).set_index("network")
+    dice = ", ".join(f"{network} {100 * rows.loc[network, 'dice_image']:.1f} %" for network in rows.index)
+    return f"{name}: finished, Dice per image {dice}, {rows['seconds'].iloc[0]:.0f} s"
+
+
+@contextlib.contextmanager
+def _processes(plan: Plan, folder: Path, jobs: int) -> Iterator[Callable]:
+    """This machine: a thread for each run under way, which waits for its process."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield lambda tasks: [pool.submit(execute, task) for task in tasks]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _submitit(plan: Plan, folder: Path, jobs: int, cluster: str) -> Iterator[Callable]:
+    """submitit: one array job, one task a run; tasks go on if this process ends."""
+    try:
+        import submitit
+    except ImportError:
+        raise SweepError(
+            f"engine {cluster} needs submitit, which is not installed: pip install -c constraints.txt -e '.[cluster]'"
+        ) from None
+    about = {"name": f"semimedref-{plan.name}", "cpus_per_task": plan.threads, "timeout_min": 24 * 60, **plan.cluster}
+    try:
+        executor = submitit.AutoExecutor(folder / "submitit", cluster=cluster)
+        executor.update_parameters(slurm_array_parallelism=jobs, **about)
+    except Exception as error:  # a parameter that submitit does not know, or no SLURM on this machine
+        raise SweepError(f"engine {cluster}: {' '.join(str(error).split())}; look at 'cluster' in the plan") from None
+    yield lambda tasks: executor.map_array(execute, tasks) if tasks else []
+
+
+_ENGINES = {
+    "processes": _processes,
+    "slurm": lambda *about: _submitit(*about, cluster="slurm"),
+    "local": lambda *about: _submitit(*about, cluster="local"),
+}

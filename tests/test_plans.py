@@ -1,0 +1,100 @@
+"""Plans: what they expand to, and that a mistake is told with file, place, value and cure before anything runs."""
+
+import pytest
+import yaml
+
+from semimedref_core.config import Config
+from semimedref_core.plans import PlanError, read_plan
+
+BLOCK = {"method": ["supervised", "semi_medref"], "label_ratio": [0.05, 0.1], "seed": [0, 1, 2]}
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """``plan(runs=[...], ...)`` writes a plan and reads it."""
+
+    def read(**content):
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return read_plan(path)
+
+    return read
+
+
+def test_the_axes_of_a_block_are_combined(plan):
+    found = plan(runs=[BLOCK])
+    assert found.name == "mine"
+    names = [run.name for run in found.runs]
+    assert len(names) == len(set(names)) == 12
+    assert "phantom-0.05-semi_medref-seed2" in names
+    wanted = {(method, ratio, seed) for method in BLOCK["method"] for ratio in (0.05, 0.1) for seed in (0, 1, 2)}
+    assert {(run.config.method, run.config.label_ratio, run.config.seed) for run in found.runs} == wanted
+
+
+def test_other_axes_and_variants_are_in_the_name(plan):
+    variants = {"no_posaug": {"posaug_p": 0}, "full": {}}
+    found = plan(runs=[{"steps": [10, 20], "variants": variants}]).runs
+    assert [run.name for run in found] == [
+        f"phantom-0.05-semi_medref-{variant}-steps{steps}-seed0" for variant in variants for steps in (10, 20)
+    ]
+    assert [run.variant for run in found] == ["no_posaug", "no_posaug", "full", "full"]
+    assert [run.config.posaug_p for run in found] == [0, 0, Config.posaug_p, Config.posaug_p]
+
+
+def test_what_is_said_more_closely_wins(plan):
+    tuned = {"semi_medref": {"steps": 2, "gate": 0.2, "tau": 0.2, "lr": 0.2}}
+    block = {"method": ["supervised", "semi_medref"], "tau": 0.3, "lr": 0.3, "variants": {"v": {"lr": 0.4}}}
+    common = {"steps": 1, "gate": 0.1, "tau": 0.1, "lr": 0.1}
+    supervised, semi = plan(settings=common, tuned=tuned, runs=[block]).runs
+    shown = [(c.steps, c.gate, c.tau, c.lr) for c in (supervised.config, semi.config)]
+    assert shown == [(1, 0.1, 0.3, 0.4), (2, 0.2, 0.3, 0.4)]
+
+
+def test_an_exponent_without_a_dot_is_a_number_as_people_mean_it(tmp_path):
+    """YAML 1.1 reads ``1e-3`` as text."""
+    (tmp_path / "plan.yaml").write_text("runs: [{lr: [1e-3, 2e-3]}]")
+    assert [run.config.lr for run in read_plan(tmp_path / "plan.yaml").runs] == [0.001, 0.002]
+
+
+def test_the_fully_supervised_run_is_a_block_of_its_own(plan):
+    found = plan(runs=[BLOCK, {"method": "supervised", "label_ratio": 1, "seed": [0]}]).runs
+    assert found[-1].name == "phantom-1-supervised-seed0" and found[-1].config.label_ratio == 1
+
+
+@pytest.mark.parametrize("content, told", [
+    ({"runs": [{"method": ["supervised", "semi_medreff"]}]},
+     r"block 1 of runs, method semi_medreff: unknown method 'semi_medreff'.* \(did you mean semi_medref\?\)"),
+    ({"runs": [{"label_ration": 0.1}]}, r"unknown setting 'label_ration'.* \(did you mean label_ratio\?\)"),
+    ({"runs": [BLOCK], "settings": {"step": 5}}, r"settings: unknown setting 'step'.*did you mean steps"),
+    ({"runs": [BLOCK], "setings": {}}, r"the plan: unknown key 'setings'.*did you mean settings"),
+    ({"runs": [BLOCK], "tuned": {"fixmath": {}}}, r"tuned: unknown method 'fixmath'.*did you mean fixmatch"),
+    ({"runs": [{"variants": {"a": {"gat": 1}}}]}, r"variant a: unknown setting 'gat'.*did you mean gate"),
+    ({"runs": [{"variants": {"a/b": {}}}]}, "variant 'a/b' is no part of a name"),
+    ({"runs": [{"dataset": "mnist"}]}, "dataset: unknown value 'mnist'; choose one of phantom"),
+    ({"runs": [{"gate": [0.1, 1.5]}]}, "gate must be at most 1, got 1.5"),
+    ({"runs": [{"seed": [0, "one"]}]}, "seed must be of type int, got 'one'"),
+    ({"runs": [{"lr": "fast"}]}, "lr must be of type float, got 'fast'"),
+    ({"runs": [{"seed": True}]}, "seed must be of type int, got True"),
+    ({"runs": [{"seed": []}]}, "seed is an empty list"),
+    ({"runs": [BLOCK], "settings": {"gate": [0, 1]}}, r"gate must be one value, got \[0, 1\]"),
+    ({"runs": [{"method": "mean_teacher", "label_ratio": [0.5, 1]}]},
+     "method mean_teacher: label_ratio 1 leaves no unlabelled pair.*a block of its own with method supervised"),
+    ({"runs": [BLOCK, {"method": "supervised", "seed": 1}]}, "phantom-0.05-supervised-seed1 are the same run"),
+    ({"runs": [BLOCK, {"method": "supervised", "seed": 1, "steps": 9}]},
+     "two different runs would be called phantom-0.05-supervised-seed1; tell them apart by variants"),
+    ({"runs": []}, "runs must be a list of blocks"),
+    ({"runs": [BLOCK], "threads": 0}, "threads must be an integer of at least 1, got 0"),
+    ({"runs": [BLOCK], "name": "../elsewhere"}, "name '../elsewhere' is no name of a folder"),
+])  # fmt: skip
+def test_a_mistake_is_told_with_its_place_its_value_and_the_cure(plan, tmp_path, content, told):
+    with pytest.raises(PlanError, match=f"mine.yaml: .*{told}"):
+        plan(**content)
+
+
+@pytest.mark.parametrize("text, told", [(None, "cannot be read"), ("runs: [", "is no YAML"), ("- a", "must map names")])
+def test_a_file_that_is_no_plan_is_named(tmp_path, text, told):
+    path = tmp_path / "plan.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(PlanError, match=f"plan.yaml: .*{told}"):
+        read_plan(path)
