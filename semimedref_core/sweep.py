@@ -29,7 +29,6 @@ from semimedref_core.records import read_metrics
 from semimedref_core.runstate import CONFIG, require_same_settings
 from semimedref_core.sweep_run import LOG, NOTEBOOK, Job, State, execute, state_of
 
-ENGINES = ("processes", "slurm", "local")
 RESULTS = "07_results"
 POLL = 0.5  # seconds between two looks at the runs
 LOGGED_EVERY = 60  # seconds between two progress lines where nobody watches
@@ -91,7 +90,7 @@ def sweep(plan: Plan, folder: Path, engine: str, jobs: int, store: str = "") -> 
     configs = {run.name: run.config for run in plan.runs}
     steps = {run.name: 0 if run in todo else run.config.steps for run in plan.runs}
     with contextlib.ExitStack() as stack:
-        submit = stack.enter_context(_ENGINES[engine](plan, folder, jobs))
+        submit = stack.enter_context(ENGINES[engine](plan, folder, jobs))
         pending = dict(zip([run.name for run in todo], submit(tasks), strict=True))
         bar = stack.enter_context(
             tqdm(
@@ -220,7 +219,7 @@ def _submitit(plan: Plan, folder: Path, jobs: int, cluster: str) -> Iterator[Cal
     yield lambda tasks: executor.map_array(execute, tasks) if tasks else []
 
 
-_ENGINES = {
+ENGINES = {
     "processes": _processes,
     "slurm": lambda *about: _submitit(*about, cluster="slurm"),
     "local": lambda *about: _submitit(*about, cluster="local"),

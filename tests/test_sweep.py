@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -17,7 +18,7 @@ import pytest
 import torch
 from papermill.iorw import papermill_io
 
-from semimedref_core import notebooks, runs
+from semimedref_core import notebooks, runs, sweep
 from semimedref_core.plans import read_plan
 from semimedref_core.records import read_metrics
 from semimedref_core.sweep_run import LOG, STATE, Job, State, execute, state_of
@@ -261,3 +262,18 @@ def test_a_store_that_cannot_be_written_to_is_refused_before_anything_runs(comma
     outcome = command_line("sweep", PLAN, "--output", tmp_path / "out", "--store", "nowhere://bucket")
     assert outcome.status == 1 and "nowhere://bucket/out: cannot be written" in outcome.errors
     assert not list((tmp_path / "out").glob("phantom*"))
+
+
+def test_slurm_gets_one_array_job_with_so_many_tasks_at_a_time(tmp_path, monkeypatch):
+    """A made-up ``sbatch`` keeps the script that it is given."""
+    for name, script in (("sbatch", f"cp $1 {tmp_path}/script; echo Submitted batch job 7"), ("srun", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    plan = replace(read_plan(PLAN), threads=2, cluster={"mem_gb": 4, "slurm_partition": "short"})
+    jobs = [Job(str(tmp_path / run.name), {}) for run in plan.runs]
+    with sweep.ENGINES["slurm"](plan, tmp_path, 3) as submit:
+        assert [task.job_id for task in submit(jobs)] == [f"7_{i}" for i in range(12)]
+    asked = (tmp_path / "script").read_text()
+    for option in ("array=0-11%3", "cpus-per-task=2", "mem=4GB", "partition=short", "job-name=semimedref-phantom"):
+        assert f"#SBATCH --{option}\n" in asked
