@@ -10,15 +10,17 @@ not in the baselines' papers; ``teacher`` takes it from all methods. None has IT
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout2d
 
 from semimedref_core.config import Config
-from semimedref_core.data.batches import Batch, Unlabelled
+from semimedref_core.data.batches import Batch, Unlabelled, plan_mixing
 from semimedref_core.data.views import strong_view, weak_view
 from semimedref_core.networks import Twins
+from semimedref_core.patchmix import Proposal
 from semimedref_core.supervision import Method, average, dice_ce, pseudo_labels, supervised, trust, where_reported
 from semimedref_core.teacher import Teacher
 from semimedref_kernels import patch_mix
@@ -112,6 +114,12 @@ def flip_sync(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, conf
     return dice_ce(logits, target, trust(target, unlabelled.codes, config))
 
 
+def plan_flip(rng, reports, boxes, config, texts) -> tuple[Tensor, Proposal]:
+    """The plan of :func:`flip_sync`: ``[B, 1, L]`` token ids of the mirrored reports."""
+    _, proposal = plan_mixing(rng, reports, boxes, config, texts)
+    return torch.stack([texts([report.flip().render()]) for report in reports]), proposal
+
+
 def resmatch(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
     """In the style of Zang et al., "RESMatch: Referring expression segmentation in a semi-supervised manner", 2024
     (arXiv 2402.05589): image and text are perturbed, each for itself, and nothing is mixed.
@@ -160,4 +168,5 @@ def _step(unlabelled_loss: Callable) -> Callable[[nn.Module, Teacher, Batch, flo
 
 _ONE_NETWORK = (mean_teacher, fixmatch, unimatch, cutmix, flip_sync, resmatch)
 BASELINES = {method.__name__: Method(_step(method), unlabelled=True) for method in _ONE_NETWORK}
+BASELINES["flip_sync"] = replace(BASELINES["flip_sync"], plan=plan_flip)
 BASELINES["cps"] = Method(_step(cps), unlabelled=True, build=Twins)

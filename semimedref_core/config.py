@@ -21,7 +21,10 @@ POSITIVES = ("soft", "hard")
 GRIDS = ("estimated", "qata", "thirds")
 KINDS = {"int": int, "float": (int, float), "str": str}
 
-_BASELINES = "mean_teacher, fixmatch, unimatch, cutmix, flip_sync, resmatch, cps"
+_OTHER_METHODS = (
+    "semi_medref_release (mixes as the released code), "
+    "mean_teacher, fixmatch, unimatch, cutmix, flip_sync, resmatch, cps"
+)
 
 
 def _setting(default, meaning: str, choices=(), low=None, high=None, above=None):
@@ -44,7 +47,7 @@ class Config:
     texts: str = _setting("lvit", "version of the real reports", STYLES)
     report_text: str = _setting("whole", "what networks read of a report, losses still know its zones", REPORT_TEXTS)
     label_ratio: float = _setting(0.05, "share of the training pairs whose masks are used", above=0, high=1)
-    method: str = _setting("semi_medref", f"what a step does: supervised, semi_medref, or a baseline: {_BASELINES}")
+    method: str = _setting("semi_medref", f"what a step does: supervised, semi_medref, or another: {_OTHER_METHODS}")
     network: str = _setting("compact", "network by name", NETWORKS)
     image_encoder: str = _setting(
         "", "pretrained encoder: a folder, or organisation/name@commit (default: from scratch)"

@@ -6,9 +6,13 @@ What methods share, and the supervised step, is in :mod:`.supervision`; what Sem
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
+from semimedref_core import release
 from semimedref_core.baselines import BASELINES
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batch
@@ -24,13 +28,15 @@ def positives(codes: Tensor, config: Config) -> Tensor:
     return codes if config.positives == "soft" else torch.zeros_like(codes)
 
 
-def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
+def semi_medref(
+    student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config, mix: Callable = t_patchmix
+) -> dict[str, Tensor]:
     """Eq. 17, the paper's loss.
 
     ``L = DiceCE(labelled) + w_l ITCL(labelled) + w_u [ DiceCE(student(mixed strong view), mixed target)
     + w_c ITCL(unlabelled weak view) ]``
 
-    During burn-in (``w_u`` = 0) the unlabelled half is left out.
+    During burn-in (``w_u`` = 0) the unlabelled half is left out. ``mix`` is T-PatchMix, or what stands in its place.
     """
     labelled, unlabelled = batch.labelled, batch.unlabelled
     x, y = labelled_views(labelled)
@@ -46,7 +52,7 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
 
     # Image, pseudo-label and text are mixed as one.
     strong = strong_view(weak, **unlabelled.photometry)
-    mixed, target, input_ids, accepted = t_patchmix(
+    mixed, target, input_ids, accepted = mix(
         strong, p, unlabelled.text_choices, unlabelled.proposal, config.block, config.patch_mode, config.gate
     )
     target = (target >= 0.5).float()  # Eq. 7
@@ -80,9 +86,21 @@ def semi_medref(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, 
     }
 
 
+def semi_medref_release(
+    student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config
+) -> dict[str, Tensor]:
+    """The same loss of what the released code shows the student: the variant to compare with, see :mod:`.release`.
+
+    Its pseudo-labels are the teacher's, whatever the settings say.
+    """
+    config = replace(config, pseudo_labels="teacher")
+    return semi_medref(student, teacher, batch, w_u, config, release.paste_then_gate)
+
+
 METHODS = {
     "supervised": Method(supervised, unlabelled=False),
     "semi_medref": Method(semi_medref, unlabelled=True),
+    "semi_medref_release": Method(semi_medref_release, unlabelled=True, plan=release.plan_mixing),
     **BASELINES,
 }
 

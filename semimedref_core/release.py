@@ -26,20 +26,18 @@ import torch
 from torch import Tensor
 
 from semimedref_core.anatomy import THIRDS
+from semimedref_core.config import Config
+from semimedref_core.networks.text import Texts
+from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.patchmix import Proposal, patch_boxes
-from semimedref_core.reports import HEIGHTS, SIDES
+from semimedref_core.posaug import draw_hits
+from semimedref_core.presets import preset
+from semimedref_core.reports import HEIGHTS, SIDES, Report
 from semimedref_kernels import patch_mix
 
 MODES = ("position", "probability")
-SETTINGS = {
-    "patch_p": 0.08,
-    "patch_size": 16 / 224,
-    "gate": 0.55,
-    "grid": "thirds",
-    "weak_view": "release",
-    "strong_view": "release",
-    "pseudo_labels": "teacher",
-}
+_OF_MIXING = ("patch_p", "patch_size", "gate", "grid", "weak_view", "strong_view", "pseudo_labels")
+SETTINGS = {name: preset("paper-qata")[name] for name in _OF_MIXING}
 """Its settings of mixing, by the names of :class:`semimedref_core.config.Config`."""
 
 _PHRASE = re.compile(rf"(?:(?:{'|'.join(HEIGHTS)}) )+(?:{'|'.join(SIDES)}) lung")
@@ -101,6 +99,35 @@ def mixed_texts(own: str, donor: str, mode: str = "position") -> list[str]:
     if mode == "probability" or not a or not b:
         return [own, own]
     return [own, own.replace(a, f"{a} and {b}", 1)]
+
+
+def hide_phrases(rng: np.random.Generator, text: str, p: float = 0.5, mode: str = "mix") -> str:
+    """PosAug of the phrases that its pattern finds, each hit by itself; there may be three after a mix, or none."""
+
+    def replacement(found: re.Match) -> str:
+        return draw_hits(rng, p, mode).get(found[0].split()[-2], found[0])
+
+    return _PHRASE.sub(replacement, text)
+
+
+def plan_mixing(
+    rng: np.random.Generator, reports: list[Report], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
+) -> tuple[Tensor, Proposal]:
+    """In place of :func:`semimedref_core.data.batches.plan_mixing`.
+
+    Returns:
+        ``[B, 2, L]`` token ids of :func:`mixed_texts` after PosAug, cut where they are too long, and the proposal of
+        :func:`propose`; the zone boxes are not asked.
+    """
+    told = [report.render() for report in reports]
+    proposal = propose(rng, told, config.image_size, config.image_size, config.patch_mode, config.patch_p)
+    choices = []
+    for own, j in zip(told, proposal.partner, strict=True):
+        mixed = mixed_texts(own, told[j], config.patch_mode)
+        choices.append(
+            texts([hide_phrases(rng, text, config.posaug_p, config.posaug_mode) for text in mixed], cut=True)
+        )
+    return torch.stack(choices), proposal
 
 
 def paste_then_gate(

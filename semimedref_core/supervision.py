@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from semimedref_core.config import Config
-from semimedref_core.data.batches import Batch, Labelled, Unlabelled
+from semimedref_core.data.batches import Batch, Labelled, Plan, Unlabelled, plan_mixing
 from semimedref_core.data.views import place_masks, weak_view
 from semimedref_core.networks import build_pretrained
 from semimedref_core.teacher import Teacher
@@ -23,12 +23,13 @@ from semimedref_core.teacher import Teacher
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its step, whether it reads unlabelled pairs, and what builds that which it trains, from the name of the
-    network and its pretrained encoders."""
+    """A method: its step, whether it reads unlabelled pairs, what builds that which it trains, from the name of the
+    network and its pretrained encoders, and what may become of unlabelled samples and their texts."""
 
     step: Callable[[nn.Module, Teacher, Batch, float, Config], dict[str, Tensor]]
     unlabelled: bool
     build: Callable[..., nn.Module] = build_pretrained
+    plan: Plan = plan_mixing
 
 
 _dice = DiceLoss(sigmoid=True, reduction="none")

@@ -82,7 +82,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         state.restore(folder / CHECKPOINT)
     known = read_once(student, texts)
     place = accelerator.device, accelerator.process_index, accelerator.num_processes
-    batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, *place)
+    batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, *place, method.plan)
     log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
 
     def validation() -> dict[str, np.ndarray]:

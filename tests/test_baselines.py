@@ -35,7 +35,8 @@ def pairs():
 
 def batch_of(pairs, method, **settings):
     config = replace(CONFIG, method=method, **settings)
-    return Batches(pairs.labelled, pairs.unlabelled, config, build_texts(), THIRDS)(0), config
+    plan = METHODS[method].plan
+    return Batches(pairs.labelled, pairs.unlabelled, config, build_texts(), THIRDS, plan=plan)(0), config
 
 
 class Says:

@@ -40,7 +40,8 @@ def untrained(method):
 
 
 def batches(pairs, config=CONFIG):
-    return Batches(pairs.labelled, pairs.unlabelled, config, build_texts(), THIRDS)
+    plan = METHODS[config.method].plan
+    return Batches(pairs.labelled, pairs.unlabelled, config, build_texts(), THIRDS, plan=plan)
 
 
 def test_a_semi_medref_step_makes_one_pass_of_the_teacher_and_one_of_the_student(pairs, networks):
@@ -78,6 +79,8 @@ def test_the_partners_pseudo_labels_are_the_permuted_ones(pairs, networks):
 @pytest.mark.parametrize("patch_mode", ["position", "probability", "random"])
 def test_no_step_waits_for_the_device(pairs, method, patch_mode):
     """On the meta device tensors have shapes but no values, so whatever asks for a value on the host fails."""
+    if (method, patch_mode) == ("semi_medref_release", "random"):
+        pytest.skip("the release has no random mode")
     student, teacher = untrained(method)
     student.to("meta"), teacher.network.to("meta")
     config = Config(**{**CONFIG.to_dict(), "patch_mode": patch_mode, "method": method})

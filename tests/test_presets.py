@@ -38,7 +38,7 @@ def test_tutorial_is_what_the_training_notebook_runs():
 
 @pytest.mark.parametrize("name, pairs", [("paper-qata", 5659), ("paper-mosmed", 2162)])
 def test_the_papers_presets_count_the_releases_epochs_in_steps(name, pairs):
-    """Eq. 15 and Eq. 16: burn-in of 5 epochs, ramp of 15; an epoch goes once through the unlabelled pairs."""
+    """Burn-in of 5 epochs, ramp of 15; an epoch goes once through the unlabelled pairs."""
     config = Config(**preset(name))
     epoch = config.eval_every
     assert epoch == round(pairs / config.batch_size) and config.steps == 100 * epoch

@@ -1,13 +1,24 @@
 """The ledger of mixing: what the release does and what this project does, side by side on the same inputs."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from semimedref_core import patchmix, release
+from semimedref_core import methods, patchmix, release
 from semimedref_core.anatomy import THIRDS
+from semimedref_core.config import Config
+from semimedref_core.data.batches import Batches, plan_mixing
+from semimedref_core.data.datasets import load_training
+from semimedref_core.data.views import strong_view
+from semimedref_core.methods import METHODS
+from semimedref_core.networks import build_network
 from semimedref_core.networks.text import Texts, grammar_tokenizer
+from semimedref_core.presets import preset
 from semimedref_core.reports import ZONES, Report
+from semimedref_core.runstate import read_metrics
 
 SIZE, BLOCK = 48, 8
 BOXES = THIRDS.boxes(SIZE, SIZE)
@@ -167,7 +178,70 @@ def test_the_release_has_no_random_mode():
         release.propose(np.random.default_rng(0), [LEFT.render()] * 4, SIZE, SIZE, "random")
 
 
-def test_its_settings_are_settings_of_ours():
-    from semimedref_core.config import Config
-
+def test_its_settings_are_those_of_the_papers_preset():
     assert Config(image_size=224, **release.SETTINGS).block == 16
+    assert release.SETTINGS.items() <= preset("paper-mosmed").items()
+
+
+# The whole of it as a method
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Of the phantom, with texts in the release's style."""
+    found = load_training(Config(image_size=SIZE, label_ratio=0.05), unlabelled=True)
+    told = tuple(Report.of(report.zones, style="release") for report in found.unlabelled.reports)
+    return replace(found, unlabelled=replace(found.unlabelled, reports=told))
+
+
+@pytest.mark.parametrize("method", ["semi_medref", "semi_medref_release"])
+def test_what_the_variant_shows_the_student_is_what_the_release_mixes(pairs, method, monkeypatch):
+    """A teacher that is nowhere sure: every patch is refused. The release's student sees it all the same."""
+    config = Config(image_size=SIZE, batch_size=16, method=method, **{**release.SETTINGS, "patch_p": 1.0})
+    config = replace(config, pseudo_labels="reported")  # the variant does not ask
+    torch.manual_seed(0)
+    student, shown, unsure = build_network("compact"), [], lambda weak, _: SimpleNamespace(logits=weak * 0 - 1)
+    student.register_forward_pre_hook(lambda _, given: shown.append(given))
+    clean = []
+    monkeypatch.setattr(methods, "strong_view", lambda weak, **how: clean.append(strong_view(weak, **how)) or clean[0])
+    batches = Batches(pairs.labelled, pairs.unlabelled, config, TEXTS, THIRDS, plan=METHODS[method].plan)
+    batch = batches(0)
+    losses = METHODS[method].step(student, unsure, batch, 0.5, config)
+    assert losses["loss"].isfinite() and losses["accepted"] == 0
+    ((images, ids),) = shown
+    proposed = batch.unlabelled.proposal["zones"] >= 0
+    assert 3 < proposed.sum() < 16
+    pasted = changed(images[16:32], clean[0])
+    assert torch.equal(pasted, proposed) if method == "semi_medref_release" else not pasted.any()
+    assert torch.equal(ids[16:32], batch.unlabelled.text_choices[:, 0])
+
+
+def test_posaug_of_the_release_hits_what_its_pattern_finds():
+    rng, spelt = np.random.default_rng(0), BOTH.render()
+    assert release.hide_phrases(rng, spelt, 1.0, "mask") == BOTH.render(("[UNK_POS]", "[UNK_POS]"))
+    assert release.hide_phrases(rng, spelt, 0.0) == spelt
+    all_left = Report.of([1, 1, 1, 0, 0, 0]).render()
+    assert release.hide_phrases(rng, all_left, 1.0) == all_left
+    three = release.mixed_texts(spelt, LEFT.render())[1]
+    hit = [release.hide_phrases(rng, three, 0.5, "mask").count("[UNK_POS]") for _ in range(400)]
+    assert set(hit) == {0, 1, 2, 3} and np.mean(hit) == pytest.approx(1.5, abs=0.15)
+
+
+def test_the_variant_cuts_a_merged_text_and_ours_writes_one_that_fits():
+    reports = [Report.of([1] * 6, style="release")] * 4
+    config, texts = Config(image_size=SIZE, posaug_p=0.0, patch_p=1.0), Texts(grammar_tokenizer())
+    boxes, rng = np.tile(BOXES, (4, 1, 1)), np.random.default_rng(0)
+    theirs, _ = release.plan_mixing(rng, reports, boxes, config, texts)
+    ours, _ = plan_mixing(rng, reports, boxes, config, texts)
+    whole = TEXTS([release.mixed_texts(reports[0].render(), reports[0].render())[1]])
+    assert torch.equal(theirs[0, 1], whole[0, :24]) and whole[0, 24] != 0
+    assert texts.decode(ours[0]) == [report.render() for report in patchmix.mixed_reports(reports[0])]
+
+
+def test_the_variant_trains_from_the_command_line_with_the_papers_preset(train, qata_folder, tmp_path):
+    """At the settings of the release, save size and length."""
+    small = {"network": "compact", "method": "semi_medref_release", "patch_p": 1.0, "label_ratio": 0.5}
+    outcome = train(preset="paper-qata", data=qata_folder(), output=tmp_path, **small)
+    assert outcome.status == 0, outcome.errors
+    lines = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert {"loss_mixed", "accepted"} <= lines[-1].keys()

@@ -106,7 +106,7 @@ def test_a_step_gives_the_same_losses_and_gradients_and_asks_the_encoder_nothing
     student.head[2].bias.data.fill_(3.0)  # nor is any pixel of the teacher's map so near 0.5 that rounding tips it
     teacher, config, found = Teacher(student), replace(CONFIG, method=method), []
     for texts in (build_texts(), read_once(student, build_texts())):
-        batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, THIRDS)(0)
+        batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, THIRDS, plan=METHODS[method].plan)(0)
         made = passes(student.text_encoder), passes(teacher.network.text_encoder)
         student.zero_grad()
         torch.manual_seed(1)  # of the strong view's noise

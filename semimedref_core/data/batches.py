@@ -7,6 +7,7 @@ one would have, and nothing on the device has to wait for the host.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,8 +43,7 @@ class Unlabelled:
 
     ``images``, ``theta``, ``input_ids`` and ``codes`` as in :class:`Labelled`; ``regions`` [B,1,H,W] uint8, where in
     the picture the report lets a lesion be; ``photometry`` of the strong view; ``text_choices`` [B,7,L], the texts that
-    the student may see (own, or with one pasted zone, PosAug applied; for ``flip_sync`` [B,1,L], that of the mirrored
-    picture); ``proposal``, the plan of T-PatchMix.
+    the student may see, and ``proposal``, who may give to whom and where: of :func:`plan_mixing`, or the method's own.
     """
 
     images: Tensor
@@ -64,6 +64,26 @@ class Batch:
     unlabelled: Unlabelled | None
 
 
+Plan = Callable[
+    [np.random.Generator, list[Report], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor, patchmix.Proposal]
+]
+"""What a method may do to B samples and their texts, drawn ahead. From a source of chance, the reports of their views,
+the zone boxes ``[B, 6, 4]`` in these (px), the settings and what reads texts, it gives ``text_choices`` and
+``proposal`` of :class:`Unlabelled`."""
+
+
+def plan_mixing(
+    rng: np.random.Generator, reports: list[Report], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
+) -> tuple[Tensor, patchmix.Proposal]:
+    """T-PatchMix's: ``[B, 7, L]`` token ids, own or with one pasted zone, PosAug applied, and the proposal."""
+    choices = []
+    for report in reports:
+        hits = posaug.draw_hits(rng, config.posaug_p, config.posaug_mode)
+        mixed = patchmix.mixed_reports(report, config.mix_text)
+        choices.append(texts([posaug.apply_hits(choice, hits) for choice in mixed]))
+    return torch.stack(choices), patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p)
+
+
 class Batches:
     """The batches of a run, by step number.
 
@@ -75,6 +95,7 @@ class Batches:
         grid: zone grid of T-PatchMix.
         device: where batches go.
         rank, world: this process and the number of processes; each draws its own share.
+        plan: the method's (:class:`semimedref_core.supervision.Method`).
     """
 
     def __init__(
@@ -87,11 +108,12 @@ class Batches:
         device: torch.device | str = "cpu",
         rank: int = 0,
         world: int = 1,
+        plan: Plan = plan_mixing,
     ):
         self.labelled, self.unlabelled = labelled, unlabelled
         self.config, self.texts, self.device = config, texts, torch.device(device)
         self.grid = grid
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.plan = rank, world, plan
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, on the device."""
@@ -118,8 +140,7 @@ class Batches:
             torch.tensor([report.code for report in reports]),
             _images(regions),
             _tensors(views.draw_photometry(rng, len(pairs), config.strong_view)),
-            torch.stack([self._text_choices(report, rng) for report in reports]),
-            _tensors(patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p)),
+            *self._plan(rng, reports, boxes),
         )
         return _to(Batch(labelled, unlabelled), self.device)
 
@@ -136,12 +157,9 @@ class Batches:
         ]
         return pairs, geometry, reports
 
-    def _text_choices(self, report: Report, rng: np.random.Generator) -> Tensor:
-        hits = posaug.draw_hits(rng, self.config.posaug_p, self.config.posaug_mode)
-        if self.config.method == "flip_sync":
-            return self.texts([report.flip().render()])
-        mixed = patchmix.mixed_reports(report, self.config.mix_text)
-        return self.texts([posaug.apply_hits(choice, hits) for choice in mixed])
+    def _plan(self, rng: np.random.Generator, reports: list[Report], boxes: np.ndarray) -> tuple[Tensor, dict]:
+        choices, proposal = self.plan(rng, reports, boxes, self.config, self.texts)
+        return choices, _tensors(proposal)
 
 
 def _shuffled(count: int, first: int, batch: int, seed: int, stream: int) -> list[int]:

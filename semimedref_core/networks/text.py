@@ -60,15 +60,15 @@ class Texts:
         self.length = length
         self.report_text = report_text
         self.own_words = MASK_TOKEN in tokenizer.get_vocab()
-        self._ids: dict[str, Tensor] = {}
+        self._ids: dict[tuple[str, bool], Tensor] = {}
 
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Token ids ``[N, length]`` int64, padded at the end.
+    def __call__(self, texts: Sequence[str], cut: bool = False) -> Tensor:
+        """Token ids ``[N, length]`` int64, padded at the end; ``cut`` clips a longer text, as the release does.
 
         Raises:
-            ValueError: if a text is longer than ``length`` tokens; names the text.
+            ValueError: if a text is longer than ``length`` tokens and not to be cut; names the text.
         """
-        return torch.stack([self._encode(text) for text in texts])
+        return torch.stack([self._encode(text, cut) for text in texts])
 
     def decode(self, input_ids: Tensor) -> list[str]:
         """The words of token ids ``[N, length]``, without padding, for people to read."""
@@ -76,15 +76,15 @@ class Texts:
         words = [[int(i) for i in row if int(i) not in special] for row in input_ids]
         return [self.tokenizer.decode(row).replace(" ,", ",").replace(" .", ".") for row in words]
 
-    def _encode(self, text: str) -> Tensor:
-        if text not in self._ids:
+    def _encode(self, text: str, cut: bool) -> Tensor:
+        if (text, cut) not in self._ids:
             read = {"whole": text, "no_count": _COUNT.sub("", text), "none": _EVERYWHERE}[self.report_text]
             read = read if self.own_words else read.replace(MASK_TOKEN, self.tokenizer.mask_token)
-            ids = self.tokenizer(read)["input_ids"]
+            ids = self.tokenizer(read, truncation=cut, max_length=self.length if cut else None)["input_ids"]
             if len(ids) > self.length:
                 raise ValueError(
                     f"the text {text!r} has {len(ids)} tokens, only {self.length} fit; allow more (text_length)"
                 )
             padding = [self.tokenizer.pad_token_id] * (self.length - len(ids))
-            self._ids[text] = torch.tensor(ids + padding)
-        return self._ids[text]
+            self._ids[text, cut] = torch.tensor(ids + padding)
+        return self._ids[text, cut]

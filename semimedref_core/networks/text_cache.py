@@ -37,9 +37,9 @@ class ReadTexts:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """``[N, 1 + L, width]`` of :meth:`.encoders.TextEncoder.read`, without a graph. Errors: those of ``texts``."""
-        return torch.stack([self._read(row) for row in self.texts(texts)])
+    def __call__(self, texts: Sequence[str], cut: bool = False) -> Tensor:
+        """``[N, 1 + L, width]`` of :meth:`.encoders.TextEncoder.read`, without a graph; as in :class:`.text.Texts`."""
+        return torch.stack([self._read(row) for row in self.texts(texts, cut)])
 
     @torch.no_grad()
     def _read(self, input_ids: Tensor) -> Tensor:
