@@ -26,11 +26,12 @@ from semimedref_core.config import Config
 from semimedref_core.data.datasets import data_folder, load_split
 from semimedref_core.data.doctor import examine_all
 from semimedref_core.data.pairs import Pairs
+from semimedref_core.devices import DEVICES
 from semimedref_core.evaluation import evaluate, predict
 from semimedref_core.plans import read_plan
 from semimedref_core.presets import PRESETS, about, preset
 from semimedref_core.reports import Report
-from semimedref_core.training import DEVICES, TrainingError, train
+from semimedref_core.training import TrainingError, train
 
 # Told in one line; anything else is a bug and shows its trace.
 ERRORS = (ValueError, TrainingError, runs.NotebookError, sweep.SweepError)

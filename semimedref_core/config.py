@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from semimedref_core.data.views import STRONG_VIEWS, WEAK_VIEWS
+from semimedref_core.devices import COMPILE, PRECISIONS
 from semimedref_core.networks import NETWORKS
 from semimedref_core.networks.text import REPORT_TEXTS
 from semimedref_core.patchmix import MIX_TEXTS, PATCH_MODES
@@ -86,6 +87,10 @@ class Config:
     mix_text: str = _setting("rewrite", "the report of a mixed sample: rewritten or its own", MIX_TEXTS)
     grid: str = _setting("estimated", "zone grid; estimated reads it off the labelled pairs", GRIDS)
     eval_every: int = _setting(200, "steps between validations, and checkpoints; 0: at the end only", low=0)
+    precision: str = _setting(
+        "fp32", "of the networks; losses and weights stay fp32, fp16 needs a GPU", tuple(PRECISIONS)
+    )
+    compile: str = _setting("off", "torch.compile of the networks: slow to start, faster steps", COMPILE)
     patience: int = _setting(0, "validations without a better teacher before an early stop; 0: never", low=0)
 
     def __post_init__(self):

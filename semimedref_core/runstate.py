@@ -25,6 +25,7 @@ class RunState:
 
     Attributes:
         student, teacher, optimizer: as trained so far.
+        scaler: of the gradients, for float16; None for other precisions.
         step: number of steps done.
         scores: metrics of the last validation, by network; empty before the first.
         best: the best validation Dice (per image) of the teacher so far, and
@@ -35,6 +36,7 @@ class RunState:
     student: nn.Module
     teacher: Teacher
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None
     step: int = 0
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     best: float = -1.0
@@ -65,7 +67,8 @@ class RunState:
             for entry, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{entry}.{name}"] = value
         about = {name: getattr(self, name) for name in ("step", "scores", "best", "stale", "seconds")}
-        checkpoints.save_tensors(path, tensors, state=about)
+        scaler = self.scaler.state_dict() if self.scaler else {}
+        checkpoints.save_tensors(path, tensors, state=about, scaler=scaler)
 
     def restore(self, path: Path) -> None:
         """Takes everything back from :meth:`save`'s file.
@@ -81,9 +84,12 @@ class RunState:
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, entry, name = key.split(".", 2)
-                # The step count stays on the CPU, where AdamW keeps it; the moments follow their parameter.
-                device = value.device if entry == "step" else parameters[name].device
+                # AdamW keeps its step count on the CPU, unless it is fused; the moments follow their parameter.
+                stays = entry == "step" and not self.optimizer.defaults["fused"]
+                device = value.device if stays else parameters[name].device
                 self.optimizer.state[parameters[name]][entry] = value.to(device)
+        if self.scaler:
+            self.scaler.load_state_dict(metadata["scaler"])
         for name, value in metadata["state"].items():
             setattr(self, name, value)
 

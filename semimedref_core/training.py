@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 from semimedref_core import checkpoints
 from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
 from semimedref_core.config import Config
-from semimedref_core.data.batches import Batch, Batches
+from semimedref_core.data.batches import Batch, Batches, made_ahead
 from semimedref_core.data.datasets import Training, load_training
+from semimedref_core.devices import adamw, average_gradients, grad_scaler, open_device, set_forward
 from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
@@ -25,10 +26,10 @@ from semimedref_core.networks import Texts, Twins, build_texts
 from semimedref_core.networks.text_cache import read_once
 from semimedref_core.records import write_json
 from semimedref_core.runstate import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim
+from semimedref_core.stopwatch import part
 from semimedref_core.teacher import Teacher, ema_decay, ramp
 
 LOG_EVERY = 10  # steps between log lines; a line costs one host sync
-DEVICES = ("auto", "cpu", "cuda")
 
 
 class TrainingError(RuntimeError):
@@ -54,40 +55,25 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         The contents of ``results.json``: metrics of student and teacher on the valid split, and the cost.
 
     Raises:
-        TrainingError: the loss or a weight is no longer finite, the device is not there, or the method learns from
-            unlabelled pairs and none is left.
+        TrainingError: the loss or a weight is no longer finite, or the method learns from unlabelled pairs and none is
+            left.
+        DeviceError: the device is not there, or cannot do what the settings ask.
         EncoderError, DataError, CheckpointError: what is wrong with a pretrained encoder, the data, the folder or its
             checkpoint.
     """
     folder = Path(folder)
-    accelerator = _accelerator(device)
-    method = method_named(config.method)
-    texts = build_texts(config.report_text, config.text_encoder, config.text_length)
-    torch.manual_seed(config.seed)
-    student = method.build(config.network, config.image_encoder, config.text_encoder)  # before any file of data is read
-    pairs = load_training(config, method.unlabelled)
-    if method.unlabelled and pairs.unlabelled is None:
-        raise TrainingError(
-            f"label ratio {config.label_ratio:g} leaves no unlabelled pair, and {config.method} learns from them; "
-            "choose a smaller --label-ratio, or --method supervised"
-        )
-    grid = zone_grid(config, pairs)
+    run = prepare(config, device)
+    accelerator, pairs, state = run.accelerator, run.pairs, run.state
     if accelerator.is_main_process:
         claim(folder, config, resume)
-
-    student.to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    state = RunState(student, Teacher(student), optimizer)
     if resume and (folder / CHECKPOINT).exists():
         state.restore(folder / CHECKPOINT)
-    known = read_once(student, texts)
-    place = accelerator.device, accelerator.process_index, accelerator.num_processes
-    batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, *place, method.plan)
+    batches = made_ahead(run.batches, range(state.step, config.steps))
     log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
 
     def validation() -> dict[str, np.ndarray]:
         return {
-            name: image_counts(network, pairs.valid, known, accelerator.device)
+            name: image_counts(network, pairs.valid, run.batches.texts, accelerator.device)
             for name, network in state.networks.items()
         }
 
@@ -101,7 +87,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     )
     while state.step < config.steps and not (config.patience and state.stale >= config.patience):
         now = schedule(config, state.step)
-        since_log.append(training_step(state, batches(state.step), config, accelerator))
+        since_log.append(training_step(state, next(batches), config, accelerator))
         bar.update()
         every = config.eval_every or config.steps
         validate = state.step == config.steps or state.step % every == 0
@@ -111,7 +97,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
             if log:
                 log.write({"step": state.step, "lr": now.lr, "w_u": now.w_u, **means})
         if validate:
-            _check_weights(student, state.step)
+            _check_weights(state.student, state.step)
             counts = validation()
             scores = {name: metrics(pixels) for name, pixels in counts.items()}
             best = state.judge(scores)
@@ -122,6 +108,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
                     state.save(folder / BEST)
                 state.save(folder / CHECKPOINT)
     bar.close()
+    batches.close()
     if config.patience:
         accelerator.wait_for_everyone()
         state.restore(folder / BEST)
@@ -131,13 +118,50 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     about = {
         "labelled": len(pairs.labelled),
         "unlabelled": len(pairs.unlabelled) if pairs.unlabelled else 0,
-        "grid": list(grid.cuts),
+        "grid": list(run.batches.grid.cuts),
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(accelerator.device),
     }
     if accelerator.is_main_process:
         checkpoints.write_arrays(folder / VALID, counts)
-    return _write_results(folder, config, state, texts, about, accelerator.is_main_process)
+    return _write_results(folder, config, state, run.texts, about, accelerator.is_main_process)
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run's steps need, before the first of them; ``texts`` give token ids, whatever the batches read."""
+
+    accelerator: Accelerator
+    pairs: Training
+    state: RunState
+    texts: Texts
+    batches: Batches
+
+
+def prepare(config: Config, device: str = "auto") -> Run:
+    """Loads the pairs and builds networks, optimiser and batches, on the device. Errors: see :func:`train`."""
+    accelerator = open_device(device, config.precision, config.compile)
+    place = accelerator.device
+    method = method_named(config.method)
+    texts = build_texts(config.report_text, config.text_encoder, config.text_length)
+    torch.manual_seed(config.seed)
+    student = method.build(config.network, config.image_encoder, config.text_encoder)  # before any file of data is read
+    pairs = load_training(config, method.unlabelled)
+    if method.unlabelled and pairs.unlabelled is None:
+        raise TrainingError(
+            f"label ratio {config.label_ratio:g} leaves no unlabelled pair, and {config.method} learns from them; "
+            "choose a smaller --label-ratio, or --method supervised"
+        )
+    grid = zone_grid(config, pairs)
+    student.to(place, memory_format=torch.channels_last)
+    optimizer = adamw(student, place, config.lr, config.weight_decay)
+    state = RunState(student, Teacher(student), optimizer, grad_scaler(place, config.precision))
+    for network in state.networks.values():
+        set_forward(network, place, config.precision, config.compile)
+    processes = accelerator.process_index, accelerator.num_processes
+    known = read_once(student, texts)
+    batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, place, *processes, method.plan)
+    return Run(accelerator, pairs, state, texts, batches)
 
 
 def training_step(state: RunState, batch: Batch, config: Config, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -158,9 +182,15 @@ def training_step(state: RunState, batch: Batch, config: Config, accelerator: Ac
         group["lr"] = now.lr
     losses = method_named(config.method).step(state.student, state.teacher, batch, now.w_u, config)
     state.optimizer.zero_grad()
-    accelerator.backward(losses["loss"])
-    _average_gradients(accelerator, state.student)
-    state.optimizer.step()
+    with part("backward"):
+        accelerator.backward(state.scaler.scale(losses["loss"]) if state.scaler else losses["loss"])
+        average_gradients(accelerator, state.student)
+    with part("optimiser"):
+        if state.scaler:
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+        else:
+            state.optimizer.step()
     state.teacher.update(state.student, now.decay)
     state.step += 1
     return {name: value.detach() for name, value in losses.items()}
@@ -217,27 +247,6 @@ def _write_results(folder: Path, config: Config, state: RunState, texts: Texts, 
             checkpoints.save_pretrained(folder / name, network, texts, **note)
         write_json(folder / "results.json", results)
     return results
-
-
-def _accelerator(device: str) -> Accelerator:
-    if device not in DEVICES:
-        raise TrainingError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device 'cuda' was asked for, but torch sees no GPU; use --device auto or cpu")
-    return Accelerator(cpu=device == "cpu")
-
-
-def _average_gradients(accelerator: Accelerator, network: nn.Module) -> None:
-    """Averages the gradients over processes, in one message.
-
-    Done here and not by DistributedDataParallel, which wants a gradient for all that a forward pass returns: supervised
-    training has none for ITCL's projections.
-    """
-    if accelerator.num_processes > 1:
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        mean = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-        for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
 
 def _means(losses: list[dict[str, Tensor]], step: int) -> dict[str, float]:

@@ -7,7 +7,9 @@ one would have, and nothing on the device has to wait for the host.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,7 @@ from semimedref_core.data.pairs import Pairs
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.reports import Report
+from semimedref_core.stopwatch import part
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Batches:
         self.grid = grid
         self.rank, self.world, self.plan = rank, world, plan
 
+    @part("batch")
     def __call__(self, step: int) -> Batch:
         """The batch of a step, on the device."""
         config = self.config
@@ -160,6 +164,26 @@ class Batches:
     def _plan(self, rng: np.random.Generator, reports: list[Report], boxes: np.ndarray) -> tuple[Tensor, dict]:
         choices, proposal = self.plan(rng, reports, boxes, self.config, self.texts)
         return choices, _tensors(proposal)
+
+
+def made_ahead(batches: Batches, steps: range) -> Iterator[Batch]:
+    """``batches(step)`` for each of consecutive steps; while one is used, a thread makes the next.
+
+    A batch depends on its step alone, so the order of threads changes nothing. On a GPU the thread's copies wait in the
+    same queue behind the running step, so nothing is read before it is there.
+    """
+
+    def make(step: int) -> Batch:
+        # A new thread starts on the first GPU, whichever is ours.
+        with torch.cuda.device(batches.device) if batches.device.type == "cuda" else nullcontext():
+            return batches(step)
+
+    with ThreadPoolExecutor(1, "batches") as pool:
+        coming = None
+        for step in steps:
+            batch = (coming or pool.submit(make, step)).result()
+            coming = pool.submit(make, step + 1) if step + 1 in steps else None
+            yield batch
 
 
 def _shuffled(count: int, first: int, batch: int, seed: int, stream: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ class ReadTexts:
             raise ValueError("the text encoder is trained, so what it reads changes from step to step; use Texts")
         self.texts, self.encoder, self.limit = texts, encoder, limit
         self._kept: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._one_at_a_time = threading.Lock()  # the next batch is made while validation reads
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -45,15 +47,16 @@ class ReadTexts:
     def _read(self, input_ids: Tensor) -> Tensor:
         weight = next(self.encoder.parameters())
         key = input_ids.numpy().tobytes(), weight.device, weight.dtype
-        if key not in self._kept:
-            # Alone, so that its bits do not depend on what else was new: a resumed run reads what the first one read.
-            # And in the encoder's own precision, whatever the step runs in.
-            with torch.autocast(weight.device.type, enabled=False):
-                self._kept[key] = self.encoder.read(input_ids[None].to(weight.device))[0]
-            if len(self._kept) > self.limit:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        with self._one_at_a_time:
+            if key not in self._kept:
+                # Alone, so that its bits do not depend on what else was new: a resumed run reads what the first one
+                # read. And in the encoder's own precision, whatever the step runs in.
+                with torch.autocast(weight.device.type, enabled=False):
+                    self._kept[key] = self.encoder.read(input_ids[None].to(weight.device))[0]
+                if len(self._kept) > self.limit:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
 
 
 def read_once(network: nn.Module, texts: Texts) -> Texts | ReadTexts:
