@@ -41,6 +41,14 @@ def pytest_sessionstart():
     torch.set_num_threads(2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """Decoded pictures are kept in the tests' own folder, also by the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEMIMEDREF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder that holds the real QaTa/, if there is one."""

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from semimedref_core.data.cache import PictureCache, state_of
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.reports import Report, ReportError
 
@@ -87,7 +88,8 @@ def read_grey(path: Path) -> np.ndarray:
 def decode(entries: Sequence[Entry], size: int, style: str, masks: bool, label: str) -> Pairs:
     """Reads all entries into memory; what is wrong with any of them is told in one message.
 
-    Images become grey and are resized with antialiasing; a mask pixel is lesion where half its area is.
+    Images become grey and are resized with antialiasing; a mask pixel is lesion where half its area is. What was
+    decoded before, from the same files, comes from the :mod:`cache <semimedref_core.data.cache>`.
 
     Args:
         entries: what to read, in this order.
@@ -105,15 +107,23 @@ def decode(entries: Sequence[Entry], size: int, style: str, masks: bool, label: 
         raise DataError(f"size must be at least 1 pixel, got {size}")
     shape = (len(entries), size, size)
     images, lesions = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8) if masks else None
+    files = [(entry.image, entry.mask)[: 1 + masks] for entry in entries]
+    states = [state_of(each) for each in files]
+    cache = PictureCache(files[0][0].parent if files else Path(), size, 1 + masks)
+    kept = cache.get(states)
 
     def read(i: int) -> tuple[Report | None, list[str]]:
         report = None
-        pictures, problems = entries[i].pictures(masks)
+        pictures, problems = entries[i].pictures(masks) if i not in kept else ([], [])
         try:
             report = entries[i].report(style)
         except DataError as error:
             problems.append(str(error))
-        if not problems:
+        if i in kept:
+            images[i] = kept[i][0]
+            if masks:
+                lesions[i] = kept[i][1]
+        elif not problems:
             images[i] = _resize(pictures[0], size, Image.Resampling.BILINEAR)
             if masks:
                 area = _resize((pictures[1] > LESION).astype(np.float32), size, Image.Resampling.BOX)
@@ -129,6 +139,9 @@ def decode(entries: Sequence[Entry], size: int, style: str, masks: bool, label: 
             "(`semimedref doctor` names all):\n"
             + "\n".join([*problems[:SHOWN], *([f"... and {more} more"] if more > 0 else [])])
         )
+    if fresh := [i for i in range(len(entries)) if i not in kept]:
+        planes = (images[fresh], lesions[fresh]) if masks else (images[fresh],)
+        cache.add([files[i] for i in fresh], [states[i] for i in fresh], np.stack(planes, 1))
     reports = tuple(report for report, _ in done)
     if differ := [
         said for entry, report in zip(entries, reports, strict=True) if (said := entry.contradiction(report))
