@@ -1,9 +1,8 @@
-"""The command line: ``semimedref tutorial | train | sweep | evaluate | predict | compare | notebooks | doctor``."""
+"""The command line: ``semimedref COMMAND``, the commands as functions in the order of ``--help``."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import tempfile
@@ -26,10 +25,12 @@ from semimedref_core.config import Config
 from semimedref_core.data.datasets import data_folder, load_split
 from semimedref_core.data.doctor import examine_all
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.devices import DEVICES
 from semimedref_core.evaluation import evaluate, predict
+from semimedref_core.options import add_run, add_settings, run_config
 from semimedref_core.plans import read_plan
-from semimedref_core.presets import PRESETS, about, preset
+from semimedref_core.presets import preset
+from semimedref_core.profiling import profile
+from semimedref_core.records import write_json
 from semimedref_core.reports import Report
 from semimedref_core.training import TrainingError, train
 
@@ -68,9 +69,7 @@ def tutorial(options) -> None:
 
 def train_command(options) -> None:
     """Trains one network."""
-    fields = {field.name for field in dataclasses.fields(Config)}
-    given = {name: value for name, value in vars(options).items() if name in fields}
-    config = Config(**preset(options.preset) | given)
+    config = run_config(options)
     folder = options.output or f"runs/{config.dataset}-{config.label_ratio:g}-{config.method}-seed{config.seed}"
     results = train(config, folder, resume=options.resume, device=options.device)
     for network in ("student", "teacher"):
@@ -105,6 +104,14 @@ def sweep_command(options) -> int:
     for path in sweep.write_results(plan, folder, store) if len(failed) < len(states) else ():
         print(f"written  {path}")
     return 1 if failed else 0
+
+
+def profile_command(options) -> None:
+    """Prints where the time of a training step goes."""
+    found = profile(run_config(options), options.device, options.count)
+    print(found.render())
+    if options.json:
+        write_json(Path(options.json), found.to_dict())
 
 
 def evaluate_command(options) -> None:
@@ -210,16 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", default="runs/tutorial", metavar="DIR", help="default %(default)s")
 
     command = add("train", train_command)
-    command.add_argument(
-        "--preset",
-        choices=PRESETS,
-        default="compact",
-        metavar="NAME",
-        help=f"settings to start from; those given here win: {'; '.join(f'{name}, {about(name)}' for name in PRESETS)} "
-        "(default %(default)s)",
-    )
-    _add_settings(command, given_only=True)
-    command.add_argument("--device", choices=DEVICES, default="auto", help="auto takes a GPU if there is one (default)")
+    add_run(command)
     command.add_argument("--output", metavar="DIR", help="run folder (default runs/DATASET-RATIO-METHOD-seedN)")
     command.add_argument(
         "--resume", action="store_true", help="go on from the folder's checkpoint; same numbers as without a stop"
@@ -243,11 +241,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--dry-run", action="store_true", help="run nothing: list the runs, and what they will cost")
 
+    command = add("profile", profile_command)
+    add_run(command)
+    command.add_argument("--count", type=int, default=20, metavar="N", help="steps to time (default %(default)s)")
+    command.add_argument("--json", metavar="FILE", help="writes the numbers there too")
+
     command = add("evaluate", evaluate_command)
     command.add_argument(
         "--checkpoint", required=True, metavar="DIR", help="folder student/ or teacher/ of a finished run"
     )
-    _add_settings(command, "dataset", "data", "texts")
+    add_settings(command, "dataset", "data", "texts")
     command.add_argument("--split", default="valid", choices=("train", "valid", "test"), help="default %(default)s")
 
     command = add("predict", predict_command)
@@ -281,28 +284,8 @@ def _parser() -> argparse.ArgumentParser:
         tasks.add_argument(f"--{task}", dest="task", action="store_const", const=task, default="refresh", help=meaning)
 
     command = add("doctor", doctor)
-    _add_settings(command, "data")
+    add_settings(command, "data")
     return parser
-
-
-def _add_settings(command, *names: str, given_only: bool = False) -> None:
-    """Options for these fields of Config (all of them if none is named), with the meaning that each declares.
-
-    ``given_only`` leaves those that are not given out of the parsed options, so that a preset's value holds.
-    """
-    group = command.add_argument_group("settings")
-    for field in dataclasses.fields(Config):
-        if not names or field.name in names:
-            kind = {"int": int, "float": float, "str": str}[field.type]
-            choices = ", ".join(field.metadata["choices"])
-            shown = f" (default {field.default})" if field.default != "" else ""
-            group.add_argument(
-                f"--{field.name.replace('_', '-')}",
-                type=kind,
-                default=argparse.SUPPRESS if given_only else field.default,
-                metavar={int: "N", float: "X", str: "NAME"}[kind],
-                help=f"{field.metadata['meaning']}{': ' if choices else ''}{choices}{shown}",
-            )
 
 
 if __name__ == "__main__":

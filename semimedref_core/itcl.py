@@ -11,9 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from semimedref_core.stopwatch import part
 from semimedref_kernels import jaccard, soft_contrastive_loss
 
 
+@part("losses")
 def itcl(image_embedding: Tensor, text_embedding: Tensor, codes: Tensor, tau: float = 0.07) -> Tensor:
     """The loss of a batch of projected embeddings (Eq. 11).
 

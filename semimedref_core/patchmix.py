@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from semimedref_core.reports import ZONES, Report
+from semimedref_core.stopwatch import part
 from semimedref_kernels import patch_mix
 
 PATCH_MODES = ("position", "probability", "random")
@@ -155,6 +156,7 @@ def patch_boxes(
     return torch.where((zones >= 0)[:, None], patches, torch.zeros_like(patches)), zones
 
 
+@part("mixing")
 def t_patchmix(
     images: Tensor, probs: Tensor, text_choices: Tensor, proposal: dict[str, Tensor], block: int, mode: str, gate: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from semimedref_core.config import Config
 from semimedref_core.data.batches import Batch, Labelled, Plan, Unlabelled, plan_mixing
 from semimedref_core.data.views import place_masks, weak_view
 from semimedref_core.networks import build_pretrained
+from semimedref_core.stopwatch import part
 from semimedref_core.teacher import Teacher
 
 
@@ -35,6 +36,7 @@ class Method:
 _dice = DiceLoss(sigmoid=True, reduction="none")
 
 
+@part("losses")
 def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Eq. 13: Dice loss of each image plus its binary cross-entropy, averaged over images.
 

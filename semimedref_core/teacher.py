@@ -8,6 +8,8 @@ import math
 import torch
 from torch import nn
 
+from semimedref_core.stopwatch import part
+
 
 class Teacher:
     """An exponential moving average of the student, always in eval mode and without gradients.
@@ -22,6 +24,7 @@ class Teacher:
     def __init__(self, student: nn.Module):
         self.network = copy.deepcopy(student).eval().requires_grad_(False)
 
+    @part("teacher update")
     @torch.no_grad()
     def update(self, student: nn.Module, decay: float) -> None:
         """Moves the teacher towards the student; ``decay`` 0 copies, 1 keeps."""

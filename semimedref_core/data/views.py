@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semimedref_core.stopwatch import part
+
 WEAK_VIEWS = STRONG_VIEWS = ("release", "strong")
 
 
@@ -78,6 +80,7 @@ def draw_geometry(rng: np.random.Generator, batch: int, weak_view: str) -> Geome
     return Geometry(theta.reshape(batch, 2, 3).astype(np.float32), mirrored)
 
 
+@part("views")
 def weak_view(images: Tensor, theta: Tensor) -> Tensor:
     """Placed and intensity-normalised pictures.
 
@@ -93,6 +96,7 @@ def weak_view(images: Tensor, theta: Tensor) -> Tensor:
     return (x - mean) / (std + 1e-6)
 
 
+@part("views")
 def place_masks(masks: Tensor, theta: Tensor) -> Tensor:
     """The masks ``[B, 1, H, W]`` (0/1) placed as their images are; float32 0/1."""
     return (_place(masks.float(), theta) >= 0.5).float()
@@ -141,6 +145,7 @@ def draw_photometry(rng: np.random.Generator, batch: int, strong_view: str) -> P
     return Photometry(*(a.astype(np.float32) for a in (contrast, brightness, kernels, shading, noise)))
 
 
+@part("views")
 def strong_view(
     weak: Tensor, contrast: Tensor, brightness: Tensor, kernels: Tensor, shading: Tensor, noise: Tensor
 ) -> Tensor:
