@@ -147,7 +147,7 @@ if len(lower):
         f"a higher mean than {method}:\n{in_points(lower.set_index(['setting', 'label_ratio', 'against'])).to_string()}"
     )
 else:
-    print(f"nowhere in these runs has another method a higher mean than {method}")
+    print(f"no other method has a higher mean than {method} in the {len(judged)} comparisons")
 
 # %% [markdown]
 # ## Why, as far as the runs can tell
@@ -181,7 +181,7 @@ for row in differences[differences["best"] & (differences["metric"] == "dice_ima
     table = by_lesion_size(here[here["method"] == method], here[here["method"] == row.against])
     if len(table):
         sizes[f"{row.setting}, {100 * row.label_ratio:g} %, against {row.against}"] = table
-print(pd.concat(sizes).round(3).to_string() if sizes else "these runs did not keep their counts (valid.npz)")
+print(pd.concat(sizes).round(3).to_string() if sizes else "no two runs to compare that kept their counts (valid.npz)")
 
 # %%
 if sizes:

@@ -12,15 +12,7 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-from semimedref_core import checkpoints, notebooks, runs, sweep
-from semimedref_core.comparison import (
-    finished_runs,
-    keep_metrics,
-    markdown_table,
-    results_table,
-    run_folders,
-    write_table,
-)
+from semimedref_core import checkpoints, comparison, notebooks, runs, sweep
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import data_folder, load_split
 from semimedref_core.data.doctor import examine_all
@@ -139,9 +131,8 @@ def predict_command(options) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
 
-    from semimedref_core.figures.pairs import (
-        prediction_overlay,
-    )  # matplotlib takes a second that the other commands need not wait for
+    # matplotlib takes a second that the other commands need not wait for
+    from semimedref_core.figures.pairs import prediction_overlay
 
     Image.fromarray(((probs >= 0.5) * 255).astype(np.uint8)).save(mask)
     prediction_overlay(np.asarray(picture), probs, report.render()).savefig(overlay, dpi=150)
@@ -150,19 +141,19 @@ def predict_command(options) -> None:
 
 def compare(options) -> None:
     """Prints the results of finished runs as one table, mean and spread over seeds."""
-    folders = run_folders(options.runs)
-    runs = finished_runs(folders)
-    print(results_table(runs).to_string())
+    folders = comparison.run_folders(options.runs)
+    table = comparison.finished_runs(folders)
+    print(comparison.results_table(table).to_string())
     if options.keep:
         for folder in folders:
-            keep_metrics(folder, Path(options.keep) / folder.name)
+            comparison.keep_metrics(folder, Path(options.keep) / folder.name)
     if options.markdown:
-        write_table(options.markdown, markdown_table(runs))
+        comparison.write_table(options.markdown, comparison.markdown_table(table))
     if options.figure:
         from semimedref_core.differences import learning_curves
         from semimedref_core.figures.results import curve_panels  # matplotlib: as in predict
 
-        curve_panels(learning_curves(runs)).savefig(options.figure, dpi=120)
+        curve_panels(learning_curves(table)).savefig(options.figure, dpi=120)
 
 
 def notebooks_command(options) -> int:

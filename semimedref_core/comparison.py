@@ -27,7 +27,8 @@ MARKS = "<!-- results -->", "<!-- /results -->"  # around the table that write_t
 _CONDITIONS = {
     "weak_view": "{} weak view", "steps": "{} steps", "image_size": "{} px", "texts": "{} texts",
     "architecture": "{}", "batch_size": "batches of {}", "lr": "lr {:g}", "weight_decay": "weight decay {:g}",
-    "patience": "patience {}",
+    "patience": "patience {}", "image_encoder": "image encoder {}", "text_encoder": "text encoder {}",
+    "text_length": "texts of {} tokens",
 }  # fmt: skip
 _NOT_COMPARED = {"method", "seed", "data", "eval_every"}
 _OF_METHODS = [
@@ -111,7 +112,11 @@ def _read(path: Path) -> dict:
 
 
 def _setting(run: pd.Series, runs: pd.DataFrame) -> str:
-    words = [words.format(run[name]) for name, words in _CONDITIONS.items() if runs[name].nunique() > 1]
+    words = [
+        words.format("from scratch" if run[name] == "" else run[name])
+        for name, words in _CONDITIONS.items()
+        if runs[name].nunique() > 1
+    ]
     return ", ".join([run["dataset"], *words])
 
 
@@ -249,13 +254,16 @@ def keep_metrics(run: str | Path, target: str | Path, every: int = 50) -> None:
     """Copies what a comparison needs of a finished run, without checkpoints: settings, results, counts and the way.
 
     ``metrics.jsonl`` is thinned to validations and each ``every``-th step, five digits a number. The path of the data
-    on this machine (``data``) is left out.
+    on this machine (``data``) is left out, and of an encoder's absolute path its last part is kept.
 
     Raises:
         CheckpointError: if the target holds another run.
     """
     run, target = Path(run), Path(target)
     settings = {**_read(run / CONFIG), "data": ""}
+    for name in ("image_encoder", "text_encoder"):
+        if Path(settings.get(name, "")).is_absolute():
+            settings[name] = Path(settings[name]).name
     if (target / CONFIG).exists() and _read(target / CONFIG) != settings:
         raise CheckpointError(f"{target}: holds another run than {run}; rename one of the two folders")
     write_json(target / CONFIG, settings)

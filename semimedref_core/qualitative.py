@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from semimedref_core.checkpoints import CheckpointError, from_pretrained
+from semimedref_core.checkpoints import CheckpointError, from_pretrained, load_texts
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import load_split
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.evaluation import dice_and_iou, overlap, predict
-from semimedref_core.networks import build_texts
 
 
 def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4) -> tuple[Pairs, dict[str, np.ndarray]]:
@@ -44,9 +42,8 @@ def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4)
             "trained into, with teacher/ in each run"
         )
     of_seed = folders[folders["seed"] == min(common)].set_index("method")
-    fields = {field.name for field in dataclasses.fields(Config)} - {"network"}
-    settings = of_seed.loc[methods[-1], [name for name in of_seed if name in fields]].to_dict()
-    pairs = load_split(Config(**settings, method=methods[-1]), "valid")
+    of_data = of_seed.loc[methods[-1], ["dataset", "data", "texts", "image_size"]].to_dict()
+    pairs = load_split(Config(**of_data), "valid")
     probs = {method: _probabilities(Path(of_seed.loc[method, "folder"], "teacher"), pairs) for method in methods}
     masks = torch.from_numpy(pairs.masks)[:, None].bool()
     ours, other = (
@@ -58,5 +55,5 @@ def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4)
 
 
 def _probabilities(checkpoint: Path, pairs: Pairs) -> np.ndarray:
-    network, about = from_pretrained(checkpoint)
-    return torch.cat(list(predict(network, pairs, build_texts(about["report_text"]))))[:, 0].numpy()
+    network, _ = from_pretrained(checkpoint)
+    return torch.cat(list(predict(network, pairs, load_texts(checkpoint))))[:, 0].numpy()

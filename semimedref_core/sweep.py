@@ -152,7 +152,7 @@ def table_of(plan: Plan, folder: Path) -> pd.DataFrame:
     table = finished_runs([folder / name for name in finished])
     names = table.pop("folder").map(lambda path: Path(path).name)
     table.insert(0, "run", names)
-    table.insert(1, "variant", names.map(finished))
+    table["variant"] = names.map(finished)  # as the plan calls it
     return table
 
 

@@ -136,12 +136,17 @@ def test_a_damaged_run_and_the_same_run_twice_are_named(run):
 
 
 def test_kept_metrics_compare_as_the_run_itself_and_are_small(run, tmp_path):
-    source, target = run(0.7, counts=np.full((5, 3), 9), data="/home/someone/data"), tmp_path / "kept" / "a"
+    source, target = (
+        run(0.7, counts=np.full((5, 3), 9), data="/home/someone/data", text_encoder="/home/someone/bert"),
+        tmp_path / "kept" / "a",
+    )
     lines = [{"step": step, "loss": 1 / 3} for step in range(10, 101, 10)]
     lines.insert(2, {"step": 20, "valid": {"teacher": {"dice_image": 2 / 3}}})
     (source / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     keep_metrics(source, target)
-    kept, same = (finished_runs([folder]).drop(columns=["folder", "data"]) for folder in (target, source))
+    kept, same = (
+        finished_runs([folder]).drop(columns=["folder", "data", "text_encoder"]) for folder in (target, source)
+    )
     assert kept.equals(same)
     assert read_metrics(target / "metrics.jsonl") == [
         {"step": 20, "valid": {"teacher": {"dice_image": 0.66667}}},
@@ -150,6 +155,7 @@ def test_kept_metrics_compare_as_the_run_itself_and_are_small(run, tmp_path):
     ]
     with np.load(source / "valid.npz") as whole, np.load(target / "valid.npz") as counts:
         assert all(np.array_equal(whole[name], counts[name]) for name in ("student", "teacher"))
+    assert json.loads((target / "config.json").read_text())["text_encoder"] == "bert"
     assert "someone" not in "".join(path.read_text() for path in target.glob("*.json*")), "a path of this machine"
     keep_metrics(source, target)  # again: the same run
     with pytest.raises(CheckpointError, match="holds another run than"):
