@@ -28,7 +28,7 @@ _CONDITIONS = {
     "weak_view": "{} weak view", "steps": "{} steps", "image_size": "{} px", "texts": "{} texts",
     "architecture": "{}", "batch_size": "batches of {}", "lr": "lr {:g}", "weight_decay": "weight decay {:g}",
     "patience": "patience {}", "image_encoder": "image encoder {}", "text_encoder": "text encoder {}",
-    "text_length": "texts of {} tokens",
+    "text_length": "texts of {} tokens", "precision": "{}", "compile": "compile {}",
 }  # fmt: skip
 _NOT_COMPARED = {"method", "seed", "data", "eval_every"}
 _OF_METHODS = [
