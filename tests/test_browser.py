@@ -30,7 +30,7 @@ SMALL = {
     "02_posaug": {"draws": 200},
     "03_t_patchmix": {"mixes": 40, "steps": 1},
     "04_itcl": {"steps": 4},
-    "06_train": {"steps": 12, "image_size": 32, "batch_size": 4},
+    "06_train": {"steps": 12, "image_size": 32, "batch_size": 4, "eval_every": 4},
 }
 IN_NOTEBOOK_7 = "02_posaug"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
