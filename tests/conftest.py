@@ -121,6 +121,24 @@ class Outcome(NamedTuple):
     errors: str
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For small networks: a second thread would mostly wait, and on a busy machine for long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def small_phantom():
+    """The phantom has 24 + 6 + 6 pairs in this module's tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for split, count in FEW_PAIRS.items():
+            patch.setitem(phantom.COUNTS, split, count)
+        yield
+
+
 @pytest.fixture(scope="session")
 def command_line():
     """``command_line("predict", "--image", path, ...)`` runs the command line in this process and returns its

@@ -16,21 +16,13 @@ from semimedref_core.networks.guide_decoder import CondensedWords, GuideLevel
 from semimedref_core.networks.text import grammar_tokenizer
 from semimedref_core.reports import Report
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER = ("guide_decoder", "mmi_unet")
 SMALL = {"model_type": "convnext", "hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 2, 1]}
 SMALL_SWIN = {"model_type": "swin", "embed_dim": 16, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]}
 SMALL_V2 = {**SMALL, "model_type": "convnextv2"}
 VOCABULARY = len(grammar_tokenizer())
 TEXT = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3}  # with dropout
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The maps are small: a second thread would mostly wait, and on a busy machine for long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=PAPER)

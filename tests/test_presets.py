@@ -1,6 +1,5 @@
 """Presets: settings by name, each value with its source, from the command line and from Python."""
 
-import json
 import tomllib
 from pathlib import Path
 
@@ -45,17 +44,6 @@ def test_the_papers_presets_count_the_releases_epochs_in_steps(name, pairs):
     weights = [schedule(config, step).w_u for step in (5 * epoch, 5 * epoch + 15 * epoch // 2, 20 * epoch)]
     assert weights == pytest.approx([0, 0.15, 0.3], abs=1e-3)
     assert config.block == 16 and schedule(config, config.steps - 1).decay == pytest.approx(0.999, abs=1e-3)
-
-
-def test_what_is_given_wins_over_the_preset_and_the_preset_over_the_defaults(semimedref, tmp_path, qata_folder):
-    given = {"label_ratio": 0.5, "network": "compact", "image_size": 32, "batch_size": 2, "steps": 1, "seed": 7}
-    outcome = semimedref(
-        "train", preset="paper-qata", data=qata_folder(), output=tmp_path / "run", device="cpu", **given
-    )
-    assert outcome.status == 0, outcome.errors
-    written = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert written == Config(**preset("paper-qata") | given | {"data": written["data"]}).to_dict()
-    assert (written["lr"], written["patience"]) == (3e-4, 30), "neither was given, nor are they defaults"
 
 
 def test_an_unknown_preset_is_refused_by_name(semimedref):

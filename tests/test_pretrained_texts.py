@@ -1,6 +1,7 @@
 """Training with pretrained encoders from the command line: their own tokenizer, what is saved, and what goes wrong."""
 
 import json
+import os
 import re
 import shutil
 
@@ -11,13 +12,18 @@ from transformers import BertConfig, BertModel
 from transformers.models.convnext import ConvNextConfig, ConvNextModel
 
 from semimedref_core.checkpoints import CheckpointError, from_pretrained, load_texts
+from semimedref_core.config import Config
+from semimedref_core.data.qata import QATA_COV19
 from semimedref_core.networks import Twins, build_pretrained, build_texts
 from semimedref_core.networks.encoders import EncoderError
 from semimedref_core.networks.pretrained import SPECIAL, load_tokenizer
 from semimedref_core.networks.text import GRAMMAR_WORDS
 from semimedref_core.posaug import FUZZY_PHRASE, apply_hits
+from semimedref_core.presets import preset
 from semimedref_core.reports import Report
+from semimedref_core.runstate import read_metrics
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PIECES = ["uni", "bi", "##lateral"]  # words that this tokenizer has no entry for, in parts
 WORDS = [*SPECIAL.values(), *PIECES, *(word for word in GRAMMAR_WORDS if not word.endswith("lateral"))]
 LEFT = Report.of([0, 0, 1, 0, 0, 0])
@@ -117,6 +123,42 @@ def test_a_run_with_pretrained_encoders_needs_them_no_more_once_it_is_done(
     (run / "teacher" / "tokenizer.json").unlink()
     refused = semimedref("predict", checkpoint=run / "teacher", **one)
     assert refused.status == 1 and re.search(r"teacher/tokenizer.json: missing, .*copy it from", refused.errors)
+
+
+@pytest.fixture
+def few_of_qata(tmp_path, qata_folder):
+    """Twelve real pairs to train on and two for validation, in a folder; made-up ones without real data."""
+    if not os.environ.get("SEMIMEDREF_DATA"):
+        return qata_folder()
+    root, annotation = tmp_path / "few" / "QaTa", {}
+    found = QATA_COV19.find(os.environ["SEMIMEDREF_DATA"])
+    for split, count in {"train": 12, "valid": 2}.items():
+        annotation[split] = []
+        for entry in found.entries(split, "release")[:count]:
+            for kind, path in (("images", entry.image), ("masks", entry.mask)):
+                place = root / split / kind / path.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.symlink_to(path.resolve())
+            line = {"image_path": entry.mask.name, "caption": entry.text, "pseudo_label": entry.zones}
+            annotation[split].append(line)
+    (root / "annotation.json").write_text(json.dumps(annotation))
+    return root
+
+
+def test_the_papers_preset_runs_on_qata_at_224_px_with_pretrained_encoders(
+    semimedref, tmp_path, few_of_qata, image_encoder, text_encoder
+):
+    """What is given wins over the preset, and the preset over the defaults."""
+    given = {"label_ratio": 0.25, "network": "mmi_unet", "steps": 3, "batch_size": 2, "patch_p": 1.0}
+    given |= {"image_encoder": str(image_encoder), "text_encoder": str(text_encoder), "data": str(few_of_qata)}
+    run = tmp_path / "run"
+    outcome = semimedref("train", preset="paper-qata", output=run, device="cpu", **given)
+    assert outcome.status == 0, outcome.errors
+    written = json.loads((run / "config.json").read_text())
+    assert written == Config(**preset("paper-qata") | given).to_dict()
+    assert (written["image_size"], written["lr"]) == (224, 3e-4), "neither was given, nor are they defaults"
+    (line,) = [line for line in read_metrics(run / "metrics.jsonl") if "loss" in line]
+    assert {"loss_mixed", "loss_itcl_unlabelled", "accepted"} <= line.keys()
 
 
 def test_what_is_wrong_with_an_encoder_is_told_before_any_data_is_read(train, tmp_path, text_encoder):

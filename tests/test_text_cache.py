@@ -22,6 +22,7 @@ from semimedref_core.reports import Report
 from semimedref_core.runstate import read_metrics
 from semimedref_core.teacher import Teacher
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = Config(image_size=32, batch_size=4, label_ratio=0.05, patch_p=1.0, gate=0.0)
 TEXT = {"vocab_size": len(grammar_tokenizer()), "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3}
 SMALL = {
@@ -34,15 +35,6 @@ REPORTS = [Report.of([0, 0, 1, 0, 0, 0]), Report.of([1, 0, 1, 0, 0, 1]), Report.
 TEXTS = [apply_hits(mixed, hits) for report in REPORTS for mixed in mixed_reports(report) for hits in (
     {}, {"left": "[UNK_POS]"}, {"left": "a region of the lung", "right": "[UNK_POS]"}
 )]  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """One small text at a time: a second thread would mostly wait."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -95,8 +87,8 @@ def test_it_follows_the_encoders_precision_and_not_that_of_the_step(encoder):
 
 
 @pytest.fixture(scope="module")
-def pairs():
-    return load_training(CONFIG, unlabelled=True)
+def pairs(small_phantom):
+    return load_training(replace(CONFIG, label_ratio=0.25), unlabelled=True)
 
 
 @pytest.mark.parametrize(("name", "method"), [("mmi_unet", "semi_medref"), ("guide_decoder", "flip_sync")])
