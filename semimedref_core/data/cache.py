@@ -107,7 +107,7 @@ class PictureCache:
                 rows = np.load(self.path, mmap_mode="r", allow_pickle=False)
                 if rows.dtype == self.row and rows.ndim == 1:
                     return rows
-            except (OSError, ValueError, EOFError, SyntaxError):  # as numpy meets a damaged header
+            except Exception:  # a damaged header makes numpy raise OSError, ValueError, TokenError and others
                 pass
         return np.zeros(0, self.row)
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +38,8 @@ class ReportTable:
     def rows(self) -> list[tuple[str, str, tuple[int, ...] | None]]:
         """(name, text, pseudo-label) of each entry. Raises DataError for a broken or empty table."""
         try:
-            rows = self._json_rows() if self.path.suffix.lower() == ".json" else self._sheet_rows()
+            about = self.path.stat()  # a load asks for the same table several times, and a spreadsheet takes seconds
+            rows = _table_rows(self, about.st_size, about.st_mtime_ns)
         except DataError:
             raise
         except Exception as error:  # zip, XML, CSV, JSON and encoding errors share no base class
@@ -247,6 +249,12 @@ class Source:
                     _first(base, images) or base / images[0], _first(base, masks) or base / masks[0], tables
                 )
         return splits
+
+
+@lru_cache(maxsize=8)
+def _table_rows(table: ReportTable, size: int, changed: int) -> list[tuple[str, str, tuple[int, ...] | None]]:
+    """All rows of a table, read once for each state of its file."""
+    return table._json_rows() if table.path.suffix.lower() == ".json" else table._sheet_rows()
 
 
 def _first(base: Path, places: Sequence[str]) -> Path | None:
