@@ -116,19 +116,18 @@ plt.show()
 # hid the phrase.
 
 # %%
-from semimedref_core.checkpoints import from_pretrained
+from semimedref_core.checkpoints import from_pretrained, load_texts
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.views import strong_view
 from semimedref_core.methods import pseudo_labels
-from semimedref_core.networks import build_texts
 from semimedref_core.patchmix import t_patchmix
 from semimedref_core.training import zone_grid
 
-texts, grid = build_texts(config.report_text), zone_grid(config, pairs)
-teacher, _ = from_pretrained(folders[focus] / "teacher")
+(teacher, _), texts = from_pretrained(folders[focus] / "teacher"), load_texts(folders[focus] / "teacher")
+grid = zone_grid(config, pairs)
 mixes = focus == "semi_medref"
 if not mixes:
-    print(f"{focus} has no T-PatchMix, so there is nothing to show here")
+    print(f"this section is about the T-PatchMix of semi_medref; {focus} has another one, or none")
 
 # %%
 if mixes:

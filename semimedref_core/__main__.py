@@ -19,7 +19,6 @@ from semimedref_core.data.doctor import examine_all
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.evaluation import evaluate, predict
 from semimedref_core.options import add_run, add_settings, run_config
-from semimedref_core.plans import read_plan
 from semimedref_core.presets import preset
 from semimedref_core.profiling import profile
 from semimedref_core.records import write_json
@@ -73,29 +72,10 @@ def train_command(options) -> None:
 
 def sweep_command(options) -> int:
     """Makes all runs of a plan, in parallel, and their table; started again, it goes on where it was."""
-    plan = read_plan(options.plan)
-    folder = Path(options.output or f"runs/{plan.name}").resolve()
-    jobs = options.jobs or sweep.default_jobs(plan.threads)
-    sweep.check(plan, folder)
-    if options.dry_run:
-        print(sweep.preview(plan, folder, jobs))
-        return 0
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plan.yaml").write_text(Path(options.plan).read_text())
-    store = options.store if "://" in options.store or not options.store else str(Path(options.store).resolve())
-    if store:
-        runs.put(store, folder, ["plan.yaml"])  # before anything runs, so that a wrong address costs nothing
-    try:
-        states = sweep.sweep(plan, folder, options.engine, jobs, store)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with it", file=sys.stderr)
-        return 130
-    failed = [name for name, state in states.items() if state.state != "finished"]
-    for name in failed:
-        print(f"failed   {folder / name}: {states[name].error}", file=sys.stderr)
-    for path in sweep.write_results(plan, folder, store) if len(failed) < len(states) else ():
-        print(f"written  {path}")
-    return 1 if failed else 0
+    output = Path(options.output) if options.output else None
+    return sweep.carry_out(
+        options.plan, output, options.engine, options.jobs, store=options.store, dry_run=options.dry_run
+    )
 
 
 def profile_command(options) -> None:

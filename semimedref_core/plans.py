@@ -52,11 +52,10 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a plan: the name of its folder, all its settings, and the variant it is of (or an empty string)."""
+    """One run of a plan: the name of its folder, and all its settings."""
 
     name: str
     config: Config
-    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def _expand(block, number: int, common: Mapping, tuned: Mapping[str, Mapping]) -
             config = _config(where, {**common, **tuned.get(method, {}), **chosen, **settings, "method": method})
             parts = [config.dataset, f"{config.label_ratio:g}", config.method, *([str(variant)] if variant else [])]
             parts += [f"{name}{chosen[name]}" for name in shown] + [f"seed{config.seed}"]
-            yield Run("-".join(parts), config, str(variant))
+            yield Run("-".join(parts), config)
 
 
 def _config(where: str, settings: Mapping) -> Config:
@@ -144,8 +143,9 @@ def _config(where: str, settings: Mapping) -> Config:
         if isinstance(value, list | Mapping):
             raise ValueError(f"{where}: {name} must be one value, got {value!r}; only a block's own settings are axes")
         typed[name] = _number(value) if FIELDS[name].type == "float" else value
-    if typed.get("data"):
-        typed["data"] = os.path.abspath(typed["data"])  # a run works in its own folder
+    for name in ("data", "image_encoder", "text_encoder"):
+        if os.path.isdir(str(typed.get(name, ""))):
+            typed[name] = os.path.abspath(typed[name])  # a run works in its own folder
     try:
         learns_from_unlabelled = method_named(method).unlabelled
         config = Config(**typed)

@@ -24,7 +24,7 @@ from semimedref_core.comparison import finished_runs
 from semimedref_core.config import Config
 from semimedref_core.cost import estimated_seconds
 from semimedref_core.data.datasets import SOURCES, data_folder
-from semimedref_core.plans import Plan
+from semimedref_core.plans import Plan, read_plan
 from semimedref_core.records import read_metrics
 from semimedref_core.runstate import CONFIG, require_same_settings
 from semimedref_core.sweep_run import LOG, NOTEBOOK, Job, State, execute, state_of
@@ -36,6 +36,39 @@ LOGGED_EVERY = 60  # seconds between two progress lines where nobody watches
 
 class SweepError(RuntimeError):
     """A sweep that cannot be started; the message says why and what to do."""
+
+
+def carry_out(
+    source: str | Path, output: Path | None, engine: str, jobs: int | None, *, store: str = "", dry_run: bool = False
+) -> int:
+    """The command ``semimedref sweep``, from the plan's file to the table.
+
+    Returns:
+        The exit status: 0, 1 if a run failed, 130 if somebody stopped it.
+    """
+    plan = read_plan(source)
+    folder = (output or Path("runs") / plan.name).resolve()
+    jobs = jobs or default_jobs(plan.threads)
+    check(plan, folder)
+    if dry_run:
+        print(preview(plan, folder, jobs))
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.yaml").write_text(Path(source).read_text())
+    if store:
+        store = store if "://" in store else str(Path(store).resolve())
+        runs.put(store, folder, ["plan.yaml"])  # before anything runs, so that a wrong address costs nothing
+    try:
+        states = sweep(plan, folder, engine, jobs, store)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with it", file=sys.stderr)
+        return 130
+    failed = {name: state.error for name, state in states.items() if state.state != "finished"}
+    for name, error in failed.items():
+        print(f"failed   {folder / name}: {error}", file=sys.stderr)
+    for path in write_results(plan, folder, store) if len(failed) < len(states) else ():
+        print(f"written  {path}")
+    return 1 if failed else 0
 
 
 def check(plan: Plan, folder: Path) -> None:

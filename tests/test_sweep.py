@@ -141,7 +141,7 @@ def test_the_sweep_ends_with_a_tidy_table_and_the_results_notebook_on_it(killed)
     table = pd.read_csv(folder / "runs.csv", keep_default_na=False)
     assert len(table) == 24 and set(table["run"]) == set(RUNS) and set(table["network"]) == {"student", "teacher"}
     assert {"variant", "method", "label_ratio", "seed", "posaug_p", "dice_image", "miou_micro", "seconds"} <= set(table)
-    assert set(table["variant"]) == {"", "no_posaug", "hard_positives"}
+    assert set(table["variant"]) == {"", "without PosAug", "hard positives"}
     row = table[(table["run"] == "phantom-0.02-supervised-seed1") & (table["network"] == "teacher")].iloc[0]
     results = json.loads((folder / row["run"] / "results.json").read_text())
     assert row["dice_image"] == pytest.approx(results["teacher"]["dice_image"])
