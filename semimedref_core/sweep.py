@@ -180,12 +180,13 @@ def steps_done(folder: Path) -> int:
 
 
 def table_of(plan: Plan, folder: Path) -> pd.DataFrame:
-    """The finished runs, tidy: one row a run and network. Columns ``run`` and ``variant``, settings, and metrics."""
-    finished = {run.name: run.variant for run in plan.runs if state_of(folder / run.name).state == "finished"}
-    table = finished_runs([folder / name for name in finished])
-    names = table.pop("folder").map(lambda path: Path(path).name)
-    table.insert(0, "run", names)
-    table["variant"] = names.map(finished)  # as the plan calls it
+    """The finished runs as :func:`semimedref_core.comparison.finished_runs` tells them, by their names in the plan.
+
+    Returns:
+        One row a run and network; ``run`` comes first and stands for ``folder``.
+    """
+    table = finished_runs([folder / run.name for run in plan.runs if state_of(folder / run.name).state == "finished"])
+    table.insert(0, "run", table.pop("folder").map(lambda path: Path(path).name))
     return table
 
 
