@@ -28,7 +28,7 @@ STOPPED = (-signal.SIGINT, -signal.SIGTERM)  # exit statuses of a run that someb
 ENDINGS = {-signal.SIGKILL: "was killed; is there memory enough for so many runs at a time?"}
 LOG, STATE, ENVIRONMENT = "log.txt", "state.json", "environment.json"
 KEPT = (f"{NOTEBOOK}.ipynb", "config.json", "results.json", "metrics.jsonl", ENVIRONMENT, LOG)  # in a store
-PACKAGES = "torch triton transformers accelerate monai numpy scipy pandas papermill jupytext ipykernel".split()
+PACKAGES = "torch triton transformers accelerate numpy scipy pandas papermill jupytext ipykernel".split()
 
 
 @dataclass(frozen=True)
