@@ -21,7 +21,8 @@
 # one CPU core. None of the paper's numbers is shown: its tables are for another network, another size and other settings.
 #
 # **Read with care.** All scores are on the *valid* split. The settings of `semi_medref` were chosen on QaTa-COV19's valid
-# split with seed 0; no other method was tuned.
+# split with seed 0; no other method was tuned. Its committed runs at 96 px were made when a patch was cut to its zone in the
+# donor's view alone; today it is cut to its zone in both views (notebook 03).
 
 # %% tags=["parameters"]
 folder = ""  # of run folders, such as "runs"; empty: the runs that came with the notebooks
