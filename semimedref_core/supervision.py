@@ -39,6 +39,8 @@ SMOOTH = 1e-5  # added above and below the line, so that an empty image that is 
 def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Eq. 13: Dice loss of each image plus its binary cross-entropy, averaged over images.
 
+    The Dice loss of probabilities p and target y is ``1 - (2 sum p y + s) / (sum p + sum y + s)``, s = :data:`SMOOTH`.
+
     Args:
         logits, target: ``[B, 1, H, W]``; the target 0 to 1.
         weight: ``[B]`` weights of the images in the average; evenly if left out. All zero gives 0.

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from semimedref_core.config import Config
 from semimedref_core.data.phantom import phantom
 from semimedref_core.evaluation import scores
-from semimedref_core.runstate import RunState, read_metrics
+from semimedref_core.records import read_metrics
+from semimedref_core.runstate import RunState
 from semimedref_core.teacher import Teacher
 
 OPTIONS = {

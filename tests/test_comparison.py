@@ -19,8 +19,8 @@ from semimedref_core.comparison import (
     run_folders,
     write_table,
 )
+from semimedref_core.records import read_metrics
 from semimedref_core.runs import NOTEBOOKS
-from semimedref_core.runstate import read_metrics
 
 
 def test_runs_that_differ_in_the_seed_are_averaged_and_others_are_not(run):

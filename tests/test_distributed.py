@@ -12,7 +12,7 @@ from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.phantom import phantom
 from semimedref_core.networks import build_texts
-from semimedref_core.runstate import read_metrics
+from semimedref_core.records import read_metrics
 
 PROGRAM = """
 import sys

@@ -20,8 +20,8 @@ from semimedref_core.networks.pretrained import SPECIAL, load_tokenizer
 from semimedref_core.networks.text import GRAMMAR_WORDS
 from semimedref_core.posaug import FUZZY_PHRASE, apply_hits
 from semimedref_core.presets import preset
+from semimedref_core.records import read_metrics
 from semimedref_core.reports import Report
-from semimedref_core.runstate import read_metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PIECES = ["uni", "bi", "##lateral"]  # words that this tokenizer has no entry for, in parts

@@ -17,8 +17,8 @@ from semimedref_core.methods import METHODS
 from semimedref_core.networks import build_network
 from semimedref_core.networks.text import Texts, grammar_tokenizer
 from semimedref_core.presets import preset
+from semimedref_core.records import read_metrics
 from semimedref_core.reports import ZONES, Report
-from semimedref_core.runstate import read_metrics
 
 SIZE, BLOCK = 48, 8
 BOXES = THIRDS.boxes(SIZE, SIZE)

@@ -18,8 +18,8 @@ from semimedref_core.networks.text import grammar_tokenizer
 from semimedref_core.networks.text_cache import ReadTexts, read_once
 from semimedref_core.patchmix import mixed_reports
 from semimedref_core.posaug import apply_hits
+from semimedref_core.records import read_metrics
 from semimedref_core.reports import Report
-from semimedref_core.runstate import read_metrics
 from semimedref_core.teacher import Teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")

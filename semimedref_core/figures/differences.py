@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -28,16 +30,12 @@ def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", me
     figure, axes = plt.subplots(
         1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True, sharex=True
     )
+    _rows(axes[0], names, chosen)
     for ax, ((setting, ratio), group) in zip(axes[0], panels, strict=True):
-        ax.axvline(0, color="black", linewidth=1)
         for _, row in group.iterrows():
             colour = VERMILION if row["difference"] > 0 else BLUE
             _interval(ax, names.index(row["against"]), row, colour, filled=row["best"])
         ax.set_title(panel_title(setting, ratio), fontsize=9)
-        ax.grid(axis="x", alpha=0.3)
-    axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
-    _room(axes[0, 0], chosen)
     _explain(figure, f"{METRIC_NAMES[metric]}: {method} minus the other (points)", "filled: the best other method")
     return figure
 
@@ -55,8 +53,8 @@ def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
     figure, axes = plt.subplots(
         1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True, sharex=True
     )
+    _rows(axes[0], names, chosen)
     for ax, ((setting, ratio), group) in zip(axes[0], panels, strict=True):
-        ax.axvline(0, color="black", linewidth=1)
         for _, row in group.iterrows():
             place = names.index(row["variant"])
             ax.barh(
@@ -64,10 +62,6 @@ def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
             )
             _interval(ax, place, row, "0.25", filled=True)
         ax.set_title(panel_title(setting, ratio), fontsize=10)
-        ax.grid(axis="x", alpha=0.3)
-    axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
-    _room(axes[0, 0], chosen)
     _explain(figure, f"{METRIC_NAMES[metric]}: variant minus the whole method (points)", "bar: mean")
     return figure
 
@@ -111,8 +105,16 @@ def _interval(ax: Axes, place: int, row: pd.Series, colour: str, filled: bool) -
             markerfacecolor=colour if filled else "white")  # fmt: skip
 
 
-def _room(ax: Axes, rows: pd.DataFrame) -> None:
-    """Limits of the x axis by means, seeds and intervals of three seeds or more; others may leave the panel."""
+def _rows(axes: Sequence[Axes], names: list[str], rows: pd.DataFrame) -> None:
+    """A row for each name, top to bottom, a line at no difference, and one x axis for all panels.
+
+    It has room for means, seeds and intervals of three seeds or more; others may leave the panel.
+    """
+    for ax in axes:
+        ax.axvline(0, color="black", linewidth=1)
+        ax.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
     seen = [
         rows["difference"],
         rows.loc[rows["seeds"] > 2, "low"],
@@ -121,7 +123,7 @@ def _room(ax: Axes, rows: pd.DataFrame) -> None:
     ]
     values = 100 * np.concatenate([*map(np.asarray, seen), [0.0]])
     low, high = np.nanmin(values), np.nanmax(values)
-    ax.set_xlim(low - 0.06 * (high - low) - 0.2, high + 0.06 * (high - low) + 0.2)
+    axes[0].set_xlim(low - 0.06 * (high - low) - 0.2, high + 0.06 * (high - low) + 0.2)
 
 
 def _explain(figure: Figure, what: str, mark: str) -> None:
