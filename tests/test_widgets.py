@@ -24,6 +24,13 @@ def test_a_change_of_a_control_is_answered_by_a_new_picture_and_line_and_no_figu
     assert plt.get_fignums() == []
 
 
+def test_no_new_picture_stands_under_an_old_line():
+    explorer, seen = Explorer({"number": ipywidgets.Text("1", description="number")}, doubled, "a line"), []
+    explorer.picture.observe(lambda _: seen.append(explorer.said.value), "value")
+    explorer.controls["number"].value = "7"
+    assert seen == ["twice is 14 &lt; 1000"]
+
+
 def test_a_figure_is_freed_with_its_answer_so_that_no_later_answer_waits_for_the_garbage_collector():
     figures = []
 

@@ -59,8 +59,9 @@ class Explorer(ipywidgets.VBox):
         except ValueError as error:
             self.said.value = f"<b>{html.escape(str(error))}</b>"
             return
-        self.picture.value = f'<img alt="{self._alt}" style="max-width: 100%" src="data:image/png;base64,{source}">'
+        # Two messages: the line goes first, so that no new picture ever stands under an old line.
         self.said.value = html.escape(line)
+        self.picture.value = f'<img alt="{self._alt}" style="max-width: 100%" src="data:image/png;base64,{source}">'
 
     def _drawn(self, values: Mapping) -> tuple[str, str]:
         """The answer's picture in base64, and its line; nothing refers to the figure any more."""
