@@ -38,6 +38,7 @@ weak_view = "strong"  # or "release"
 eval_every = 100  # steps between validations
 seed = 0
 settings = {}  # further settings of all runs by name, such as {"patch_size": 0.3}
+preset = ""  # such as "paper-qata": takes the place of all from `dataset` to `seed`, and `settings` wins over it
 device = "auto"
 output = "runs/06_train"  # everything is written here, each run into a folder of its own; one run alone: straight here
 resume = False  # True: go on with the runs that are there
@@ -50,7 +51,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from semimedref_core import versions
+from semimedref_core import presets, versions
 from semimedref_core.config import Config
 from semimedref_core.figures.canvas import notebook_style
 from semimedref_core.figures.pairs import prediction_gallery, sample_gallery
@@ -71,7 +72,8 @@ from semimedref_core.data.datasets import load_training
 
 data = {"dataset": dataset, "label_ratio": label_ratio, "image_size": image_size, "seed": seed}
 budget = {"steps": steps, "batch_size": batch_size, "weak_view": weak_view, "eval_every": eval_every}
-configs = {method: Config(**{**data, **budget, **settings, "method": method}) for method in methods}
+common = {**(presets.preset(preset) if preset else data | budget), **settings}
+configs = {method: Config(**common | {"method": method}) for method in methods}
 focus = methods[-1]
 config = configs[focus]
 pairs = load_training(config, unlabelled=True)
@@ -109,8 +111,8 @@ plt.show()
 # %% [markdown]
 # ## What the teacher saw, and what the student was given
 #
-# The teacher looks at the weak view with the whole report and gives a probability for each pixel; what lies outside the
-# zones that the report names is no pseudo-label. *T-PatchMix* pastes a patch of the partner's strong view where the
+# The teacher looks at the weak view's mirror image with the whole report, its sides swapped, and gives a probability for
+# each pixel, which is mirrored back; what lies outside the zones that the report names is no pseudo-label. *T-PatchMix* pastes a patch of the partner's strong view where the
 # partner's report names a lesion and the teacher is sure enough of it, and *PosAug* hides or blurs position phrases.
 # Image, target (orange) and text change together: where a patch was pasted, the text names its zone too, unless PosAug
 # hid the phrase.

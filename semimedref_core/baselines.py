@@ -1,10 +1,11 @@
 """What Semi-MedRef is compared with; each function is the unlabelled loss ``L_u`` of a baseline, from its paper.
 
 The loss is ``L = DiceCE(labelled) + w_u L_u`` for all. They share with Semi-MedRef the network, the reports as input,
-the order of the data, the views, burn-in and ramp, the EMA teacher that is evaluated, and the setting
-``pseudo_labels``: by default the pseudo-labels of every method are cut to the zones that the report names. That help is
-not in the baselines' papers; ``teacher`` takes it from all methods. None has ITCL or a mixed text, and only
-:func:`resmatch` has PosAug.
+the order of the data, the views, burn-in and ramp, the EMA teacher that is evaluated, and the settings
+``pseudo_labels`` and ``teacher_view``: by default the pseudo-labels of every method are cut to the zones that the
+report names, and are made on the mirror image of the student's view (not :func:`cps`'s: its networks label each other).
+That help is not in the baselines' papers; ``teacher`` and ``same`` take it from all methods. None has ITCL or a mixed
+text, and only :func:`resmatch` has PosAug.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout2d
 
 from semimedref_core.config import Config
-from semimedref_core.data.batches import Batch, Unlabelled, plan_mixing
+from semimedref_core.data.batches import Batch, Unlabelled
 from semimedref_core.data.views import strong_view, weak_view
 from semimedref_core.networks import Twins
-from semimedref_core.patchmix import Proposal
 from semimedref_core.supervision import Method, average, dice_ce, pseudo_labels, supervised, trust, where_reported
 from semimedref_core.teacher import Teacher
 from semimedref_kernels import patch_mix
@@ -49,17 +49,13 @@ def fixmatch(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, confi
 
 
 def confident_dice_ce(logits: Tensor, p: Tensor, weight: Tensor, confidence: float) -> Tensor:
-    """Dice and cross-entropy against ``1[p >= 0.5]``, with the pixels left out where ``max(p, 1 - p) < confidence``.
-
-    These pixels count as background that is found: they add no loss and have no gradient. So cross-entropy is averaged
-    over all pixels, as in FixMatch.
+    """Dice and cross-entropy against ``1[p >= 0.5]``; pixels where ``max(p, 1 - p) < confidence`` teach nothing.
 
     Args:
         logits, p: ``[B, 1, H, W]``; p are probabilities.
         weight: ``[B]`` of the images, as in :func:`semimedref_core.supervision.dice_ce`.
     """
-    sure = torch.maximum(p, 1 - p) >= confidence
-    return dice_ce(logits.masked_fill(~sure, -30.0), ((p >= 0.5) & sure).float(), weight)
+    return dice_ce(logits, (p >= 0.5).float(), weight, left_out=torch.maximum(p, 1 - p) < confidence)
 
 
 def unimatch(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
@@ -104,20 +100,15 @@ def cutmix(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config:
 def flip_sync(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
     """A synchronised augmentation without mixing, of no single paper: image, pseudo-label and text are mirrored as one.
 
-    The student sees the teacher's weak view as a strong one, mirrored left to right, and reads the report with its
-    sides swapped (:meth:`semimedref_core.reports.Report.flip`); it learns the mirrored, rounded map. Weak views are
-    mirrored at random already; here the student's always lies the other way round than the teacher's.
+    The teacher always sees the mirror image of the student's weak view and reads the report with its sides swapped
+    (:meth:`semimedref_core.reports.Report.flip`), whatever the setting ``teacher_view`` says; the student learns the
+    rounded map, mirrored back, on the strong view. Which of the two is called mirrored makes no difference: weak views
+    are mirrored at random.
     """
-    weak, p = pseudo_labels(teacher, unlabelled, config)
-    mirrored, target = strong_view(weak, **unlabelled.photometry).flip(3), (p.flip(3) >= 0.5).float()
-    logits = student(mirrored, unlabelled.text_choices[:, 0]).logits
+    weak, p = pseudo_labels(teacher, unlabelled, replace(config, teacher_view="mirrored"))
+    target = (p >= 0.5).float()
+    logits = student(strong_view(weak, **unlabelled.photometry), unlabelled.input_ids).logits
     return dice_ce(logits, target, trust(target, unlabelled.codes, config))
-
-
-def plan_flip(rng, reports, boxes, config, texts) -> tuple[Tensor, Proposal]:
-    """The plan of :func:`flip_sync`: ``[B, 1, L]`` token ids of the mirrored reports."""
-    _, proposal = plan_mixing(rng, reports, boxes, config, texts)
-    return torch.stack([texts([report.flip().render()]) for report in reports]), proposal
 
 
 def resmatch(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
@@ -168,5 +159,4 @@ def _step(unlabelled_loss: Callable) -> Callable[[nn.Module, Teacher, Batch, flo
 
 _ONE_NETWORK = (mean_teacher, fixmatch, unimatch, cutmix, flip_sync, resmatch)
 BASELINES = {method.__name__: Method(_step(method), unlabelled=True) for method in _ONE_NETWORK}
-BASELINES["flip_sync"] = replace(BASELINES["flip_sync"], plan=plan_flip)
 BASELINES["cps"] = Method(_step(cps), unlabelled=True, build=Twins)

@@ -36,6 +36,8 @@ _OF_METHODS = [
     for field in dataclasses.fields(Config)
     if field.name not in {"dataset", "label_ratio", "network", *_CONDITIONS, *_NOT_COMPARED}
 ]
+# What was done before there was a setting for it, where that is not the default.
+_BEFORE = {"teacher_view": "same", "unfound": "image"}
 _WORDS = {  # settings in which an ablation differs -> what it is called
     (("itcl_weight", 0), ("itcl_unlabelled_weight", 0)): "without ITCL",
     (("posaug_p", 0),): "without PosAug",
@@ -46,6 +48,8 @@ _WORDS = {  # settings in which an ablation differs -> what it is called
     (("mix_text", "keep"),): "mixed, but own text",
     (("positives", "hard"),): "hard positives",
     (("grid", "thirds"),): "zones as equal thirds",
+    (("teacher_view", "same"),): "teacher on the student's view",
+    (("unfound", "image"),): "unfound zones taught as empty",
     (("pseudo_labels", "teacher"),): "pseudo-labels not cut to zones",
     (("report_text", "none"),): "without reports",
     (("report_text", "no_count"),): "reports without counts",
@@ -72,7 +76,7 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     - ``variant``: how a run of a method differs from the main one of that method, such as "without PosAug"; empty for
       the main one. That is the one with the most runs, and of several the one nearest to the defaults.
 
-    A setting that a run of an older version did not have stands at its default.
+    A setting that a run of an older version did not have stands at what that version did.
 
     Args:
         folders: run folders, each with its ``results.json`` and ``config.json``.
@@ -86,7 +90,7 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
         raise CheckpointError(f"{which}: no finished run (results.json is missing); go on with it by --resume")
     rows = []
     for folder in map(Path, folders):
-        results, config = _read(folder / "results.json"), {**Config().to_dict(), **_read(folder / CONFIG)}
+        results, config = _read(folder / "results.json"), {**Config().to_dict(), **_BEFORE, **_read(folder / CONFIG)}
         config["architecture"] = config.pop("network")
         for network in ("student", "teacher"):
             about = {"folder": str(folder), "network": network, "seconds": results["seconds"]}

@@ -17,7 +17,9 @@ from semimedref_core.posaug import MODES as POSAUG_MODES
 from semimedref_core.reports import STYLES
 
 DATASETS = ("phantom", "phantom-ct", "qata", "mosmed")
+TEACHER_VIEWS = ("same", "mirrored")
 PSEUDO_LABELS = ("teacher", "reported")
+UNFOUND = ("image", "zone")
 POSITIVES = ("soft", "hard")
 GRIDS = ("estimated", "qata", "thirds")
 KINDS = {"int": int, "float": (int, float), "str": str}
@@ -66,8 +68,14 @@ class Config:
     burn_in: float = _setting(0.15, "share of the steps that trains on labelled pairs alone", low=0, high=1)
     ramp: float = _setting(0.2, "share of the steps in which the unsupervised weight then rises", low=0, high=1)
     unsupervised_weight: float = _setting(1.0, "its final value [w_u]", low=0)
+    teacher_view: str = _setting(
+        "mirrored", "of any method; same: the student's weak view; mirrored: its mirror image", TEACHER_VIEWS
+    )
     pseudo_labels: str = _setting(
         "reported", "of any method; teacher: as it gives them; reported: in named zones", PSEUDO_LABELS
+    )
+    unfound: str = _setting(
+        "zone", "what teaches nothing where a reported lesion is not found (semi_medref); images, or zones too", UNFOUND
     )
     confidence: float = _setting(
         0.95, "smallest max(p, 1 - p) of a pixel to learn from (fixmatch, unimatch)", low=0, high=1
@@ -78,7 +86,7 @@ class Config:
     itcl_unlabelled_weight: float = _setting(2.0, "of ITCL on weak views, inside the unsupervised loss [w_c]", low=0)
     tau: float = _setting(0.07, "temperature of ITCL", above=0)
     positives: str = _setting("soft", "of ITCL; soft: shared zones; hard: the own pair alone", POSITIVES)
-    posaug_p: float = _setting(0.5, "probability of a position phrase to be hit by PosAug", low=0, high=1)
+    posaug_p: float = _setting(0.1, "probability of a position phrase to be hit by PosAug", low=0, high=1)
     posaug_mode: str = _setting("mix", "what stands in its place", POSAUG_MODES)
     patch_mode: str = _setting("position", "where T-PatchMix looks for patches", PATCH_MODES)
     patch_p: float = _setting(1.0, "probability of a sample to be offered a patch", low=0, high=1)

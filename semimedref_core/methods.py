@@ -19,7 +19,7 @@ from semimedref_core.data.batches import Batch
 from semimedref_core.data.views import strong_view
 from semimedref_core.itcl import itcl
 from semimedref_core.patchmix import t_patchmix
-from semimedref_core.supervision import Method, dice_ce, labelled_views, pseudo_labels, supervised, trust
+from semimedref_core.supervision import Method, dice_ce, labelled_views, pseudo_labels, supervised, trust, unfound_zones
 from semimedref_core.teacher import Teacher
 
 
@@ -57,6 +57,9 @@ def semi_medref(
     )
     target = (target >= 0.5).float()  # Eq. 7
     trusted = trust(target, unlabelled.codes, config)
+    left_out = None
+    if config.unfound == "zone":
+        left_out = unfound_zones(target, unlabelled.codes, unlabelled.zone_boxes)
 
     # The student looks once too: at labelled and mixed samples whole, at weak views with its encoders only, for ITCL.
     images = torch.cat([x, mixed, weak])
@@ -69,7 +72,7 @@ def semi_medref(
 
     loss_labelled = dice_ce(logits_labelled, y)
     loss_itcl = itcl(image, text, positives(labelled.codes, config), config.tau)
-    loss_mixed = dice_ce(logits_mixed, target, trusted)
+    loss_mixed = dice_ce(logits_mixed, target, trusted, left_out)
     loss_itcl_u = itcl(image_weak, text_weak, positives(unlabelled.codes, config), config.tau)
     loss = (
         loss_labelled
@@ -91,9 +94,9 @@ def semi_medref_release(
 ) -> dict[str, Tensor]:
     """The same loss of what the released code shows the student: the variant to compare with, see :mod:`.release`.
 
-    Its pseudo-labels are the teacher's, whatever the settings say.
+    Its pseudo-labels are the teacher's on the student's own weak view, whatever the settings say.
     """
-    config = replace(config, pseudo_labels="teacher")
+    config = replace(config, pseudo_labels="teacher", teacher_view="same", unfound="image")
     return semi_medref(student, teacher, batch, w_u, config, release.paste_then_gate)
 
 

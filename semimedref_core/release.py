@@ -36,7 +36,7 @@ from semimedref_core.reports import HEIGHTS, SIDES, Report
 from semimedref_kernels import patch_mix
 
 MODES = ("position", "probability")
-_OF_MIXING = ("patch_p", "patch_size", "gate", "grid", "weak_view", "strong_view", "pseudo_labels")
+_OF_MIXING = "patch_p patch_size gate grid weak_view strong_view teacher_view pseudo_labels unfound".split()
 SETTINGS = {name: preset("paper-qata")[name] for name in _OF_MIXING}
 """Its settings of mixing, by the names of :class:`semimedref_core.config.Config`."""
 

@@ -32,19 +32,24 @@ class Method:
     plan: Plan = plan_mixing
 
 
+SURELY_NOT = -30.0  # a logit whose probability and loss against 0 are less than what float32 can tell from 0
 SMOOTH = 1e-5  # added above and below the line, so that an empty image that is found empty has loss 0
 
 
 @part("losses")
-def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None, left_out: Tensor | None = None) -> Tensor:
     """Eq. 13: Dice loss of each image plus its binary cross-entropy, averaged over images.
 
     The Dice loss of probabilities p and target y is ``1 - (2 sum p y + s) / (sum p + sum y + s)``, s = :data:`SMOOTH`.
 
     Args:
         logits, target: ``[B, 1, H, W]``; the target 0 to 1.
-        weight: ``[B]`` weights of the images in the average; evenly if left out. All zero gives 0.
+        weight: ``[B]`` weights of the images in the average; evenly if not given. All zero gives 0.
+        left_out: ``[B, 1, H, W]`` bool, pixels that teach nothing. They count as background that is found: they add no
+            loss and have no gradient. Cross-entropy is averaged over all pixels still.
     """
+    if left_out is not None:
+        logits, target = logits.masked_fill(left_out, SURELY_NOT), target * ~left_out
     p, pixels = logits.sigmoid(), (1, 2, 3)
     both = (p * target).sum(pixels)
     missed, wrong = target.sum(pixels) - both, p.sum(pixels) - both
@@ -77,9 +82,17 @@ def pseudo_labels(teacher: Teacher | nn.Module, unlabelled: Unlabelled, config: 
     The partners' maps are these, permuted. Where the settings say ``reported``, p is 0 outside the zones that the
     report names: the text is the one truth known of an unlabelled pair. The paper has no such cut (Ledger 5), and the
     release runs the teacher once more to get the partners' maps (Ledger 6).
+
+    Where they say ``mirrored``, the teacher looks at the mirror image and reads the report with its sides swapped, and
+    its map is mirrored back. So the student learns another answer to the same question, not an echo of its own. This is
+    not in the paper either.
     """
     weak = weak_view(unlabelled.images, unlabelled.theta)
-    return weak, where_reported(teacher(weak, unlabelled.input_ids).logits.sigmoid(), unlabelled, config)
+    if config.teacher_view == "mirrored":
+        p = teacher(weak.flip(3), unlabelled.mirrored_ids).logits.sigmoid().flip(3)
+    else:
+        p = teacher(weak, unlabelled.input_ids).logits.sigmoid()
+    return weak, where_reported(p, unlabelled, config)
 
 
 def where_reported(p: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
@@ -96,3 +109,21 @@ def trust(target: Tensor, codes: Tensor, config: Config) -> Tensor:
     if config.pseudo_labels == "teacher":
         return torch.ones_like(target[:, 0, 0, 0])
     return target.amax((1, 2, 3)).maximum((codes == 0).float())
+
+
+def unfound_zones(target: Tensor, codes: Tensor, zone_boxes: Tensor) -> Tensor:
+    """Pixels of the zones that a report names and in which the target shows no lesion: ``[B, 1, H, W]`` bool.
+
+    The report says that something is there, the teacher did not find it: what an empty zone would teach is wrong.
+
+    Args:
+        target: ``[B, 1, H, W]`` 0 or 1.
+        codes: ``[B]`` zone codes, bit k for zone k.
+        zone_boxes: ``[B, 6, 4]`` int64, where the zones lie in the view (y0, x0, y1, x1, px); they may overlap.
+    """
+    y, x = (torch.arange(side, device=target.device) for side in target.shape[2:])
+    y0, x0, y1, x1 = zone_boxes[..., None].unbind(2)
+    inside = ((y >= y0) & (y < y1))[..., :, None] & ((x >= x0) & (x < x1))[..., None, :]  # [B, 6, H, W]
+    named = (codes[:, None] >> torch.arange(zone_boxes.shape[1], device=codes.device)) & 1 > 0
+    unfound = named & ~(inside & (target > 0)).flatten(2).any(2)
+    return (inside & unfound[..., None, None]).any(1, keepdim=True) & (target == 0)

@@ -12,7 +12,7 @@ from torch import nn
 from semimedref_core import baselines
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.baselines import BASELINES, confident_dice_ce
-from semimedref_core.checkpoints import from_pretrained
+from semimedref_core.checkpoints import from_pretrained, save_tensors
 from semimedref_core.config import Config
 from semimedref_core.data import views
 from semimedref_core.data.batches import Batch, Batches
@@ -23,7 +23,7 @@ from semimedref_core.reports import Report
 from semimedref_core.supervision import dice_ce
 from semimedref_core.teacher import Teacher
 
-CONFIG = Config(image_size=32, batch_size=4, pseudo_labels="teacher", strong_view="release")
+CONFIG = Config(image_size=32, batch_size=4, pseudo_labels="teacher", teacher_view="same", strong_view="release")
 HARD = ("cutmix", "flip_sync", "resmatch")  # learn the teacher's rounded map
 SURE = 9.0  # a logit, of probability 0.9999
 
@@ -170,20 +170,43 @@ def test_cutmix_pastes_the_partner_into_image_and_target_and_leaves_the_text(pai
     torch.testing.assert_close(loss, dice_ce(maps(1), torch.stack(asked)[:, None]))
 
 
-def test_flip_sync_mirrors_image_target_and_words(pairs):
-    batch, config = batch_of(pairs, "flip_sync")
-    student = Says(maps(1))
-    loss = baselines.flip_sync(student, Says(maps(2)), batch.unlabelled, config)
-    _, strong = both_views(batch.unlabelled)
-    assert torch.equal(student.seen[0].images, strong.flip(3))
+@pytest.mark.parametrize("view", ["same", "mirrored"])
+def test_flip_sync_mirrors_image_target_and_words_whatever_the_setting_says(pairs, view):
+    batch, config = batch_of(pairs, "flip_sync", teacher_view=view)
+    student, teacher = Says(maps(1)), Says(maps(2))
+    loss = baselines.flip_sync(student, teacher, batch.unlabelled, config)
+    weak, strong = both_views(batch.unlabelled)
+    assert torch.equal(student.seen[0].images, strong) and torch.equal(teacher.seen[0].images, weak.flip(3))
     torch.testing.assert_close(loss, dice_ce(maps(1), (maps(2) > 0).float().flip(3)))
-    own, read = (build_texts().decode(ids) for ids in (batch.unlabelled.input_ids, student.seen[0].input_ids))
+    own, read = (build_texts().decode(each.seen[0].input_ids) for each in (student, teacher))
+    assert own == build_texts().decode(batch.unlabelled.input_ids)
     swap = {"left": "right", "right": "left"}
     for before, after in zip(own, read, strict=True):
         assert after == Report.parse(before).flip().render()
         words = re.findall(r"\w+", before)
         assert sorted(re.findall(r"\w+", after)) == sorted(swap.get(word, word) for word in words)
     assert own != read
+
+
+@pytest.mark.parametrize("method", ["mean_teacher", "fixmatch", "unimatch", "cutmix", "resmatch"])
+def test_where_the_settings_say_so_who_labels_sees_the_mirror_image_and_the_label_is_mirrored_back(pairs, method):
+    batch, config = batch_of(pairs, method, teacher_view="mirrored", confidence=0.6)
+    same = replace(config, teacher_view="same")
+    asks_itself = method in ("fixmatch", "unimatch")
+    p, answers = maps(9, scale=8), [maps(i) for i in range(1, 4)]
+
+    def loss(says, config):
+        student = Says(*([says] if asks_itself else []), *answers)
+        teacher = NotAsked() if asks_itself else Says(says)
+        value = getattr(baselines, method)(student, teacher, batch.unlabelled, config)
+        return value, (student if asks_itself else teacher).seen[0], student.seen[int(asks_itself) :]
+
+    (value, labels, learns), (expected, _, learnt) = loss(p.flip(3), config), loss(p, same)
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    assert torch.equal(labels.images, both_views(batch.unlabelled)[0].flip(3))
+    assert torch.equal(labels.input_ids, batch.unlabelled.mirrored_ids)
+    for one, other in zip(learns, learnt, strict=True):
+        assert torch.equal(one.images, other.images) and torch.equal(one.input_ids, other.input_ids)
 
 
 def test_resmatch_changes_image_and_words_each_for_itself(pairs):
@@ -274,9 +297,18 @@ def test_the_help_of_train_lists_every_method_and_says_what_baselines_get(comman
 def test_a_network_is_judged_with_the_texts_it_was_trained_with(train, semimedref, tmp_path):
     """Reports that it did not read in training it does not read later; if told to, it is judged otherwise."""
     assert train(output=tmp_path, report_text="none", eval_every=0).status == 0
-    _, about = from_pretrained(tmp_path / "student")
+    student = tmp_path / "student"
+    network, about = from_pretrained(student)
     assert about["report_text"] == "none"
-    expected = "  ".join(f"{name} {100 * value:.1f} %" for name, value in about["valid"].items())
-    assert semimedref("evaluate", checkpoint=tmp_path / "student").text.startswith(expected)
-    (tmp_path / "student/config.json").write_text(json.dumps({**about, "report_text": "whole"}))
-    assert not semimedref("evaluate", checkpoint=tmp_path / "student").text.startswith(expected)
+
+    def judged():
+        return semimedref("evaluate", checkpoint=student).text
+
+    assert judged().startswith("  ".join(f"{name} {100 * value:.1f} %" for name, value in about["valid"].items()))
+    weights = network.state_dict()
+    for layer in ("fuse16.attention.out_proj.weight", "fuse8.attention.out_proj.weight"):
+        weights[layer] *= 1000  # four steps leave a network that hardly minds what it reads
+    save_tensors(student / "model.safetensors", weights)
+    unread = judged()
+    (student / "config.json").write_text(json.dumps({**about, "report_text": "whole"}))
+    assert judged() != unread

@@ -59,12 +59,15 @@ def test_settings_are_told_apart_only_by_what_differs_on_the_same_data(run):
     assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["qata", "phantom, 10 steps", "phantom, 20 steps"]
 
 
-def test_a_run_of_an_older_version_stands_at_the_default_of_a_setting_it_did_not_know(run):
+@pytest.mark.parametrize(
+    ("setting", "value"), [("mix_text", "rewrite"), ("teacher_view", "same"), ("unfound", "image")]
+)
+def test_a_run_of_an_older_version_stands_at_what_that_version_did(run, setting, value):
     old = run(0.7, seed=1)
     config = json.loads((old / "config.json").read_text())
-    del config["mix_text"]
+    del config[setting]
     (old / "config.json").write_text(json.dumps(config))
-    assert set(finished_runs([run(0.6), old])["variant"]) == {""}
+    assert set(finished_runs([run(0.6, **{setting: value}), old])["variant"]) == {""}
 
 
 def test_what_a_full_comparison_lacks_is_said(run):

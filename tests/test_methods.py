@@ -143,7 +143,9 @@ def pseudo_targets(pairs, networks, monkeypatch, **settings):
     config = Config(**{**CONFIG.to_dict(), "patch_p": 0.0, **settings})
     asked = []
     monkeypatch.setattr(
-        methods, "dice_ce", lambda logits, target, weight=None: asked.append((target, weight)) or logits.mean()
+        methods,
+        "dice_ce",
+        lambda logits, target, weight=None, left_out=None: asked.append((target, weight)) or logits.mean(),
     )
     everywhere = lambda weak, ids: SimpleNamespace(logits=torch.full_like(weak, 9.0))  # noqa: E731
     batch = batches(pairs, config)(0)
@@ -179,6 +181,55 @@ def test_an_infection_that_the_teacher_did_not_find_teaches_nothing():
     expected = (methods.dice_ce(logits[:1], found[:1]) + methods.dice_ce(logits[2:], found[2:])) / 2
     torch.testing.assert_close(methods.dice_ce(logits, found, trusted), expected)
     assert methods.dice_ce(logits, found, torch.zeros(3)) == 0
+
+
+def test_pixels_left_out_add_no_loss_and_have_no_gradient():
+    logits, target = torch.randn(2, 1, 4, 8, requires_grad=True), torch.randint(0, 2, (2, 1, 4, 8)).float()
+    left_out = torch.zeros(2, 1, 4, 8, dtype=torch.bool)
+    left_out[..., 4:] = True
+    loss = methods.dice_ce(logits, target, left_out=left_out)
+    half = DiceCELoss(sigmoid=True, lambda_ce=0.5)(logits[..., :4], target[..., :4])  # the mean is over all pixels
+    torch.testing.assert_close(loss, half, rtol=1e-4, atol=1e-5)
+    loss.backward()
+    assert not logits.grad[left_out].any() and logits.grad[~left_out].all()
+
+
+def test_zones_that_are_named_and_not_found_are_those_of_the_report_without_lesion_in_the_target():
+    """Two samples of 4 x 4 pixels: three of six zones named, of these one found, one empty, one outside the view."""
+    boxes = torch.zeros(2, 6, 4, dtype=torch.long)
+    boxes[:, 0], boxes[:, 1], boxes[:, 2] = torch.tensor([[0, 0, 2, 2], [1, 0, 4, 2], [0, 2, 4, 4]])
+    target = torch.zeros(2, 1, 4, 4)
+    target[:, 0, 0, 1] = 1
+    left_out = methods.unfound_zones(target, torch.tensor([0b001011, 0]), boxes)
+    assert left_out[0, 0].int().tolist() == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
+    assert not left_out[1].any(), "nothing is reported, so nothing is missed"
+
+
+@pytest.mark.parametrize("unfound", ["image", "zone"])
+def test_a_reported_zone_that_the_teacher_leaves_empty_is_not_taught_to_be_empty(pairs, networks, unfound):
+    """The teacher finds a lesion in one named zone; what the student predicts in another costs nothing, or does."""
+    student, _ = networks
+    config = Config(**{**CONFIG.to_dict(), "patch_p": 0.0, "unfound": unfound, "pseudo_labels": "teacher"})
+    batch = batches(pairs, config)(0)
+    unlabelled, targets = batch.unlabelled, torch.zeros(4, 1, 32, 32)
+    for i, (code, zones) in enumerate(zip(unlabelled.codes.tolist(), unlabelled.zone_boxes.tolist(), strict=True)):
+        first = next(k for k in range(6) if code >> k & 1)
+        y0, x0, y1, x1 = zones[first]
+        targets[i, 0, y0:y1, x0:x1] = 1
+    left_out = methods.unfound_zones(targets, unlabelled.codes, unlabelled.zone_boxes)
+    assert left_out.any()
+    seen = {}
+
+    def watched(images, texts, decode):
+        prediction = student(images, texts, decode=decode)
+        seen["logits"] = prediction.logits
+        prediction.logits.retain_grad()
+        return prediction
+
+    teacher = lambda *_: SimpleNamespace(logits=targets.flip(3) * 18 - 9)  # noqa: E731 - it sees the mirror image
+    methods.semi_medref(watched, teacher, batch, 0.5, config)["loss"].backward()
+    gradient = seen["logits"].grad[4:]
+    assert gradient[~left_out].any() and bool(gradient[left_out].any()) == (unfound == "image")
 
 
 def test_the_segmentation_loss_is_dice_plus_cross_entropy():

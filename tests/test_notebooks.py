@@ -12,6 +12,8 @@ import pytest
 
 from semimedref_core import notebooks, runs
 from semimedref_core.__main__ import main
+from semimedref_core.config import Config
+from semimedref_core.presets import preset
 
 SOURCES = sorted(runs.NOTEBOOKS.glob("*.py"))
 TRAINING = "06_train"  # takes minutes, so the tutorial's test is its only full run
@@ -87,10 +89,13 @@ def committed_summary() -> dict[str, float]:
     return {name: float(value) / 100 for name, value, _ in (line.split() for line in printed)}
 
 
-def test_06_runs_on_real_qata(tmp_path, real_data, monkeypatch):
+def test_06_runs_on_real_qata_by_the_papers_preset(tmp_path, real_data, monkeypatch):
     monkeypatch.setenv("SEMIMEDREF_DATA", str(real_data.resolve()))
-    runs.run_notebook("06_train", tmp_path, {**SMALL, "dataset": "qata", "label_ratio": 0.01, "output": "."})
+    settings = {**SMALL, "network": "compact", "eval_every": 4, "burn_in": 0.5}
+    runs.run_notebook("06_train", tmp_path, {"preset": "paper-qata", "settings": settings, "output": "."})
     assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
+    config = json.loads((tmp_path / "semi_medref" / "config.json").read_text())
+    assert config == Config(**preset("paper-qata") | settings).to_dict()
     results = json.loads((tmp_path / "semi_medref" / "results.json").read_text())
     assert (results["labelled"], results["unlabelled"], results["dataset"]) == (57, 5659, "qata")
 

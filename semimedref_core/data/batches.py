@@ -44,16 +44,20 @@ class Labelled:
 class Unlabelled:
     """B unlabelled pairs.
 
-    ``images``, ``theta``, ``input_ids`` and ``codes`` as in :class:`Labelled`; ``regions`` [B,1,H,W] uint8, where in
-    the picture the report lets a lesion be; ``photometry`` of the strong view; ``text_choices`` [B,7,L], the texts that
-    the student may see, and ``proposal``, who may give to whom and where: of :func:`plan_mixing`, or the method's own.
+    ``images``, ``theta``, ``input_ids`` and ``codes`` as in :class:`Labelled`; ``mirrored_ids`` [B,L] of the mirror
+    image's report, its sides swapped; ``regions`` [B,1,H,W] uint8, where in the picture the report lets a lesion be;
+    ``zone_boxes`` [B,6,4] int64, where the zones lie in the weak view (y0, x0, y1, x1, px); ``photometry`` of the
+    strong view; ``text_choices`` [B,7,L], the texts that the student may see, and ``proposal``, who may give to whom
+    and where: of :func:`plan_mixing`, or the method's own.
     """
 
     images: Tensor
     theta: Tensor
     input_ids: Tensor
+    mirrored_ids: Tensor
     codes: Tensor
     regions: Tensor
+    zone_boxes: Tensor
     photometry: dict[str, Tensor]
     text_choices: Tensor
     proposal: dict[str, Tensor]
@@ -141,8 +145,10 @@ class Batches:
             _images(pairs.images),
             torch.from_numpy(geometry.theta),
             self.texts([report.render() for report in reports]),
+            self.texts([report.flip().render() for report in reports]),
             torch.tensor([report.code for report in reports]),
             _images(regions),
+            torch.from_numpy(boxes),
             _tensors(views.draw_photometry(rng, len(pairs), config.strong_view)),
             *self._plan(rng, reports, boxes),
         )
