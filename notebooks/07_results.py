@@ -20,9 +20,9 @@
 # the data the differences come from, and what they cost. The committed runs are ours, with a small network that trains on
 # one CPU core. None of the paper's numbers is shown: its tables are for another network, another size and other settings.
 #
-# **Read with care.** All scores are on the *valid* split. The settings of `semi_medref` were chosen on QaTa-COV19's valid
-# split with seed 0; no other method was tuned. Its committed runs at 96 px were made when a patch was cut to its zone in the
-# donor's view alone; today it is cut to its zone in both views (notebook 03).
+# **Read with care.** All scores are on the *valid* split, and settings were chosen on it. Each baseline had four trials with
+# seed 0, all listed in `plans/qata_trials.yaml`; `semi_medref` had more, with seeds 0 to 2, while it was developed. Some help
+# is shared: pseudo-labels are cut to reported zones for every method, and made on the mirror image for all but `cps`.
 
 # %% tags=["parameters"]
 folder = ""  # of run folders, such as "runs"; empty: the runs that came with the notebooks
@@ -160,7 +160,8 @@ else:
 #    whole; `flip_sync` has text and image agree as T-PatchMix does, and cuts nothing. Then the difference is smallest, or
 #    negative, on large lesions: the figure below.
 # 3. *What all methods share does part of the work.* Pseudo-labels are cut to the zones that the report names, for every
-#    method. The ablations say what that is worth.
+#    method, and the teacher looks at the mirror image for most, which is all that `flip_sync` does. The ablations say what
+#    each is worth.
 # 4. *Any pasting helps.* Plain CutMix pastes into every sample, T-PatchMix only what the gate lets through; where the
 #    text hardly matters for a pasted square, more pasting may be worth as much as a text that agrees. See the ablations
 #    of gate, place and text, and how many samples are mixed:

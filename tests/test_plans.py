@@ -1,12 +1,33 @@
 """Plans: what they expand to, and that a mistake is told with file, place, value and cure before anything runs."""
 
+from collections import Counter
+
 import pytest
 import yaml
 
+from semimedref_core.baselines import BASELINES
 from semimedref_core.config import Config
 from semimedref_core.plans import PlanError, read_plan
+from semimedref_core.runs import NOTEBOOKS
 
 BLOCK = {"method": ["supervised", "semi_medref"], "label_ratio": [0.05, 0.1], "seed": [0, 1, 2]}
+
+
+COMMITTED = sorted((NOTEBOOKS / "plans").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_the_plans_beside_the_notebooks_can_be_carried_out(path):
+    assert read_plan(path).runs
+
+
+def test_every_baseline_was_tuned_in_as_many_trials_and_runs_with_a_setting_that_was_tried():
+    trials, tuned = (read_plan(NOTEBOOKS / "plans" / f"{name}.yaml").runs for name in ("qata_trials", "qata"))
+    counts = Counter(run.config.method for run in trials)
+    assert set(counts) == set(BASELINES) and set(counts.values()) == {4}
+    for run in tuned:
+        if run.config.method in BASELINES and run.config.label_ratio == 0.01 and run.config.seed == 0:
+            assert run.config in [trial.config for trial in trials]
 
 
 @pytest.fixture
