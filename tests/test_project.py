@@ -32,7 +32,9 @@ def test_conda_users_get_the_same_project_and_no_second_list_of_dependencies():
 
 def test_the_readme_commands_are_the_ones_that_ci_runs():
     readme, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
-    command = 'python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ".[test]" && .venv/bin/pytest'
+    command = (
+        'python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ".[test]" && .venv/bin/pytest -n auto'
+    )
     assert command in readme and command in script
     assert (
         "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e . && .venv/bin/semimedref tutorial"
