@@ -38,7 +38,8 @@ _OF_METHODS = [
 ]
 # What was done before there was a setting for it, where that is not the default.
 _BEFORE = {"teacher_view": "same", "unfound": "image"}
-_WORDS = {  # settings in which an ablation differs -> what it is called
+_WORDS = {  # settings in which an ablation differs -> what it is called; of several together first
+    (("pseudo_labels", "teacher"), ("teacher_view", "same")): "without the shared help",
     (("itcl_weight", 0), ("itcl_unlabelled_weight", 0)): "without ITCL",
     (("posaug_p", 0),): "without PosAug",
     (("patch_p", 0),): "without T-PatchMix",

@@ -134,24 +134,28 @@ def _counts(folder: str, network: str) -> np.ndarray | None:
 def method_differences(
     runs: pd.DataFrame, method: str = "semi_medref", network: str = "teacher", metrics: tuple[str, ...] = tuple(METRICS)
 ) -> pd.DataFrame:
-    """What a method is above each other one, for each setting and label ratio; of main runs, not of variants.
+    """What a method is above each other one and each variant of it, for each setting and label ratio.
 
     Returns:
-        ``setting``, ``label_ratio``, ``against``, ``metric``, the columns of :func:`paired_difference`, and ``best``:
-        is this the other method with the best mean, of those with the most seeds in common? The best of several was
-        partly lucky, so the difference to it is rather too small than too large.
+        ``setting``, ``label_ratio``, ``against`` (method, or "method, variant"), ``metric``, the columns of
+        :func:`paired_difference`, and ``best``: is this the other method with the best mean, of those with the most
+        seeds in common, variants left out? The best of several was partly lucky, so the difference to it is rather too
+        small than too large.
     """
     rows = []
-    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
+    chosen = runs[runs["network"] == network]
     for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
-        ours = group[group["method"] == method]
+        ours = group[(group["method"] == method) & (group["variant"] == "")]
         for metric in metrics:
-            found = []
-            for against, theirs in group[group["method"] != method].groupby("method", sort=False):
+            found, mains = [], []
+            others = group[group["method"] != method].groupby(["method", "variant"], sort=False)
+            for (other, variant), theirs in others:
                 if set(ours["seed"]) & set(theirs["seed"]):
+                    against = f"{other}, {variant}" if variant else other
                     about = {"setting": setting, "label_ratio": ratio, "against": against, "metric": metric}
                     found.append({**about, **paired_difference(ours, theirs, metric)})
-            best = min(found, key=lambda row: (-row["seeds"], row["difference"]), default=None)
+                    mains += [] if variant else found[-1:]
+            best = min(mains, key=lambda row: (-row["seeds"], row["difference"]), default=None)
             rows += [{**row, "best": row is best} for row in found]
     return pd.DataFrame(rows, columns=["setting", "label_ratio", "against", "metric", *_OF_DIFFERENCES, "best"])
 
