@@ -12,7 +12,7 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-from semimedref_core import checkpoints, comparison, notebooks, runs, sweep
+from semimedref_core import checkpoints, comparison, notebooks, runs, sweep, tables
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import data_folder, load_split
 from semimedref_core.data.doctor import examine_all
@@ -122,18 +122,19 @@ def predict_command(options) -> None:
 def compare(options) -> None:
     """Prints the results of finished runs as one table, mean and spread over seeds."""
     folders = comparison.run_folders(options.runs)
-    table = comparison.finished_runs(folders)
-    print(comparison.results_table(table).to_string())
+    finished = comparison.finished_runs(folders)
+    print(tables.results_table(finished).to_string())
     if options.keep:
         for folder in folders:
             comparison.keep_metrics(folder, Path(options.keep) / folder.name)
     if options.markdown:
-        comparison.write_table(options.markdown, comparison.markdown_table(table))
+        tables.write_table(options.markdown, tables.markdown_table(finished))
     if options.figure:
         from semimedref_core.differences import learning_curves
         from semimedref_core.figures.results import curve_panels  # matplotlib: as in predict
 
-        curve_panels(learning_curves(table)).savefig(options.figure, dpi=120)
+        bare = learning_curves(comparison.without_help(finished))
+        curve_panels(learning_curves(finished), bare=bare).savefig(options.figure, dpi=120)
 
 
 def notebooks_command(options) -> int:

@@ -1,6 +1,6 @@
-"""Finished runs side by side: one tidy table of all, what each run is called, what is missing, means over seeds.
+"""Finished runs side by side: one tidy table of all, what each run is called, what is missing, what is kept.
 
-Differences between methods and their intervals are in :mod:`.differences`.
+Means over seeds are in :mod:`.tables`, differences between methods and their intervals in :mod:`.differences`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from semimedref_core.runstate import CONFIG, VALID
 
 METRICS = ["dice_image", "miou_image", "dice_micro", "miou_micro"]
 SETTINGS = ["dataset", "label_ratio", "weak_view", "steps"]  # always shown
-MARKS = "<!-- results -->", "<!-- /results -->"  # around the table that write_table renews
 
 # What all methods of a comparison have in common. Every other setting belongs to a method, save those below.
-_CONDITIONS = {
+CONDITIONS = {
     "weak_view": "{} weak view", "steps": "{} steps", "image_size": "{} px", "texts": "{} texts",
     "architecture": "{}", "batch_size": "batches of {}", "lr": "lr {:g}", "weight_decay": "weight decay {:g}",
     "patience": "patience {}", "image_encoder": "image encoder {}", "text_encoder": "text encoder {}",
@@ -34,12 +33,14 @@ _NOT_COMPARED = {"method", "seed", "data", "eval_every"}
 _OF_METHODS = [
     field.name
     for field in dataclasses.fields(Config)
-    if field.name not in {"dataset", "label_ratio", "network", *_CONDITIONS, *_NOT_COMPARED}
+    if field.name not in {"dataset", "label_ratio", "network", *CONDITIONS, *_NOT_COMPARED}
 ]
 # What was done before there was a setting for it, where that is not the default.
 _BEFORE = {"teacher_view": "same", "unfound": "image"}
+WITHOUT_HELP = "without our help"
 _WORDS = {  # settings in which an ablation differs -> what it is called; of several together first
-    (("pseudo_labels", "teacher"), ("teacher_view", "same")): "without the shared help",
+    (("pseudo_labels", "teacher"), ("teacher_view", "same"), ("unfound", "image")): WITHOUT_HELP,
+    (("pseudo_labels", "teacher"), ("teacher_view", "same")): WITHOUT_HELP,
     (("itcl_weight", 0), ("itcl_unlabelled_weight", 0)): "without ITCL",
     (("posaug_p", 0),): "without PosAug",
     (("patch_p", 0),): "without T-PatchMix",
@@ -100,9 +101,7 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     runs["setting"] = ""
     for _, of_dataset in runs.groupby("dataset"):
         runs.loc[of_dataset.index, "setting"] = [_setting(run, of_dataset) for _, run in of_dataset.iterrows()]
-    runs["variant"] = ""
-    for _, of_method in runs.groupby("method"):
-        runs.loc[of_method.index, "variant"] = _variants(of_method)
+    runs = _with_variants(runs)
     _refuse_twins(runs)
     ratios = -runs.groupby("setting")["label_ratio"].transform("nunique")
     order = runs.assign(ratios=ratios).sort_values(["ratios", "setting", "label_ratio"], kind="stable").index
@@ -119,10 +118,35 @@ def _read(path: Path) -> dict:
 def _setting(run: pd.Series, runs: pd.DataFrame) -> str:
     words = [
         words.format("from scratch" if run[name] == "" else run[name])
-        for name, words in _CONDITIONS.items()
+        for name, words in CONDITIONS.items()
         if runs[name].nunique() > 1
     ]
     return ", ".join([run["dataset"], *words])
+
+
+def without_help(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs without the help of ours that is in none of the papers, as a comparison of their own.
+
+    That help is the cut of pseudo-labels to reported zones and the teacher's mirrored view. Supervised training, which
+    has no pseudo-labels, is part of the comparison wherever it ran beside others.
+
+    Args:
+        runs: of :func:`finished_runs`.
+
+    Returns:
+        These rows, with ``variant`` as if there were no others; none if all runs have the help.
+    """
+    bare = runs[(runs["pseudo_labels"] == "teacher") & (runs["teacher_view"] == "same")]
+    bare = bare[bare["method"] != "supervised"]
+    beside = pd.MultiIndex.from_frame(runs[["setting", "label_ratio"]]).isin(
+        pd.MultiIndex.from_frame(bare[["setting", "label_ratio"]])
+    )
+    return _with_variants(pd.concat([runs[beside & (runs["method"] == "supervised")], bare]))
+
+
+def _with_variants(runs: pd.DataFrame) -> pd.DataFrame:
+    named = [pd.Series(_variants(of_method), of_method.index, str) for _, of_method in runs.groupby("method")]
+    return runs.assign(variant=pd.concat(named) if named else "")
 
 
 def _variants(runs: pd.DataFrame) -> list[str]:
@@ -176,83 +200,10 @@ def missing_runs(runs: pd.DataFrame) -> list[str]:
     return lines
 
 
-def results_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Metrics in per cent, mean ± standard deviation over seeds.
-
-    Args:
-        runs: of :func:`finished_runs`.
-
-    Returns:
-        One row for each method and network of runs that differ in nothing but the seed.
-    """
-    others = [name for name in _CONDITIONS if name not in SETTINGS and runs[name].nunique() > 1]
-    variant = ["variant"] if runs["variant"].any() else []
-    groups = runs.groupby([*SETTINGS, *others, "method", *variant, "network"], sort=False)
-    table = groups[METRICS].agg(_mean_and_spread)
-    table.insert(0, "seeds", groups["seed"].nunique())
-    return table
-
-
-def _mean_and_spread(shares: pd.Series) -> str:
-    """In per cent; no spread where there is one value only."""
-    spread = f" ± {100 * shares.std():.1f}" if len(shares) > 1 else ""
-    return f"{100 * shares.mean():.1f}{spread}"
-
-
-def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: str = "teacher") -> pd.DataFrame:
-    """One row a method, one column for each setting and label ratio: mean ± standard deviation over seeds, in per cent.
-
-    Methods stand in the order of their mean over all runs. Where a method has fewer seeds than others of the column,
-    their number is added; a method that did not run there has an empty cell. Variants are left out.
-    """
-    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
-    order = chosen.groupby("method")[metric].mean().sort_values().index
-    table = pd.DataFrame("", index=order, columns=[])
-    for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
-        seeds = group["seed"].nunique()
-        cells = {
-            method: _mean_and_spread(rows[metric]) + (f" ({len(rows)} of {seeds} seeds)" if len(rows) < seeds else "")
-            for method, rows in group.groupby("method")
-        }
-        table[f"{setting}, {100 * ratio:g} %"] = pd.Series(cells)
-    return table.fillna("")
-
-
 def mean_logged(folders: Sequence[str | Path], name: str) -> float:
     """The mean of a quantity of ``metrics.jsonl`` over all lines of several runs that have it; not a number if none."""
     lines = [line for folder in folders for line in read_metrics(Path(folder) / "metrics.jsonl")]
     return float(np.mean([line[name] for line in lines if name in line] or [np.nan]))
-
-
-def markdown_table(runs: pd.DataFrame) -> str:
-    """:func:`methods_by_ratio` for a README: in each cell Dice per image, below it micro; the best of each in bold."""
-    image, micro = (methods_by_ratio(runs, metric).apply(_best_in_bold) for metric in ("dice_image", "dice_micro"))
-    lines = [["method", *image], ["---"] * (1 + image.shape[1])]
-    for method in image.index:
-        pairs = zip(image.loc[method], micro.loc[method], strict=True)
-        lines.append([method, *("<br>".join(filter(None, pair)) for pair in pairs)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _best_in_bold(cells: pd.Series) -> pd.Series:
-    means = pd.to_numeric(cells.str.split().str[0])
-    return cells.where((means < means.max()) | (means.count() < 2) | (cells == ""), "**" + cells + "**")
-
-
-def write_table(path: str | Path, table: str) -> None:
-    """Puts a table in place of what stands between the two :data:`MARKS` of a Markdown file.
-
-    Raises:
-        CheckpointError: if the file lacks them.
-    """
-    path = Path(path)
-    text = path.read_text() if path.is_file() else ""
-    before, first, rest = text.partition(MARKS[0])
-    _, last, after = rest.partition(MARKS[1])
-    if not (first and last):
-        raise CheckpointError(f"{path}: no place for the table; add the lines {MARKS[0]} and {MARKS[1]}")
-    with atomic(path) as temporary:
-        temporary.write_text(f"{before}{first}\n{table}\n{last}{after}")
 
 
 def keep_metrics(run: str | Path, target: str | Path, every: int = 50) -> None:

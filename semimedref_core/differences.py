@@ -134,28 +134,24 @@ def _counts(folder: str, network: str) -> np.ndarray | None:
 def method_differences(
     runs: pd.DataFrame, method: str = "semi_medref", network: str = "teacher", metrics: tuple[str, ...] = tuple(METRICS)
 ) -> pd.DataFrame:
-    """What a method is above each other one and each variant of it, for each setting and label ratio.
+    """What a method is above each other one, for each setting and label ratio; of main runs, not of variants.
 
     Returns:
-        ``setting``, ``label_ratio``, ``against`` (method, or "method, variant"), ``metric``, the columns of
-        :func:`paired_difference`, and ``best``: is this the other method with the best mean, of those with the most
-        seeds in common, variants left out? The best of several was partly lucky, so the difference to it is rather too
-        small than too large.
+        ``setting``, ``label_ratio``, ``against``, ``metric``, the columns of :func:`paired_difference`, and ``best``:
+        is this the other method with the best mean, of those with the most seeds in common? The best of several was
+        partly lucky, so the difference to it is rather too small than too large.
     """
     rows = []
-    chosen = runs[runs["network"] == network]
+    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
     for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
-        ours = group[(group["method"] == method) & (group["variant"] == "")]
+        ours = group[group["method"] == method]
         for metric in metrics:
-            found, mains = [], []
-            others = group[group["method"] != method].groupby(["method", "variant"], sort=False)
-            for (other, variant), theirs in others:
+            found = []
+            for against, theirs in group[group["method"] != method].groupby("method", sort=False):
                 if set(ours["seed"]) & set(theirs["seed"]):
-                    against = f"{other}, {variant}" if variant else other
                     about = {"setting": setting, "label_ratio": ratio, "against": against, "metric": metric}
                     found.append({**about, **paired_difference(ours, theirs, metric)})
-                    mains += [] if variant else found[-1:]
-            best = min(mains, key=lambda row: (-row["seeds"], row["difference"]), default=None)
+            best = min(found, key=lambda row: (-row["seeds"], row["difference"]), default=None)
             rows += [{**row, "best": row is best} for row in found]
     return pd.DataFrame(rows, columns=["setting", "label_ratio", "against", "metric", *_OF_DIFFERENCES, "best"])
 
@@ -193,7 +189,8 @@ def learning_curves(runs: pd.DataFrame, metric: str = "dice_image", network: str
         low, high = interval(group[metric].to_numpy())
         about = {"setting": setting, "label_ratio": ratio, "method": method, "mean": group[metric].mean()}
         rows.append({**about, "low": low, "high": high, "seeds": len(group), "minutes": group["seconds"].mean() / 60})
-    table = pd.DataFrame(rows).sort_values(["setting", "method", "label_ratio"], ignore_index=True)
+    table = pd.DataFrame(rows, columns="setting label_ratio method mean low high seeds minutes".split())
+    table = table.sort_values(["setting", "method", "label_ratio"], ignore_index=True)
     full = table[(table["method"] == "supervised") & (table["label_ratio"] == 1)].set_index("setting")["mean"]
     return table.assign(of_full=table["mean"] / table["setting"].map(full))
 

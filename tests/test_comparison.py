@@ -11,16 +11,14 @@ from semimedref_core.checkpoints import CheckpointError
 from semimedref_core.comparison import (
     finished_runs,
     keep_metrics,
-    markdown_table,
     mean_logged,
-    methods_by_ratio,
     missing_runs,
-    results_table,
     run_folders,
-    write_table,
+    without_help,
 )
 from semimedref_core.records import read_metrics
 from semimedref_core.runs import NOTEBOOKS
+from semimedref_core.tables import markdown_table, methods_by_ratio, results_table, write_table
 
 
 def test_runs_that_differ_in_the_seed_are_averaged_and_others_are_not(run):
@@ -37,6 +35,8 @@ def test_runs_that_differ_in_the_seed_are_averaged_and_others_are_not(run):
         ({"posaug_p": 0.0}, "without PosAug"),
         ({"itcl_weight": 0.0, "itcl_unlabelled_weight": 0.0}, "without ITCL"),
         ({"itcl_weight": 0.0}, "itcl_weight=0.0"),
+        ({"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image"}, "without our help"),
+        ({"pseudo_labels": "teacher"}, "pseudo-labels not cut to zones"),
         ({"patch_p": 0.0, "positives": "hard", "tau": 0.2}, "without T-PatchMix, hard positives, tau=0.2"),
     ],
 )
@@ -96,6 +96,21 @@ def test_the_readme_table_has_both_metrics_and_the_best_of_each_in_bold(run):
     lines = markdown_table(finished_runs([run(0.7), run(0.6, method="supervised")])).splitlines()
     assert lines[0] == "| method | phantom, 5 % |"
     assert lines[2:] == ["| supervised | 60.0<br>60.0 |", "| semi_medref | **70.0**<br>**70.0** |"]
+
+
+def test_runs_without_our_help_are_a_comparison_and_a_column_of_their_own(run):
+    bare = {"pseudo_labels": "teacher", "teacher_view": "same"}
+    run(0.8), run(0.7, method="cutmix"), run(0.5, method="supervised"), run(0.9, method="supervised", label_ratio=1.0)
+    run(0.6, **bare, unfound="image"), run(0.4, **bare, method="cutmix")
+    runs = finished_runs(run.folders)
+    assert set(runs.loc[runs["variant"] != "", "variant"]) == {"without our help"}
+    found = without_help(runs).query("network == 'teacher'").set_index("method")
+    assert found["dice_image"].to_dict() == pytest.approx({"supervised": 0.5, "semi_medref": 0.6, "cutmix": 0.4})
+    assert set(found["variant"]) == {""}, "the main runs of this comparison"
+    lines = [line.replace("**", "") for line in markdown_table(runs).splitlines()]
+    assert lines[0] == "| method | phantom, 5 %, without our help | phantom, 5 % | phantom, 100 % |"
+    assert lines[-1] == "| semi_medref | 60.0<br>60.0 | 80.0<br>80.0 |  |"
+    assert without_help(finished_runs(run.folders[:3])).empty
 
 
 def test_the_table_in_the_readme_is_that_of_the_committed_runs():

@@ -118,17 +118,6 @@ def test_the_best_other_method_is_picked_for_each_ratio_among_those_with_the_mos
     assert rows[rows["best"]].set_index("label_ratio")["against"].to_dict() == {0.05: "cutmix", 0.5: "cps"}
 
 
-def test_a_variant_of_another_method_is_a_row_of_its_own_and_never_the_best_one(run):
-    for seed in range(2):
-        run(0.9, seed=seed)
-        run(0.7, seed=seed, method="cutmix")
-    run(0.8, seed=0, method="cutmix", pseudo_labels="teacher", teacher_view="same")
-    run(0.6, seed=0, gate=0.9)
-    rows = method_differences(finished_runs(run.folders), metrics=("dice_image",)).set_index("against")
-    assert dict(rows["best"]) == {"cutmix": True, "cutmix, without the shared help": False}
-    assert rows.loc["cutmix, without the shared help", "by_seed"] == pytest.approx([0.1])
-
-
 def test_an_ablation_is_the_variant_minus_the_whole_method(run):
     for seed in range(3):
         run(0.7, seed=seed)

@@ -56,14 +56,17 @@ def test_a_whole_comparison_has_every_figure_but_the_pictures(run, notebook):
         for seed in range(3)
     ]
     runs += [{"posaug_p": 0.0, "seed": seed} for seed in range(3)] + [{"method": "supervised", "label_ratio": 1.0}]
+    plain = {"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image"}
+    runs += [{"method": method, "seed": seed, **plain} for method in ("cutmix", "semi_medref") for seed in range(3)]
     for settings in runs:
         share = rng.uniform(0.5, 0.6) + 0.2 * (settings.get("method") != "supervised")
         run(share, counts=np.stack([(share * masks).astype(int), masks, masks], 1), **settings)
     told, figures = notebook(run.folders[0].parent)
-    assert len(figures) == 5
+    assert len(figures) == 6
     said = [
-        "22 finished runs, 3 of them ablations",
+        "28 finished runs, 9 of them ablations",
         "without PosAug",
+        "without our help",
         "seeds and images",
         "% of it",
         "not told apart: ",
@@ -78,6 +81,7 @@ def test_a_comparison_that_has_barely_begun_says_what_it_lacks(run, notebook):
     told, figures = notebook(run.folders[0].parent)
     assert "phantom, 5 % labels: semi_medref (seed 1); cutmix (seed 0)" in told
     assert "no seed for which semi_medref and another method both ran" in told and "no ablations" in told
+    assert "no runs of semi_medref and another method without our help" in told
     assert len(figures) == 2
 
 

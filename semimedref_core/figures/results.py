@@ -32,7 +32,9 @@ def method_styles(methods: Iterable[str], method: str) -> dict[str, dict]:
     return styles
 
 
-def curve_panels(curves: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> Figure:
+def curve_panels(
+    curves: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image", bare: pd.DataFrame | None = None
+) -> Figure:
     """Mean over seeds against label ratio, with 95 % intervals: one panel for each setting.
 
     Bands belong to the method and to supervised training, bars to all others, both to three seeds or more: from two,
@@ -43,8 +45,10 @@ def curve_panels(curves: pd.DataFrame, method: str = "semi_medref", metric: str 
         curves: of :func:`semimedref_core.differences.learning_curves`.
         method: drawn in front.
         metric: what the curves are of.
+        bare: the same of runs :func:`semimedref_core.comparison.without_help`, drawn as hollow marks.
     """
     styles = method_styles(curves["method"], method)
+    bare = curves.iloc[:0] if bare is None else bare[bare["method"] != "supervised"]
     ratios = curves.groupby("setting")["label_ratio"].transform("nunique")
     settings = list(curves[(curves["label_ratio"] < 1) | (ratios == 1)].groupby("setting", sort=False))
     settings.sort(key=lambda entry: -entry[1]["label_ratio"].nunique())
@@ -56,11 +60,15 @@ def curve_panels(curves: pd.DataFrame, method: str = "semi_medref", metric: str 
         full = curves[(curves["setting"] == setting) & (curves["label_ratio"] == 1) & (group["label_ratio"].max() < 1)]
         full = full[full["method"] == "supervised"]
         several = group["label_ratio"].nunique() > 1
+        hollow = bare[(bare["setting"] == setting) & bare["label_ratio"].isin(group["label_ratio"])]
         if several:
             _curves(ax, group, styles, method)
+            _hollow(ax, hollow, hollow["label_ratio"], styles)
             ax.set_title(panel_title(setting), fontsize=10)
         else:
+            order = list(group.sort_values("mean")["method"])
             _columns(ax, group, styles)
+            _hollow(ax, hollow, hollow["method"].map(order.index), styles)
             ax.set_title(panel_title(setting, group["label_ratio"].iloc[0]), fontsize=10)
         for mean in full["mean"]:
             ends = (group["label_ratio"].min(), group["label_ratio"].max()) if several else (-0.5, len(group) - 0.5)
@@ -70,9 +78,11 @@ def curve_panels(curves: pd.DataFrame, method: str = "semi_medref", metric: str 
         _limit(
             ax,
             np.append(group[["low", "high"]].to_numpy()[group["seeds"] > 2], [group["mean"], group["mean"]]),
-            full["mean"],
+            pd.concat([full["mean"], hollow["mean"]]),
         )
         ax.grid(axis="y", alpha=0.3)
+    if len(bare):
+        figure.supxlabel("hollow: without our help (pseudo-labels cut to reported zones, mirrored teacher)", fontsize=9)
     axes[0, 0].set_ylabel(f"{METRIC_NAMES[metric]} (%), valid split")
     return figure
 
@@ -111,6 +121,12 @@ def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> None:
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 2,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
+
+
+def _hollow(ax: Axes, rows: pd.DataFrame, places: pd.Series, styles: dict) -> None:
+    for place, row in zip(places, rows.to_dict("records"), strict=True):
+        look = {**styles[row["method"]], "markerfacecolor": "white", "zorder": 5}
+        ax.plot(place, 100 * row["mean"], markersize=6, **look)
 
 
 def _columns(ax: Axes, group: pd.DataFrame, styles: dict) -> None:

@@ -1,0 +1,99 @@
+"""Finished runs as tables to read: means over seeds, methods against label ratios, and the one in the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from semimedref_core.checkpoints import CheckpointError
+from semimedref_core.comparison import CONDITIONS, METRICS, SETTINGS, WITHOUT_HELP, without_help
+from semimedref_core.records import atomic
+
+MARKS = "<!-- results -->", "<!-- /results -->"  # around the table that write_table renews
+
+
+def results_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Metrics in per cent, mean ± standard deviation over seeds.
+
+    Args:
+        runs: of :func:`finished_runs`.
+
+    Returns:
+        One row for each method and network of runs that differ in nothing but the seed.
+    """
+    others = [name for name in CONDITIONS if name not in SETTINGS and runs[name].nunique() > 1]
+    variant = ["variant"] if runs["variant"].any() else []
+    groups = runs.groupby([*SETTINGS, *others, "method", *variant, "network"], sort=False)
+    table = groups[METRICS].agg(_mean_and_spread)
+    table.insert(0, "seeds", groups["seed"].nunique())
+    return table
+
+
+def _mean_and_spread(shares: pd.Series) -> str:
+    """In per cent; no spread where there is one value only."""
+    spread = f" ± {100 * shares.std():.1f}" if len(shares) > 1 else ""
+    return f"{100 * shares.mean():.1f}{spread}"
+
+
+def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: str = "teacher") -> pd.DataFrame:
+    """One row a method, one column for each setting and label ratio: mean ± standard deviation over seeds, in per cent.
+
+    Methods stand in the order of how far they are from the mean of a column, on average. Where a method has fewer seeds
+    than others of the column, their number is added; a method that did not run there has an empty cell. Variants are
+    left out.
+    """
+    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
+    means = chosen.groupby(["setting", "label_ratio", "method"])[metric].mean()
+    apart = means - means.groupby(["setting", "label_ratio"]).transform("mean")
+    table = pd.DataFrame("", index=apart.groupby("method").mean().sort_values().index, columns=[])
+    for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
+        seeds = group["seed"].nunique()
+        cells = {
+            method: _mean_and_spread(rows[metric]) + (f" ({len(rows)} of {seeds} seeds)" if len(rows) < seeds else "")
+            for method, rows in group.groupby("method")
+        }
+        table[f"{setting}, {100 * ratio:g} %"] = pd.Series(cells)
+    return table.fillna("")
+
+
+def markdown_table(runs: pd.DataFrame) -> str:
+    """:func:`methods_by_ratio` for a README: in each cell Dice per image, below it micro; the best of each in bold.
+
+    A column of :func:`without_help` stands before the one that it belongs to.
+    """
+    image, micro = (methods_by_ratio(runs, metric).apply(_best_in_bold) for metric in ("dice_image", "dice_micro"))
+    bare = [
+        methods_by_ratio(without_help(runs), metric).apply(_best_in_bold) for metric in ("dice_image", "dice_micro")
+    ]
+    columns = {}
+    for name in image:
+        if name in bare[0]:
+            columns[f"{name}, {WITHOUT_HELP}"] = [table[name].reindex(image.index, fill_value="") for table in bare]
+        columns[name] = [image[name], micro.loc[image.index, name]]
+    lines = [["method", *columns], ["---"] * (1 + len(columns))]
+    for method in image.index:
+        cells = ([metric[method] for metric in pair] for pair in columns.values())
+        lines.append([method, *("<br>".join(filter(None, cell)) for cell in cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _best_in_bold(cells: pd.Series) -> pd.Series:
+    means = pd.to_numeric(cells.str.split().str[0])
+    return cells.where((means < means.max()) | (means.count() < 2) | (cells == ""), "**" + cells + "**")
+
+
+def write_table(path: str | Path, table: str) -> None:
+    """Puts a table in place of what stands between the two :data:`MARKS` of a Markdown file.
+
+    Raises:
+        CheckpointError: if the file lacks them.
+    """
+    path = Path(path)
+    text = path.read_text() if path.is_file() else ""
+    before, first, rest = text.partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not (first and last):
+        raise CheckpointError(f"{path}: no place for the table; add the lines {MARKS[0]} and {MARKS[1]}")
+    with atomic(path) as temporary:
+        temporary.write_text(f"{before}{first}\n{table}\n{last}{after}")
