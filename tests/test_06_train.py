@@ -1,0 +1,59 @@
+"""Notebook 06 as the tutorial runs it, and on real data by the paper's preset; it takes longest, so it comes first."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from semimedref_core import runs
+from semimedref_core.__main__ import main
+from semimedref_core.config import Config
+from semimedref_core.presets import preset
+
+SMALL = {"steps": 12, "image_size": 32, "batch_size": 4}
+
+
+def test_the_tutorial_command_trains_both_methods_and_its_numbers_are_those_of_the_committed_notebook(tmp_path, capsys):
+    """The README's main job, as it is. Another machine rounds differently, hence the few points of tolerance."""
+    folder = tmp_path / "tutorial"
+    assert main(["tutorial", "--output", str(folder)]) == 0
+    told = capsys.readouterr().out
+    for path in ("06_train.ipynb", "supervised/metrics.jsonl", "semi_medref/metrics.jsonl", "semi_medref/teacher"):
+        assert (folder / path).exists() and Path(path).name in told
+    assert {path.name for path in folder.glob("*.png")} == {"pairs.png", "curves.png", "teacher.png", "predictions.png"}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["semi_medref"] > summary["supervised"]
+    assert summary["semi_medref"] - summary["semi_medref_without_text"] > 0.10
+    assert 0.1 < summary["accepted"] < 0.9
+    assert summary == pytest.approx(committed_summary(), abs=0.04)
+
+
+def committed_summary() -> dict[str, float]:
+    """The numbers that the last cell of the committed 06_train printed, as shares."""
+    executed = nbformat.read(runs.NOTEBOOKS / "06_train.ipynb", as_version=4)
+    printed = executed.cells[-1].outputs[-1].text.splitlines()
+    return {name: float(value) / 100 for name, value, _ in (line.split() for line in printed)}
+
+
+def test_06_runs_on_real_qata_by_the_papers_preset(tmp_path, real_data, monkeypatch):
+    monkeypatch.setenv("SEMIMEDREF_DATA", str(real_data.resolve()))
+    settings = {**SMALL, "network": "compact", "eval_every": 4, "burn_in": 0.5}
+    runs.run_notebook("06_train", tmp_path, {"preset": "paper-qata", "settings": settings, "output": "."})
+    assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
+    config = json.loads((tmp_path / "semi_medref" / "config.json").read_text())
+    assert config == Config(**preset("paper-qata") | settings).to_dict()
+    results = json.loads((tmp_path / "semi_medref" / "results.json").read_text())
+    assert (results["labelled"], results["unlabelled"], results["dataset"]) == (57, 5659, "qata")
+
+
+def test_a_second_tutorial_does_not_write_over_the_first(tmp_path, capsys):
+    (tmp_path / "06_train.ipynb").touch()
+    assert main(["tutorial", "--output", str(tmp_path)]) == 1
+    assert "delete it or give another --output" in capsys.readouterr().err
+
+
+def test_a_cell_that_fails_is_told_with_its_error_and_the_notebook_up_to_it_is_kept(tmp_path):
+    with pytest.raises(runs.NotebookError, match="failed with ValueError: dataset: unknown value 'mnist'"):
+        runs.run_notebook("06_train", tmp_path, {**SMALL, "dataset": "mnist", "output": "."})
+    assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
