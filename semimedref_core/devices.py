@@ -10,7 +10,8 @@ import functools
 from collections.abc import Callable
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from semimedref_core.networks import Twins
@@ -40,11 +41,13 @@ def open_device(device: str, precision: str = "fp32", compile: str = "off") -> A
         raise DeviceError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device 'cuda' was asked for, but torch sees no GPU; use --device auto or cpu")
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    known = PartialState() if PartialState._shared_state else None
+    if known and known.num_processes == 1 and (known.device.type == "cpu") != on_cpu:
+        AcceleratorState._reset_state(reset_partial_state=True)  # or accelerate keeps to the device of its first use
     # The precision is ours to choose: left to accelerate, its launcher's settings would change it unseen.
-    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), mixed_precision="no")
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
     kind = accelerator.device.type
-    if device == "cuda" and kind != "cuda":
-        raise DeviceError("device 'cuda' was asked for, but this process has trained on the CPU; start a new one")
     if precision == "fp16" and kind == "cpu":
         raise DeviceError("precision 'fp16' needs a GPU, and this run is on the CPU; use --precision bf16 or fp32")
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -348,6 +348,18 @@ def test_the_command_writes_prints_and_draws(tmp_path, capsys):
         main(["--output", str(tmp_path / "nowhere" / "x.json")])
 
 
+def test_what_is_stopped_keeps_the_cases_it_has_measured(tmp_path, monkeypatch):
+    def stopped(case, *rest):
+        if case.sizes["N"] == 256:
+            raise KeyboardInterrupt
+        return rows(case, *rest)
+
+    monkeypatch.setattr("semimedref_kernels.benchmark.__main__.rows", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        main(["--quick", "--only", "loss", "--output", str(tmp_path / "quick.json")])
+    assert {row["sizes"]["N"] for row in read(tmp_path / "quick.json")["rows"]} == {32}
+
+
 def test_where_a_record_goes_by_default(gpu_record):
     gpu_record["device"]["name"] = "NVIDIA H100 80GB HBM3"
     assert default_output(gpu_record, partial=False) == SAVED / "nvidia-h100-80gb-hbm3.json"

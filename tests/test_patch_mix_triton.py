@@ -12,6 +12,7 @@ import torch
 from semimedref_kernels import patch_mix
 from semimedref_kernels.patch_mix import plain_patch_mix
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 OP = torch.ops.semimedref.patch_mix.default
 
 
@@ -27,11 +28,12 @@ def samples(dtype=torch.float32, requires_grad=False, batch=3, channels=2):
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is for Linux alone")
-def test_the_kernels_in_the_interpreter():
+@pytest.mark.parametrize("interpreted", ["1", pytest.param("0", marks=needs_gpu)], ids=["interpreter", "GPU"])
+def test_the_kernels(interpreted):
     """In a process of its own: Triton decides at import whether kernels are interpreted."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "interpreted_patch_mix.py"],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
+        [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "patch_mix_kernels.py"],
+        env=os.environ | {"TRITON_INTERPRET": interpreted},
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,

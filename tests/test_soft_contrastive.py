@@ -1,5 +1,6 @@
 """The soft-positive contrastive loss as an op: against a dense float64 reference, in its plain and its Triton form."""
 
+import os
 import subprocess
 import sys
 from itertools import accumulate
@@ -12,6 +13,7 @@ from torch.library import opcheck
 from semimedref_kernels import soft_contrastive_loss
 from semimedref_kernels.soft_contrastive import _backward, _forward
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 ABSENT = """
 import sys
 sys.modules["triton"] = None
@@ -121,10 +123,11 @@ def test_in_float64_it_agrees_to_twelve_digits(name):
     assert_close(differentiated(op, **case), reference(case), 1e-12, 1e-12, case["tau"])
 
 
-@pytest.fixture(scope="module")
-def interpreted(tmp_path_factory):
-    """Every case in Triton's interpreter, tau as the op hands it over: a tensor, or a number in the cases named so."""
-    folder = tmp_path_factory.mktemp("interpreted")
+@pytest.fixture(scope="module", params=["1", pytest.param("0", marks=needs_gpu)], ids=["interpreter", "GPU"])
+def kernels(request, tmp_path_factory):
+    """Every case by the kernels, in Triton's interpreter or on a GPU; tau as the op hands it over: a tensor, or a
+    number in the cases named so."""
+    folder = tmp_path_factory.mktemp("kernels")
     cases = {
         name: {**case, "tau": torch.tensor(case["tau"]), "grad": torch.tensor(1.0)} for name, case in CASES.items()
     }
@@ -135,32 +138,33 @@ def interpreted(tmp_path_factory):
         cases[f"{name}, twice the loss"] = {**cases[name], "grad": torch.tensor(2.0)}
         cases[f"{name}, more bits"] = {**cases[name], "codes": CASES[name]["codes"] + 64}
     torch.save(cases, folder / "in.pt")
-    driver = Path(__file__).parent / "interpreted_soft_contrastive.py"
-    subprocess.run([sys.executable, driver, folder / "in.pt", folder / "out.pt"], check=True)
+    driver = Path(__file__).parent / "soft_contrastive_kernels.py"
+    environment = os.environ | {"TRITON_INTERPRET": request.param}
+    subprocess.run([sys.executable, driver, folder / "in.pt", folder / "out.pt"], env=environment, check=True)
     return torch.load(folder / "out.pt", weights_only=True)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_kernels_agree_with_the_dense_reference(interpreted, name):
-    assert_close(interpreted[name][0], reference(CASES[name]), 1e-6, 1e-5, CASES[name]["tau"])
+def test_the_kernels_agree_with_the_dense_reference(kernels, name):
+    assert_close(kernels[name][0], reference(CASES[name]), 1e-6, 1e-5, CASES[name]["tau"])
 
 
 @pytest.mark.parametrize("name", WITH_VARIANTS)
-def test_the_kernels_take_what_a_gpu_hands_them(interpreted, name):
-    whole = interpreted[name][0]
-    for x, y in zip(interpreted[f"{name}, tau a number"][0], whole, strict=True):
+def test_the_kernels_take_what_a_gpu_hands_them(kernels, name):
+    whole = kernels[name][0]
+    for x, y in zip(kernels[f"{name}, tau a number"][0], whole, strict=True):
         torch.testing.assert_close(x, y)
-    for x, y in zip(interpreted[f"{name}, twice the loss"][0][1:], whole[1:], strict=True):
+    for x, y in zip(kernels[f"{name}, twice the loss"][0][1:], whole[1:], strict=True):
         torch.testing.assert_close(x, 2 * y)
-    for x, y in zip(interpreted[f"{name}, more bits"][0], whole, strict=True):
+    for x, y in zip(kernels[f"{name}, more bits"][0], whole, strict=True):
         assert torch.equal(x, y)  # bits above the sixth are ignored where checking them would make the host wait
-    assert interpreted[f"{name}, NaN"][0][0].isnan()
+    assert kernels[f"{name}, NaN"][0][0].isnan()
 
 
 @pytest.mark.parametrize("name", WITH_VARIANTS)
-def test_the_kernels_take_bfloat16_and_sum_in_float32(interpreted, name):
+def test_the_kernels_take_bfloat16_and_sum_in_float32(kernels, name):
     case = {**CASES[name], **{x: CASES[name][x].bfloat16() for x in "uv"}}
-    found, expected = interpreted[f"{name}, bfloat16"][0], reference(case)
+    found, expected = kernels[f"{name}, bfloat16"][0], reference(case)
     assert [x.dtype for x in found] == [torch.float32, torch.bfloat16, torch.bfloat16, torch.float32]
     # Tiles are multiplied as bfloat16, so normalised embeddings are rounded to it before.
     tolerance = 1e-3 if name == "many, normalised" else 1e-6
@@ -168,8 +172,8 @@ def test_the_kernels_take_bfloat16_and_sum_in_float32(interpreted, name):
     torch.testing.assert_close(found[3].double(), expected[3], rtol=10 * tolerance, atol=1e-5 / case["tau"])
 
 
-def test_two_runs_give_the_same_bits(interpreted):
-    for name, (first, second) in interpreted.items():
+def test_two_runs_give_the_same_bits(kernels):
+    for name, (first, second) in kernels.items():
         assert all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(first, second, strict=True)), name
     case = CASES["no multiple of a tile"]
     assert all(torch.equal(x, y) for x, y in zip(differentiated(op, **case), differentiated(op, **case), strict=True))

@@ -12,8 +12,9 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 @triton.jit
 def number(x):
     """A scalar argument: a number, or a pointer to one, which spares the host from waiting for it."""
-    x = tl.to_tensor(x)
-    if x.dtype.is_ptr():
+    if INTERPRETED:  # there a number is Python's own
+        return x if isinstance(x, float) else tl.load(x).to(tl.float32)
+    elif x.dtype.is_ptr():
         return tl.load(x).to(tl.float32)
     else:
         return x

@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,12 @@ def main(argv: list[str] | None = None) -> int:
     for path in (args.output, args.figure):
         if path and not path.absolute().parent.is_dir():
             raise SystemExit(f"{path}: its folder does not exist; make it first")
-    record = measure_all(args.only, args.quick)
+    for record in measured(args.only, args.quick):
+        path = args.output or default_output(record, partial=args.quick or args.only is not None)
+        if path:
+            write(record, path)
     print(table(record))
-    path = args.output or default_output(record, partial=args.quick or args.only is not None)
     if path:
-        write(record, path)
         read(path)
         print(f"\nwritten to {path}")
     else:
@@ -60,8 +62,11 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def measure_all(only: str | None = None, quick: bool = False) -> dict[str, Any]:
-    """The whole record, as :func:`semimedref_kernels.benchmark.read` gives it back."""
+def measured(only: str | None = None, quick: bool = False) -> Iterator[dict[str, Any]]:
+    """The record, as :func:`semimedref_kernels.benchmark.read` gives it back: after each case, with the rows so far.
+
+    All cases take minutes, most of them for torch.compile; what ends early keeps what it has measured.
+    """
     kind = "gpu" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("highest")
     effort = {"seconds": 0.02, "least": 3} if quick else {}
@@ -74,7 +79,7 @@ def measure_all(only: str | None = None, quick: bool = False) -> dict[str, Any]:
         name = case_name({"op": case.op, "sizes": case.sizes, "dtype": case.dtype})
         progress(f"{time.monotonic() - start:5.0f} s  {name}")
         found += [asdict(row) for row in rows(case, timer, ceilings)]
-    return {**head, "ceilings": ceilings, "rows": found}
+        yield {**head, "ceilings": ceilings, "rows": found}
 
 
 def progress(text: str) -> None:

@@ -94,7 +94,7 @@ def loss_sizes(gpu: bool, quick: bool) -> list[tuple[int, int]]:
     if quick:
         return [(32, 64), (256, 64)]
     if gpu:
-        return [(N, D) for N in (32, 64, 1024, 4096, 16384, 65536) for D in (256, 512, 768)]
+        return [(N, D) for N in (32, 64, 1024, 4096, 16384, 65536) for D in (256, 768)]
     return [(N, D) for N in (32, 64, 1024) for D in (256, 768)] + [(4096, 256)]
 
 

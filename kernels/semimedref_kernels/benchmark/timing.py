@@ -112,7 +112,7 @@ class Timer:
 class CudaTimer(Timer):
     """Times on a GPU by CUDA events, each run with a cold L2 cache: a buffer at least as large is written before."""
 
-    def __init__(self, seconds: float = 0.5, least: int = 10, most: int = 100):
+    def __init__(self, seconds: float = 0.2, least: int = 10, most: int = 100):
         super().__init__(seconds, least, most)
         self.device = torch.device("cuda", torch.cuda.current_device())
         cache = torch.cuda.get_device_properties(self.device).L2_cache_size

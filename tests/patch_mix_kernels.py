@@ -1,4 +1,7 @@
-"""The kernels of patch_mix in Triton's interpreter; run by test_patch_mix_triton.py in a process of its own."""
+"""The kernels of patch_mix, in Triton's interpreter if TRITON_INTERPRET is 1, else on a GPU; run by
+test_patch_mix_triton.py in a process of its own."""
+
+import os
 
 import pytest
 import torch
@@ -18,6 +21,7 @@ LAYOUTS = {
     ],
     "one sample for all": lambda x: x[:1].expand_as(x),
 }
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -44,10 +48,12 @@ def test_the_kernels_give_the_bits_of_the_plain_form(
     batch, channels, height, width, image_layout, probs_layout, image_dtype, probs_dtype, boxes, flip, threshold, seed
 ):
     random = torch.Generator().manual_seed(seed)
-    images = LAYOUTS[image_layout](torch.randn(batch, channels, height, width, generator=random).to(image_dtype))
+    images = LAYOUTS[image_layout](
+        torch.randn(batch, channels, height, width, generator=random).to(DEVICE, image_dtype)
+    )
     # Eighths, so that sums are exact and the gate cannot depend on the order of summation.
     probs = torch.randint(0, 9, (batch, 1, height, width), generator=random) / 8
-    probs = LAYOUTS[probs_layout](probs.to(probs_dtype))
+    probs = LAYOUTS[probs_layout](probs.to(DEVICE, probs_dtype))
     partner = torch.randperm(batch, generator=random)
     low = (torch.rand(batch, 2, generator=random) * torch.tensor([height + 2, width + 2])).long() - 2
     spans = {
@@ -57,16 +63,17 @@ def test_the_kernels_give_the_bits_of_the_plain_form(
     }
     low = torch.zeros_like(low) if boxes == "whole image" else low
     box = torch.cat([low, low + spans[boxes]], 1)
-    mirrored = torch.rand(batch, generator=random) < 0.5 if flip else None
-    arguments = images, probs, partner, box, threshold, mirrored
+    mirrored = (torch.rand(batch, generator=random) < 0.5).to(DEVICE) if flip else None
+    arguments = images, probs, partner.to(DEVICE), box.to(DEVICE), threshold, mirrored
     mine, reference = patch_mix_fused(*arguments), plain_patch_mix(*arguments)
     assert same_bits(mine, reference)
     assert [x.stride() for x in mine] == [x.stride() for x in reference]
 
 
 def two_samples(width=8):
-    images = torch.arange(2 * 8 * width, dtype=torch.float32).reshape(2, 1, 8, width)
-    return images, torch.ones(2, 1, 8, width), torch.tensor([1, 0]), torch.tensor([[0, 0, 3, 3]] * 2)
+    images = torch.arange(2 * 8 * width, dtype=torch.float32, device=DEVICE).reshape(2, 1, 8, width)
+    boxes = torch.tensor([[0, 0, 3, 3]] * 2, device=DEVICE)
+    return images, torch.ones_like(images), torch.tensor([1, 0], device=DEVICE), boxes
 
 
 @pytest.mark.parametrize("stranger", [-1, 2, 2**40])
@@ -89,7 +96,7 @@ def test_nan_in_the_box_refuses_and_elsewhere_does_not_matter():
 def test_boxes_far_outside_are_empty_and_huge_ones_cover_the_image():
     images, probs, partner, boxes = two_samples()
     far = 2**62
-    boxes = torch.tensor([[far, far, far + 1, far + 1], [-far, -far, far, far]])
+    boxes = torch.tensor([[far, far, far + 1, far + 1], [-far, -far, far, far]], device=DEVICE)
     mixed, _, accepted = patch_mix_fused(images, probs, partner, boxes, 0.5)
     assert accepted.tolist() == [False, True] and torch.equal(mixed[1], images[0])
     assert same_bits(
@@ -98,7 +105,7 @@ def test_boxes_far_outside_are_empty_and_huge_ones_cover_the_image():
 
 
 def test_samples_may_lie_more_than_two_to_the_31_elements_apart():
-    memory = torch.empty(2**31 + 64, dtype=torch.float16)  # only the pages that are touched become real
+    memory = torch.empty(2**31 + 64, dtype=torch.float16, device=DEVICE)  # only the pages that are touched become real
     images = memory.as_strided((2, 1, 8, 8), (2**31, 64, 8, 1))
     images.copy_(two_samples()[0])
     _, probs, partner, boxes = two_samples()
@@ -110,13 +117,14 @@ def test_samples_may_lie_more_than_two_to_the_31_elements_apart():
 def test_what_is_empty_stays_empty():
     for batch, channels, height in ((0, 3, 8), (2, 3, 0), (2, 0, 8)):
         images, probs = torch.zeros(batch, channels, height, 8), torch.zeros(batch, 1, height, 8)
-        partner, boxes = torch.arange(batch), torch.tensor([[0, 0, 2, 2]] * batch).reshape(batch, 4)
-        arguments = images, probs, partner, boxes, 0.0
+        partner, boxes = torch.arange(batch), torch.tensor([0, 0, 2, 2]).repeat(batch, 1)
+        arguments = *(x.to(DEVICE) for x in (images, probs, partner, boxes)), 0.0
         assert same_bits(patch_mix_fused(*arguments), plain_patch_mix(*arguments))
 
 
 def test_two_runs_give_the_same_bits():
     random = torch.Generator().manual_seed(0)
     images, probs = torch.randn(2, 1, 20, 70, generator=random), torch.rand(2, 1, 20, 70, generator=random)
-    arguments = images, probs, torch.tensor([1, 0]), torch.tensor([[0, 0, 20, 70]] * 2), 0.5
+    partner, boxes = torch.tensor([1, 0]), torch.tensor([[0, 0, 20, 70]] * 2)
+    arguments = *(x.to(DEVICE) for x in (images, probs, partner, boxes)), 0.5
     assert same_bits(patch_mix_fused(*arguments), patch_mix_fused(*arguments))

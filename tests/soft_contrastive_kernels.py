@@ -1,14 +1,13 @@
-"""A program for the tests of the contrastive loss: runs its Triton kernels on the CPU, in Triton's interpreter.
+"""A program for the tests of the contrastive loss: runs its Triton kernels, on the CPU in Triton's interpreter if
+TRITON_INTERPRET is 1, else on a GPU.
 
-``python interpreted_soft_contrastive.py IN OUT``: IN is a file of ``torch.save``, ``{name: {"u", "v", "codes",
+``python soft_contrastive_kernels.py IN OUT``: IN is a file of ``torch.save``, ``{name: {"u", "v", "codes",
 "codes_v", "tau", "normalize", "grad"}}``. OUT gets ``{name: [run, run]}``, two runs of ``(loss, grad_u, grad_v,
 grad_tau)``. The interpreter must be chosen before the kernels are imported, hence a process of its own.
 """
 
 import os
 import sys
-
-os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
@@ -21,5 +20,7 @@ def run(u, v, codes, codes_v, tau, normalize, grad):
 
 
 if __name__ == "__main__":
-    cases = torch.load(sys.argv[1], weights_only=True)
-    torch.save({name: [run(**case), run(**case)] for name, case in cases.items()}, sys.argv[2])
+    device = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+    cases = torch.load(sys.argv[1], map_location=device, weights_only=True)
+    found = {name: [[x.cpu() for x in run(**case)] for _ in range(2)] for name, case in cases.items()}
+    torch.save(found, sys.argv[2])

@@ -1,0 +1,96 @@
+"""Training on a GPU: the numbers of the CPU, no waiting for the device, every precision, networks that go back."""
+
+import functools
+
+import pytest
+import torch
+
+from semimedref_core import training
+from semimedref_core.checkpoints import from_pretrained
+from semimedref_core.config import Config
+from semimedref_core.data.datasets import load_training
+from semimedref_core.evaluation import evaluate
+from semimedref_core.methods import METHODS
+from semimedref_core.networks import build_texts
+from semimedref_core.profiling import profile
+from semimedref_core.runstate import RunState
+from semimedref_core.stepcost import step_costs
+from semimedref_core.training import prepare, train, training_step
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+SETTINGS = {"image_size": 64, "batch_size": 4, "steps": 8, "burn_in": 0.25, "ramp": 0.25, "label_ratio": 0.05}
+
+pairs = functools.cache(functools.partial(load_training, Config(**SETTINGS)))
+
+
+@pytest.fixture(autouse=True)
+def drawn_once(monkeypatch):
+    """The phantom's pairs are the same in all these runs."""
+    monkeypatch.setattr(training, "load_training", lambda config, unlabelled: pairs(unlabelled))
+
+
+def losses(device, method, steps=3, **settings):
+    """Of a run's first steps, as numbers."""
+    run = prepare(Config(**SETTINGS | {"burn_in": 0.0, "ramp": 0.0, "method": method} | settings), device)
+    found = [training_step(run.state, run.batches(step), run.batches.config, run.accelerator) for step in range(steps)]
+    return [{name: value.item() for name, value in each.items()} for each in found]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_losses_are_those_of_the_cpu(method):
+    """But for what is drawn on the device itself (noise of strong views, dropout), and TF32."""
+    for on_gpu, on_cpu in zip(losses("cuda", method), losses("cpu", method), strict=True):
+        assert on_gpu.keys() == on_cpu.keys()
+        assert on_gpu["loss_labelled"] == pytest.approx(on_cpu["loss_labelled"], rel=0.01)
+        assert on_gpu == pytest.approx(on_cpu, rel=0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_never_makes_the_host_wait(method, precision):
+    config = Config(**SETTINGS | {"burn_in": 0.0, "ramp": 0.0, "method": method, "precision": precision})
+    run = prepare(config, "cuda")
+    batches = [run.batches(step) for step in range(3)]
+    training_step(run.state, batches[0], config, run.accelerator)  # what is compiled and allocated once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[1:]:
+            training_step(run.state, batch, config, run.accelerator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("settings", [{}, {"precision": "bf16"}, {"precision": "fp16"}, {"compile": "on"}], ids=str)
+def test_a_network_trained_on_a_gpu_gives_the_same_metrics_on_a_cpu(settings, tmp_path):
+    config = Config(**SETTINGS | {"steps": 40} | settings)
+    results = train(config, tmp_path, device="cuda")
+    assert results["device"].startswith("cuda")
+    network, _ = from_pretrained(tmp_path / "teacher")
+    here = evaluate(network, pairs(False).valid, build_texts())
+    assert here == pytest.approx({name: results["teacher"][name] for name in here}, abs=0.02)
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    """Up to the order in which the device adds."""
+    config = Config(**SETTINGS | {"steps": 16, "eval_every": 8})
+    whole = train(config, tmp_path / "whole", device="cuda")
+
+    def save_and_stop(state, path):
+        save(state, path)
+        raise KeyboardInterrupt
+
+    save = RunState.save
+    monkeypatch.setattr(RunState, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "stopped", device="cuda")
+    monkeypatch.undo()
+    resumed = train(config, tmp_path / "stopped", device="cuda", resume=True)
+    assert resumed["step"] == 16 and resumed["student"] == pytest.approx(whole["student"], abs=0.02)
+
+
+def test_parts_of_a_step_and_its_cost_are_measured():
+    found = profile(Config(**SETTINGS), "cuda", count=3)
+    assert torch.cuda.get_device_name() == found.device and found.running > 0 and found.peak_memory > 0
+    table = step_costs(Config(**SETTINGS), {}, 2, "cuda")
+    assert (table["seconds"] > 0).all() and list(table.index) == ["recipe", "ours"]
