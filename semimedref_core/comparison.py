@@ -134,14 +134,18 @@ def without_help(runs: pd.DataFrame) -> pd.DataFrame:
         runs: of :func:`finished_runs`.
 
     Returns:
-        These rows, with ``variant`` as if there were no others; none if all runs have the help.
+        These rows, with ``variant`` as if there were no others; none where all runs have the help, or none has it.
     """
-    bare = runs[(runs["pseudo_labels"] == "teacher") & (runs["teacher_view"] == "same")]
-    bare = bare[bare["method"] != "supervised"]
-    beside = pd.MultiIndex.from_frame(runs[["setting", "label_ratio"]]).isin(
-        pd.MultiIndex.from_frame(bare[["setting", "label_ratio"]])
-    )
-    return _with_variants(pd.concat([runs[beside & (runs["method"] == "supervised")], bare]))
+    others = runs[runs["method"] != "supervised"]
+    helped = (others["pseudo_labels"] != "teacher") | (others["teacher_view"] != "same")
+    bare = others[~helped & _same_column(others, others[helped])]
+    return _with_variants(pd.concat([runs[(runs["method"] == "supervised") & _same_column(runs, bare)], bare]))
+
+
+def _same_column(runs: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """Which runs have a setting and label ratio that some of the others have too."""
+    column = ["setting", "label_ratio"]
+    return pd.MultiIndex.from_frame(runs[column]).isin(pd.MultiIndex.from_frame(others[column]))
 
 
 def _with_variants(runs: pd.DataFrame) -> pd.DataFrame:

@@ -111,6 +111,7 @@ def test_runs_without_our_help_are_a_comparison_and_a_column_of_their_own(run):
     assert lines[0] == "| method | phantom, 5 %, without our help | phantom, 5 % | phantom, 100 % |"
     assert lines[-1] == "| semi_medref | 60.0<br>60.0 | 80.0<br>80.0 |  |"
     assert without_help(finished_runs(run.folders[:3])).empty
+    assert without_help(finished_runs(run.folders[4:])).empty, "then they are the comparison itself"
 
 
 def test_the_table_in_the_readme_is_that_of_the_committed_runs():
