@@ -83,7 +83,7 @@ class Config:
     ema_decay: float = _setting(0.99, "the teacher's decay until the end of burn-in", low=0, high=1)
     ema_decay_last: float = _setting(0.99, "the teacher's decay after its ramp", low=0, high=1)
     itcl_weight: float = _setting(0.2, "of ITCL on labelled pairs [w_l]", low=0)
-    itcl_unlabelled_weight: float = _setting(2.0, "of ITCL on weak views, inside the unsupervised loss [w_c]", low=0)
+    itcl_unlabelled_weight: float = _setting(0.5, "of ITCL on weak views, inside the unsupervised loss [w_c]", low=0)
     tau: float = _setting(0.07, "temperature of ITCL", above=0)
     positives: str = _setting("soft", "of ITCL; soft: shared zones; hard: the own pair alone", POSITIVES)
     posaug_p: float = _setting(0.1, "probability of a position phrase to be hit by PosAug", low=0, high=1)
