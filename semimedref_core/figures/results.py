@@ -61,8 +61,9 @@ def curve_panels(
         full = full[full["method"] == "supervised"]
         several = group["label_ratio"].nunique() > 1
         hollow = bare[(bare["setting"] == setting) & bare["label_ratio"].isin(group["label_ratio"])]
+        labels = []
         if several:
-            _curves(ax, group, styles, method)
+            labels = _curves(ax, group, styles, method)
             _hollow(ax, hollow, hollow["label_ratio"], styles)
             ax.set_title(panel_title(setting), fontsize=10)
         else:
@@ -78,7 +79,7 @@ def curve_panels(
         _limit(
             ax,
             np.append(group[["low", "high"]].to_numpy()[group["seeds"] > 2], [group["mean"], group["mean"]]),
-            pd.concat([full["mean"], hollow["mean"]]),
+            [*full["mean"], *hollow["mean"], *labels],
         )
         ax.grid(axis="y", alpha=0.3)
     if len(bare):
@@ -87,7 +88,8 @@ def curve_panels(
     return figure
 
 
-def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> None:
+def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> list[float]:
+    """Draws them, each with its name at its end; where these names are, as shares."""
     names = list(group.groupby("method")["mean"].mean().sort_values().index)
     ratios = np.sort(group["label_ratio"].unique())
     ends = {}
@@ -112,7 +114,7 @@ def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> None:
     ax.set_xlabel("share of the training pairs with masks")
     low, high = 100 * group["mean"].min(), 100 * group["mean"].max()
     order = sorted(ends, key=lambda name: ends[name][1])
-    places = spread([ends[name][1] for name in order], 0.052 * (high - low + 4))
+    places = spread([ends[name][1] for name in order], 0.075 * (high - low + 4))
     for name, place in zip(order, places, strict=True):
         colour = styles[name]["color"]
         ax.annotate(
@@ -121,6 +123,7 @@ def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> None:
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 2,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
+    return [place / 100 for place in places]
 
 
 def _hollow(ax: Axes, rows: pd.DataFrame, places: pd.Series, styles: dict) -> None:
@@ -142,7 +145,7 @@ def _columns(ax: Axes, group: pd.DataFrame, styles: dict) -> None:
     ax.set_xlim(-0.6, len(group) - 0.4)
 
 
-def _limit(ax: Axes, values: np.ndarray, more: pd.Series) -> None:
+def _limit(ax: Axes, values: np.ndarray, more: list[float]) -> None:
     """Limits of the y axis by what should be seen; the interval of two seeds may leave the panel."""
     values = 100 * np.append(values, more)
     low, high = np.nanmin(values), np.nanmax(values)
