@@ -40,6 +40,13 @@ def pytest_sessionstart():
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_its_own(tmp_path_factory):
     """Decoded pictures are kept in the tests' own folder, also by the processes that tests start."""

@@ -17,7 +17,7 @@ from semimedref_core.runstate import RunState
 from semimedref_core.stepcost import step_costs
 from semimedref_core.training import prepare, train, training_step
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.gpu
 
 SETTINGS = {"image_size": 64, "batch_size": 4, "steps": 8, "burn_in": 0.25, "ramp": 0.25, "label_ratio": 0.05}
 

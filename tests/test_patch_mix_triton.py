@@ -12,7 +12,6 @@ import torch
 from semimedref_kernels import patch_mix
 from semimedref_kernels.patch_mix import plain_patch_mix
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 OP = torch.ops.semimedref.patch_mix.default
 
 
@@ -28,7 +27,7 @@ def samples(dtype=torch.float32, requires_grad=False, batch=3, channels=2):
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is for Linux alone")
-@pytest.mark.parametrize("interpreted", ["1", pytest.param("0", marks=needs_gpu)], ids=["interpreter", "GPU"])
+@pytest.mark.parametrize("interpreted", ["1", pytest.param("0", marks=pytest.mark.gpu)], ids=["interpreter", "GPU"])
 def test_the_kernels(interpreted):
     """In a process of its own: Triton decides at import whether kernels are interpreted."""
     done = subprocess.run(

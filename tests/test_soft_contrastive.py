@@ -13,7 +13,6 @@ from torch.library import opcheck
 from semimedref_kernels import soft_contrastive_loss
 from semimedref_kernels.soft_contrastive import _backward, _forward
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 ABSENT = """
 import sys
 sys.modules["triton"] = None
@@ -123,7 +122,7 @@ def test_in_float64_it_agrees_to_twelve_digits(name):
     assert_close(differentiated(op, **case), reference(case), 1e-12, 1e-12, case["tau"])
 
 
-@pytest.fixture(scope="module", params=["1", pytest.param("0", marks=needs_gpu)], ids=["interpreter", "GPU"])
+@pytest.fixture(scope="module", params=["1", pytest.param("0", marks=pytest.mark.gpu)], ids=["interpreter", "GPU"])
 def kernels(request, tmp_path_factory):
     """Every case by the kernels, in Triton's interpreter or on a GPU; tau as the op hands it over: a tensor, or a
     number in the cases named so."""
