@@ -16,6 +16,7 @@ import pandas as pd
 from semimedref_core import checkpoints
 from semimedref_core.checkpoints import CheckpointError
 from semimedref_core.config import Config
+from semimedref_core.methods import OF_SEMI_MEDREF
 from semimedref_core.records import atomic, read_metrics, write_json
 from semimedref_core.runstate import CONFIG, VALID
 
@@ -78,7 +79,8 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     - ``variant``: how a run of a method differs from the main one of that method, such as "without PosAug"; empty for
       the main one. That is the one with the most runs, and of several the one nearest to the defaults.
 
-    A setting that a run of an older version did not have stands at what that version did.
+    A setting that a run of an older version did not have stands at what that version did; one that its method does not
+    read, at the default of today.
 
     Args:
         folders: run folders, each with its ``results.json`` and ``config.json``.
@@ -90,9 +92,11 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     if unfinished or not folders:
         which = ", ".join(unfinished) or "no folder given"
         raise CheckpointError(f"{which}: no finished run (results.json is missing); go on with it by --resume")
-    rows = []
+    rows, defaults = [], Config().to_dict()
     for folder in map(Path, folders):
-        results, config = _read(folder / "results.json"), {**Config().to_dict(), **_BEFORE, **_read(folder / CONFIG)}
+        results, config = _read(folder / "results.json"), {**defaults, **_BEFORE, **_read(folder / CONFIG)}
+        if not config["method"].startswith("semi_medref"):
+            config |= {name: defaults[name] for name in OF_SEMI_MEDREF}
         config["architecture"] = config.pop("network")
         for network in ("student", "teacher"):
             about = {"folder": str(folder), "network": network, "seconds": results["seconds"]}

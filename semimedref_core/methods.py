@@ -100,6 +100,9 @@ def semi_medref_release(
     return semi_medref(student, teacher, batch, w_u, config, release.paste_then_gate)
 
 
+OF_SEMI_MEDREF = ("itcl_weight", "itcl_unlabelled_weight", "tau", "positives", "unfound", "gate")
+"""Settings that no other method reads, so that they tell no runs of another method apart."""
+
 METHODS = {
     "supervised": Method(supervised, unlabelled=False),
     "semi_medref": Method(semi_medref, unlabelled=True),

@@ -53,6 +53,11 @@ def test_the_main_run_of_a_method_is_the_one_that_most_runs_share(run):
     assert found == {**main, ("supervised", 0.3): {""}}, "another method has a main run of its own"
 
 
+def test_runs_of_another_method_are_not_told_apart_by_settings_of_semi_medref(run):
+    runs = finished_runs([run(0.6, method="fixmatch", tau=0.1), run(0.7, method="fixmatch", seed=1)])
+    assert set(runs["variant"]) == {""}
+
+
 def test_settings_are_told_apart_only_by_what_differs_on_the_same_data(run):
     folders = [run(0.7, steps=10), run(0.7, steps=20), run(0.7, dataset="qata", steps=30, label_ratio=0.01)]
     folders += [run(0.7, dataset="qata", steps=30, label_ratio=0.02)]

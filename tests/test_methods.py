@@ -15,7 +15,7 @@ from semimedref_core.data import views
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import load_training
 from semimedref_core.inspection import HostReads, Passes
-from semimedref_core.methods import METHODS, method_named
+from semimedref_core.methods import METHODS, OF_SEMI_MEDREF, method_named
 from semimedref_core.networks import build_texts
 from semimedref_core.networks.compact import Compact
 from semimedref_core.patchmix import PATCH_MODES
@@ -288,6 +288,20 @@ def test_hard_positives_are_the_usual_contrastive_loss_and_leave_the_rest_alone(
     torch.testing.assert_close(given[1]["loss_itcl"], info_nce)
     changed = {name for name in given[0] if not given[0][name].equal(given[1][name])}
     assert changed == {name for name in given[0] if name.startswith("loss_itcl")} | {"loss"}
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "semi_medref_release"])
+def test_settings_of_semi_medref_alone_change_nothing_in_other_methods(pairs, method):
+    other = {"itcl_weight": 1.0, "itcl_unlabelled_weight": 2.0, "tau": 0.5, "positives": "hard", "unfound": "image"}
+    other |= {"gate": 0.9}
+    assert set(other) == set(OF_SEMI_MEDREF)
+    losses = []
+    for settings in ({}, *({name: value} for name, value in other.items())):
+        config = Config(**{**CONFIG.to_dict(), "method": method, "pseudo_labels": "teacher", **settings})
+        student, teacher = untrained(method)
+        losses.append(METHODS[method].step(student, teacher, batches(pairs, config)(0), 0.5, config)["loss"].item())
+    found = {name for name, loss in zip(other, losses[1:], strict=True) if loss != losses[0]}
+    assert found == (set(other) - {"unfound"} if method == "semi_medref" else set())  # here nothing is unfound
 
 
 def test_an_unknown_method_is_refused_by_name():
