@@ -2,8 +2,9 @@
 TRITON_INTERPRET is 1, else on a GPU.
 
 ``python soft_contrastive_kernels.py IN OUT``: IN is a file of ``torch.save``, ``{name: {"u", "v", "codes",
-"codes_v", "tau", "normalize", "grad"}}``. OUT gets ``{name: [run, run]}``, two runs of ``(loss, grad_u, grad_v,
-grad_tau)``. The interpreter must be chosen before the kernels are imported, hence a process of its own.
+"codes_v", "tau", "normalize", "grad"}}``, with "strip" where strips shall have so many bytes. OUT gets ``{name: [run,
+run]}``, two runs of ``(loss, grad_u, grad_v, grad_tau)``. The interpreter must be chosen before the kernels are
+imported, hence a process of its own.
 """
 
 import os
@@ -14,7 +15,8 @@ import torch
 from semimedref_kernels import soft_contrastive_triton
 
 
-def run(u, v, codes, codes_v, tau, normalize, grad):
+def run(u, v, codes, codes_v, tau, normalize, grad, strip=soft_contrastive_triton.STRIP):
+    soft_contrastive_triton.STRIP = strip
     loss, lse_u, lse_v = soft_contrastive_triton.forward(u, v, codes, codes_v, tau, normalize)
     return loss, *soft_contrastive_triton.backward(grad, u, v, codes, codes_v, tau, normalize, lse_u, lse_v)
 

@@ -136,6 +136,7 @@ def kernels(request, tmp_path_factory):
         cases[f"{name}, NaN"] = {**cases[name], "u": CASES[name]["u"].clone().index_fill(0, torch.tensor(1), torch.nan)}
         cases[f"{name}, twice the loss"] = {**cases[name], "grad": torch.tensor(2.0)}
         cases[f"{name}, more bits"] = {**cases[name], "codes": CASES[name]["codes"] + 64}
+        cases[f"{name}, in strips"] = {**cases[name], "strip": 1}
     torch.save(cases, folder / "in.pt")
     driver = Path(__file__).parent / "soft_contrastive_kernels.py"
     environment = os.environ | {"TRITON_INTERPRET": request.param}
@@ -158,6 +159,12 @@ def test_the_kernels_take_what_a_gpu_hands_them(kernels, name):
     for x, y in zip(kernels[f"{name}, more bits"][0], whole, strict=True):
         assert torch.equal(x, y)  # bits above the sixth are ignored where checking them would make the host wait
     assert kernels[f"{name}, NaN"][0][0].isnan()
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_VARIANTS if len(CASES[name]["u"]) > 64])
+def test_gradients_are_the_same_where_so_many_pairs_take_several_strips(kernels, name):
+    for x, y in zip(kernels[f"{name}, in strips"][0], kernels[name][0], strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", WITH_VARIANTS)

@@ -3,11 +3,14 @@
 Two regimes. A training batch (N and M up to 64) takes the two launches of
 :mod:`~semimedref_kernels.soft_contrastive_small`. For more (gathered or queued embeddings) z would be the memory, so
 tiles of z are computed, used and forgotten: forward keeps a running log-sum-exp for each row, backward computes the
-tiles again. P stays out of the tiles; its part is the class sums of the plain form. Each direction is a launch of its
-own with rows and columns swapped, so no program ever writes where another does: no atomics, the same bits every time.
+tiles again and leaves what both gradients need of them, a strip of some rows at a time, to two matrix products. P stays
+out of the tiles; its part is the class sums of the plain form. No program ever writes where another does, and what
+programs find is added up in a fixed order: no atomics, the same bits every time.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -17,78 +20,102 @@ from torch import Tensor
 from semimedref_kernels.launch import Launch
 from semimedref_kernels.soft_contrastive_plain import across, class_sums, combine, lengths, wide
 from semimedref_kernels.soft_contrastive_small import SMALL, small_backward, small_forward, small_launch
-from semimedref_kernels.soft_contrastive_tiles import dot, exact, load_rows, number, similarities, store_rows, width
+from semimedref_kernels.soft_contrastive_tiles import exact, number, similarities, width
+
+ROWS, COLS = 64, 128  # of a tile: the largest that does not spill, as float32's three products take more
+PROGRAMS = 256  # that a launch should have at the least, for a GPU of some 130 multiprocessors
+STRIP = 2**26  # bytes of push at a time: enough for products at full speed, little beside all of z
 
 
 @triton.jit
 def log_sum_exp(
-    u, v, tau, lse, n, m,
+    u, v, tau, lse, n, m, span,
     D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``lse_i = log sum_j exp(z_ij)`` for ROWS of the u, over all of the v, COLS at a time.
+    """``lse_si = log sum_j exp(z_ij)`` for ROWS of the u, over the v of span s, COLS at a time.
 
     The running maximum is needed: the bound ``z <= 1 / tau`` would let every term underflow once tau is 0.01.
     """
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(1) * span
+    end = tl.minimum(first + span, m)
     scale = 1.0 / number(tau)
     top = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
-    for start in range(0, m, COLS):
+    for start in range(first, end, COLS):
         j = start + tl.arange(0, COLS)
         z = similarities(u, v, i, n, j, m, u.dtype.element_ty, D, ROWS, COLS, CHUNK, PRECISION) * scale
-        z = tl.where(j[None, :] < m, z, float("-inf"))
+        z = tl.where(j[None, :] < end, z, float("-inf"))
         higher = tl.maximum(top, tl.max(z, 1))
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(z - higher[:, None]), 1)
         top = higher
-    tl.store(lse + i, top + tl.log(total), mask=i < n)
+    tl.store(lse + tl.program_id(1).to(tl.int64) * n + i, top + tl.log(total), mask=i < n)
 
 
 @triton.jit
-def gradient(
-    grad, u, v, tau, lse_u, lse_v, share_u, share_v, pull_u, grad_u, z_mean, n, m,
-    D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr,
-    PRECISION: tl.constexpr,
+def pushes(
+    u, v, tau, lse_u, lse_v, share_u, share_v, push, push_z, n, m,
+    D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``dL/du = (push v - pull_u) / tau`` for ROWS of the u and WIDTH of their D columns.
-
-    ``push_ij = r_i softmax_j z + c_j softmax_i z``; ``z_mean_i = sum_j push_ij z_ij`` is what dL/dtau needs.
-    """
-    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    scale = 1.0 / number(tau)
-    lse_i = tl.load(lse_u + i, mask=i < n, other=0.0)
-    share_i = tl.load(share_u + i, mask=i < n, other=0.0)
-    pushed = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
-    mean = tl.zeros((ROWS,), dtype=tl.float32)
-    for start in range(0, m, COLS):
-        j = start + tl.arange(0, COLS)
-        z = similarities(u, v, i, n, j, m, u.dtype.element_ty, D, ROWS, COLS, CHUNK, PRECISION) * scale
-        # Outside, an infinite log-sum-exp makes the softmax 0.
-        lse_j = tl.load(lse_v + j, mask=j < m, other=float("inf"))
-        share_j = tl.load(share_v + j, mask=j < m, other=0.0)
-        softmax_i = tl.where(j[None, :] < m, tl.exp(z - lse_i[:, None]), 0.0)
-        push = share_i[:, None] * softmax_i + share_j[None, :] * tl.exp(z - lse_j[None, :])
-        mean += tl.sum(push * z, 1)
-        v_part = load_rows(v, j, m, d, D)
-        pushed = dot(push.to(v_part.dtype), v_part, pushed, PRECISION)
-    pull = load_rows(pull_u, i, n, d, D)
-    store_rows(grad_u, (pushed - pull) * (tl.load(grad) * scale), i, n, d, D)
-    if tl.program_id(1) == 0:
-        tl.store(z_mean + i, mean, mask=i < n)
+    """A tile of ``push_ij = r_i softmax_j z + c_j softmax_i z``; for dL/dtau, its rows' sums of ``push_ij z_ij``."""
+    i, j = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * COLS + tl.arange(0, COLS)
+    z = similarities(u, v, i, n, j, m, u.dtype.element_ty, D, ROWS, COLS, CHUNK, PRECISION) * (1.0 / number(tau))
+    of_u = tl.exp(z - tl.load(lse_u + i, mask=i < n, other=0.0)[:, None])
+    of_v = tl.exp(z - tl.load(lse_v + j, mask=j < m, other=0.0)[None, :])
+    share_i = tl.load(share_u + i, mask=i < n, other=0.0)[:, None]
+    share_j = tl.load(share_v + j, mask=j < m, other=0.0)[None, :]
+    inside = (i[:, None] < n) & (j[None, :] < m)
+    tile = tl.where(inside, share_i * of_u + share_j * of_v, 0.0)
+    tl.store(push + i.to(tl.int64)[:, None] * m + j[None, :], tile.to(push.dtype.element_ty), mask=inside)
+    tl.store(push_z + tl.program_id(1).to(tl.int64) * n + i, tl.sum(tile * z, 1), mask=i < n)
 
 
 def large_launch(kernel: triton.JITFunction, precision: str, **args: Tensor | float) -> Launch:
-    """One of the large kernels with its sizes, the largest without spills: float32's three products take more."""
+    """One of the large kernels with its sizes."""
     u, v = args["u"], args["v"]
     (n, D), m = u.shape, len(v)
     chunk = width(D, 128 // u.dtype.itemsize)  # rows of a chunk are 128 bytes, one line of memory
-    constants = {"D": D, "ROWS": 64, "COLS": 128, "CHUNK": chunk, "PRECISION": precision}
-    grid = (triton.cdiv(n, 64),)
-    if kernel is gradient:
-        cols, most = (32, 128) if u.dtype == torch.float32 else (128, 256)
-        constants |= {"COLS": cols, "WIDTH": width(D, most)}
-        grid = (*grid, triton.cdiv(D, constants["WIDTH"]))
-    return Launch(kernel, grid, args | {"n": n, "m": m}, constants, {"num_warps": 8})
+    constants = {"D": D, "ROWS": ROWS, "COLS": COLS, "CHUNK": chunk, "PRECISION": precision}
+    grid, args = tiles(n, m), args | {"n": n, "m": m}
+    if kernel is log_sum_exp:
+        span, spans = spans_of(n, m)
+        grid, args = (grid[0], spans), args | {"span": span}
+    return Launch(kernel, grid, args, constants, {"num_warps": 8})
+
+
+def tiles(n: int, m: int) -> tuple[int, int]:
+    return triton.cdiv(n, ROWS), triton.cdiv(m, COLS)
+
+
+def spans_of(n: int, m: int) -> tuple[int, int]:
+    """How many columns a program of :func:`log_sum_exp` takes, and in how many spans they are all taken.
+
+    One, if the rows alone make programs enough.
+    """
+    down, across = tiles(n, m)
+    span = triton.cdiv(across, triton.cdiv(PROGRAMS, down)) * COLS
+    return span, triton.cdiv(m, span)
+
+
+def strips(n: int, row_bytes: int) -> Iterator[slice]:
+    """Rows 0 to n in parts of whole tiles, of :data:`STRIP` bytes at the most if a row of tiles is no more."""
+    rows = max(1, STRIP // (ROWS * row_bytes)) * ROWS
+    return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` in float32, of bfloat16 too: rounded, sums of strips would lose digits. Float32 numbers are multiplied
+    as ``torch.set_float32_matmul_precision`` says."""
+    if a.dtype == torch.bfloat16 and a.is_cuda and not torch.version.hip:
+        return torch.mm(a, b, out_dtype=torch.float32)  # which torch has for CUDA alone
+    return a.float() @ b.float()
+
+
+def log_sum_exps(u: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
+    """``log sum_j exp(u_i . v_j / tau)``: ``[N]``, float32."""
+    found = u.new_empty(spans_of(len(u), len(v))[1], len(u), dtype=torch.float32)
+    large_launch(log_sum_exp, exact(), u=u, v=v, tau=tau, lse=found).run()
+    return found.logsumexp(0)
 
 
 def forward(
@@ -99,8 +126,8 @@ def forward(
     Normalisation is fused where launches are all that counts; beside N x M numbers, N x D cost nothing.
     """
     u, v, codes, codes_v = (x.contiguous() for x in (u, v, codes, codes_v))
-    lse_u, lse_v = (x.new_empty(len(x), dtype=torch.float32) for x in (u, v))
     if max(len(u), len(v)) <= SMALL:
+        lse_u, lse_v = (x.new_empty(len(x), dtype=torch.float32) for x in (u, v))
         loss = u.new_empty((), dtype=torch.float32)
         outputs = {"loss": loss, "lse_u": lse_u, "lse_v": lse_v}
         small_launch(
@@ -109,8 +136,7 @@ def forward(
         return loss, lse_u, lse_v
     if normalize:
         u, v = unit(u), unit(v)
-    large_launch(log_sum_exp, exact(), u=u, v=v, tau=tau, lse=lse_u).run()
-    large_launch(log_sum_exp, exact(), u=v, v=u, tau=tau, lse=lse_v).run()
+    lse_u, lse_v = log_sum_exps(u, v, tau), log_sum_exps(v, u, tau)
     u, v = wide(u), wide(v)
     return combine(u, class_sums(u, v, codes, codes_v), lse_u, lse_v, tau), lse_u, lse_v
 
@@ -121,27 +147,31 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients for u and v, in their types, and for tau, float32."""
     u, v, codes, codes_v = (x.contiguous() for x in (u, v, codes, codes_v))
-    given = {"grad": grad, "tau": tau}
     if max(len(u), len(v)) <= SMALL:
-        inputs = given | {"u": u, "v": v, "codes": codes, "codes_v": codes_v, "lse_u": lse_u, "lse_v": lse_v}
+        inputs = {"u": u, "v": v, "codes": codes, "codes_v": codes_v, "lse_u": lse_u, "lse_v": lse_v}
         outputs = {"grad_u": torch.empty_like(u), "grad_v": torch.empty_like(v), "grad_tau": torch.empty_like(grad)}
-        small_launch(small_backward, exact(), normalize, **inputs, **outputs).run()
+        small_launch(small_backward, exact(), normalize, grad=grad, tau=tau, **inputs, **outputs).run()
         return tuple(outputs.values())
     if normalize:
         long_u, long_v = lengths(wide(u)), lengths(wide(v))
         u, v = unit(u), unit(v)
-    grad_u, grad_v = (x.new_empty(x.shape, dtype=torch.float32) for x in (u, v))  # normalisation goes on with them
     p = class_sums(wide(u), wide(v), codes, codes_v)
-    z_mean_u, z_mean_v = torch.empty_like(lse_u), torch.empty_like(lse_v)
-    names = ("u", "v", "lse_u", "lse_v", "share_u", "share_v", "pull_u", "grad_u", "z_mean")
-    for_u = (u, v, lse_u, lse_v, p.share_u, p.share_v, p.pull_u, grad_u, z_mean_u)
-    for_v = (v, u, lse_v, lse_u, p.share_v, p.share_u, p.pull_v, grad_v, z_mean_v)
-    for side in (for_u, for_v):
-        large_launch(gradient, exact(), **given, **dict(zip(names, side, strict=True))).run()
     attraction = (wide(u) * p.pull_u).sum() / tau
+    grad_u, grad_v = p.pull_u.neg_(), p.pull_v.neg_()  # (push - W) v, with W v in place
+    push_z = torch.zeros_like(grad)
+    for at in strips(len(u), len(v) * u.dtype.itemsize):
+        mine = {"u": u[at], "lse_u": lse_u[at], "share_u": p.share_u[at]}
+        theirs = {"v": v, "lse_v": lse_v, "share_v": p.share_v}
+        push = u.new_empty(len(u[at]), len(v))
+        of_z = push_z.new_empty(triton.cdiv(len(v), COLS), len(push))
+        large_launch(pushes, exact(), **mine, **theirs, tau=tau, push=push, push_z=of_z).run()
+        push_z += of_z.sum()
+        grad_u[at] += product(push, v)
+        grad_v += product(push.T, u[at])
+    grad_u, grad_v = grad_u * (grad / tau), grad_v * (grad / tau)
     if normalize:
         grad_u, grad_v = across(grad_u, wide(u)) / long_u, across(grad_v, wide(v)) / long_v
-    return grad_u.to(u.dtype), grad_v.to(v.dtype), -(z_mean_u.sum() - attraction) * grad / tau
+    return grad_u.to(u.dtype), grad_v.to(v.dtype), (attraction - push_z) * grad / tau
 
 
 def unit(x: Tensor) -> Tensor:
@@ -165,11 +195,12 @@ def aot_configurations(precision: str = "tf32x3") -> dict[str, Launch]:
             def arguments(kernel: triton.JITFunction, n: int, dtype: torch.dtype = dtype, D: int = D) -> dict:
                 args = dict.fromkeys(kernel.arg_names, torch.empty(n, device="meta"))
                 for name in ("u", "v", "grad_u", "grad_v"):
-                    wide_one = kernel is gradient and name == "grad_u"
-                    args[name] = torch.empty(n, D, dtype=torch.float32 if wide_one else dtype, device="meta")
+                    args[name] = torch.empty(n, D, dtype=dtype, device="meta")
                 codes = torch.empty(n, dtype=torch.int64, device="meta")
                 args |= {"codes": codes, "codes_v": codes, "tau": 0.07}
-                return {name: args[name] for name in kernel.arg_names if not name.isupper() and name not in "nm"}
+                args |= {"push": torch.empty(n, n, dtype=dtype, device="meta")}
+                own = ("n", "m", "span")  # filled in by the launch
+                return {name: args[name] for name in kernel.arg_names if not name.isupper() and name not in own}
 
             for kernel in (small_forward, small_backward):
                 for n in (16, 32, 64):
@@ -178,6 +209,6 @@ def aot_configurations(precision: str = "tf32x3") -> dict[str, Launch]:
                 # Without normalisation it is the same and less: its largest stands for all.
                 launch = small_launch(kernel, precision, False, **arguments(kernel, SMALL))
                 found[f"{kernel.__name__} {short} N={SMALL} D={D} unit"] = launch
-            for kernel in (log_sum_exp, gradient):
+            for kernel in (log_sum_exp, pushes):
                 found[f"{kernel.__name__} {short} D={D}"] = large_launch(kernel, precision, **arguments(kernel, 4096))
     return found
