@@ -28,7 +28,7 @@ CONDITIONS = {
     "weak_view": "{} weak view", "steps": "{} steps", "image_size": "{} px", "texts": "{} texts",
     "architecture": "{}", "batch_size": "batches of {}", "lr": "lr {:g}", "weight_decay": "weight decay {:g}",
     "patience": "patience {}", "image_encoder": "image encoder {}", "text_encoder": "text encoder {}",
-    "text_length": "texts of {} tokens", "precision": "{}", "compile": "compile {}",
+    "text_length": "texts of {} tokens", "precision": "{}", "compile": "compile {}", "device": "{}",
 }  # fmt: skip
 _NOT_COMPARED = {"method", "seed", "data", "eval_every"}
 _OF_METHODS = [
@@ -72,8 +72,8 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     """Every finished run as two rows, student and teacher.
 
     Settings with the most label ratios first, then by label ratio. Columns: the settings (the setting ``network`` as
-    ``architecture``), ``network`` (student or teacher), ``folder``, ``seconds``, the metrics (0 to 1), and two names
-    that depend on the other runs:
+    ``architecture``), ``network`` (student or teacher), ``folder``, ``seconds``, ``device``, the metrics (0 to 1), and
+    two names that depend on the other runs:
 
     - ``setting``: the dataset and, save the label ratio, what else was not the same for all runs on it.
     - ``variant``: how a run of a method differs from the main one of that method, such as "without PosAug"; empty for
@@ -99,7 +99,8 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
             config |= {name: defaults[name] for name in OF_SEMI_MEDREF}
         config["architecture"] = config.pop("network")
         for network in ("student", "teacher"):
-            about = {"folder": str(folder), "network": network, "seconds": results["seconds"]}
+            about = {"folder": str(folder), "network": network}
+            about |= {"seconds": results["seconds"], "device": results["device"]}
             rows.append({**config, **about, **results[network]})
     runs = pd.DataFrame(rows)
     runs["setting"] = ""

@@ -141,14 +141,15 @@ def finished_run(train, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(tmp_path):
-    """``run(dice, seed=1, counts=..., ...)`` writes a finished run and returns its folder; ``run.folders`` has all.
+    """``run(dice, seed=1, counts=..., device=..., ...)`` writes a finished run and returns its folder; ``run.folders``
+    has all.
 
     The teacher's metrics are all ``dice``, the student's 0.1 below; or both are those of ``counts`` ``[N, 3]``.
     """
     from semimedref_core.config import Config
     from semimedref_core.evaluation import scores
 
-    def write(dice, counts=None, **settings):
+    def write(dice, counts=None, device="cpu", **settings):
         folder = tmp_path / "runs" / f"run{len(write.folders):02}"
         folder.mkdir(parents=True)
         metrics = ("dice_image", "miou_image", "dice_micro", "miou_micro")
@@ -157,7 +158,7 @@ def run(tmp_path):
             np.savez(folder / "valid.npz", student=counts, teacher=counts)
             found = dict.fromkeys(found, scores(counts))
         (folder / "config.json").write_text(json.dumps(Config(**settings).to_dict()))
-        (folder / "results.json").write_text(json.dumps({"seconds": 60.0, **found}))
+        (folder / "results.json").write_text(json.dumps({"seconds": 60.0, "device": device, **found}))
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 10, "valid": found}) + "\n")
         write.folders.append(folder)
         return folder

@@ -198,7 +198,9 @@ def test_compare_averages_runs_that_differ_in_the_seed_and_refuses_an_unfinished
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(Config(seed=seed).to_dict()))
         scores = {"dice_image": dice, "miou_image": 0.4, "dice_micro": 0.8, "miou_micro": 0.6}
-        (folder / "results.json").write_text(json.dumps({"seconds": 60.0, "student": scores, "teacher": scores}))
+        (folder / "results.json").write_text(
+            json.dumps({"seconds": 60.0, "device": "cpu", "student": scores, "teacher": scores})
+        )
     told = command_line("compare", str(tmp_path / "seed0"), str(tmp_path / "seed1"))
     assert told.status == 0 and "60.0 ± 14.1" in told.text and "80.0 ± 0.0" in told.text
     (tmp_path / "seed1" / "results.json").unlink()

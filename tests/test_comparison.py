@@ -64,6 +64,11 @@ def test_settings_are_told_apart_only_by_what_differs_on_the_same_data(run):
     assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["qata", "phantom, 10 steps", "phantom, 20 steps"]
 
 
+def test_a_run_on_another_device_is_no_further_seed(run):
+    folders = [run(0.7), run(0.8, seed=1, device="cuda")]
+    assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["phantom, cpu", "phantom, cuda"]
+
+
 @pytest.mark.parametrize(
     ("setting", "value"), [("mix_text", "rewrite"), ("teacher_view", "same"), ("unfound", "image")]
 )
