@@ -72,8 +72,8 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     """Every finished run as two rows, student and teacher.
 
     Settings with the most label ratios first, then by label ratio. Columns: the settings (the setting ``network`` as
-    ``architecture``), ``network`` (student or teacher), ``folder``, ``seconds``, ``device``, the metrics (0 to 1), and
-    two names that depend on the other runs:
+    ``architecture``), ``network`` (student or teacher), ``folder``, ``seconds``, ``device`` (its kind), the metrics (0
+    to 1), and two names that depend on the other runs:
 
     - ``setting``: the dataset and, save the label ratio, what else was not the same for all runs on it.
     - ``variant``: how a run of a method differs from the main one of that method, such as "without PosAug"; empty for
@@ -100,7 +100,7 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
         config["architecture"] = config.pop("network")
         for network in ("student", "teacher"):
             about = {"folder": str(folder), "network": network}
-            about |= {"seconds": results["seconds"], "device": results["device"]}
+            about |= {"seconds": results["seconds"], "device": results["device"].partition(":")[0]}
             rows.append({**config, **about, **results[network]})
     runs = pd.DataFrame(rows)
     runs["setting"] = ""

@@ -65,7 +65,7 @@ def test_settings_are_told_apart_only_by_what_differs_on_the_same_data(run):
 
 
 def test_a_run_on_another_device_is_no_further_seed(run):
-    folders = [run(0.7), run(0.8, seed=1, device="cuda")]
+    folders = [run(0.7), run(0.8, seed=1, device="cuda"), run(0.8, seed=2, device="cuda:1")]
     assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["phantom, cpu", "phantom, cuda"]
 
 

@@ -39,10 +39,12 @@ def soft_contrastive_loss(
     image i with text i, and have ``P_ii = 1``; the rest have no partner of their own. Among those, one whose code
     shares nothing with any other has no positive at all: it adds 0 to the mean, and is still a negative for others.
 
-    Sums are float32 (float64 for float64 inputs), also under autocast. Two runs give the same bits. Gradients for u, v
-    and tau, first order only. Codes of CPU tensors are checked; on a GPU that would make the host wait, so bits above
-    the sixth are ignored there. Nor is a tau checked that is a tensor on a GPU: at 0 or below, the loss means nothing.
-    Embeddings with NaN or infinity give a NaN loss.
+    Sums are float32 (float64 for float64 inputs), also under autocast. Two runs give the same bits. Products of float32
+    embeddings keep float32's digits, but for gradients of more than 64 images or texts on a GPU, and everything on a
+    CPU, which do as ``torch.set_float32_matmul_precision`` says ("highest" by default). Gradients for u, v and tau,
+    first order only. Codes of CPU tensors are checked; on a GPU that would make the host wait, so bits above the sixth
+    are ignored there. Nor is a tau checked that is a tensor on a GPU: at 0 or below, the loss means nothing. Embeddings
+    with NaN or infinity give a NaN loss.
 
     Args:
         u: ``[N, D]`` image embeddings, L2-normalised, or of any length with ``normalize``; float64, float32, bfloat16,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semimedref_kernels.launch import Launch
 from semimedref_kernels.soft_contrastive_plain import SHORTEST
-from semimedref_kernels.soft_contrastive_tiles import dot, load_rows, number, similarities, store_rows, width
+from semimedref_kernels.soft_contrastive_tiles import dot, load_rows, number, similarities, width
 
 SMALL = 64  # the most images or texts that one program holds
 EPS = tl.constexpr(SHORTEST)
@@ -86,6 +86,13 @@ def small_forward(
     of_u = tl.sum(tl.where(inside, p * (log_sum_u[:, None] - z), 0.0), 1) / tl.where(p_u > 0, p_u, 1.0)
     of_v = tl.sum(tl.where(inside, p * (log_sum_v[None, :] - z), 0.0), 0) / tl.where(p_v > 0, p_v, 1.0)
     tl.store(loss, (tl.sum(of_u, 0) / n + tl.sum(of_v, 0) / m) / 2)
+
+
+@triton.jit
+def store_rows(x, values, rows, n, columns, D: tl.constexpr):
+    """``x[rows, columns] = values`` in the type of x, where inside."""
+    inside = (rows[:, None] < n) & (columns[None, :] < D)
+    tl.store(x + rows.to(tl.int64)[:, None] * D + columns[None, :], values.to(x.dtype.element_ty), mask=inside)
 
 
 @triton.jit

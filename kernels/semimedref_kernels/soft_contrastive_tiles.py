@@ -36,13 +36,6 @@ def load_rows(x, rows, n, columns, D: tl.constexpr):
 
 
 @triton.jit
-def store_rows(x, values, rows, n, columns, D: tl.constexpr):
-    """``x[rows, columns] = values`` in the type of x, where inside."""
-    inside = (rows[:, None] < n) & (columns[None, :] < D)
-    tl.store(x + rows.to(tl.int64)[:, None] * D + columns[None, :], values.to(x.dtype.element_ty), mask=inside)
-
-
-@triton.jit
 def similarities(
     u, v, rows, n, cols, m, TYPE: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     CHUNK: tl.constexpr, PRECISION: tl.constexpr,
