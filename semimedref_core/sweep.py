@@ -27,7 +27,7 @@ from semimedref_core.data.datasets import SOURCES, data_folder
 from semimedref_core.plans import Plan, read_plan
 from semimedref_core.records import read_metrics
 from semimedref_core.runstate import CONFIG, require_same_settings
-from semimedref_core.sweep_run import LOG, NOTEBOOK, Job, State, execute, state_of
+from semimedref_core.sweep_run import LOG, NOTEBOOK, Job, Requeued, State, execute, state_of
 
 RESULTS = "07_results"
 POLL = 0.5  # seconds between two looks at the runs
@@ -219,7 +219,7 @@ def _outcome(task, folder: Path) -> State:
 
 def _line(name: str, state: State, folder: Path) -> str:
     if state.state != "finished":
-        return f"{name}: {state.state} after {state.attempts} attempts: {state.error}\n    see {folder / name / LOG}"
+        return f"{name}: {state.state} at attempt {state.attempts}: {state.error}\n    see {folder / name / LOG}"
     rows = finished_runs([folder / name]).set_index("network")
     dice = ", ".join(f"{network} {100 * rows.loc[network, 'dice_image']:.1f} %" for network in rows.index)
     return f"{name}: finished, Dice per image {dice}, {rows['seconds'].iloc[0]:.0f} s"
@@ -250,7 +250,7 @@ def _submitit(plan: Plan, folder: Path, jobs: int, cluster: str) -> Iterator[Cal
         executor.update_parameters(slurm_array_parallelism=jobs, **about)
     except Exception as error:  # a parameter that submitit does not know, or no SLURM on this machine
         raise SweepError(f"engine {cluster}: {' '.join(str(error).split())}; look at 'cluster' in the plan") from None
-    yield lambda tasks: executor.map_array(execute, tasks) if tasks else []
+    yield lambda tasks: executor.map_array(Requeued(), tasks) if tasks else []
 
 
 ENGINES = {

@@ -75,7 +75,10 @@ def state_of(folder: str | Path) -> State:
 
 
 def execute(job: Job) -> State:
-    """Makes a run, in a process of its own, and once more if it fails; a finished one is left as it is."""
+    """Makes a run, in a process of its own, and once more if it fails; a finished one is left as it is.
+
+    One that somebody stopped is not tried again here, and only the returned state says so: its file stays ``running``.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "TOKENIZERS_PARALLELISM": "false"}
     if data := environment.get("SEMIMEDREF_DATA"):
         environment["SEMIMEDREF_DATA"] = os.path.abspath(data)  # a notebook works in its run's folder
@@ -86,12 +89,30 @@ def execute(job: Job) -> State:
         if state.state == "finished":
             break
         if done.returncode in STOPPED:
-            break
+            by = signal.Signals(-done.returncode).name
+            return State("failed", state.attempts, f"was stopped from outside ({by}); the same command goes on with it")
         if done.returncode:
             reason = ENDINGS.get(done.returncode, f"ended with status {done.returncode}")
             state = State("failed", state.attempts, reason)
             write_json(Path(job.folder) / STATE, asdict(state))
     return state
+
+
+class Requeued:
+    """:func:`execute` as a task of submitit.
+
+    When the cluster takes the machine away, or the task's time runs out, it is queued again, and the run goes on from
+    its last checkpoint.
+    """
+
+    def __call__(self, job: Job) -> State:
+        return execute(job)
+
+    def checkpoint(self, job: Job):
+        """What submitit queues instead of the interrupted task."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, job)
 
 
 def attempt(job: Job) -> None:

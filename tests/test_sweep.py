@@ -15,13 +15,14 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
+import submitit
 import torch
 from papermill.iorw import papermill_io
 
 from semimedref_core import notebooks, runs, sweep
 from semimedref_core.plans import read_plan
 from semimedref_core.records import read_metrics
-from semimedref_core.sweep_run import LOG, STATE, Job, State, execute, state_of
+from semimedref_core.sweep_run import LOG, STATE, Job, Requeued, State, execute, state_of
 from semimedref_core.training import train
 
 PLAN = runs.NOTEBOOKS / "plans" / "phantom.yaml"
@@ -201,6 +202,35 @@ def test_a_run_whose_process_cannot_even_start_is_reported(tmp_path, monkeypatch
     monkeypatch.setattr(sys, "executable", "/bin/false")
     (tmp_path / "run").mkdir()
     assert execute(Job(str(tmp_path / "run"), {})) == State("failed", 0, "ended with status 1")
+
+
+def test_a_run_that_somebody_stops_is_not_tried_again_and_its_ending_is_told(tmp_path, monkeypatch):
+    """As ``scancel`` does, which stops the processes of a task but not the task itself."""
+    stopped = tmp_path / "stopped"
+    stopped.write_text("#!/bin/sh\necho begun >> $0.txt\nkill -TERM $$\n")
+    stopped.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stopped))
+    state = execute(Job(str(tmp_path / "run"), {}))
+    assert state == State("failed", 0, "was stopped from outside (SIGTERM); the same command goes on with it")
+    assert stopped.with_suffix(".txt").read_text() == "begun\n"
+
+
+def test_a_task_that_its_cluster_interrupts_is_queued_again_and_goes_on(killed, tmp_path):
+    """submitit's local executor, with the signal that SLURM sends before it takes a machine away."""
+    name = "phantom-0.02-supervised-seed0"
+    parameters = sweep.notebook_parameters(RUNS[name].config, runs.parameters_of("06_train"))
+    task = submitit.LocalExecutor(tmp_path / "submitit").submit(Requeued(), Job(str(tmp_path / name), parameters))
+    deadline = time.monotonic() + PATIENCE
+    while not (tmp_path / name / "checkpoint.safetensors").exists():
+        assert not task.done() and time.monotonic() < deadline, task.stderr()
+        time.sleep(0.02)
+    for process in psutil.Process().children(recursive=True):
+        if "submitit.core._submit" in process.cmdline():
+            process.send_signal(signal.SIGUSR2)
+    assert task.result() == State("finished", 2)
+    last = pd.read_csv(killed[0] / "runs.csv").query("run == @name and network == 'teacher'")
+    results = json.loads((tmp_path / name / "results.json").read_text())
+    assert results["teacher"]["dice_image"] == last["dice_image"].item(), "it went on from its checkpoint"
 
 
 @pytest.mark.parametrize("content, told", [
