@@ -58,24 +58,26 @@ def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: st
 
 
 def markdown_table(runs: pd.DataFrame) -> str:
-    """:func:`methods_by_ratio` for a README: in each cell Dice per image, below it micro; the best of each in bold.
+    """:func:`methods_by_ratio` for a README, one row for each setting and label ratio, one column a method.
 
-    A column of :func:`without_help` stands before the one that it belongs to.
+    In each cell Dice per image, below it micro, and how many seeds where others of the row have more; the best of a row
+    in bold. A row of :func:`without_help` stands before the one that it belongs to.
     """
-    image, micro = (methods_by_ratio(runs, metric).apply(_best_in_bold) for metric in ("dice_image", "dice_micro"))
-    bare = [
-        methods_by_ratio(without_help(runs), metric).apply(_best_in_bold) for metric in ("dice_image", "dice_micro")
-    ]
-    columns = {}
-    for name in image:
+    metrics = "dice_image", "dice_micro"
+    helped, bare = ([methods_by_ratio(some, metric) for metric in metrics] for some in (runs, without_help(runs)))
+    methods = helped[0].index
+    lines = [["", *methods], ["---"] * (1 + len(methods))]
+    for name in helped[0]:
         if name in bare[0]:
-            columns[f"{name}, {WITHOUT_HELP}"] = [table[name].reindex(image.index, fill_value="") for table in bare]
-        columns[name] = [image[name], micro.loc[image.index, name]]
-    lines = [["method", *columns], ["---"] * (1 + len(columns))]
-    for method in image.index:
-        cells = ([metric[method] for metric in pair] for pair in columns.values())
-        lines.append([method, *("<br>".join(filter(None, cell)) for cell in cells)])
+            lines.append([f"{name}, {WITHOUT_HELP}", *_cells(bare, name, methods)])
+        lines.append([name, *_cells(helped, name, methods)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(tables: list[pd.DataFrame], column: str, methods: pd.Index) -> list[str]:
+    split = [table[column].reindex(methods, fill_value="").str.partition(" (") for table in tables]
+    parts = [*(_best_in_bold(table[0]) for table in split), split[0][2].str.strip(")")]
+    return ["<br>".join(filter(None, cell)) for cell in zip(*parts, strict=True)]
 
 
 def _best_in_bold(cells: pd.Series) -> pd.Series:

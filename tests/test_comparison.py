@@ -104,11 +104,17 @@ def test_a_method_with_fewer_seeds_is_marked_and_one_that_did_not_run_has_an_emp
 
 def test_the_readme_table_has_both_metrics_and_the_best_of_each_in_bold(run):
     lines = markdown_table(finished_runs([run(0.7), run(0.6, method="supervised")])).splitlines()
-    assert lines[0] == "| method | phantom, 5 % |"
-    assert lines[2:] == ["| supervised | 60.0<br>60.0 |", "| semi_medref | **70.0**<br>**70.0** |"]
+    assert lines[0] == "|  | supervised | semi_medref |"
+    assert lines[2:] == ["| phantom, 5 % | 60.0<br>60.0 | **70.0**<br>**70.0** |"]
 
 
-def test_runs_without_our_help_are_a_comparison_and_a_column_of_their_own(run):
+def test_a_cell_of_the_readme_table_says_how_many_seeds_where_others_of_the_row_have_more(run):
+    folders = [run(0.7, seed=0), run(0.8, seed=1), run(0.6, method="supervised")]
+    last = markdown_table(finished_runs(folders)).splitlines()[-1]
+    assert last == "| phantom, 5 % | 60.0<br>60.0<br>1 of 2 seeds | **75.0 ± 7.1**<br>**75.0 ± 7.1** |"
+
+
+def test_runs_without_our_help_are_a_comparison_and_a_row_of_their_own(run):
     bare = {"pseudo_labels": "teacher", "teacher_view": "same"}
     run(0.8), run(0.7, method="cutmix"), run(0.5, method="supervised"), run(0.9, method="supervised", label_ratio=1.0)
     run(0.6, **bare, unfound="image"), run(0.4, **bare, method="cutmix")
@@ -118,8 +124,13 @@ def test_runs_without_our_help_are_a_comparison_and_a_column_of_their_own(run):
     assert found["dice_image"].to_dict() == pytest.approx({"supervised": 0.5, "semi_medref": 0.6, "cutmix": 0.4})
     assert set(found["variant"]) == {""}, "the main runs of this comparison"
     lines = [line.replace("**", "") for line in markdown_table(runs).splitlines()]
-    assert lines[0] == "| method | phantom, 5 %, without our help | phantom, 5 % | phantom, 100 % |"
-    assert lines[-1] == "| semi_medref | 60.0<br>60.0 | 80.0<br>80.0 |  |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| phantom, 5 %, without our help",
+        "| phantom, 5 %",
+        "| phantom, 100 %",
+    ]
+    last = [line.rpartition(" | ")[2] for line in lines]
+    assert last == ["semi_medref |", "--- |", "60.0<br>60.0 |", "80.0<br>80.0 |", " |"]
     assert without_help(finished_runs(run.folders[:3])).empty
     assert without_help(finished_runs(run.folders[4:])).empty, "then they are the comparison itself"
 
@@ -207,5 +218,5 @@ def test_compare_keeps_metrics_and_renews_table_and_figure(run, command_line, tm
         "compare", folders[0].parent, "--keep", tmp_path / "kept", "--markdown", page, "--figure", figure
     )
     assert told.status == 0, told.errors
-    assert "| semi_medref | **70.0**<br>**70.0** |" in page.read_text() and figure.stat().st_size > 5000
+    assert "| **70.0**<br>**70.0** |" in page.read_text() and figure.stat().st_size > 5000
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [Path(folder).name for folder in folders]
