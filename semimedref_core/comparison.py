@@ -42,6 +42,7 @@ WITHOUT_HELP = "without our help"
 _WORDS = {  # settings in which an ablation differs -> what it is called; of several together first
     (("pseudo_labels", "teacher"), ("teacher_view", "same"), ("unfound", "image")): WITHOUT_HELP,
     (("pseudo_labels", "teacher"), ("teacher_view", "same")): WITHOUT_HELP,
+    (("itcl_weight", 0), ("itcl_unlabelled_weight", 0), ("posaug_p", 0), ("patch_p", 0)): "without all three parts",
     (("itcl_weight", 0), ("itcl_unlabelled_weight", 0)): "without ITCL",
     (("posaug_p", 0),): "without PosAug",
     (("patch_p", 0),): "without T-PatchMix",

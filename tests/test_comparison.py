@@ -34,6 +34,10 @@ def test_runs_that_differ_in_the_seed_are_averaged_and_others_are_not(run):
     [
         ({"posaug_p": 0.0}, "without PosAug"),
         ({"itcl_weight": 0.0, "itcl_unlabelled_weight": 0.0}, "without ITCL"),
+        (
+            {"itcl_weight": 0.0, "itcl_unlabelled_weight": 0.0, "posaug_p": 0.0, "patch_p": 0.0},
+            "without all three parts",
+        ),
         ({"itcl_weight": 0.0}, "itcl_weight=0.0"),
         ({"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image"}, "without our help"),
         ({"pseudo_labels": "teacher"}, "pseudo-labels not cut to zones"),

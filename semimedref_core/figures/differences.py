@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -80,7 +81,7 @@ def size_bars(tables: dict[str, pd.DataFrame], method: str = "semi_medref") -> F
             place = group + 0.2 * (number - (len(table) - 1) / 2)
             drawn[name] = ax.bar(place, 100 * (row["ours"] - row["theirs"]), 0.18, color=colours[name])
     ax.axhline(0, color="black", linewidth=1)
-    ax.set_xticks(range(len(tables)), [title.replace(", against", "\nagainst") for title in tables], fontsize=9)
+    ax.set_xticks(range(len(tables)), [textwrap.fill(title, 24) for title in tables], fontsize=9)
     ax.set_ylabel(f"Dice per image:\n{method} minus the other (points)", fontsize=9)
     shown = [name for name in colours if name in drawn]
     figure.legend(
