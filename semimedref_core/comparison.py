@@ -18,6 +18,7 @@ from semimedref_core.checkpoints import CheckpointError
 from semimedref_core.config import Config
 from semimedref_core.methods import OF_SEMI_MEDREF
 from semimedref_core.records import atomic, read_metrics, write_json
+from semimedref_core.release import PSEUDO_LABELS
 from semimedref_core.runstate import CONFIG, VALID
 
 METRICS = ["dice_image", "miou_image", "dice_micro", "miou_micro"]
@@ -35,7 +36,7 @@ _OF_METHODS = [
     field.name
     for field in dataclasses.fields(Config)
     if field.name not in {"dataset", "label_ratio", "network", *CONDITIONS, *_NOT_COMPARED}
-]
+] + ["mixing"]
 # What was done before there was a setting for it, where that is not the default.
 _BEFORE = {"teacher_view": "same", "unfound": "image"}
 WITHOUT_HELP = "without our help"
@@ -43,7 +44,11 @@ _WORDS = {  # settings in which an ablation differs -> what it is called; of sev
     (("pseudo_labels", "teacher"), ("teacher_view", "same"), ("unfound", "image")): WITHOUT_HELP,
     (("pseudo_labels", "teacher"), ("teacher_view", "same")): WITHOUT_HELP,
     (("itcl_weight", 0), ("itcl_unlabelled_weight", 0), ("posaug_p", 0), ("patch_p", 0)): "without all three parts",
+    (("itcl_weight", 0), ("itcl_unlabelled_weight", 0), ("posaug_p", 0)): "T-PatchMix alone",
+    (("itcl_weight", 0), ("itcl_unlabelled_weight", 0), ("patch_p", 0)): "PosAug alone",
+    (("posaug_p", 0), ("patch_p", 0)): "ITCL alone",
     (("itcl_weight", 0), ("itcl_unlabelled_weight", 0)): "without ITCL",
+    (("mixing", "release"),): "mixed as by the release",
     (("posaug_p", 0),): "without PosAug",
     (("patch_p", 0),): "without T-PatchMix",
     (("gate", 0),): "without the gate",
@@ -73,7 +78,8 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     """Every finished run as two rows, student and teacher.
 
     Settings with the most label ratios first, then by label ratio. Columns: the settings (the setting ``network`` as
-    ``architecture``), ``network`` (student or teacher), ``folder``, ``seconds``, ``device`` (its kind), the metrics (0
+    ``architecture``), ``mixing`` (ours or release: where both ran, ``semi_medref_release`` is a variant of
+    ``semi_medref``), ``network`` (student or teacher), ``folder``, ``seconds``, ``device`` (its kind), the metrics (0
     to 1), and two names that depend on the other runs:
 
     - ``setting``: the dataset and, save the label ratio, what else was not the same for all runs on it.
@@ -81,7 +87,7 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
       the main one. That is the one with the most runs, and of several the one nearest to the defaults.
 
     A setting that a run of an older version did not have stands at what that version did; one that its method does not
-    read, at the default of today.
+    read, at the default of today, or at what the method does instead.
 
     Args:
         folders: run folders, each with its ``results.json`` and ``config.json``.
@@ -98,12 +104,17 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
         results, config = _read(folder / "results.json"), {**defaults, **_BEFORE, **_read(folder / CONFIG)}
         if not config["method"].startswith("semi_medref"):
             config |= {name: defaults[name] for name in OF_SEMI_MEDREF}
+        config["mixing"] = "release" if config["method"] == "semi_medref_release" else "ours"
+        if config["mixing"] == "release":
+            config |= PSEUDO_LABELS
         config["architecture"] = config.pop("network")
         for network in ("student", "teacher"):
             about = {"folder": str(folder), "network": network}
             about |= {"seconds": results["seconds"], "device": results["device"].partition(":")[0]}
             rows.append({**config, **about, **results[network]})
     runs = pd.DataFrame(rows)
+    if "semi_medref" in set(runs["method"]):
+        runs["method"] = runs["method"].replace("semi_medref_release", "semi_medref")
     runs["setting"] = ""
     for _, of_dataset in runs.groupby("dataset"):
         runs.loc[of_dataset.index, "setting"] = [_setting(run, of_dataset) for _, run in of_dataset.iterrows()]
@@ -161,7 +172,7 @@ def _with_variants(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _variants(runs: pd.DataFrame) -> list[str]:
     """The variant of each row of one method."""
-    defaults = Config().to_dict()
+    defaults = {**Config().to_dict(), "mixing": "ours"}
     kinds = runs.groupby(_OF_METHODS, sort=False).size()
     distance = [
         sum(value != defaults[name] for name, value in zip(_OF_METHODS, kind, strict=True)) for kind in kinds.index

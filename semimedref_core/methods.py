@@ -94,9 +94,9 @@ def semi_medref_release(
 ) -> dict[str, Tensor]:
     """The same loss of what the released code shows the student: the variant to compare with, see :mod:`.release`.
 
-    Its pseudo-labels are the teacher's on the student's own weak view, whatever the settings say.
+    Its pseudo-labels are those of :data:`.release.PSEUDO_LABELS`, whatever the settings say.
     """
-    config = replace(config, pseudo_labels="teacher", teacher_view="same", unfound="image")
+    config = replace(config, **release.PSEUDO_LABELS)
     return semi_medref(student, teacher, batch, w_u, config, release.paste_then_gate)
 
 

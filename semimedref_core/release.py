@@ -39,6 +39,8 @@ MODES = ("position", "probability")
 _OF_MIXING = "patch_p patch_size gate grid weak_view strong_view teacher_view pseudo_labels unfound".split()
 SETTINGS = {name: preset("paper-qata")[name] for name in _OF_MIXING}
 """Its settings of mixing, by the names of :class:`semimedref_core.config.Config`."""
+PSEUDO_LABELS = {name: SETTINGS[name] for name in ("pseudo_labels", "teacher_view", "unfound")}
+"""How it makes pseudo-labels: the teacher's on the student's own weak view, nothing cut away."""
 
 _PHRASE = re.compile(rf"(?:(?:{'|'.join(HEIGHTS)}) )+(?:{'|'.join(SIDES)}) lung")
 

@@ -38,6 +38,9 @@ def test_runs_that_differ_in_the_seed_are_averaged_and_others_are_not(run):
             {"itcl_weight": 0.0, "itcl_unlabelled_weight": 0.0, "posaug_p": 0.0, "patch_p": 0.0},
             "without all three parts",
         ),
+        ({"posaug_p": 0.0, "patch_p": 0.0}, "ITCL alone"),
+        ({"itcl_weight": 0.0, "itcl_unlabelled_weight": 0.0, "patch_p": 0.0}, "PosAug alone"),
+        ({"itcl_weight": 0.0, "itcl_unlabelled_weight": 0.0, "posaug_p": 0.0}, "T-PatchMix alone"),
         ({"itcl_weight": 0.0}, "itcl_weight=0.0"),
         ({"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image"}, "without our help"),
         ({"pseudo_labels": "teacher"}, "pseudo-labels not cut to zones"),
@@ -60,6 +63,16 @@ def test_the_main_run_of_a_method_is_the_one_that_most_runs_share(run):
 def test_runs_of_another_method_are_not_told_apart_by_settings_of_semi_medref(run):
     runs = finished_runs([run(0.6, method="fixmatch", tau=0.1), run(0.7, method="fixmatch", seed=1)])
     assert set(runs["variant"]) == {""}
+
+
+def test_mixing_as_the_release_does_is_a_variant_and_one_that_has_none_of_our_help(run):
+    bare = {"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image"}
+    released = run(0.5, method="semi_medref_release", gate=0.3)
+    assert set(finished_runs([released])["method"]) == {"semi_medref_release"}, "nothing to be a variant of"
+    runs = finished_runs([run(0.7), run(0.6, **bare), released])
+    assert set(runs["method"]) == {"semi_medref"}
+    assert list(dict.fromkeys(runs["variant"])) == ["", "without our help", "without our help, mixed as by the release"]
+    assert list(dict.fromkeys(without_help(runs)["variant"])) == ["", "mixed as by the release"]
 
 
 def test_settings_are_told_apart_only_by_what_differs_on_the_same_data(run):
