@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
 
 from semimedref_core.networks.encoders import small_bert
 
@@ -121,7 +121,9 @@ class Compact(nn.Module):
         self.stage4 = nn.Sequential(ResidualBlock(a, a), ResidualBlock(a, a))
         self.stage8 = nn.Sequential(ResidualBlock(a, b, 2), ResidualBlock(b, b))
         self.stage16 = nn.Sequential(ResidualBlock(b, c, 2), ResidualBlock(c, c))
-        self.text = BertModel(BertConfig(**small_bert(vocabulary, text_width)), add_pooling_layer=False)
+        self.text = transformers.BertModel(
+            transformers.BertConfig(**small_bert(vocabulary, text_width)), add_pooling_layer=False
+        )
         self.fuse16 = TextCrossAttention(c, text_width)
         self.fuse8 = TextCrossAttention(b, text_width)
         self.up8 = nn.ConvTranspose2d(c, b, 2, 2)

@@ -6,8 +6,8 @@ They are built from a configuration alone, with weights drawn by chance; :mod:`.
 from __future__ import annotations
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PretrainedConfig, PreTrainedModel
 
 BACKBONES = ("convnext", "convnextv2", "swin")
 STRIDES = (4, 8, 16, 32)
@@ -36,7 +36,7 @@ def small_bert(vocabulary: int, width: int = 96) -> dict:
     }
 
 
-def backbone_config(image: str | dict) -> PretrainedConfig:
+def backbone_config(image: str | dict) -> transformers.PretrainedConfig:
     """The configuration of a backbone with one stage at each of the strides 4, 8, 16 and 32.
 
     Args:
@@ -50,7 +50,7 @@ def backbone_config(image: str | dict) -> PretrainedConfig:
     kind = settings.pop("model_type", None)
     if kind not in BACKBONES:
         raise EncoderError(f"model_type {kind!r} is no backbone for this network; choose {', '.join(BACKBONES)}")
-    config = AutoConfig.for_model(kind, **settings)
+    config = transformers.AutoConfig.for_model(kind, **settings)
     if len(config.depths) != len(STRIDES) or config.patch_size != STRIDES[0]:
         raise EncoderError(
             f"a {kind} of {len(config.depths)} stages and patch size {config.patch_size} has no stage at each of the "
@@ -75,7 +75,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, image: str | dict):
         super().__init__()
         config = backbone_config(image)
-        self.backbone: PreTrainedModel = AutoModel.from_config(config)
+        self.backbone: transformers.PreTrainedModel = transformers.AutoModel.from_config(config)
         self._is_swin = config.model_type == "swin"
         first = config.embed_dim if self._is_swin else None
         self.widths = tuple(first * 2**k for k in range(4)) if self._is_swin else tuple(config.hidden_sizes)
@@ -131,12 +131,12 @@ class TextEncoder(nn.Module):
 
     def __init__(self, text: dict, frozen: bool = False):
         super().__init__()
-        config = BertConfig(**text)
+        config = transformers.BertConfig(**text)
         if config.num_hidden_layers < 2:
             raise EncoderError(
                 f"num_hidden_layers is {config.num_hidden_layers}, but layers 1 and 2 are read; take a deeper BERT"
             )
-        self.bert = BertModel(config, add_pooling_layer=False)
+        self.bert = transformers.BertModel(config, add_pooling_layer=False)
         self.width = config.hidden_size
         self.frozen = frozen
         self.requires_grad_(not frozen)

@@ -17,18 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import transformers
 from huggingface_hub import constants, get_session, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from tokenizers import Tokenizer
-from transformers import (
-    AutoModel,
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
 from transformers.utils import logging as transformers_logging
 
 from semimedref_core.networks.encoders import EncoderError, TextEncoder, backbone_config
@@ -51,7 +43,7 @@ NOT_THE_SHAPE = ("architectures", "dtype", "id2label", "label2id", "out_features
 _log = logging.getLogger(__name__)
 
 
-def load_backbone(source: str | Path) -> tuple[PreTrainedModel, dict]:
+def load_backbone(source: str | Path) -> tuple[transformers.PreTrainedModel, dict]:
     """An image backbone of :func:`.encoders.backbone_config` with pretrained weights, and its configuration.
 
     Raises:
@@ -61,11 +53,11 @@ def load_backbone(source: str | Path) -> tuple[PreTrainedModel, dict]:
     settings = _read_config(folder)
     with _naming(folder):
         config = backbone_config({name: value for name, value in settings.items() if name not in NOT_THE_SHAPE})
-    model = _load(AutoModel, folder, config)
+    model = _load(transformers.AutoModel, folder, config)
     return model, {"model_type": config.model_type, **_shape(config)}
 
 
-def load_bert(source: str | Path) -> tuple[BertModel, dict]:
+def load_bert(source: str | Path) -> tuple[transformers.BertModel, dict]:
     """A BERT with pretrained weights, and its configuration; CXR-BERT is one, with two more heads that are left aside.
 
     Raises:
@@ -78,14 +70,14 @@ def load_bert(source: str | Path) -> tuple[BertModel, dict]:
             f"{folder / CONFIG}: model_type {settings['model_type']!r} is no BERT; give one of {BERTS[1:]}, such as "
             "CXR-BERT"
         )
-    known = BertConfig().to_dict().keys() - {"model_type", *NOT_THE_SHAPE}
+    known = transformers.BertConfig().to_dict().keys() - {"model_type", *NOT_THE_SHAPE}
     with _naming(folder), torch.device("meta"):
-        config = BertConfig(**{name: value for name, value in settings.items() if name in known})
+        config = transformers.BertConfig(**{name: value for name, value in settings.items() if name in known})
         TextEncoder(config.to_dict())  # says what is wrong with it, at no cost
-    return _load(BertModel, folder, config, add_pooling_layer=False), _shape(config)
+    return _load(transformers.BertModel, folder, config, add_pooling_layer=False), _shape(config)
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(source: str | Path) -> transformers.PreTrainedTokenizerFast:
     """The tokenizer of a BERT. A class or code that its files name is not used: a BERT's tokenizer is its word list.
 
     Raises:
@@ -111,7 +103,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+def read_tokenizer(path: Path) -> transformers.PreTrainedTokenizerFast:
     """A BERT's tokenizer from its ``tokenizer.json`` or ``vocab.txt``.
 
     Raises:
@@ -119,13 +111,13 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """
     if path.suffix == ".json":
         words = Tokenizer.from_file(str(path))
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, **SPECIAL)
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, **SPECIAL)
         known = words.get_vocab()
     else:
         known = set(path.read_text(encoding="utf-8").split("\n"))
         about = path.with_name(TOKENIZER_CONFIG)
         lower = json.loads(about.read_text()).get("do_lower_case", True) if about.exists() else True
-        tokenizer = BertTokenizer(vocab=str(path), do_lower_case=lower)
+        tokenizer = transformers.BertTokenizer(vocab=str(path), do_lower_case=lower)
     missing = [token for token in SPECIAL.values() if token not in known]
     if missing:
         raise ValueError(f"without {', '.join(missing)}: not the word list of a BERT")
@@ -209,7 +201,7 @@ def _read_config(folder: Path) -> dict:
     return settings
 
 
-def _load(kind, folder: Path, config: PretrainedConfig, **options) -> PreTrainedModel:
+def _load(kind, folder: Path, config: transformers.PretrainedConfig, **options) -> transformers.PreTrainedModel:
     """Reads the weights and sees to it that each of the encoder's is found."""
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
@@ -254,7 +246,7 @@ def _of_encoder(name: str) -> bool:
     return bool(re.search(r"(^|\.)(embeddings|encoder)\.", name)) and not name.endswith("position_ids")
 
 
-def _shape(config: PretrainedConfig) -> dict:
+def _shape(config: transformers.PretrainedConfig) -> dict:
     """A configuration as plain values, without what makes no difference to the encoder."""
     plain = config.to_diff_dict()
     return {name: plain[name] for name in plain if name not in {"transformers_version", "model_type", *NOT_THE_SHAPE}}

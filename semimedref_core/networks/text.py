@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 
 import torch
+import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN
 from semimedref_core.reports import COUNT_WORDS, HEIGHTS, SIDES, ZONES, Report
@@ -21,7 +21,7 @@ REPORT_TEXTS = ("whole", "no_count", "none")
 GRAMMAR_WORDS = tuple(dict.fromkeys([*_FRAME, *SIDES, *HEIGHTS, *COUNT_WORDS, *FUZZY_PHRASE.split()]))
 
 
-def grammar_tokenizer() -> PreTrainedTokenizerFast:
+def grammar_tokenizer() -> transformers.PreTrainedTokenizerFast:
     """A tokenizer that knows each word of the grammar, ``[UNK_POS]`` of PosAug, and nothing else."""
     special = ["[PAD]", "[UNK]", "[CLS]", MASK_TOKEN]
     vocabulary = {word: index for index, word in enumerate([*special, *GRAMMAR_WORDS])}
@@ -29,7 +29,7 @@ def grammar_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 2)])
-    return PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -55,7 +55,7 @@ class Texts:
         own_words: whether the tokenizer is the grammar's, which knows ``[UNK_POS]``.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, length: int = 24, report_text: str = "whole"):
+    def __init__(self, tokenizer: transformers.PreTrainedTokenizerFast, length: int = 24, report_text: str = "whole"):
         self.tokenizer = tokenizer
         self.length = length
         self.report_text = report_text
