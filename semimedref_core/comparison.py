@@ -77,10 +77,10 @@ def run_folders(paths: Sequence[str | Path]) -> list[Path]:
 def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     """Every finished run as two rows, student and teacher.
 
-    Settings with the most label ratios first, then by label ratio. Columns: the settings (the setting ``network`` as
-    ``architecture``), ``mixing`` (ours or release: where both ran, ``semi_medref_release`` is a variant of
-    ``semi_medref``), ``network`` (student or teacher), ``folder``, ``seconds``, ``device`` (its kind), the metrics (0
-    to 1), and two names that depend on the other runs:
+    Settings with the most label ratios first, of these the one with the most runs, then by label ratio. Columns: the
+    settings (the setting ``network`` as ``architecture``), ``mixing`` (ours or release: where both ran,
+    ``semi_medref_release`` is a variant of ``semi_medref``), ``network`` (student or teacher), ``folder``, ``seconds``,
+    ``device`` (its kind), the metrics (0 to 1), and two names that depend on the other runs:
 
     - ``setting``: the dataset and, save the label ratio, what else was not the same for all runs on it.
     - ``variant``: how a run of a method differs from the main one of that method, such as "without PosAug"; empty for
@@ -120,8 +120,9 @@ def finished_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
         runs.loc[of_dataset.index, "setting"] = [_setting(run, of_dataset) for _, run in of_dataset.iterrows()]
     runs = _with_variants(runs)
     _refuse_twins(runs)
-    ratios = -runs.groupby("setting")["label_ratio"].transform("nunique")
-    order = runs.assign(ratios=ratios).sort_values(["ratios", "setting", "label_ratio"], kind="stable").index
+    in_setting = runs.groupby("setting")["label_ratio"]
+    sizes = {"ratios": -in_setting.transform("nunique"), "runs": -in_setting.transform("size")}
+    order = runs.assign(**sizes).sort_values([*sizes, "setting", "label_ratio"], kind="stable").index
     return runs.loc[order].reset_index(drop=True)
 
 

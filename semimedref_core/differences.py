@@ -178,6 +178,8 @@ def ablations(
 def learning_curves(runs: pd.DataFrame, metric: str = "dice_image", network: str = "teacher") -> pd.DataFrame:
     """The mean of each method over label ratios, with Student's t interval over seeds; of main runs, not of variants.
 
+    Settings stay in the order of the runs.
+
     Returns:
         ``setting``, ``label_ratio``, ``method``, ``mean``, ``low``, ``high`` (0 to 1; no interval for one seed),
         ``seeds``, ``minutes`` (mean of a run), and ``of_full``: the mean as a share of that of supervised training with
@@ -190,7 +192,12 @@ def learning_curves(runs: pd.DataFrame, metric: str = "dice_image", network: str
         about = {"setting": setting, "label_ratio": ratio, "method": method, "mean": group[metric].mean()}
         rows.append({**about, "low": low, "high": high, "seeds": len(group), "minutes": group["seconds"].mean() / 60})
     table = pd.DataFrame(rows, columns="setting label_ratio method mean low high seeds minutes".split())
-    table = table.sort_values(["setting", "method", "label_ratio"], ignore_index=True)
+    places = {setting: place for place, setting in enumerate(dict.fromkeys(chosen["setting"]))}
+    table = table.sort_values(
+        ["setting", "method", "label_ratio"],
+        key=lambda column: column.map(places) if column.name == "setting" else column,
+        ignore_index=True,
+    )
     full = table[(table["method"] == "supervised") & (table["label_ratio"] == 1)].set_index("setting")["mean"]
     return table.assign(of_full=table["mean"] / table["setting"].map(full))
 

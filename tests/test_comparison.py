@@ -81,9 +81,16 @@ def test_settings_are_told_apart_only_by_what_differs_on_the_same_data(run):
     assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["qata", "phantom, 10 steps", "phantom, 20 steps"]
 
 
+def test_what_was_run_most_widely_stands_first(run):
+    run(0.7, label_ratio=0.01), run(0.7, dataset="qata", label_ratio=0.01), run(0.7, dataset="qata", method="cutmix")
+    assert list(dict.fromkeys(finished_runs(run.folders)["setting"])) == ["qata", "phantom"], "more label ratios"
+    run(0.7, label_ratio=0.02), run(0.7, dataset="qata", label_ratio=0.01, seed=1)
+    assert list(dict.fromkeys(finished_runs(run.folders)["setting"])) == ["qata", "phantom"], "as many, of more runs"
+
+
 def test_a_run_on_another_device_is_no_further_seed(run):
     folders = [run(0.7), run(0.8, seed=1, device="cuda"), run(0.8, seed=2, device="cuda:1")]
-    assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["phantom, cpu", "phantom, cuda"]
+    assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["phantom, cuda", "phantom, cpu"]
 
 
 @pytest.mark.parametrize(

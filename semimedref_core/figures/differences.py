@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,25 +17,33 @@ from semimedref_core.figures.results import METRIC_NAMES, panel_title
 def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> Figure:
     """What a method is above each other one, in points: thick the interval over images, thin over seeds as well.
 
-    Small dots are single seeds; the other method with the best mean has a filled mark. One panel for each setting and
-    label ratio, all on one axis of differences.
+    Small dots are single seeds; the other method with the best mean has a filled mark. One row of panels for each
+    setting, one panel for each of its label ratios, with an axis of its own: whether zero is left out shall be seen
+    where differences are small, too.
 
     Args:
         differences: of :func:`semimedref_core.differences.method_differences`.
     """
     chosen = differences[differences["metric"] == metric]
-    panels = list(chosen.groupby(["setting", "label_ratio"], sort=False))
-    names = list(chosen.groupby("against")["difference"].mean().sort_values(ascending=False).index)
-    size = (max(6.4, 1.6 + 2.3 * len(panels)), 1.3 + 0.36 * len(names))
+    settings = [group for _, group in chosen.groupby("setting", sort=False)]
+    order = list(chosen.groupby("against")["difference"].mean().sort_values(ascending=False).index)
+    names = [[name for name in order if name in set(group["against"])] for group in settings]
+    columns = max(group["label_ratio"].nunique() for group in settings)
+    heights = [0.9 + 0.3 * len(rows) for rows in names]
     figure, axes = plt.subplots(
-        1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True, sharex=True
-    )
-    _rows(axes[0], names, chosen)
-    for ax, ((setting, ratio), group) in zip(axes[0], panels, strict=True):
-        for _, row in group.iterrows():
-            colour = VERMILION if row["difference"] > 0 else BLUE
-            _interval(ax, names.index(row["against"]), row, colour, filled=row["best"])
-        ax.set_title(panel_title(setting, ratio), fontsize=9)
+        len(settings), columns, figsize=(max(6.4, 1.6 + 2.3 * columns), 0.5 + sum(heights)), layout="constrained",
+        squeeze=False, sharey="row", height_ratios=heights,
+    )  # fmt: skip
+    for row, group, others in zip(axes, settings, names, strict=True):
+        panels = list(group.groupby(["setting", "label_ratio"], sort=False))
+        for ax, (about, panel) in zip(row, panels, strict=False):
+            _rows(ax, others, panel)
+            for _, difference in panel.iterrows():
+                colour = VERMILION if difference["difference"] > 0 else BLUE
+                _interval(ax, others.index(difference["against"]), difference, colour, filled=difference["best"])
+            ax.set_title(panel_title(*about), fontsize=9)
+        for ax in row[len(panels) :]:
+            ax.remove()
     _explain(figure, f"{METRIC_NAMES[metric]}: {method} minus the other (points)", "filled: the best other method")
     return figure
 
@@ -54,8 +61,8 @@ def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
     figure, axes = plt.subplots(
         1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True, sharex=True
     )
-    _rows(axes[0], names, chosen)
     for ax, ((setting, ratio), group) in zip(axes[0], panels, strict=True):
+        _rows(ax, names, chosen)
         for _, row in group.iterrows():
             place = names.index(row["variant"])
             ax.barh(
@@ -73,21 +80,26 @@ def size_bars(tables: dict[str, pd.DataFrame], method: str = "semi_medref") -> F
     Args:
         tables: title -> :func:`semimedref_core.differences.by_lesion_size`.
     """
-    figure, ax = plt.subplots(figsize=(max(4.5, 1.8 + 1.9 * len(tables)), 3.4), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7.5, 1.2 + 0.72 * len(tables)), layout="constrained")
     colours = {"no lesion": "0.6", "small": SKY, "middle": GREEN, "large": PURPLE}
     drawn = {}
     for group, table in enumerate(tables.values()):
         for number, (name, row) in enumerate(table.iterrows()):
             place = group + 0.2 * (number - (len(table) - 1) / 2)
-            drawn[name] = ax.bar(place, 100 * (row["ours"] - row["theirs"]), 0.18, color=colours[name])
-    ax.axhline(0, color="black", linewidth=1)
-    ax.set_xticks(range(len(tables)), [textwrap.fill(title, 24) for title in tables], fontsize=9)
-    ax.set_ylabel(f"Dice per image:\n{method} minus the other (points)", fontsize=9)
+            drawn[name] = ax.barh(place, 100 * (row["ours"] - row["theirs"]), 0.18, color=colours[name])
+    ax.axvline(0, color="black", linewidth=1)
+    ax.set_yticks(
+        range(len(tables)),
+        [textwrap.fill(title.replace(" %", "\N{NO-BREAK SPACE}%"), 34) for title in tables],
+        fontsize=9,
+    )
+    ax.set_ylim(len(tables) - 0.45, -0.55)
+    ax.set_xlabel(f"Dice per image: {method} minus the other (points)", fontsize=9)
     shown = [name for name in colours if name in drawn]
     figure.legend(
         [drawn[name] for name in shown], shown, loc="outside upper center", ncols=4, fontsize=9, frameon=False
     )
-    ax.grid(axis="y", alpha=0.3)
+    ax.grid(axis="x", alpha=0.3)
     return figure
 
 
@@ -106,16 +118,15 @@ def _interval(ax: Axes, place: int, row: pd.Series, colour: str, filled: bool) -
             markerfacecolor=colour if filled else "white")  # fmt: skip
 
 
-def _rows(axes: Sequence[Axes], names: list[str], rows: pd.DataFrame) -> None:
-    """A row for each name, top to bottom, a line at no difference, and one x axis for all panels.
+def _rows(ax: Axes, names: list[str], rows: pd.DataFrame) -> None:
+    """A row for each name, top to bottom, a line at no difference, and an x axis with room for what is in the rows.
 
-    It has room for means, seeds and intervals of three seeds or more; others may leave the panel.
+    That is means, seeds and intervals of three seeds or more; others may leave the panel.
     """
-    for ax in axes:
-        ax.axvline(0, color="black", linewidth=1)
-        ax.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_ylim(len(names) - 0.4, -0.6)
+    ax.axvline(0, color="black", linewidth=1)
+    ax.grid(axis="x", alpha=0.3)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
     seen = [
         rows["difference"],
         rows.loc[rows["seeds"] > 2, "low"],
@@ -124,7 +135,7 @@ def _rows(axes: Sequence[Axes], names: list[str], rows: pd.DataFrame) -> None:
     ]
     values = 100 * np.concatenate([*map(np.asarray, seen), [0.0]])
     low, high = np.nanmin(values), np.nanmax(values)
-    axes[0].set_xlim(low - 0.06 * (high - low) - 0.2, high + 0.06 * (high - low) + 0.2)
+    ax.set_xlim(low - 0.06 * (high - low) - 0.2, high + 0.06 * (high - low) + 0.2)
 
 
 def _explain(figure: Figure, what: str, mark: str) -> None:

@@ -51,7 +51,6 @@ def curve_panels(
     bare = curves.iloc[:0] if bare is None else bare[bare["method"] != "supervised"]
     ratios = curves.groupby("setting")["label_ratio"].transform("nunique")
     settings = list(curves[(curves["label_ratio"] < 1) | (ratios == 1)].groupby("setting", sort=False))
-    settings.sort(key=lambda entry: -entry[1]["label_ratio"].nunique())
     widths = [5.6 if group["label_ratio"].nunique() > 1 else max(2.8, 1.6 + 0.3 * len(group)) for _, group in settings]
     figure, axes = plt.subplots(
         1, len(settings), figsize=(sum(widths) + 0.4, 4.4), width_ratios=widths, layout="constrained", squeeze=False
@@ -162,7 +161,6 @@ def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric:
     """
     styles = method_styles(curves["method"], method)
     settings = list(curves.groupby("setting", sort=False))
-    settings.sort(key=lambda entry: -entry[1]["label_ratio"].nunique())
     size = (3.9 * len(settings) + 1.4, 3.8)
     handles = {}
     figure, axes = plt.subplots(1, len(settings), figsize=size, layout="constrained", squeeze=False)
