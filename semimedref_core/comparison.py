@@ -202,21 +202,22 @@ def _refuse_twins(runs: pd.DataFrame) -> None:
 def missing_runs(runs: pd.DataFrame) -> list[str]:
     """What a full comparison lacks, in words: each method of a setting at each ratio, with every seed used there.
 
-    With all masks (ratio 1) nothing is unlabelled, so that no method is missed there; a variant is missed only beside
-    other seeds of its own.
+    With all masks (ratio 1) nothing is unlabelled, so that no method is missed there. A variant is missed only beside
+    other seeds of its own, and only for seeds that some variant has.
     """
     lines = []
     for setting, in_setting in runs.groupby("setting", sort=False):
         mains = dict.fromkeys(in_setting.loc[in_setting["variant"] == "", "method"])
         for ratio, group in in_setting.groupby("label_ratio"):
-            seeds = set(group["seed"])
+            seeds = {ablated: set(rows["seed"]) for ablated, rows in group.groupby(group["variant"] != "")}
             found = {key: set(rows["seed"]) for key, rows in group.groupby(["method", "variant"], sort=False)}
             expected = found if ratio == 1 else {**{(method, ""): set() for method in mains}, **found}
-            lacks = [
-                f"{' '.join(filter(None, key))} (seed {', '.join(map(str, sorted(missing)))})"
-                for key in expected
-                if (missing := seeds - found.get(key, set()))
-            ]
+            lacking = {}
+            for method, variant in expected:
+                missing = seeds.get(variant != "", set()) - found.get((method, variant), set())
+                if missing:
+                    lacking.setdefault(tuple(sorted(missing)), []).append(f"{method} {variant}".strip())
+            lacks = [f"{', '.join(names)} (seed {', '.join(map(str, missing))})" for missing, names in lacking.items()]
             if lacks:
                 lines.append(f"{setting}, {100 * ratio:g} % labels: {'; '.join(lacks)}")
     return lines

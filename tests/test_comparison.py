@@ -108,10 +108,12 @@ def test_what_a_full_comparison_lacks_is_said(run):
     folders = [run(0.7, seed=seed, method=method) for seed in (0, 1) for method in ("supervised", "semi_medref")]
     folders += [run(0.8, method="supervised", label_ratio=1.0), run(0.8, label_ratio=0.5), run(0.6, posaug_p=0.0)]
     assert missing_runs(finished_runs(folders[:5])) == []
-    assert missing_runs(finished_runs(folders)) == [
-        "phantom, 5 % labels: semi_medref without PosAug (seed 1)",
-        "phantom, 50 % labels: supervised (seed 0)",
-    ]
+    assert missing_runs(finished_runs(folders)) == ["phantom, 50 % labels: supervised (seed 0)"], "one ablation, whole"
+    folders += [run(0.6, gate=0.0, seed=1), run(0.6, gate=0.9, seed=1), run(0.7, seed=2)]
+    assert missing_runs(finished_runs(folders))[0] == (
+        "phantom, 5 % labels: supervised (seed 2); semi_medref without PosAug (seed 1); "
+        "semi_medref without the gate, semi_medref gate=0.9 (seed 0)"
+    )
 
 
 def test_a_method_with_fewer_seeds_is_marked_and_one_that_did_not_run_has_an_empty_cell(run):

@@ -9,8 +9,9 @@ import torch
 from semimedref_core.checkpoints import CheckpointError
 from semimedref_core.comparison import finished_runs, run_folders
 from semimedref_core.data import phantom
-from semimedref_core.differences import learning_curves
+from semimedref_core.differences import ablations, learning_curves
 from semimedref_core.evaluation import dice_and_iou, overlap
+from semimedref_core.figures.differences import ablation_bars
 from semimedref_core.figures.results import curve_panels, spread
 from semimedref_core.qualitative import gains_and_losses
 from semimedref_core.runs import NOTEBOOKS
@@ -125,3 +126,12 @@ def test_training_with_all_masks_is_a_line_beside_curves_and_a_point_alone(run):
     assert "supervised, all masks" in [text.get_text() for text in ax.texts]
     (ax,) = curve_panels(curves[curves["label_ratio"] == 1]).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["supervised"] and not ax.texts
+
+
+def test_a_variant_far_below_the_others_does_not_hide_small_differences(run):
+    run(0.7), run(0.69, posaug_p=0.0), run(0.68, gate=0.0), run(0.71, positives="hard")
+    assert len(ablation_bars(ablations(finished_runs(run.folders))).axes) == 1
+    run(0.4, report_text="none")
+    whole, near = ablation_bars(ablations(finished_runs(run.folders))).axes
+    assert whole.get_xlim()[0] < -30 and -10 < near.get_xlim()[0] < -1 < 1 < near.get_xlim()[1] < 10
+    assert near.get_title() == "the same, near zero"

@@ -51,17 +51,20 @@ def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", me
 def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
     """What each variant loses or gains against the whole method, in points, as bars with the intervals of the forest.
 
+    A panel for each setting and label ratio. Where one variant loses many times what most do, a second one beside it
+    shows what is near zero.
+
     Args:
         ablated: of :func:`semimedref_core.differences.ablations`.
     """
     chosen = ablated[ablated["metric"] == metric]
-    panels = list(chosen.groupby(["setting", "label_ratio"], sort=False))
     names = list(chosen.groupby("variant")["difference"].mean().sort_values().index)
-    size = (3.0 + 4.0 * len(panels), 1.3 + 0.36 * len(names))
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True, sharex=True
-    )
-    for ax, ((setting, ratio), group) in zip(axes[0], panels, strict=True):
+    near = 4 * chosen["difference"].abs().median()
+    views = [None, near] if chosen["difference"].abs().max() > 2 * near else [None]
+    panels = [(*panel, view) for panel in chosen.groupby(["setting", "label_ratio"], sort=False) for view in views]
+    size = (2.6 + 3.6 * len(panels), 1.3 + 0.36 * len(names))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True)
+    for ax, (about, group, view) in zip(axes[0], panels, strict=True):
         _rows(ax, names, chosen)
         for _, row in group.iterrows():
             place = names.index(row["variant"])
@@ -69,7 +72,9 @@ def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
                 place, 100 * row["difference"], color=SKY if row["difference"] < 0 else ORANGE, height=0.62, alpha=0.7
             )
             _interval(ax, place, row, "0.25", filled=True)
-        ax.set_title(panel_title(setting, ratio), fontsize=10)
+        if view:
+            ax.set_xlim(-100 * view, 100 * view)
+        ax.set_title("the same, near zero" if view else panel_title(*about), fontsize=10)
     _explain(figure, f"{METRIC_NAMES[metric]}: variant minus the whole method (points)", "bar: mean")
     return figure
 
