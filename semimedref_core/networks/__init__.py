@@ -1,4 +1,8 @@
-"""Networks by name. Each takes images and token ids and returns a ``Prediction`` (see :mod:`.compact`)."""
+"""Networks by name. Each takes images and token ids and returns a ``Prediction`` (see :mod:`.compact`).
+
+Here ``transformers`` is imported as a module, and its models by attribute: they take seconds to load, and a command
+that builds no network need not wait for them.
+"""
 
 from pathlib import Path
 
