@@ -42,10 +42,9 @@ import matplotlib.pyplot as plt
 from IPython.display import Markdown
 
 from semimedref_core import versions
-from semimedref_core.data.phantom import phantom
-from semimedref_core.figures.canvas import notebook_style
-from semimedref_core.figures.pairs import sample_gallery
-from semimedref_core.index import EQUATIONS, LEDGER, equation_table, find_tags, ledger_table
+from semimedref_core.data import phantom
+from semimedref_core.figures import notebook_style, sample_gallery
+from semimedref_core.tools import EQUATIONS, LEDGER, equation_table, find_tags, ledger_table
 
 notebook_style()
 print(versions())
@@ -58,7 +57,7 @@ print(versions())
 # opacities that its report does not name, and those are not the lesion.
 
 # %%
-sample_gallery(phantom("train", 4, image_size, seed))
+sample_gallery(phantom.phantom("train", 4, image_size, seed))
 plt.show()
 
 # %% [markdown]

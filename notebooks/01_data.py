@@ -35,15 +35,9 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from semimedref_core import versions
-from semimedref_core.config import Config
-from semimedref_core.data.datasets import data_folder, load_split
-from semimedref_core.figures import dataset as draw
-from semimedref_core.figures.canvas import notebook_style
-from semimedref_core.figures.pairs import sample_gallery
-from semimedref_core.reports import HEIGHTS, SIDES, ZONES, Report, ReportError
+from semimedref_core import Report, figures, load_split, reports, versions
 
-notebook_style()
+figures.notebook_style()
 print(versions())
 
 # %% [markdown]
@@ -54,14 +48,14 @@ print(versions())
 # to share. It is stylised: good to learn the method with, no use for learning medicine.
 
 # %%
-pairs = load_split(Config(dataset=dataset, image_size=image_size), "train")
+pairs = load_split(dataset, "train", image_size)
 print(f"{len(pairs)} pairs, images {pairs.images.shape[1:]} {pairs.images.dtype}")
 print(f"lesion in {100 * pairs.masks.mean():.1f} % of all pixels")
 print(f"reports without infection: {sum(not report.sides for report in pairs.reports)}")
 
 # %%
 first = next(i for i, report in enumerate(pairs.reports) if len(report.sides) == 2 and sum(report.zones) < 6)
-draw.sample_apart(pairs.images[first], pairs.masks[first], pairs.reports[first])
+figures.sample_apart(pairs.images[first], pairs.masks[first], pairs.reports[first])
 plt.show()
 
 # %% [markdown]
@@ -72,12 +66,12 @@ plt.show()
 # apart.
 
 # %%
-sample_gallery(pairs.subset(range(1, 4)), 3)
+figures.sample_gallery(pairs.subset(range(1, 4)), 3)
 plt.show()
 
 # %%
-ct = load_split(Config(dataset="phantom-ct", image_size=image_size), "valid").subset(range(3))
-sample_gallery(ct, 3)
+ct = load_split("phantom-ct", "valid", image_size).subset(range(3))
+figures.sample_gallery(ct, 3)
 plt.show()
 
 # %% [markdown]
@@ -100,7 +94,7 @@ examples = {
     "a side unsaid": "Bilateral pulmonary infection, two infected areas, all lung and all right lung.",
     "two sides, unilateral": "Unilateral pulmonary infection, two infected areas, left lung and upper right lung.",
 }
-print("zones:", ", ".join(ZONES))
+print("zones:", ", ".join(reports.ZONES))
 
 # %%
 for name, text in examples.items():
@@ -131,7 +125,7 @@ for text in (
 ):
     try:
         Report.parse(text)
-    except ReportError as error:
+    except reports.ReportError as error:
         print(f"{error}\n")
 
 # %% [markdown]
@@ -149,7 +143,7 @@ for text in (
 # %%
 lvit = pairs.reports
 if dataset == "qata":
-    from semimedref_core.data.qata import find_qata
+    from semimedref_core.data import data_folder, find_qata
 
     entries = {entry.name: entry for entry in find_qata(data_folder()).entries("train", "release")}
     release = tuple(entries[name].report("release") for name in pairs.names)
@@ -163,9 +157,9 @@ print(f"lvit:    {lvit[first]}\nrelease: {release[first]}")
 # phantom is drawn from its zones, so it agrees by construction; real masks and texts do not.
 
 # %%
-from semimedref_core.anatomy import QATA
+from semimedref_core import anatomy
 
-shown = np.array([QATA.zones_shown(mask) for mask in pairs.masks])
+shown = np.array([anatomy.QATA.zones_shown(mask) for mask in pairs.masks])
 said = {"lvit": np.array([r.zones for r in lvit]), "release": np.array([r.zones for r in release])}
 differ = (said["lvit"] != said["release"]).any(1)
 print(f"zone vectors that differ between the versions: {differ.sum()} of {len(pairs)}")
@@ -183,7 +177,7 @@ for style, zones in said.items():
 # decided when it was drawn; for QaTa it is a finding, and this cell fails should a data set be mirrored.
 
 # %%
-from semimedref_core.data.agreement import Lesions, agreement
+from semimedref_core.data import Lesions, agreement
 
 found = agreement(pairs)
 print("\n".join(line for line in found.lines() if line.startswith(("left", "right"))))
@@ -192,10 +186,10 @@ assert not found.mirrored, "most one-sided lesions must lie in the half that the
 # %%
 means = {
     f"{side} only ({len(chosen)} texts)": pairs.masks[chosen].mean(0)
-    for side in SIDES
+    for side in reports.SIDES
     if (chosen := [i for i, report in enumerate(lvit) if report.sides == (side,)])
 }
-draw.mean_masks(means)
+figures.mean_masks(means)
 plt.show()
 
 # %% [markdown]
@@ -209,15 +203,15 @@ plt.show()
 # (Ledger 8). `estimate_grid` reads better cuts off the labelled pairs; the others are there to judge it.
 
 # %%
-from semimedref_core.anatomy import THIRDS, estimate_grid, lesion_rows
-from semimedref_core.data.splits import labelled_indices
+from semimedref_core import estimate_grid
+from semimedref_core.data import labelled_indices
 
 labelled = labelled_indices(pairs.names, label_ratio)
 others = pairs.subset(sorted(set(range(len(pairs))) - set(labelled)))
 few = pairs.subset(labelled)
-grids = {"thirds": THIRDS, "estimated": estimate_grid(few.masks, few.reports)}
+grids = {"thirds": anatomy.THIRDS, "estimated": estimate_grid(few.masks, few.reports)}
 cuts = ", ".join(f"{cut:.2f}" for cut in grids["estimated"].cuts)
-print(f"from {len(few)} labelled pairs: cuts at {cuts} of the height (calibrated on QaTa: {QATA.cuts})")
+print(f"from {len(few)} labelled pairs: cuts at {cuts} of the height (calibrated on QaTa: {anatomy.QATA.cuts})")
 
 # %% [markdown]
 # Of the pixels of a lesion whose side is named by *one* height word, how many lie inside that word's band? The phantom's
@@ -225,17 +219,17 @@ print(f"from {len(few)} labelled pairs: cuts at {cuts} of the height (calibrated
 # more of "lower".
 
 # %%
-rows = lesion_rows(others.masks, others.reports)[[1, 2, 4]]  # [3, H]: upper alone, middle alone, lower alone
-inside = {name: grid.inside(rows) for name, grid in (grids | {"calibrated": QATA}).items()}
-(100 * pd.DataFrame(inside, index=HEIGHTS)).round(1)
+rows = anatomy.lesion_rows(others.masks, others.reports)[[1, 2, 4]]  # [3, H]: upper alone, middle alone, lower alone
+inside = {name: grid.inside(rows) for name, grid in (grids | {"calibrated": anatomy.QATA}).items()}
+(100 * pd.DataFrame(inside, index=reports.HEIGHTS)).round(1)
 
 # %%
-draw.row_histograms(rows, grids)
+figures.row_histograms(rows, grids)
 plt.show()
 
 # %%
-one_word = [i for i, r in enumerate(others.reports) if any(sum(r.side(side)) == 1 for side in SIDES)]
-draw.grids_over(others.subset(one_word[:3]), grids)
+one_word = [i for i, r in enumerate(others.reports) if any(sum(r.side(side)) == 1 for side in reports.SIDES)]
+figures.grids_over(others.subset(one_word[:3]), grids)
 plt.show()
 
 # %% [markdown]
@@ -246,10 +240,10 @@ plt.show()
 
 # %%
 counts = pd.DataFrame({"connected lesions in the mask": [Lesions.of(mask).count for mask in pairs.masks]})
-for style, reports in {"lvit": lvit, "release": release}.items():
-    word = counts[f"{style} word"] = [r.lesions for r in reports]
+for style, told in {"lvit": lvit, "release": release}.items():
+    word = counts[f"{style} word"] = [r.lesions for r in told]
     of_lesions = np.mean(np.equal(word, counts["connected lesions in the mask"]))
-    of_zones = np.mean([r.lesions == sum(r.zones) for r in reports])
+    of_zones = np.mean([r.lesions == sum(r.zones) for r in told])
     print(f"{style:8} word = connected lesions in {100 * of_lesions:5.1f} %, = zones that the text names in "
           f"{100 * of_zones:5.1f} % of the texts")  # fmt: skip
 
@@ -259,7 +253,7 @@ tables = {
     f"{word} against the mask": pd.crosstab(drawn[word], drawn["connected lesions in the mask"])
     for word in ("lvit word", "release word")
 }
-draw.count_tables(tables)
+figures.count_tables(tables)
 plt.show()
 
 # %% [markdown]
@@ -280,7 +274,7 @@ print(f"number of lesions right: {100 * guessed:.1f} % guessed from the zones, {
 # real texts (dots: all 7145 of QaTa's train and valid lists), so a method meets the same imbalance in both.
 
 # %%
-from semimedref_core.data.phantom import ZONE_CODES
+from semimedref_core.data import phantom
 
 
 def phrase_shares(weights: dict[int, int]) -> pd.Series:
@@ -294,9 +288,9 @@ def phrase_shares(weights: dict[int, int]) -> pd.Series:
 
 # %%
 here = phrase_shares(pd.Series(codes).value_counts().to_dict())
-phrases = pd.DataFrame({dataset: here, "QaTa, train and valid": phrase_shares(ZONE_CODES)}).fillna(0)
+phrases = pd.DataFrame({dataset: here, "QaTa, train and valid": phrase_shares(phantom.ZONE_CODES)}).fillna(0)
 phrases = phrases.sort_values("QaTa, train and valid", ascending=False)
-draw.phrase_bars(phrases)
+figures.phrase_bars(phrases)
 print((100 * phrases.head(4)).round(1).to_string())
 plt.show()
 
@@ -323,14 +317,14 @@ assert all(set(chosen[dataset][a]) < set(chosen[dataset][b]) for a, b in pairwis
 sizes
 
 # %%
-draw.split_strips(chosen[dataset], len(pairs))
+figures.split_strips(chosen[dataset], len(pairs))
 plt.show()
 
 # %% [markdown]
 # A digest of the labelled names shows whether two people train on the same pairs. For QaTa the release's are known.
 
 # %%
-from semimedref_core.data.splits import PUBLISHED, digest
+from semimedref_core.data import PUBLISHED, digest
 
 for ratio in ratios:
     ours = digest([pairs.names[i] for i in chosen[dataset][ratio]])
@@ -348,14 +342,14 @@ for ratio in ratios:
 # one with a small one; find the large one perfectly and miss the small one.
 
 # %%
-from semimedref_core.evaluation import overlap, scores
+from semimedref_core import evaluation, scores
 
 some = pairs.subset(range(200))
 areas = some.masks.mean((1, 2))
 large, small = int(areas.argmax()), int(np.where(areas > 0, areas, 1).argmin())
 y = torch.from_numpy(some.masks[[large, small]])[:, None].bool()
 y_hat = y & torch.tensor([True, False])[:, None, None, None]
-two = scores(overlap(y_hat, y).numpy())
+two = scores(evaluation.overlap(y_hat, y).numpy())
 print(f"lesions of {100 * areas[large]:.1f} % and {100 * areas[small]:.1f} % of the image")
 print(f"Dice micro {100 * two['dice_micro']:.1f} %, Dice per image {100 * two['dice_image']:.1f} %")
 
@@ -366,13 +360,13 @@ print(f"Dice micro {100 * two['dice_micro']:.1f} %, Dice per image {100 * two['d
 # %%
 grown = ndimage.binary_dilation(some.masks, np.ones((1, 3, 3), bool), iterations=max(1, round(0.02 * image_size)))
 y, y_hat = (torch.from_numpy(masks)[:, None].bool() for masks in (some.masks, grown))
-pixels = overlap(y_hat, y).numpy()
+pixels = evaluation.overlap(y_hat, y).numpy()
 slip = scores(pixels)
 print({name: f"{100 * value:.1f} %" for name, value in slip.items()})
 
 # %%
 each = 2 * pixels[:, 0] / np.maximum(pixels[:, 1] + pixels[:, 2], 1)
-draw.dice_by_size(areas, each, {"Dice micro": slip["dice_micro"], "Dice per image": slip["dice_image"]})
+figures.dice_by_size(areas, each, {"Dice micro": slip["dice_micro"], "Dice per image": slip["dice_image"]})
 plt.show()
 
 # %% [markdown]

@@ -42,17 +42,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from semimedref_core import versions
-from semimedref_core.config import Config
-from semimedref_core.data.datasets import load_training
-from semimedref_core.figures.canvas import notebook_style
-from semimedref_core.figures.pairs import prediction_gallery
-from semimedref_core.figures.posaug import hit_shares, reading, text_rows, token_rows
-from semimedref_core.networks import build_texts
-from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, Part, apply_hits, draw_hits, parts, posaug
-from semimedref_core.reports import HEIGHTS, SIDES, STYLES, ZONES, Report
+from semimedref_core import Config, Report, build_texts, figures, load_training, posaug, reports, versions
 
-notebook_style()
+figures.notebook_style()
 print(versions("transformers", "tokenizers"))
 
 # %% [markdown]
@@ -63,9 +55,9 @@ print(versions("transformers", "tokenizers"))
 
 # %%
 config = Config(dataset=dataset, image_size=image_size, label_ratio=label_ratio, posaug_p=p, seed=seed)
-pairs = load_training(config, unlabelled=True)
-reports = pairs.labelled.reports + pairs.unlabelled.reports
-print(f"{len(reports)} reports, such as: {reports[0].render()}")
+pairs = load_training(dataset, label_ratio, image_size)
+all_reports = pairs.labelled.reports + pairs.unlabelled.reports
+print(f"{len(all_reports)} reports, such as: {all_reports[0].render()}")
 
 
 # %%
@@ -76,7 +68,7 @@ def bits(values) -> float:
 
 
 # %%
-whole, positions = bits([(r.laterality, r.lesions, r.zones) for r in reports]), bits([r.zones for r in reports])
+whole, positions = bits([(r.laterality, r.lesions, r.zones) for r in all_reports]), bits([r.zones for r in all_reports])
 print(f"a whole report: {whole:.2f} bits")
 print(f"its positions:  {positions:.2f} bits")
 print(f"what the frame adds to them: {whole - positions:.2f} bits")
@@ -88,10 +80,9 @@ print(f"what the frame adds to them: {whole - positions:.2f} bits")
 # that get it? The boxes (orange) come from the labelled pairs' masks, as in training.
 
 # %%
-from semimedref_core.evaluation import overlap, scores
-from semimedref_core.training import zone_grid
+from semimedref_core import evaluation, scores, training
 
-boxes = zone_grid(config, pairs).boxes(image_size, image_size)
+boxes = training.zone_grid(config, pairs).boxes(image_size, image_size)
 print("upper, middle, lower, rows of pixels:", *(f"{y0} to {y1}" for y0, _, y1, _ in boxes[:3]))
 
 
@@ -105,7 +96,7 @@ def coloured_in(zones) -> np.ndarray:
 
 # %%
 shown = pairs.valid.subset(range(4))
-prediction_gallery(shown, {"boxes": np.stack([coloured_in(r.zones) for r in shown.reports]).astype(float)})
+figures.prediction_gallery(shown, {"boxes": np.stack([coloured_in(r.zones) for r in shown.reports]).astype(float)})
 plt.show()
 
 
@@ -116,23 +107,25 @@ plt.show()
 
 # %%
 def not_ruled_out(report: Report, hits: dict[str, str]) -> tuple[int, ...]:
-    hit = [side for side in SIDES if side in hits and any(report.side(side))]
+    hit = [side for side in reports.SIDES if side in hits and any(report.side(side))]
     if hit and len(report.phrases) == 1:
         return (1,) * 6
-    return tuple(int(bit or zone.split()[0] in hit) for bit, zone in zip(report.zones, ZONES, strict=True))
+    return tuple(int(bit or zone.split()[0] in hit) for bit, zone in zip(report.zones, reports.ZONES, strict=True))
 
 
 # %%
 def dice_without_looking(zone_vectors) -> dict[str, float]:
     predicted = torch.from_numpy(np.stack([coloured_in(zones) for zones in zone_vectors]))
-    counts = overlap(predicted[:, None], torch.from_numpy(pairs.valid.masks)[:, None].bool())
+    counts = evaluation.overlap(predicted[:, None], torch.from_numpy(pairs.valid.masks)[:, None].bool())
     return scores(counts.numpy())
 
 
 # %%
 rng = np.random.default_rng(seed)
 rows = {
-    f"p = {share:.1f}": dice_without_looking([not_ruled_out(r, draw_hits(rng, share)) for r in pairs.valid.reports])
+    f"p = {share:.1f}": dice_without_looking(
+        [not_ruled_out(r, posaug.draw_hits(rng, share)) for r in pairs.valid.reports]
+    )
     for share in (0.0, p, 1.0)
 }
 (100 * pd.DataFrame(rows).T[["dice_image", "dice_micro"]]).round(1)
@@ -151,22 +144,24 @@ rows = {
 report = Report.parse("Bilateral pulmonary infection, two infected areas, all left lung and middle lower right lung.")
 outcomes = {
     "no hit": {},
-    "left, mask": {"left": MASK_TOKEN},
-    "right, fuzz": {"right": FUZZY_PHRASE},
-    "both, mix": {"left": FUZZY_PHRASE, "right": MASK_TOKEN},
+    "left, mask": {"left": posaug.MASK_TOKEN},
+    "right, fuzz": {"right": posaug.FUZZY_PHRASE},
+    "both, mix": {"left": posaug.FUZZY_PHRASE, "right": posaug.MASK_TOKEN},
 }
-text_rows([(name, parts(apply_hits(report, hits))) for name, hits in outcomes.items()])
+figures.text_rows([(name, posaug.stretches(posaug.apply_hits(report, hits))) for name, hits in outcomes.items()])
 plt.show()
 for name, hits in outcomes.items():
-    print(f"{name:12} {apply_hits(report, hits)}")
+    print(f"{name:12} {posaug.apply_hits(report, hits)}")
 
 # %% [markdown]
 # And by chance, as in training: `draw_hits` draws, `apply_hits` writes, `posaug` does both.
 
 # %%
-examples = [(f"{mode}, p = {p}", posaug(report, np.random.default_rng(seed + 1), p, mode)) for mode in ("mask", "fuzz")]
-examples += [(f"mix, draw {k}", posaug(report, np.random.default_rng(seed + k), p, "mix")) for k in range(4)]
-text_rows([(label, parts(text)) for label, text in examples])
+examples = [
+    (f"{mode}, p = {p}", posaug.posaug(report, np.random.default_rng(seed + 1), p, mode)) for mode in ("mask", "fuzz")
+]
+examples += [(f"mix, draw {k}", posaug.posaug(report, np.random.default_rng(seed + k), p, "mix")) for k in range(4)]
+figures.text_rows([(label, posaug.stretches(text)) for label, text in examples])
 plt.show()
 print(*(text for _, text in examples), sep="\n")
 
@@ -178,14 +173,16 @@ print(*(text for _, text in examples), sep="\n")
 # here, not an unknown word.
 
 # %%
-from semimedref_core.widgets.posaug import read
+from semimedref_core.widgets import posaug as explorer
 
 texts = build_texts()
 tokenizer = texts.tokenizer
-token_rows([(name, read(report, hits, texts).tokens) for name, hits in outcomes.items()])
+figures.token_rows([(name, explorer.read(report, hits, texts).tokens) for name, hits in outcomes.items()])
 plt.show()
-print(f"{len(tokenizer)} tokens in all; {MASK_TOKEN} is number {tokenizer.convert_tokens_to_ids(MASK_TOKEN)}")
-assert tokenizer.tokenize(MASK_TOKEN) == [MASK_TOKEN]
+print(
+    f"{len(tokenizer)} tokens in all; {posaug.MASK_TOKEN} is number {tokenizer.convert_tokens_to_ids(posaug.MASK_TOKEN)}"
+)
+assert tokenizer.tokenize(posaug.MASK_TOKEN) == [posaug.MASK_TOKEN]
 
 # %% [markdown]
 # ## Ledger 7: do 24 tokens suffice?
@@ -196,13 +193,13 @@ assert tokenizer.tokenize(MASK_TOKEN) == [MASK_TOKEN]
 # so that gets long. Here every report meets a partner drawn by chance:
 
 # %%
-from semimedref_core.patchmix import mixed_reports
+from semimedref_core import mixed_reports
 
 rng = np.random.default_rng(seed)
-donors = [reports[j] for j in rng.permutation(len(reports))]
+donors = [all_reports[j] for j in rng.permutation(len(all_reports))]
 lengths = {}
-for style in STYLES:
-    styled = [[Report.of(r.zones, r.lesions, style) for r in group] for group in (reports, donors)]
+for style in reports.STYLES:
+    styled = [[Report.of(r.zones, r.lesions, style) for r in group] for group in (all_reports, donors)]
     lengths[style, "report"] = [own.render() for own in styled[0]]
     lengths[style, "with one more zone (ours)"] = [m.render() for own in styled[0] for m in mixed_reports(own)[1:]]
     lengths[style, '"A and B" (as released)'] = [
@@ -243,7 +240,10 @@ one = Report.parse("Unilateral pulmonary infection, one infected area, lower rig
 def measured(report: Report, p: float) -> np.ndarray:
     """Shares of the draws that hit no phrase, one, two."""
     rng = np.random.default_rng(seed)
-    hit = [sum(part.kind in ("mask", "fuzz") for part in parts(posaug(report, rng, p))) for _ in range(draws)]
+    hit = [
+        sum(part.kind in ("mask", "fuzz") for part in posaug.stretches(posaug.posaug(report, rng, p)))
+        for _ in range(draws)
+    ]
     return np.bincount(hit, minlength=len(report.phrases) + 1) / draws
 
 
@@ -264,7 +264,7 @@ expected = {
     "both hit": lambda p: p**2,
 }
 shares = np.array([measured(report, p) for p in ps])
-hit_shares(ps, dict(zip(expected, shares.T, strict=True)), expected)
+figures.hit_shares(ps, dict(zip(expected, shares.T, strict=True)), expected)
 plt.show()
 
 # %% [markdown]
@@ -275,10 +275,10 @@ plt.show()
 # what the gate decides. That is why `draw_hits` draws for both sides, also for one that the report does not name yet.
 
 # %%
-hits = {"left": MASK_TOKEN}
-choices = [parts(apply_hits(mixed, hits)) for mixed in mixed_reports(one)]
-labels = ["own", *(f"+ {zone}" for zone in ZONES)]
-text_rows(list(zip(labels, choices, strict=True)), [mixed.zones for mixed in mixed_reports(one)])
+hits = {"left": posaug.MASK_TOKEN}
+choices = [posaug.stretches(posaug.apply_hits(mixed, hits)) for mixed in mixed_reports(one)]
+labels = ["own", *(f"+ {zone}" for zone in reports.ZONES)]
+figures.text_rows(list(zip(labels, choices, strict=True)), [mixed.zones for mixed in mixed_reports(one)])
 plt.show()
 for label, choice in zip(labels, choices, strict=True):
     assert not any("left" in part.text for part in choice)
@@ -291,14 +291,14 @@ for label, choice in zip(labels, choices, strict=True):
 # what the student reads. PosAug changes only the latter: the image still shows a lesion in that zone.
 
 # %%
-from semimedref_core.data.batches import Batches
+from semimedref_core import Batches
 
-batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, zone_grid(config, pairs))(0).unlabelled
+batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, training.zone_grid(config, pairs))(0).unlabelled
 untouched = [Report.parse(text) for text in texts.decode(batch.input_ids)]
 student = texts.decode(batch.text_choices[:, 0])
 assert batch.codes.tolist() == [report.code for report in untouched]
-rows = [(f"code {code}", parts(text)) for code, text in zip(batch.codes.tolist(), student, strict=True)][:6]
-text_rows(rows, [report.zones for report in untouched[:6]])
+rows = [(f"code {code}", posaug.stretches(text)) for code, text in zip(batch.codes.tolist(), student, strict=True)][:6]
+figures.text_rows(rows, [report.zones for report in untouched[:6]])
 plt.show()
 
 # %% [markdown]
@@ -310,7 +310,7 @@ from semimedref_kernels import jaccard
 
 
 def code_read_off(text: str) -> int:
-    phrases = [part.text for part in parts(text) if part.kind == "position"]
+    phrases = [part.text for part in posaug.stretches(text) if part.kind == "position"]
     rest = f"Bilateral pulmonary infection, two infected areas, {' and '.join(phrases)}."
     return Report.parse(rest).code if phrases else 0
 
@@ -331,19 +331,18 @@ for name, codes in {"untouched": batch.codes, "read off": read_off}.items():
 # frequent ones.
 
 # %%
-PATTERN = re.compile(rf"(?:(?:{'|'.join(HEIGHTS)})\s+)+(?:{'|'.join(SIDES)})\s+lung", re.IGNORECASE)
-print("most frequent:", Counter(phrase for r in reports for phrase in r.phrases).most_common(3))
-for style in STYLES:
+PATTERN = re.compile(rf"(?:(?:{'|'.join(reports.HEIGHTS)})\s+)+(?:{'|'.join(reports.SIDES)})\s+lung", re.IGNORECASE)
+print("most frequent:", Counter(phrase for r in all_reports for phrase in r.phrases).most_common(3))
+for style in reports.STYLES:
     print(f"{style:8}", PATTERN.findall(Report.of(report.zones, 2, style).render()))
 
 # %%
 if dataset == "qata":  # the texts as the tables have them
-    from semimedref_core.data.datasets import data_folder
-    from semimedref_core.data.qata import find_qata
+    from semimedref_core.data import data_folder, find_qata
 
-    written = {style: [e.text for e in find_qata(data_folder()).entries("train", style)] for style in STYLES}
+    written = {style: [e.text for e in find_qata(data_folder()).entries("train", style)] for style in reports.STYLES}
 else:
-    written = {style: [Report.of(r.zones, r.lesions, style).render() for r in reports] for style in STYLES}
+    written = {style: [Report.of(r.zones, r.lesions, style).render() for r in all_reports] for style in reports.STYLES}
 
 # %%
 rows = {}
@@ -362,15 +361,18 @@ pd.DataFrame(rows).T.round(1)
 
 
 # %%
-def as_pattern_reads(text: str) -> list[Part]:
+def as_pattern_reads(text: str) -> list[posaug.Stretch]:
     found = {True: "found", False: "missed"}
-    return [x if x.kind == "frame" else Part(x.text, found[bool(PATTERN.fullmatch(x.text))]) for x in parts(text)]
+    return [
+        x if x.kind == "frame" else posaug.Stretch(x.text, found[bool(PATTERN.fullmatch(x.text))])
+        for x in posaug.stretches(text)
+    ]
 
 
 # %%
 codes = [0b111111, 0b111100, 0b100111, 0b110110]
 lvit = [Report.of([code >> k & 1 for k in range(6)]) for code in codes]
-text_rows([(f"code {r.code}", as_pattern_reads(r.render())) for r in lvit], [r.zones for r in lvit])
+figures.text_rows([(f"code {r.code}", as_pattern_reads(r.render())) for r in lvit], [r.zones for r in lvit])
 plt.show()
 for r in lvit:
     print(f"{len(PATTERN.findall(r.render()))} of {len(r.phrases)} phrases found: {' and '.join(r.phrases)}")
@@ -382,8 +384,6 @@ for r in lvit:
 # ITCL answer at once. Where widgets do not show, the figure below is one such answer.
 
 # %%
-from semimedref_core.widgets.posaug import answer, posaug_explorer
-
 samples = {
     "both lungs": report.render(),
     "one phrase": one.render(),
@@ -391,11 +391,11 @@ samples = {
     "release's style": spelt_out.render(),
     "nothing": Report.of([0] * 6).render(),
 }
-posaug_explorer(samples, texts)
+explorer.posaug_explorer(samples, texts)
 
 # %%
-got = answer(samples["both lungs"], p, "mix", 2, texts)
-reading(got.before, got.after, got.tokens, got.zones)
+got = explorer.answer(samples["both lungs"], p, "mix", 2, texts)
+figures.reading(got.before, got.after, got.tokens, got.zones)
 plt.show()
 print("".join(part.text for part in got.after), "| tokens:", len(got.tokens), "| zones:", *got.zones)
 

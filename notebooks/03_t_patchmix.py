@@ -46,14 +46,11 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from semimedref_core import patchmix, release, versions
-from semimedref_core.alignment import OUTCOMES, broken_by_mixing, outcomes, sum_in_boxes, zone_of_patch
-from semimedref_core.config import Config
-from semimedref_core.figures import mixing as figures
-from semimedref_core.figures.canvas import notebook_style
-from semimedref_core.reports import ZONES, Report
+from semimedref_core import Config, Report, figures, patchmix, reports, versions
+from semimedref_core.methods import release
+from semimedref_core.tools import OUTCOMES, broken_by_mixing, outcomes, sum_in_boxes, zone_of_patch
 
-notebook_style()
+figures.notebook_style()
 print(versions())
 
 # %% [markdown]
@@ -64,14 +61,12 @@ print(versions())
 # changes of a text come from mixing.
 
 # %%
-from semimedref_core.data.datasets import load_training
-from semimedref_core.networks import build_texts
-from semimedref_core.training import zone_grid
+from semimedref_core import build_texts, load_training, training
 
 data = {"dataset": dataset, "image_size": image_size, "seed": seed, "batch_size": 32, "posaug_p": 0.0}
 config = Config(**data, patch_size=patch_size, gate=gate)
-training = load_training(config, unlabelled=False)
-pairs, grid, texts = training.valid, zone_grid(config, training), build_texts()
+loaded = load_training(dataset, config.label_ratio, image_size, unlabelled=False)
+pairs, grid, texts = loaded.valid, training.zone_grid(config, loaded), build_texts()
 boxes = grid.boxes(image_size, image_size)
 print(f"{len(pairs)} pairs; lesions fill {100 * pairs.masks.mean():.1f} % of the pixels")
 print(f"bands of the zone grid at {', '.join(f'{cut:.2f}' for cut in grid.cuts)} of the height")
@@ -113,8 +108,8 @@ print(f"  a zone that the report names lost its lesion:            {100 * lost.f
 # %%
 rows = [int((unnamed & ~lost).nonzero()[0]), int((lost & ~unnamed).nonzero()[0])]
 wrong = ("CutMix: shows a lesion that the report does not name", "CutMix: the report names a lesion that is gone")
-reports = [pairs.reports[i] for i in rows]
-figures.broken_pair(x[rows, 0], cut[rows, 0], cut_mask[rows, 0], patches[rows], reports, wrong)
+told = [pairs.reports[i] for i in rows]
+figures.broken_pair(x[rows, 0], cut[rows, 0], cut_mask[rows, 0], patches[rows], told, wrong)
 plt.show()
 
 # %% [markdown]
@@ -260,7 +255,7 @@ news = [z >= 0 and not pairs.reports[i].zones[z] for i, z in enumerate(zones.tol
 partly = [sum(pairs.reports[j].zones) < 6 for j in plan["partner"].tolist()]
 i = int((accepted & torch.tensor(news) & torch.tensor(partly)).nonzero()[0])
 j, zone_j = int(plan["partner"][i]), int(zones[i])
-print(f"sample {i} takes {ZONES[zone_j]} from donor {j}; patch (y0, x0, y1, x1) = {patches[i].tolist()}")
+print(f"sample {i} takes {reports.ZONES[zone_j]} from donor {j}; patch (y0, x0, y1, x1) = {patches[i].tolist()}")
 
 # %%
 m = np.zeros((image_size, image_size), np.float32)
@@ -299,13 +294,13 @@ print(
 
 # %%
 choices = patchmix.mixed_reports(pairs.reports[i])
-for zone, report in zip(("own", *ZONES), choices, strict=True):
+for zone, report in zip(("own", *reports.ZONES), choices, strict=True):
     print(f"{zone:13} {report}")
 
 # %%
 owns = [Report.of([0, 0, 1, 0, 0, 0]), Report.of([0, 1, 1, 0, 0, 0], 2), Report.of([0] * 6)]
 pasted = [5, 0, 2]
-rewrites = [(own, ZONES[k], patchmix.mixed_reports(own)[k + 1]) for own, k in zip(owns, pasted, strict=True)]
+rewrites = [(own, reports.ZONES[k], patchmix.mixed_reports(own)[k + 1]) for own, k in zip(owns, pasted, strict=True)]
 figures.rewritten_reports(rewrites)
 plt.show()
 
@@ -338,23 +333,23 @@ except (RuntimeError, NotImplementedError) as error:
 # of masks in place of pictures; all chance depends on seed and step alone.
 
 # %%
-from semimedref_core.data.batches import Batches
-from semimedref_core.data.views import Geometry, place_masks, strong_view
-from semimedref_core.methods import pseudo_labels
+from semimedref_core import Batches, views
+from semimedref_core.methods import reported_places
 
 
 def stream(config, pairs, teacher):
     """Batches without end: batch, strong view with the truth as its second channel, probabilities."""
     config = replace(config, teacher_view="same")  # the truth is asked of the view as it lies
-    grid = zone_grid(config, training)
-    pictures = Batches(training.labelled, pairs, config, texts, grid)
-    masks = Batches(training.labelled, replace(pairs, images=pairs.masks), config, texts, grid)
+    grid = training.zone_grid(config, loaded)
+    pictures = Batches(loaded.labelled, pairs, config, texts, grid)
+    masks = Batches(loaded.labelled, replace(pairs, images=pairs.masks), config, texts, grid)
     for step in range(10**6):
         batch = pictures(step).unlabelled
-        truth = place_masks(masks(step).unlabelled.images, batch.theta)
+        truth = views.place_masks(masks(step).unlabelled.images, batch.theta)
         certain = teacher(truth, np.random.default_rng([seed, step])).clamp(1e-6, 1 - 1e-6)
-        weak, p = pseudo_labels(lambda *_, p=certain: SimpleNamespace(logits=p.logit()), batch, config)
-        yield batch, torch.cat([strong_view(weak, **batch.photometry), truth], 1), p
+        weak = views.weak_view(batch.images, batch.theta)
+        p = reported_places.label(lambda *_, p=certain: SimpleNamespace(logits=p.logit()), weak, batch, config)
+        yield batch, torch.cat([views.strong_view(weak, **batch.photometry), truth], 1), p
 
 
 # %% [markdown]
@@ -401,17 +396,17 @@ assert set(list(checked.values())[:5]) == {accepted_mixes} and checked["left as 
 # %%
 def boxes_in_views(theta: torch.Tensor) -> torch.Tensor:
     """Where each sample's own view shows the six zones, ``[B, 6, 4]`` px."""
-    geometry = Geometry(theta.numpy(), torch.linalg.det(theta[:, :, :2]).numpy() < 0)
+    geometry = views.Geometry(theta.numpy(), torch.linalg.det(theta[:, :, :2]).numpy() < 0)
     return torch.from_numpy(geometry.zone_boxes(boxes, image_size, image_size))
 
 
 # %%
 batch, _, p_now = next(stream(config, pairs, stand_in_teacher))
-views, giver = boxes_in_views(batch.theta), batch.proposal["partner"]
-common = torch.from_numpy(patchmix.common_boxes(views[giver].numpy(), views.numpy()))
+placed, giver = boxes_in_views(batch.theta), batch.proposal["partner"]
+common = torch.from_numpy(patchmix.common_boxes(placed[giver].numpy(), placed.numpy()))
 assert torch.equal(common, batch.proposal["boxes"])
 offered = [(k, zone) for k, zone in enumerate(batch.proposal["zones"].tolist()) if zone >= 0]
-for name, found in {"donors' boxes": views[giver], "common boxes": common}.items():
+for name, found in {"donors' boxes": placed[giver], "common boxes": common}.items():
     area, mass = (found[..., 2:] - found[..., :2]).prod(-1), sum_in_boxes(p_now[giver], found)
     area, mass = (sum(float(values[at]) for at in offered) for values in (area, mass))
     print(f"{name:14} of {len(offered)} offered zones: {area:6.0f} px, mean p_j in them {mass / area:.2f}")
@@ -491,9 +486,9 @@ for measure, *row in zip(measures, *still.values(), strict=True):
 # ## Gate and paste in the release's order
 #
 # The released code pastes first and asks the gate afterwards (Ledger 1): a refused patch **stays in the image**, while target
-# and text are those of the unmixed sample. `semimedref_core.release` is that behaviour, written from a description and kept
-# for comparison. Its text update has its own ways: the first phrase becomes "A and B", count and laterality words stay
-# (Ledger 3), and in the probability-driven mode no word changes (Ledger 4).
+# and text are those of the unmixed sample. `semimedref_core.methods.release` is that behaviour, written from a description
+# and kept for comparison. Its text update has its own ways: the first phrase becomes "A and B", count and laterality words
+# stay (Ledger 3), and in the probability-driven mode no word changes (Ledger 4).
 
 # %%
 own, given = Report.of([0, 1, 0, 0, 0, 1], style="release"), Report.of([1, 0, 1, 0, 0, 0], style="release")
@@ -508,10 +503,9 @@ print("ours, left upper pasted:", patchmix.mixed_reports(own)[1])
 # in the release's wording, where the count word counts zones, so a text can be checked against itself.
 
 # %%
-from semimedref_core.anatomy import THIRDS
-from semimedref_core.networks.text import Texts, grammar_tokenizer
+from semimedref_core import anatomy
 
-long_texts = Texts(grammar_tokenizer(), length=40)
+long_texts = build_texts(length=40)
 
 
 def release_mix(batch, s, p, config):
@@ -524,7 +518,7 @@ def release_mix(batch, s, p, config):
     how = config.block, config.patch_mode, config.gate
     mixed, _, ids, accepted = release.paste_then_gate(s, p, choices, plan, *how)
     patches, _ = patchmix.patch_boxes(p, **plan, block=how[0], mode=how[1], confident=how[2])
-    return zone_of_patch(patches, torch.from_numpy(THIRDS.boxes(image_size, image_size))), mixed, ids, accepted
+    return zone_of_patch(patches, torch.from_numpy(anatomy.THIRDS.boxes(image_size, image_size))), mixed, ids, accepted
 
 
 # %%
@@ -587,7 +581,7 @@ for name, count in clipped.items():
 # patch says why. (The explorer needs a running kernel; below it are the same pair accepted and refused, as pictures.)
 
 # %%
-from semimedref_core.widgets.mixing import MixingExplorer, mix_pair
+from semimedref_core.widgets import MixingExplorer, mix_pair
 
 explorer = MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, gate=gate)
 explorer

@@ -38,11 +38,8 @@ import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from semimedref_core import versions
-from semimedref_core.figures.canvas import notebook_style
-from semimedref_core.figures.contrast import embedding_space, heat_maps, pulls, short, temperatures
-from semimedref_core.itcl import itcl, loss_floor
-from semimedref_core.reports import ZONES, Report
+from semimedref_core import Report, itcl, reports, versions
+from semimedref_core.figures import embedding_space, heat_maps, notebook_style, pulls, short, temperatures
 from semimedref_kernels import jaccard, soft_contrastive_loss
 
 notebook_style()
@@ -59,23 +56,23 @@ print(versions())
 # The function is `semimedref_kernels.jaccard`. It takes the zone vectors as numbers, zone $k$ as bit $k$.
 
 # %%
-from semimedref_core.config import Config
-from semimedref_core.data.datasets import load_split
+from semimedref_core import Config, load_split
 
 config = Config(
     dataset=dataset, image_size=image_size, batch_size=batch_size, steps=steps, tau=tau, seed=seed, weak_view="release"
 )
-train, valid = load_split(config, "train"), load_split(config, "valid").subset(range(200))
+train, valid = (load_split(dataset, split, image_size) for split in ("train", "valid"))
+valid = valid.subset(range(200))
 codes = torch.tensor([report.code for report in train.reports])
 print(f"{len(train)} training pairs with {len(codes.unique())} different zone vectors, {len(valid)} validation pairs")
 
 # %%
-reports = train.reports[:12]
+twelve = train.reports[:12]
 P = jaccard(codes[:12])
-named = [{zone for zone, bit in zip(ZONES, report.zones, strict=True) if bit} for report in reports]
+named = [{zone for zone, bit in zip(reports.ZONES, report.zones, strict=True) if bit} for report in twelve]
 for i, j in [(0, 1), (0, 2), (1, 2)]:
     both, either = len(named[i] & named[j]), len(named[i] | named[j])
-    print(f"{short(reports[i])} | {short(reports[j])}: {both} of {either} zones, P = {P[i, j]:.2f}")
+    print(f"{short(twelve[i])} | {short(twelve[j])}: {both} of {either} zones, P = {P[i, j]:.2f}")
     assert math.isclose(P[i, j], both / max(1, either), rel_tol=1e-6)
 
 # %% [markdown]
@@ -93,7 +90,7 @@ print(pd.DataFrame(jaccard(torch.tensor([report.code for report in some])).numpy
 # The usual contrastive loss (CLIP, InfoNCE) knows one positive: the diagonal. All else is a negative, whatever it shows.
 
 # %%
-heat_maps({"soft: P": P.numpy(), "hard: identity": np.eye(12)}, [short(report) for report in reports], "P")
+heat_maps({"soft: P": P.numpy(), "hard: identity": np.eye(12)}, [short(report) for report in twelve], "P")
 plt.show()
 
 # %% [markdown]
@@ -177,8 +174,8 @@ def hard_itcl(u, v, codes, tau):
 
 hard3 = hard_itcl(u3, v3, codes3, tau3)
 assert torch.isclose(hard3, soft_contrastive_loss(u3, v3, torch.zeros(3, dtype=torch.long), tau3), rtol=1e-12)
-print(f"three pairs: soft {by_hand:.3f} above a floor of {loss_floor(codes3):.3f}, hard {hard3:.3f} above 0")
-floor = np.mean([loss_floor(codes[rng.permutation(len(train))[:batch_size]]) for _ in range(200)])
+print(f"three pairs: soft {by_hand:.3f} above a floor of {itcl.loss_floor(codes3):.3f}, hard {hard3:.3f} above 0")
+floor = np.mean([itcl.loss_floor(codes[rng.permutation(len(train))[:batch_size]]) for _ in range(200)])
 print(f"200 batches of {batch_size}: floor {floor:.3f}, an even softmax has log N = {math.log(batch_size):.3f}")
 
 # %% [markdown]
@@ -243,7 +240,7 @@ def descent(loss, tau=0.5):
     return [-gradient for gradient in gradients]
 
 
-steps5 = {"hard positives": descent(hard_itcl), "soft positives": descent(itcl)}
+steps5 = {"hard positives": descent(hard_itcl), "soft positives": descent(itcl.itcl)}
 pulls(u5.numpy(), v5.numpy(), {title: 2 * du.numpy() for title, (du, _) in steps5.items()}, five)
 plt.show()
 
@@ -283,19 +280,21 @@ def at_temperature(loss, tau):
     return value.item(), entropy.exp().item(), gradient.norm(dim=1).mean().item()
 
 
-hard_curves, soft_curves = (np.array([at_temperature(loss, t) for t in taus]).T for loss in (hard_itcl, itcl))
+hard_curves, soft_curves = (np.array([at_temperature(loss, t) for t in taus]).T for loss in (hard_itcl, itcl.itcl))
 
 # %%
 curves = {"loss": {"hard": hard_curves[0], "soft": soft_curves[0]}, "texts that count": {"both": soft_curves[1]}}
 curves["mean length of dL/du"] = {"hard": hard_curves[2], "soft": soft_curves[2]}
-least = loss_floor(codes[rows]).item()
+least = itcl.loss_floor(codes[rows]).item()
 temperatures(taus, curves, {"loss": {"soft": least}, "texts that count": {"soft": math.exp(least), "hard": 1}}, tau)
 plt.show()
 
 # %%
 print("tau    soft loss  hard loss  texts that count  gradient soft  hard")
 for t in (0.005, 0.07, 0.3, 1.0):
-    (soft_loss, count, soft_gradient), (hard_loss, _, hard_gradient) = (at_temperature(f, t) for f in (itcl, hard_itcl))
+    (soft_loss, count, soft_gradient), (hard_loss, _, hard_gradient) = (
+        at_temperature(f, t) for f in (itcl.itcl, hard_itcl)
+    )
     print(f"{t:<6} {soft_loss:9.2f} {hard_loss:10.2f} {count:17.1f} {soft_gradient:14.3f} {hard_gradient:5.3f}")
 best = taus[soft_curves[0].argmin()]
 print(f"smallest soft loss: {soft_curves[0].min():.2f} at tau {best:.2f}; floor of this batch {least:.2f}")
@@ -314,13 +313,9 @@ print(f"smallest soft loss: {soft_curves[0].min():.2f} at tau {best:.2f}; floor 
 # %%
 from tqdm.auto import tqdm
 
-from semimedref_core.anatomy import QATA
-from semimedref_core.data.batches import Batches
-from semimedref_core.data.views import weak_view
-from semimedref_core.networks import build_network, build_texts
-from semimedref_core.training import learning_rate
+from semimedref_core import Batches, anatomy, build_network, build_texts, training, views
 
-batches = Batches(train, None, config, build_texts(), QATA)
+batches = Batches(train, None, config, build_texts(), anatomy.QATA)
 
 
 def train_encoders(loss, title):
@@ -329,9 +324,9 @@ def train_encoders(loss, title):
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     for step in tqdm(range(steps), desc=title):
         batch = batches(step).labelled
-        seen = network(weak_view(batch.images, batch.theta), batch.input_ids, decode=0)
+        seen = network(views.weak_view(batch.images, batch.theta), batch.input_ids, decode=0)
         value = loss(seen.image_embedding, seen.text_embedding, batch.codes, tau)
-        optimizer.param_groups[0]["lr"] = learning_rate(config, step)
+        optimizer.param_groups[0]["lr"] = training.learning_rate(config, step)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -341,13 +336,13 @@ def train_encoders(loss, title):
 # %%
 torch.manual_seed(seed)
 networks = {"before": build_network("compact")}
-networks |= {"soft": train_encoders(itcl, "soft positives"), "hard": train_encoders(hard_itcl, "hard positives")}
+networks |= {"soft": train_encoders(itcl.itcl, "soft positives"), "hard": train_encoders(hard_itcl, "hard positives")}
 
 
 @torch.no_grad()
 def embed(network):
     images = torch.from_numpy(valid.images)[:, None]
-    images = weak_view(images, torch.eye(2, 3).expand(len(images), -1, -1))
+    images = views.weak_view(images, torch.eye(2, 3).expand(len(images), -1, -1))
     seen = network(images, batches.texts([report.render() for report in valid.reports]), decode=0)
     return normalize(seen.image_embedding, dim=1), normalize(seen.text_embedding, dim=1)
 
@@ -413,13 +408,13 @@ plt.show()
 # $\tau$, switch the positives, look at the network before and after. Below, one such answer as a still picture.
 
 # %%
-from semimedref_core.widgets.contrast import contrast, contrast_explorer
+from semimedref_core.widgets import contrast
 
-contrast_explorer(valid.reports, embeddings)
+contrast.contrast_explorer(valid.reports, embeddings)
 
 # %%
 u, v = (x[:12] for x in embeddings["soft"])
-found = contrast(u, v, valid_codes[:12], tau)
+found = contrast.contrast(u, v, valid_codes[:12], tau)
 maps = {"target: P / row sum": found.target.numpy(), "given: softmax of z": found.softmax.numpy()}
 heat_maps(maps, [short(report) for report in valid.reports[:12]], "share of text j for image i")
 plt.show()

@@ -19,8 +19,8 @@
 # loss; what the teacher looks at and how often; which loss term trains which part of the student; and why a GPU never has
 # to wait. Then the three things that change from step to step: the teacher, the weight $w_u$ and the learning rate.
 #
-# The step is one function that fits on a screen, `semimedref_core.methods.semi_medref`. Here it is walked through by hand,
-# with the same building blocks, and must end at the same loss.
+# The step is one function that fits on a screen, `semimedref_core.semi_medref.semi_medref`. Here it is walked through by
+# hand, with the same building blocks, and must end at the same loss.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -36,13 +36,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from semimedref_core import methods, versions
-from semimedref_core.config import Config
-from semimedref_core.figures import step as figures
-from semimedref_core.figures.canvas import notebook_style
-from semimedref_core.inspection import HostReads, Passes, gradient_norms, named_tensors, tensor_table
+from semimedref_core import Config, Report, Teacher, dice_ce, figures, patchmix, reports, versions, views
+from semimedref_core.methods import METHODS, reported_places
+from semimedref_core.tools import HostReads, Passes, gradient_norms, named_tensors, tensor_table
 
-notebook_style()
+figures.notebook_style()
 print(versions())
 
 # %% [markdown]
@@ -52,36 +50,31 @@ print(versions())
 # it went. The step that we then take apart is the next one.
 
 # %%
-from semimedref_core.data.batches import Batches
-from semimedref_core.data.datasets import load_training
-from semimedref_core.networks import build_network, build_texts
-from semimedref_core.training import zone_grid
+from semimedref_core import Batches, build_network, build_texts, load_training, training
 
 config = Config(dataset=dataset, image_size=image_size, batch_size=batch_size, steps=steps, seed=seed, lr=2e-3)
-pairs, texts = load_training(config, unlabelled=True), build_texts()
-batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, zone_grid(config, pairs))
+pairs, texts = load_training(dataset, config.label_ratio, image_size), build_texts()
+batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, training.zone_grid(config, pairs))
 print(f"{len(pairs.labelled)} labelled and {len(pairs.unlabelled)} unlabelled pairs")
 
 # %%
 from accelerate import Accelerator
 from torch.nn.utils import parameters_to_vector
 
-from semimedref_core.runstate import RunState
-from semimedref_core.teacher import Teacher
-from semimedref_core.training import schedule, training_step
+from semimedref_core.runtime import run_state
 
 torch.manual_seed(seed)
 student = build_network(config.network)
 teacher = Teacher(student)
 optimizer = torch.optim.AdamW(student.parameters(), weight_decay=config.weight_decay)
-state = RunState(student, teacher, optimizer)
+state = run_state.RunState(student, teacher, optimizer)
 
 # %%
 accelerator, history = Accelerator(cpu=True), []
 here = parameters_to_vector(student.parameters()).detach()
 while state.step < steps:
-    w_u = schedule(config, state.step).w_u
-    terms = training_step(state, batches(state.step), config, accelerator)
+    w_u = training.schedule(config, state.step).w_u
+    terms = training.training_step(state, batches(state.step), config, accelerator)
     before, here = here, parameters_to_vector(student.parameters()).detach()
     gap = (here - parameters_to_vector(teacher.network.parameters())).norm() / here.norm()
     move = (here - before).norm() / here.norm()
@@ -107,11 +100,9 @@ print(f"\none batch: {table['bytes'].sum():,} bytes, {len(table)} tensors, all o
 # with: its own, or its own and one of six zones. On the device, the gate's answer only has to pick one.
 
 # %%
-from semimedref_core.reports import ZONES
-
 choices = [texts.decode(each) for each in unlabelled.text_choices]
 shown = max(choices, key=lambda seven: len(set(seven)))  # PosAug leaves more to see in some samples than in others
-for added, text in zip(["nothing", *ZONES], shown, strict=True):
+for added, text in zip(["nothing", *reports.ZONES], shown, strict=True):
     print(f"pasted: {added:13} {text}")
 
 # %% [markdown]
@@ -121,10 +112,9 @@ for added, text in zip(["nothing", *ZONES], shown, strict=True):
 # $p$, a lesion probability for each pixel. It is in eval mode and has no gradients.
 
 # %%
-from semimedref_core.data.views import place_masks, strong_view, weak_view
-
-x, y = weak_view(labelled.images, labelled.theta), place_masks(labelled.masks, labelled.theta)
-weak, p = methods.pseudo_labels(teacher, unlabelled, config)
+x, y = views.weak_view(labelled.images, labelled.theta), views.place_masks(labelled.masks, labelled.theta)
+weak = views.weak_view(unlabelled.images, unlabelled.theta)
+p = reported_places.label(teacher, weak, unlabelled, config)
 print(f"p: {tuple(p.shape)}, {p.min():.3f} to {p.max():.3f}, requires_grad {p.requires_grad}, grad_fn {p.grad_fn}")
 
 # %% [markdown]
@@ -136,12 +126,10 @@ print(f"p: {tuple(p.shape)}, {p.min():.3f} to {p.max():.3f}, requires_grad {p.re
 # %%
 from dataclasses import replace
 
-from semimedref_core.reports import Report
-
 one_sided = Report.of((0, 0, 1, 0, 0, 0), 1)
 print("the student reads:", one_sided.render())
 print("the teacher reads:", one_sided.flip().render())
-_, as_it_lies = methods.pseudo_labels(teacher, unlabelled, replace(config, teacher_view="same"))
+as_it_lies = reported_places.label(teacher, weak, unlabelled, replace(config, teacher_view="same"))
 one, other = p >= 0.5, as_it_lies >= 0.5
 disputed = (one != other).sum() / (one | other).sum()
 print(f"of the pixels that either look calls lesion, {100 * disputed:.0f} % are lesion in one look alone")
@@ -152,8 +140,8 @@ print(f"of the pixels that either look calls lesion, {100 * disputed:.0f} % are 
 # is set to 0 (`pseudo_labels="reported"`; `"teacher"` is the paper's way).
 
 # %%
-_, says = methods.pseudo_labels(teacher, unlabelled, replace(config, pseudo_labels="teacher"))
-regions = place_masks(unlabelled.regions, unlabelled.theta)
+says = reported_places.label(teacher, weak, unlabelled, replace(config, pseudo_labels="teacher"))
+regions = views.place_masks(unlabelled.regions, unlabelled.theta)
 alone, kept = (says >= 0.5).float(), (p >= 0.5).float()
 assert torch.equal(kept, alone * regions)
 print(
@@ -162,9 +150,9 @@ print(
 
 # %%
 cut = (alone - kept).sum((1, 2, 3)).argsort(descending=True)[:4]
-reports = texts.decode(unlabelled.input_ids)
+told = texts.decode(unlabelled.input_ids)
 maps = (maps[cut, 0].numpy() for maps in (weak, regions, says, p))
-figures.pseudo_label_gallery(*maps, [reports[i] for i in cut])
+figures.pseudo_label_gallery(*maps, [told[i] for i in cut])
 plt.show()
 
 # %% [markdown]
@@ -175,7 +163,7 @@ plt.show()
 # %%
 empty, codes = torch.zeros_like(p[:2]), torch.tensor([int(unlabelled.codes[0]), 0])
 for setting in ("reported", "teacher"):
-    weights = methods.trust(empty, codes, replace(config, pseudo_labels=setting))
+    weights = reported_places.found_images(empty, codes, replace(config, pseudo_labels=setting))
     print(
         f"pseudo_labels={setting:10} weight of the missed infection {weights[0]:.0f}, of the healthy lung {weights[1]:.0f}"
     )
@@ -188,7 +176,7 @@ for setting in ("reported", "teacher"):
 # %%
 named = (unlabelled.codes[:, None] >> torch.arange(6)) & 1
 for least in (0.5, 0.7, 0.9):
-    left_out = methods.unfound_zones((p >= least).float(), unlabelled.codes, unlabelled.zone_boxes)
+    left_out = reported_places.unfound_zones((p >= least).float(), unlabelled.codes, unlabelled.zone_boxes)
     missed = int(left_out.flatten(1).any(1).sum())
     print(
         f"cut at {least}: of {len(p)} samples that name {int(named.sum())} zones {missed} have one or more without lesion, "
@@ -217,23 +205,20 @@ assert difference < 1e-5
 # The student's text counts one more lesion than the teacher's; PosAug may hide where.
 
 # %%
-from semimedref_core.patchmix import t_patchmix
-
 torch.manual_seed(seed)  # white noise is the one thing drawn on the device
-strong = strong_view(weak, **unlabelled.photometry)
+strong = views.strong_view(weak, **unlabelled.photometry)
 plan = unlabelled.text_choices, unlabelled.proposal, config.block, config.patch_mode, config.gate
-mixed, soft, input_ids, accepted = t_patchmix(strong, p, *plan)
+mixed, soft, input_ids, accepted = patchmix.t_patchmix(strong, p, *plan)
 target = (soft >= 0.5).float()
-trusted = methods.trust(target, unlabelled.codes, config)
-left_out = methods.unfound_zones(target, unlabelled.codes, unlabelled.zone_boxes)
+trusted = reported_places.found_images(target, unlabelled.codes, config)
+left_out = reported_places.unfound_zones(target, unlabelled.codes, unlabelled.zone_boxes)
 changed = (mixed != strong).flatten(1).any(1)
 assert torch.equal(changed, accepted)
 print(f"{len(p)} samples: {int(accepted.sum())} mixed, {int(trusted.sum())} with a target to learn from")
 
 # %%
-from semimedref_core.patchmix import patch_boxes
-
-boxes, _ = patch_boxes(p, **unlabelled.proposal, block=config.block, mode=config.patch_mode, confident=config.gate)
+how = {"block": config.block, "mode": config.patch_mode, "confident": config.gate}
+boxes, _ = patchmix.patch_boxes(p, **unlabelled.proposal, **how)
 i = int(((target - kept).clamp(min=0).sum((1, 2, 3)) * accepted).argmax())  # where the patch brought most lesion
 pictures = (each[i, 0].numpy() for each in (unlabelled.images, weak, p, strong, mixed, target))
 read = texts.decode(torch.stack([unlabelled.input_ids[i], input_ids[i]]))
@@ -284,9 +269,9 @@ plt.show()
 q, truth = torch.tensor([0.8, 0.4]), torch.tensor([1.0, 0.0])
 dice_loss = 1 - 2 * 0.8 / (0.8 + 0.4 + 1)
 cross_entropy = -(math.log(0.8) + math.log(1 - 0.4)) / 2
-computed = methods.dice_ce(q.logit().view(1, 1, 1, 2), truth.view(1, 1, 1, 2)).item()
+computed = dice_ce(q.logit().view(1, 1, 1, 2), truth.view(1, 1, 1, 2)).item()
 print(f"Dice loss {dice_loss:.4f} + cross-entropy {cross_entropy:.4f} = {dice_loss + cross_entropy:.4f}")
-print(f"methods.dice_ce                            {computed:.4f}")
+print(f"dice_ce                                    {computed:.4f}")
 assert abs(computed - dice_loss - cross_entropy) < 1e-4
 
 # %% [markdown]
@@ -296,14 +281,14 @@ assert abs(computed - dice_loss - cross_entropy) < 1e-4
 # (\text{mixed strong view}), \text{mixed target}) + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
 
 # %%
-from semimedref_core.itcl import itcl
+from semimedref_core import itcl
 
-w_u, w_l, w_c = schedule(config, steps).w_u, config.itcl_weight, config.itcl_unlabelled_weight
+w_u, w_l, w_c = training.schedule(config, steps).w_u, config.itcl_weight, config.itcl_unlabelled_weight
 terms = {
-    "DiceCE labelled": methods.dice_ce(logits_labelled, y),
-    "w_l ITCL labelled": w_l * itcl(image_labelled, text_labelled, labelled.codes, config.tau),
-    "w_u DiceCE mixed": w_u * methods.dice_ce(logits_mixed, target, trusted, left_out),
-    "w_u w_c ITCL weak": w_u * w_c * itcl(image_weak, text_weak, unlabelled.codes, config.tau),
+    "DiceCE labelled": dice_ce(logits_labelled, y),
+    "w_l ITCL labelled": w_l * itcl.itcl(image_labelled, text_labelled, labelled.codes, config.tau),
+    "w_u DiceCE mixed": w_u * dice_ce(logits_mixed, target, trusted[:, None, None, None] * ~left_out),
+    "w_u w_c ITCL weak": w_u * w_c * itcl.itcl(image_weak, text_weak, unlabelled.codes, config.tau),
 }
 by_hand = sum(terms.values()).item()
 print("\n".join(f"{name:18} {value.item():.3f}" for name, value in terms.items()))
@@ -312,12 +297,13 @@ print(f"(log B = {math.log(batch_size):.3f}, so w_l log B = {w_l * math.log(batc
 # %%
 torch.manual_seed(seed)
 asked, taught = Passes(teacher.network), Passes(student)
-losses = methods.semi_medref(student, teacher, batch, w_u, config)
+step = METHODS["semi_medref"].step  # semi_medref with our additions
+losses = step(student, teacher, batch, w_u, config)
 looks = {"teacher": len(asked.made), "student": len(taught.made)}
 print(f"teacher: {looks['teacher']} pass, (seen, segmented) {asked.made}")
 print(f"student: {looks['student']} pass, (seen, segmented) {taught.made}")
 print(f"walked through by hand  L = {by_hand:.5f}")
-print(f"methods.semi_medref     L = {losses['loss'].item():.5f}")
+print(f"semi_medref             L = {losses['loss'].item():.5f}")
 assert abs(by_hand - losses["loss"].item()) < 1e-5
 
 # %% [markdown]
@@ -358,7 +344,7 @@ print(f"parameters with a gradient: student {trained} of {len(list(student.param
 
 # %%
 with HostReads() as step_reads:
-    losses = methods.semi_medref(student, teacher, batch, w_u, config)
+    losses = step(student, teacher, batch, w_u, config)
     losses["loss"].backward()
     teacher.update(student, 1.0)  # decay 1 keeps the teacher as it is
 with HostReads() as careless:
@@ -376,9 +362,9 @@ assert step_reads.reads == []
 from torch.utils.flop_counter import FlopCounterMode
 
 with FlopCounterMode(display=False) as one_look:
-    methods.pseudo_labels(teacher, unlabelled, config)
+    reported_places.label(teacher, weak, unlabelled, config)
 with FlopCounterMode(display=False) as whole_step:
-    methods.semi_medref(student, teacher, batch, w_u, config)["loss"].backward()
+    step(student, teacher, batch, w_u, config)["loss"].backward()
 look, step_flops = one_look.get_total_flops(), whole_step.get_total_flops()
 print(f"one step {step_flops / 1e9:.2f} GFLOP, of these the teacher {100 * look / step_flops:.1f} %")
 
@@ -423,12 +409,12 @@ print(
 # long: the untrained network would stay in it. So the decay is never above $(1+t)/(10+t)$; this bound is ours.
 
 # %%
-from semimedref_core.teacher import ema_decay, half_life
+from semimedref_core import teacher as ema
 
 for decay in (0.99, 0.999):
     since = round((10 * decay - 1) / (1 - decay))
-    print(f"decay {decay}: half-life {half_life(decay):.0f} steps; the bound allows it from step {since}")
-remains = math.prod(schedule(config, t).decay for t in range(steps))
+    print(f"decay {decay}: half-life {ema.half_life(decay):.0f} steps; the bound allows it from step {since}")
+remains = math.prod(training.schedule(config, t).decay for t in range(steps))
 print(f"share of the untrained network in the teacher after {steps} steps:")
 print(f"{config.ema_decay**steps:.2f} with decay {config.ema_decay} from the start, {remains:.0e} with the bound")
 
@@ -445,19 +431,17 @@ print(f"{config.ema_decay**steps:.2f} with decay {config.ema_decay} from the sta
 # %%
 default = Config()
 span = range(default.steps)
-compact = pd.DataFrame([vars(schedule(default, t)) for t in span], index=pd.Index(span, name="step"))
+compact = pd.DataFrame([vars(training.schedule(default, t)) for t in span], index=pd.Index(span, name="step"))
 compact["unbounded"] = default.ema_decay
 print(compact.iloc[[0, 89, 90, 150, 209, 210, 599]].round(4).to_string())
 
 # %%
-from semimedref_core.teacher import ramp
-
 epoch = math.ceil(5659 / 32)  # in steps
 span = pd.Index([t / epoch for t in range(100 * epoch)], name="epoch")
-paper = pd.DataFrame({"w_u": [0.3 * ramp(t, 5, 15) for t in span]}, index=span)
+paper = pd.DataFrame({"w_u": [0.3 * ema.ramp(t, 5, 15) for t in span]}, index=span)
 decay = (5 * epoch, 20 * epoch, 0.99, 0.999)
-paper["decay"] = [ema_decay(t, *decay) for t in range(len(span))]
-paper["unbounded"] = [0.99 + (0.999 - 0.99) * ramp(t, 5, 20) for t in span]
+paper["decay"] = [ema.ema_decay(t, *decay) for t in range(len(span))]
+paper["unbounded"] = [0.99 + (0.999 - 0.99) * ema.ramp(t, 5, 20) for t in span]
 paper["lr"] = [1e-6 + (3e-4 - 1e-6) * (1 + math.cos(math.pi * t / 200)) / 2 for t in span]  # T_max 200, no warm-up
 print(paper.iloc[[0, 5 * epoch, 20 * epoch, 25 * epoch, 100 * epoch - 1]].round(6).to_string())
 
@@ -491,4 +475,4 @@ plt.show()
 # %%
 print(f"passes a step: teacher {looks['teacher']}, student {looks['student']}; host syncs {len(step_reads.reads)}")
 print(f"the release's second look of the teacher would cost {100 * look / step_flops:.0f} % more")
-print(f"half-life of the teacher: {half_life(0.99):.0f} steps at 0.99, {half_life(0.999):.0f} at 0.999")
+print(f"half-life of the teacher: {ema.half_life(0.99):.0f} steps at 0.99, {ema.half_life(0.999):.0f} at 0.999")

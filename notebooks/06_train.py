@@ -24,8 +24,8 @@
 # (\text{mixed strong view}), \text{mixed target}) + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
 #
 # The teacher is a moving average of the student. The one function that computes this, top to bottom, is
-# `semimedref_core.methods.semi_medref`. Any other method may stand in the parameters, alone or with others; the last one
-# is looked at more closely.
+# `semimedref_core.semi_medref`. Any other method may stand in the parameters, alone or with others; the last one is looked
+# at more closely.
 
 # %% tags=["parameters"]
 methods = ["supervised", "semi_medref"]  # any of semimedref_core.methods.METHODS
@@ -42,6 +42,7 @@ preset = ""  # such as "paper-qata": takes the place of all from `dataset` to `s
 device = "auto"
 output = "runs/06_train"  # everything is written here, each run into a folder of its own; one run alone: straight here
 resume = False  # True: go on with the runs that are there
+note = {}  # what else results.json shall say of the runs: a sweep gives plan and variant here
 
 # %% tags=["nbval-ignore-output"]
 import json
@@ -51,12 +52,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from semimedref_core import presets, versions
-from semimedref_core.config import Config
-from semimedref_core.figures.canvas import notebook_style
-from semimedref_core.figures.pairs import prediction_gallery, sample_gallery
-from semimedref_core.figures.training import mixing_gallery, training_curves
-from semimedref_core.training import train
+from semimedref_core import Config, Report, evaluate, load_training, predict, presets, t_patchmix, train, versions
+from semimedref_core.figures import mixing_gallery, notebook_style, prediction_gallery, sample_gallery, training_curves
 
 notebook_style()
 print(versions("transformers"))
@@ -68,15 +65,13 @@ print(versions("transformers"))
 # needed: each picture also holds look-alike opacities that no report mentions, and those are not the lesion.
 
 # %%
-from semimedref_core.data.datasets import load_training
-
 data = {"dataset": dataset, "label_ratio": label_ratio, "image_size": image_size, "seed": seed}
 budget = {"steps": steps, "batch_size": batch_size, "weak_view": weak_view, "eval_every": eval_every}
 common = {**(presets.preset(preset) if preset else data | budget), **settings}
 configs = {method: Config(**common | {"method": method}) for method in methods}
 focus = methods[-1]
 config = configs[focus]
-pairs = load_training(config, unlabelled=True)
+pairs = load_training(config.dataset, config.label_ratio, config.image_size, config.data, config.texts)
 print(f"{len(pairs.labelled)} labelled, {len(pairs.unlabelled or ())} unlabelled, {len(pairs.valid)} validation pairs")
 
 # %%
@@ -93,7 +88,8 @@ plt.show()
 # leaves `metrics.jsonl`, `results.json` and its networks in a folder of its own.
 
 # %%
-results = {method: train(configs[method], place, resume=resume, device=device) for method, place in folders.items()}
+how = {"resume": resume, "device": device, "note": note}
+results = {method: train(configs[method], place, **how) for method, place in folders.items()}
 
 # %% [markdown]
 # ## Curves
@@ -102,9 +98,9 @@ results = {method: train(configs[method], place, resume=resume, device=device) f
 # (solid) is an average over the student's past (dotted), so it moves less from one validation to the next.
 
 # %%
-from semimedref_core.records import read_metrics
+from semimedref_core.runtime import atomic
 
-logs = {method: read_metrics(place / "metrics.jsonl") for method, place in folders.items()}
+logs = {method: atomic.read_metrics(place / "metrics.jsonl") for method, place in folders.items()}
 training_curves(logs).savefig(folder / "curves.png", dpi=110)
 plt.show()
 
@@ -118,15 +114,11 @@ plt.show()
 # hid the phrase.
 
 # %%
-from semimedref_core.checkpoints import from_pretrained, load_texts
-from semimedref_core.data.batches import Batches
-from semimedref_core.data.views import strong_view
-from semimedref_core.methods import pseudo_labels
-from semimedref_core.patchmix import t_patchmix
-from semimedref_core.training import zone_grid
+from semimedref_core import Batches, from_pretrained, load_texts, training, views
+from semimedref_core.methods import reported_places
 
 (teacher, _), texts = from_pretrained(folders[focus] / "teacher"), load_texts(folders[focus] / "teacher")
-grid = zone_grid(config, pairs)
+grid = training.zone_grid(config, pairs)
 mixes = focus == "semi_medref"
 if not mixes:
     print(f"this section is about the T-PatchMix of semi_medref; {focus} has another one, or none")
@@ -134,8 +126,9 @@ if not mixes:
 # %%
 if mixes:
     batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid)(config.steps).unlabelled
-    weak, p = pseudo_labels(teacher, batch, config)
-    strong = strong_view(weak, **batch.photometry)
+    weak = views.weak_view(batch.images, batch.theta)
+    p = reported_places.label(teacher, weak, batch, config)
+    strong = views.strong_view(weak, **batch.photometry)
     plan = batch.text_choices, batch.proposal, config.block, config.patch_mode, config.gate
     mixed, target, input_ids, accepted = t_patchmix(strong, p, *plan)
     proposed = batch.proposal["zones"] >= 0
@@ -168,7 +161,7 @@ if mixes:
 # and the teacher follows the student. The line says how many samples were mixed and what the last validation gave.
 
 # %%
-from semimedref_core.widgets.replay import training_replay
+from semimedref_core.widgets import training_replay
 
 replay = training_replay(folders[focus] / "metrics.jsonl")
 print(replay.said.value)
@@ -180,8 +173,6 @@ replay
 # Validation pairs that neither network has seen: mask (blue), prediction (orange, dashed), each with its own Dice.
 
 # %%
-from semimedref_core.evaluation import predict
-
 shown = pairs.valid.subset(range(4))
 predictions = {
     method: torch.cat(list(predict(from_pretrained(place / "teacher")[0], shown, texts)))[:, 0].numpy()
@@ -198,9 +189,6 @@ plt.show()
 # %%
 from dataclasses import replace
 
-from semimedref_core.evaluation import evaluate
-from semimedref_core.reports import Report
-
 blank = Report.of([1] * 6)
 blanked = replace(pairs.valid, reports=(blank,) * len(pairs.valid))
 without_text = evaluate(teacher, blanked, texts)
@@ -216,7 +204,7 @@ print(
 # themselves, and which only because the report names their zone?
 
 # %%
-from semimedref_core.widgets.prediction import prediction_explorer
+from semimedref_core.widgets import prediction_explorer
 
 explorer = prediction_explorer(teacher, texts, grid, pairs.valid)
 print(explorer.said.value)

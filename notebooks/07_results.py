@@ -37,23 +37,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from semimedref_core import runs as notebook_runs
-from semimedref_core import versions
-from semimedref_core.comparison import (
-    WITHOUT_HELP,
-    finished_runs,
-    mean_logged,
-    missing_runs,
-    run_folders,
-    without_help,
-)
-from semimedref_core.differences import ablations, by_lesion_size, in_points, learning_curves, method_differences
-from semimedref_core.figures.canvas import notebook_style
-from semimedref_core.figures.differences import ablation_bars, difference_forest, size_bars
-from semimedref_core.figures.results import cost_and_accuracy, curve_panels
-from semimedref_core.tables import methods_by_ratio
+from semimedref_core import SemiMedRefError, experiments, figures, versions
+from semimedref_core.experiments import in_points, method_differences
 
-notebook_style()
+figures.notebook_style()
 pd.set_option("display.width", 200)
 pd.set_option("display.max_columns", 30)
 print(versions("pandas"))
@@ -62,18 +49,22 @@ print(versions("pandas"))
 # ## The runs
 #
 # A run is a folder with `config.json` (every setting), `metrics.jsonl` (the way), `results.json` (the end) and `valid.npz`
-# (pixel counts of each validation image). Runs that differ in nothing but the seed are repetitions of each other. A
-# *variant* is a run of a method with a setting changed: an ablation.
+# (pixel counts of each validation image). Kept runs are one table of all this, `runs.parquet`, and one file of the counts,
+# `counts.npz`. Runs that differ in nothing but the seed are repetitions of each other. A *variant* is a run of a method
+# with a setting changed: an ablation. Its name is what its run says.
 
 # %%
-runs = finished_runs(run_folders([folder or notebook_runs.NOTEBOOKS / "results"]))
+runs = experiments.finished_runs([folder or experiments.notebooks_folder() / "results"])
 teachers = runs[runs["network"] == "teacher"]
 mains = teachers[teachers["variant"] == ""]
 counts = mains.groupby(["setting", "label_ratio"], sort=False).agg(methods=("method", "nunique"), runs=("seed", "size"))
 print(f"{len(teachers)} finished runs, {len(teachers) - len(mains)} of them ablations\n\n{counts}")
 
 # %%
-print("\n".join(f"missing  {line}" for line in missing_runs(runs)) or "no method lacks a seed that another one has")
+print(
+    "\n".join(f"missing  {line}" for line in experiments.missing_runs(runs))
+    or "no method lacks a seed that another one has"
+)
 
 # %% [markdown]
 # ## The table
@@ -84,7 +75,7 @@ print("\n".join(f"missing  {line}" for line in missing_runs(runs)) or "no method
 
 # %%
 for name in ("dice_image", "dice_micro"):
-    print(f"{name}\n{methods_by_ratio(runs, name).to_string()}\n")
+    print(f"{name}\n{experiments.methods_by_ratio(runs, name).to_string()}\n")
 
 # %%
 ends = runs.pivot(index="folder", columns="network", values="dice_image")
@@ -98,8 +89,8 @@ print(f"teacher and student end at most {100 * (ends['teacher'] - ends['student'
 # all runs, and so are the images.
 
 # %%
-curves = learning_curves(runs, metric)
-curve_panels(curves, method, metric, learning_curves(without_help(runs), metric))
+curves = experiments.learning_curves(runs, metric)
+figures.curve_panels(curves, method, metric, experiments.learning_curves(experiments.without_help(runs), metric))
 plt.show()
 
 # %% [markdown]
@@ -128,7 +119,7 @@ if reached.empty:
 # %%
 differences = method_differences(runs, method)
 if len(differences):
-    difference_forest(differences, method, metric)
+    figures.difference_forest(differences, method, metric)
 else:
     print(f"no seed for which {method} and another method both ran")
 plt.show()
@@ -170,12 +161,12 @@ else:
 # care for unfound zones:
 
 # %%
-published = without_help(runs)
+published = experiments.without_help(runs)
 differences_published = method_differences(published, method)
 if len(differences_published):
     for name in ("dice_image", "dice_micro"):
-        print(f"{name}\n{methods_by_ratio(published, name).to_string()}\n")
-    difference_forest(differences_published, method, metric)
+        print(f"{name}\n{experiments.methods_by_ratio(published, name).to_string()}\n")
+    figures.difference_forest(differences_published, method, metric)
 else:
     print(f"no runs of {method} and another method without our help")
 plt.show()
@@ -190,7 +181,7 @@ print(in_points(best_published).to_string() if len(best_published) else "")
 # has equal thirds for zones (notebook 03). With the patches and the gate that we use, against the method without our help:
 
 # %%
-ablated_published = ablations(published, method, metrics=("dice_image", "dice_micro"))
+ablated_published = experiments.ablations(published, method, metrics=("dice_image", "dice_micro"))
 ablated_published = ablated_published.set_index(["setting", "label_ratio", "variant", "metric"])
 print(in_points(ablated_published).drop(columns="over").to_string() if len(ablated_published) else "no such runs")
 
@@ -228,9 +219,7 @@ print(in_points(crossed).to_string() if len(crossed) else "")
 
 # %%
 for (setting, ratio), rows in mains[mains["method"] == method].groupby(["setting", "label_ratio"], sort=False):
-    print(
-        f"{setting}, {100 * ratio:g} % labels: {100 * mean_logged(rows['folder'], 'accepted'):.0f} % of the samples mixed"
-    )
+    print(f"{setting}, {100 * ratio:g} % labels: {100 * rows['accepted'].mean():.0f} % of the samples mixed")
 
 # %% [markdown]
 # Dice per image against the best other method, by the size of the lesion. `area` is what a method predicts, as a
@@ -240,14 +229,14 @@ for (setting, ratio), rows in mains[mains["method"] == method].groupby(["setting
 sizes = {}
 for row in differences[differences["best"] & (differences["metric"] == "dice_image")].itertuples():
     here = mains[(mains["setting"] == row.setting) & (mains["label_ratio"] == row.label_ratio)]
-    table = by_lesion_size(here[here["method"] == method], here[here["method"] == row.against])
+    table = experiments.by_lesion_size(here[here["method"] == method], here[here["method"] == row.against])
     if len(table):
         sizes[f"{row.setting}, {100 * row.label_ratio:g} %, against {row.against}"] = table
-print(pd.concat(sizes).round(3).to_string() if sizes else "no two runs to compare that kept their counts (valid.npz)")
+print(pd.concat(sizes).round(3).to_string() if sizes else "no two runs to compare that kept their counts")
 
 # %%
 if sizes:
-    size_bars(sizes, method)
+    figures.size_bars(sizes, method)
 plt.show()
 
 # %% [markdown]
@@ -271,9 +260,9 @@ plt.show()
 #   something too, below, so that between the methods little changes.
 
 # %%
-ablated = ablations(runs, method)
+ablated = experiments.ablations(runs, method)
 if len(ablated):
-    ablation_bars(ablated, metric)
+    figures.ablation_bars(ablated, metric)
 else:
     print(f"no run of {method} differs from the others in a setting: no ablations")
 plt.show()
@@ -289,9 +278,11 @@ if len(ablated):
 # Other methods with a setting changed, where they ran so, against themselves:
 
 # %%
-helped = runs[~runs["variant"].str.startswith(WITHOUT_HELP)]
+helped = runs[~runs["variant"].str.startswith(experiments.WITHOUT_HELP)]
 others = [name for name in mains["method"].unique() if name != method]
-of_others = [ablations(helped, name, metrics=("dice_image", "dice_micro")).assign(of=name) for name in others]
+of_others = [
+    experiments.ablations(helped, name, metrics=("dice_image", "dice_micro")).assign(of=name) for name in others
+]
 of_others = [table for table in of_others if len(table)]
 if of_others:
     of_others = pd.concat(of_others).set_index(["setting", "label_ratio", "variant", "of", "metric"])
@@ -308,11 +299,11 @@ by_size = {}
 variants = teachers[(teachers["method"] == method) & (teachers["variant"] != "")]
 for at, rows in variants.groupby(["setting", "label_ratio", "variant"], sort=False):
     whole = mains[(mains["method"] == method) & (mains["setting"] == at[0]) & (mains["label_ratio"] == at[1])]
-    table = by_lesion_size(rows, whole)
+    table = experiments.by_lesion_size(rows, whole)
     if len(table):
         points = (100 * (table["ours"] - table["theirs"])).round(1)
         by_size[at] = {**points.add_prefix("points, "), **table["area_ours"].round(2).add_prefix("area, ")}
-print(pd.DataFrame(by_size).T.to_string() if by_size else "no variant that kept its counts (valid.npz)")
+print(pd.DataFrame(by_size).T.to_string() if by_size else "no variant that kept its counts")
 
 # %% [markdown]
 # ## What it costs
@@ -322,7 +313,7 @@ print(pd.DataFrame(by_size).T.to_string() if by_size else "no variant that kept 
 # weak ones for ITCL and the teacher. The grey line joins the methods that no other beats in both time and accuracy.
 
 # %%
-cost_and_accuracy(curves, method, metric)
+figures.cost_and_accuracy(curves, method, metric)
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
@@ -336,11 +327,6 @@ print(minutes.round(1).to_string(na_rep=""))
 # between. This needs the trained networks, which the committed runs left behind, and the data.
 
 # %%
-from semimedref_core.checkpoints import CheckpointError
-from semimedref_core.data.pairs import DataError
-from semimedref_core.figures.pairs import prediction_gallery
-from semimedref_core.qualitative import gains_and_losses
-
 kept = [Path(folder, "teacher").is_dir() for folder in mains["folder"]]
 if not any(kept):
     print("none of these runs kept its networks; train some, and run this notebook on the folder that they are in")
@@ -349,10 +335,12 @@ for (setting, ratio), trained in mains[kept].groupby(["setting", "label_ratio"],
     rival = here.loc[here["best"] & (here["metric"] == "dice_image"), "against"]
     print(f"{setting}, {100 * ratio:g} % labels:", end=" ")
     try:
-        prediction_gallery(*gains_and_losses(trained, list(dict.fromkeys(["supervised", *rival, method]))))
+        figures.prediction_gallery(
+            *experiments.gains_and_losses(trained, list(dict.fromkeys(["supervised", *rival, method])))
+        )
         print("from the largest gain (left) to the largest loss (right)")
         break
-    except (CheckpointError, DataError) as error:
+    except SemiMedRefError as error:
         print(error)
 plt.show()
 

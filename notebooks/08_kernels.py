@@ -41,13 +41,11 @@ import torch
 from IPython.display import display
 from torch.nn.functional import normalize
 
-from semimedref_core import versions
-from semimedref_core.figures import kernels as figures
-from semimedref_core.figures.canvas import notebook_style
+from semimedref_core import figures, versions
 from semimedref_kernels import benchmark, jaccard, patch_mix, soft_contrastive_loss, soft_contrastive_plain
 from semimedref_kernels.benchmark import baselines
 
-notebook_style()
+figures.notebook_style()
 print(versions("triton"))
 
 # %% [markdown]
@@ -59,17 +57,16 @@ print(versions("triton"))
 # %%
 from scipy.ndimage import gaussian_filter
 
-from semimedref_core.anatomy import QATA
-from semimedref_core.data.phantom import phantom
-from semimedref_core.patchmix import patch_boxes, propose
+from semimedref_core import anatomy, patchmix
+from semimedref_core.data import phantom
 
-pairs = phantom("train", batch, image_size, seed)
+pairs = phantom.phantom("train", batch, image_size, seed)
 s = torch.tensor(pairs.images / 255, dtype=torch.float32)[:, None]
 p = torch.tensor(gaussian_filter(pairs.masks.astype(np.float32), (0, 5, 5)))[:, None]
-zone_boxes = np.tile(QATA.boxes(image_size, image_size), (batch, 1, 1))
-proposal = propose(np.random.default_rng(seed), pairs.reports, zone_boxes, p=1.0)
+zone_boxes = np.tile(anatomy.QATA.boxes(image_size, image_size), (batch, 1, 1))
+proposal = patchmix.propose(np.random.default_rng(seed), pairs.reports, zone_boxes, p=1.0)
 proposal = {name: torch.as_tensor(value) for name, value in vars(proposal).items()}
-boxes, _ = patch_boxes(p, **proposal, block=block, mode="position", confident=conf_th)
+boxes, _ = patchmix.patch_boxes(p, **proposal, block=block, mode="position", confident=conf_th)
 partner = proposal["partner"]
 print(f"images {tuple(s.shape)}, {s.nbytes / 1e6:.2f} MB; {int((boxes[:, 2] > boxes[:, 0]).sum())} patches proposed")
 
@@ -280,11 +277,10 @@ beside(piece(_clipped, "low = boxes", "return"), piece(_clipped_box, "y0 = ", "r
 
 # %% [markdown]
 # **Reading.** Indexing becomes arithmetic on strides, so any layout will do. `y` is a column and `x` a row of
-# numbers, so the pointers form a tile. Where the mask is false nothing is loaded and `other` stands in. `flip` is
-# `None` for most calls; the compiler sees that and drops the branch.
+# numbers, so the pointers form a tile. Where the mask is false nothing is loaded and `other` stands in.
 
 # %%
-beside(piece(plain_patch_mix, "def windows", "return maps"), piece(_read, "if flip", "return tl.load"))
+beside(piece(plain_patch_mix, "def windows", "return maps"), piece(_read, "return tl.load", "return tl.load"))
 
 # %% [markdown]
 # **The gate (Eq. 5).** One program a sample walks through the box, tile by tile, and keeps a tile of partial sums in
@@ -313,14 +309,14 @@ beside(
 # %%
 from semimedref_kernels.patch_mix_triton import TILE, launches
 
-few = phantom("train", 2, 96, seed)
+few = phantom.phantom("train", 2, 96, seed)
 images, probs = (torch.tensor(x / x.max(), dtype=torch.float32)[:, None] for x in (few.images, few.masks))
 box = torch.tensor([[20, 24, 68, 72]] * 2)
 
 
 def watched(tile):
     with patch.dict(TILE, tile), listening() as log:
-        gate, mix, outputs = launches(images, probs, torch.tensor([1, 0]), box, 0.0, None)
+        gate, mix, outputs = launches(images, probs, torch.tensor([1, 0]), box, 0.0)
         gate.run()
         before = len(log)
         mix.run()
@@ -392,7 +388,7 @@ show_code({"As written": piece(baselines.loss_dense, "p = jaccard", "return")})
 def embeddings(n, D, dtype=torch.float32):
     random = torch.Generator().manual_seed(seed)
     u, v = (torch.randn(n, D, generator=random).to(dtype) for _ in range(2))
-    return u, v, torch.tensor([report.code for report in phantom("train", n, 32, seed).reports])
+    return u, v, torch.tensor([report.code for report in phantom.phantom("train", n, 32, seed).reports])
 
 
 u, v, codes = embeddings(24, width)
@@ -571,12 +567,12 @@ def fused_loss(u, v, codes, tau):
 
 for n, dtype in ((24, torch.float32), (24, torch.bfloat16), (96, torch.float32), (96, torch.bfloat16)):
     u, v, codes = embeddings(n, 64, dtype)
-    exact = [x.double().requires_grad_() for x in (u, v)] + [torch.tensor(tau, dtype=torch.float64, requires_grad=True)]
-    loss = soft_contrastive_loss(*exact[:2], codes, exact[2], normalize=True)
+    exact = [x.double().requires_grad_() for x in (u, v)]
+    loss = soft_contrastive_loss(*exact, codes, tau, normalize=True)
     wanted = loss, *torch.autograd.grad(loss, exact)
     found = fused_loss(u, v, codes, tau)
     errors = [max(1e-9, (a - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True)]
-    names = zip(("loss", "du", "dv", "dtau"), errors, strict=True)
+    names = zip(("loss", "du", "dv"), errors, strict=True)
     print(f"N={n} {dtype}: " + ", ".join(f"{name} {error:.0e}" for name, error in names))
     assert max(errors) < (2e-2 if dtype == torch.bfloat16 else 1e-5)
 
@@ -587,7 +583,7 @@ for n, dtype in ((24, torch.float32), (24, torch.bfloat16), (96, torch.float32),
 # code and P falls into blocks of one number each.
 
 # %%
-pairs = phantom("train", 300, 32, seed)
+pairs = phantom.phantom("train", 300, 32, seed)
 codes = torch.tensor([report.code for report in pairs.reports])
 P, order = jaccard(codes), codes.argsort(stable=True)
 table = soft_contrastive_plain.shared(torch.arange(64), 6, torch.float64)

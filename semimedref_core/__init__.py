@@ -1,12 +1,46 @@
-"""Semi-MedRef, step by step: semi-supervised medical referring image segmentation."""
+"""Semi-MedRef, step by step: semi-supervised medical referring image segmentation.
 
-import platform
-from importlib.metadata import version
+What users and notebooks need is imported from here: ``from semimedref_core import Report, PosAug, Config, train``.
+A name is loaded when it is first asked for, so that ``import semimedref_core`` does not wait for torch.
+"""
+
+from semimedref_core._lazy import exports
 
 __version__ = "0.1.0"
 
-
-def versions(*packages: str) -> str:
-    """The versions that a result was made with: this project, Python, torch, and further packages by name."""
-    found = [f"{name} {version(name)}" for name in ("torch", *packages)]
-    return f"semimedref {__version__}, Python {platform.python_version()}, {', '.join(found)}"
+_PLACES = {
+    # settings
+    "Config": "config",
+    "preset": "presets",
+    "SemiMedRefError": "errors",
+    "versions": "runtime.environment",
+    # data
+    "Pairs": "data.pairs",
+    "load_split": "data.datasets",
+    "load_training": "data.datasets",
+    "Batches": "data.batches",
+    # reports and where their zones lie
+    "Report": "reports",
+    "Grid": "anatomy",
+    "estimate_grid": "anatomy",
+    # the method
+    "PosAug": "posaug",
+    "propose": "patchmix",
+    "mixed_reports": "patchmix",
+    "t_patchmix": "patchmix",
+    "ITCL": "itcl",
+    "Teacher": "teacher",
+    "dice_ce": "losses",
+    # networks
+    "build_network": "networks",
+    "build_texts": "networks",
+    "save_pretrained": "runtime.checkpoints",
+    "from_pretrained": "runtime.checkpoints",
+    "load_texts": "runtime.checkpoints",
+    # training
+    "train": "training",
+    "evaluate": "evaluation",
+    "predict": "evaluation",
+    "scores": "evaluation",
+}
+__getattr__, __dir__, __all__ = exports(__name__, _PLACES)

@@ -23,6 +23,10 @@ class Grid:
 
     Attributes:
         cuts: top of upper, upper|middle, middle|lower, bottom of lower; increasing, 0 to 1.
+
+    >>> from semimedref_core import Grid
+    >>> Grid((0.0, 0.4, 0.6, 1.0)).boxes(100, 100)[2].tolist()  # lower left: y0, x0, y1, x1
+    [60, 0, 100, 50]
     """
 
     cuts: tuple[float, float, float, float]
@@ -106,6 +110,11 @@ def estimate_grid(masks: np.ndarray, reports: Sequence[Report]) -> Grid:
 
     Returns:
         The grid; :data:`THIRDS` if no pixel has a vote.
+
+    >>> from semimedref_core import estimate_grid, load_training
+    >>> pairs = load_training("phantom", label_ratio=0.05, image_size=32).labelled
+    >>> [round(cut, 2) for cut in estimate_grid(pairs.masks, pairs.reports).cuts]
+    [0.19, 0.38, 0.59, 0.81]
     """
     height = masks.shape[1]
     by_phrase = lesion_rows(masks, reports)

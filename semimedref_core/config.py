@@ -1,113 +1,179 @@
 """One run's settings, all of them, as one flat record that is written beside its results.
 
-Each setting is declared once, with its default, meaning and range; the command line's options come from here.
+This is the one place that says what a setting means and what it may be. Its default is its value in the preset
+``compact`` of ``presets.toml``, which also says where each value comes from. The options of the command line are made
+from here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
+import typing
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from semimedref_core.data.views import STRONG_VIEWS, WEAK_VIEWS
-from semimedref_core.devices import COMPILE, PRECISIONS
-from semimedref_core.networks import NETWORKS
-from semimedref_core.networks.text import REPORT_TEXTS
-from semimedref_core.patchmix import MIX_TEXTS, PATCH_MODES
-from semimedref_core.posaug import MODES as POSAUG_MODES
-from semimedref_core.reports import STYLES
+from semimedref_core.errors import ConfigError
+from semimedref_core.presets import preset
 
-DATASETS = ("phantom", "phantom-ct", "qata", "mosmed")
-TEACHER_VIEWS = ("same", "mirrored")
-PSEUDO_LABELS = ("teacher", "reported")
-UNFOUND = ("image", "zone")
-POSITIVES = ("soft", "hard")
-GRIDS = ("estimated", "qata", "thirds")
-KINDS = {"int": int, "float": (int, float), "str": str}
+Dataset = Literal["phantom", "phantom-ct", "qata", "mosmed"]
+Texts = Literal["lvit", "release"]
+ReportText = Literal["whole", "no_count", "none"]
+Method = Literal[
+    "supervised", "semi_medref", "semi_medref_release",
+    "mean_teacher", "fixmatch", "unimatch", "cutmix", "flip_sync", "resmatch", "cps",
+]  # fmt: skip
+Network = Literal["compact", "guide_decoder", "mmi_unet"]
+View = Literal["release", "strong"]
+TeacherView = Literal["same", "mirrored"]
+PseudoLabels = Literal["teacher", "reported"]
+Unfound = Literal["image", "zone"]
+Positives = Literal["soft", "hard"]
+PosAugMode = Literal["mask", "fuzz", "mix"]
+PatchMode = Literal["position", "probability", "random"]
+MixText = Literal["rewrite", "keep"]
+GridName = Literal["estimated", "qata", "thirds"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Switch = Literal["off", "on"]
+Device = Literal["auto", "cpu", "cuda"]
 
-_OTHER_METHODS = (
-    "semi_medref_release (mixes as the released code), "
-    "mean_teacher, fixmatch, unimatch, cutmix, flip_sync, resmatch, cps"
-)
+STRIDE = {"compact": 16, "guide_decoder": 32, "mmi_unet": 32}
+"""Network -> what the sides of its images must be multiples of, px."""
+GROUPS = ("what to run", "data", "network", "training", "views", "teacher", "T-PatchMix", "PosAug", "ITCL", "machine")
+_KINDS = {"int": int, "float": (int, float), "str": str}
 
 
-def _setting(default, meaning: str, choices=(), low=None, high=None, above=None):
-    about = {"meaning": meaning, "choices": tuple(choices), "low": low, "high": high, "above": above}
-    return dataclasses.field(default=default, metadata=about)
+def _setting(group: str, meaning: str, *, low=None, high=None, above=None):
+    return dataclasses.field(metadata={"group": group, "meaning": meaning, "low": low, "high": high, "above": above})
+
+
+def _defaults_of(name: str):
+    """Gives the fields of a class their values in a preset as defaults."""
+
+    def decorate(cls):
+        values = preset(name)
+        for field in cls.__annotations__:
+            getattr(cls, field).default = values[field]
+        return cls
+
+    return decorate
 
 
 @dataclass(frozen=True)
+@_defaults_of("compact")
 class Config:
-    """Settings of a run. The defaults are the compact preset: two CPU cores, a few minutes.
+    """Settings of a run. The defaults are the preset ``compact``: two CPU cores, a few minutes.
 
-    Symbols in brackets are the paper's.
+    The paper's symbols stand in brackets.
 
     Raises:
-        ValueError: naming the setting, its value and what it may be.
+        ConfigError: naming the setting, its value and what it may be.
+
+    >>> from semimedref_core import Config
+    >>> config = Config(dataset="qata", label_ratio=0.01)
+    >>> config.method, config.image_size
+    ('semi_medref', 96)
     """
 
-    dataset: str = _setting("phantom", "what to train on", DATASETS)
-    data: str = _setting("", "folder of the real data (default: $SEMIMEDREF_DATA)")
-    texts: str = _setting("lvit", "version of the real reports", STYLES)
-    report_text: str = _setting("whole", "what networks read of a report, losses still know its zones", REPORT_TEXTS)
-    label_ratio: float = _setting(0.05, "share of the training pairs whose masks are used", above=0, high=1)
-    method: str = _setting("semi_medref", f"what a step does: supervised, semi_medref, or another: {_OTHER_METHODS}")
-    network: str = _setting("compact", "network by name", NETWORKS)
+    method: Method = _setting("what to run", "what a training step does")
+    dataset: Dataset = _setting("what to run", "what to train on")
+    label_ratio: float = _setting("what to run", "share of the training pairs whose masks are used", above=0, high=1)
+    network: Network = _setting("what to run", "which network to train")
+    image_size: int = _setting("what to run", "height and width of the images, px", above=0)
+    steps: int = _setting("what to run", "number of optimiser steps", above=0)
+    batch_size: int = _setting("what to run", "labelled pairs in a step, and as many unlabelled ones", above=0)
+    seed: int = _setting(
+        "what to run", "seed of weights, order and augmentations; the labelled pairs do not depend on it", low=0
+    )
+
+    data: str = _setting("data", "folder of the real data; by default the environment variable SEMIMEDREF_DATA")
+    texts: Texts = _setting("data", "version of the real reports")
+    report_text: ReportText = _setting(
+        "data", "what the network reads of a report: all of it, all but the number of areas, or nothing"
+    )
+    text_length: int = _setting("data", "most tokens that a text may have; a longer text is an error", above=0)
+    grid: GridName = _setting("data", "where the zones lie; 'estimated' reads it off the labelled masks")
+
     image_encoder: str = _setting(
-        "", "pretrained encoder: a folder, or organisation/name@commit (default: from scratch)"
+        "network", "pretrained image encoder: a folder or organisation/name@commit; none trains from scratch"
     )
-    text_encoder: str = _setting("", "as image_encoder; a BERT with its tokenizer, then frozen (default: from scratch)")
-    text_length: int = _setting(24, "tokens that a text may have; a longer one is an error, never cut", above=0)
-    seed: int = _setting(0, "of all that is drawn by chance, save the labelled split, which is the release's", low=0)
-    image_size: int = _setting(96, "side of the images in px", above=0)
-    steps: int = _setting(600, "optimiser steps", above=0)
-    batch_size: int = _setting(16, "labelled pairs a step, and as many unlabelled", above=0)
-    lr: float = _setting(1e-3, "peak learning rate of AdamW; warm-up over a tenth of the steps, then cosine", above=0)
-    weight_decay: float = _setting(0.05, "of AdamW", low=0)
-    weak_view: str = _setting("strong", "how weak views move the picture", WEAK_VIEWS)
-    strong_view: str = _setting("strong", "how strong views change the grey values", STRONG_VIEWS)
-    burn_in: float = _setting(0.15, "share of the steps that trains on labelled pairs alone", low=0, high=1)
-    ramp: float = _setting(0.2, "share of the steps in which the unsupervised weight then rises", low=0, high=1)
-    unsupervised_weight: float = _setting(1.0, "its final value [w_u]", low=0)
-    teacher_view: str = _setting(
-        "mirrored", "of any method; same: the student's weak view; mirrored: its mirror image", TEACHER_VIEWS
+    text_encoder: str = _setting(
+        "network", "pretrained BERT with its tokenizer, kept frozen: a folder or organisation/name@commit"
     )
-    pseudo_labels: str = _setting(
-        "reported", "of any method; teacher: as it gives them; reported: in named zones", PSEUDO_LABELS
+
+    lr: float = _setting(
+        "training", "highest learning rate of AdamW; a tenth of the steps warms up, then a cosine goes to 0", above=0
     )
-    unfound: str = _setting(
-        "zone", "what teaches nothing where a reported lesion is not found (semi_medref); images, or zones too", UNFOUND
+    weight_decay: float = _setting("training", "weight decay of AdamW", low=0)
+    burn_in: float = _setting("training", "share of the steps that trains on labelled pairs alone", low=0, high=1)
+    ramp: float = _setting(
+        "training", "share of the steps after burn-in in which the unlabelled loss grows to its weight", low=0, high=1
     )
+    unsupervised_weight: float = _setting("training", "weight of the unlabelled loss after the ramp [w_u]", low=0)
     confidence: float = _setting(
-        0.95, "smallest max(p, 1 - p) of a pixel to learn from (fixmatch, unimatch)", low=0, high=1
+        "training", "fixmatch and unimatch learn from pixels where max(p, 1 - p) is at least this", low=0, high=1
     )
-    ema_decay: float = _setting(0.99, "the teacher's decay until the end of burn-in", low=0, high=1)
-    ema_decay_last: float = _setting(0.99, "the teacher's decay after its ramp", low=0, high=1)
-    itcl_weight: float = _setting(0.2, "of ITCL on labelled pairs [w_l]", low=0)
-    itcl_unlabelled_weight: float = _setting(0.5, "of ITCL on weak views, inside the unsupervised loss [w_c]", low=0)
-    tau: float = _setting(0.07, "temperature of ITCL", above=0)
-    positives: str = _setting("soft", "of ITCL; soft: shared zones; hard: the own pair alone", POSITIVES)
-    posaug_p: float = _setting(0.1, "probability of a position phrase to be hit by PosAug", low=0, high=1)
-    posaug_mode: str = _setting("mix", "what stands in its place", POSAUG_MODES)
-    patch_mode: str = _setting("position", "where T-PatchMix looks for patches", PATCH_MODES)
-    patch_p: float = _setting(1.0, "probability of a sample to be offered a patch", low=0, high=1)
-    patch_size: float = _setting(0.5, "side of a patch as a share of the image side [block]", above=0, high=1)
-    gate: float = _setting(0.3, "smallest mean teacher probability in an accepted patch [conf_th]", low=0, high=1)
-    mix_text: str = _setting("rewrite", "the report of a mixed sample: rewritten or its own", MIX_TEXTS)
-    grid: str = _setting("estimated", "zone grid; estimated reads it off the labelled pairs", GRIDS)
-    eval_every: int = _setting(200, "steps between validations, and checkpoints; 0: at the end only", low=0)
-    precision: str = _setting(
-        "fp32", "of the networks; losses and weights stay fp32, fp16 needs a GPU", tuple(PRECISIONS)
+    eval_every: int = _setting(
+        "training", "steps between two validations, each of which saves a checkpoint; 0: only at the end", low=0
     )
-    compile: str = _setting("off", "torch.compile of the networks: slow to start, faster steps", COMPILE)
-    patience: int = _setting(0, "validations without a better teacher before an early stop; 0: never", low=0)
+    patience: int = _setting(
+        "training",
+        "stop after so many validations without a better teacher, and keep the best one; 0: train all steps. "
+        "One half of the validation pairs then chooses, and the other half is reported",
+        low=0,
+    )
+
+    weak_view: View = _setting("views", "how much weak views move the picture")
+    strong_view: View = _setting("views", "how much strong views change the grey values")
+
+    ema_decay: float = _setting("teacher", "decay of the teacher's average until burn-in ends", low=0, high=1)
+    ema_decay_last: float = _setting("teacher", "decay of the teacher's average after the ramp", low=0, high=1)
+    teacher_view: TeacherView = _setting(
+        "teacher", "ours: the teacher sees the student's weak view, or its mirror image with the sides swapped"
+    )
+    pseudo_labels: PseudoLabels = _setting(
+        "teacher", "ours: pseudo-labels as the teacher gives them, or only inside the zones that the report names"
+    )
+    unfound: Unfound = _setting(
+        "teacher",
+        "ours: where a reported lesion is not found, leave out the image if nothing is found, or each such zone too",
+    )
+
+    patch_mode: PatchMode = _setting("T-PatchMix", "where a patch is looked for")
+    patch_p: float = _setting("T-PatchMix", "probability that a sample is offered a patch", low=0, high=1)
+    patch_size: float = _setting("T-PatchMix", "side of a patch as a share of the image side [block]", above=0, high=1)
+    gate: float = _setting(
+        "T-PatchMix", "smallest mean teacher probability inside an accepted patch [conf_th]", low=0, high=1
+    )
+    mix_text: MixText = _setting("T-PatchMix", "rewrite the report of a mixed sample, or keep its own")
+
+    posaug_p: float = _setting("PosAug", "probability that a position phrase is hidden", low=0, high=1)
+    posaug_mode: PosAugMode = _setting("PosAug", "what replaces a hidden phrase")
+
+    itcl_weight: float = _setting("ITCL", "weight of ITCL on labelled pairs [w_l]", low=0)
+    itcl_unlabelled_weight: float = _setting(
+        "ITCL", "weight of ITCL on unlabelled weak views, inside the unlabelled loss [w_c]", low=0
+    )
+    tau: float = _setting("ITCL", "temperature [tau]", above=0)
+    positives: Positives = _setting("ITCL", "pairs with shared zones are positives too, or each pair alone is")
+
+    precision: Precision = _setting(
+        "machine", "number format of the networks; losses and weights stay fp32, and fp16 needs a GPU"
+    )
+    compile: Switch = _setting("machine", "torch.compile of the networks: slow to start, faster steps")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, about = getattr(self, field.name), field.metadata
-            if isinstance(value, bool) or not isinstance(value, KINDS[field.type]):
-                raise ValueError(f"{field.name} must be of type {field.type}, got {value!r}")
-            if about["choices"] and value not in about["choices"]:
-                raise ValueError(f"{field.name}: unknown value {value!r}; choose one of {', '.join(about['choices'])}")
+            if isinstance(value, bool) or not isinstance(value, _KINDS[kind_of(field)]):
+                raise ConfigError(f"{field.name} must be of type {kind_of(field)}, got {value!r}")
+            choices = choices_of(field)
+            if choices and value not in choices:
+                hint = did_you_mean(value, choices)
+                raise ConfigError(f"{field.name}: unknown value {value!r}; choose one of {', '.join(choices)}{hint}")
+            if not isinstance(value, str) and not math.isfinite(value):
+                raise ConfigError(f"{field.name} must be a finite number, got {value}")
             bounds = [
                 (about["low"], lambda v, b: v >= b, "at least"),
                 (about["above"], lambda v, b: v > b, "above"),
@@ -115,10 +181,10 @@ class Config:
             ]
             for bound, holds, words in bounds:
                 if bound is not None and not holds(value, bound):
-                    raise ValueError(f"{field.name} must be {words} {bound}, got {value}")
-        stride = NETWORKS[self.network].stride
+                    raise ConfigError(f"{field.name} must be {words} {bound}, got {value}")
+        stride = STRIDE[self.network]
         if self.image_size % stride:
-            raise ValueError(f"image_size must be a multiple of {stride} for {self.network}, got {self.image_size}")
+            raise ConfigError(f"image_size must be a multiple of {stride} for {self.network}, got {self.image_size}")
 
     @property
     def block(self) -> int:
@@ -128,3 +194,24 @@ class Config:
     def to_dict(self) -> dict:
         """The settings as plain values, for JSON."""
         return dataclasses.asdict(self)
+
+
+_TYPES = typing.get_type_hints(Config)
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+"""The settings by name. Their metadata hold ``group``, ``meaning`` and the range."""
+
+
+def choices_of(field: dataclasses.Field) -> tuple[str, ...]:
+    """The values that a setting may have; none if it is free."""
+    return get_args(_TYPES[field.name])
+
+
+def kind_of(field: dataclasses.Field) -> str:
+    """``int``, ``float`` or ``str``."""
+    return "str" if choices_of(field) else _TYPES[field.name].__name__
+
+
+def did_you_mean(value, known) -> str:
+    """`` (did you mean ...?)`` for a name that is close to a known one, else nothing."""
+    close = difflib.get_close_matches(str(value), known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""

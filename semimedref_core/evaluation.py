@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.data.views import weak_view
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
+from semimedref_core.views import weak_view
 
 
 def overlap(predicted: Tensor, target: Tensor) -> Tensor:
@@ -35,6 +35,12 @@ def scores(counts: np.ndarray) -> dict[str, float]:
     ``dice_micro`` and ``miou_micro`` add the pixels of all images first (as the released code does, Ledger 11);
     ``dice_image`` and ``miou_image`` average over images (as LViT does). mIoU is the Jaccard index of the foreground.
     An image without lesion scores 1 if nothing was predicted, else 0.
+
+    >>> import numpy as np
+    >>> from semimedref_core import scores
+    >>> counts = np.array([[8, 10, 10], [0, 0, 2]])  # both, predicted, target: one lesion found well, one missed
+    >>> {name: round(value, 2) for name, value in scores(counts).items()}
+    {'dice_image': 0.4, 'miou_image': 0.33, 'dice_micro': 0.73, 'miou_micro': 0.57}
     """
     (dice, iou), (dice_micro, iou_micro) = dice_and_iou(counts), dice_and_iou(counts.sum(0))
     return {
@@ -47,7 +53,13 @@ def scores(counts: np.ndarray) -> dict[str, float]:
 
 @torch.no_grad()
 def predict(network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32):
-    """Lesion probabilities of all pairs, batch by batch: yields ``[b, 1, H, W]`` float32 on the device."""
+    """Lesion probabilities of all pairs, batch by batch: yields ``[b, 1, H, W]`` float32 on the device.
+
+    >>> from semimedref_core import build_network, build_texts, predict, load_split
+    >>> pairs = load_split("phantom", "valid", image_size=32).subset(range(3))
+    >>> [probs.shape for probs in predict(build_network("compact"), pairs, build_texts(), batch_size=2)]
+    [torch.Size([2, 1, 32, 32]), torch.Size([1, 1, 32, 32])]
+    """
     was_training = network.training
     network.eval()
     for start in range(0, len(pairs), batch_size):
@@ -74,5 +86,11 @@ def image_counts(
 def evaluate(
     network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32
 ) -> dict[str, float]:
-    """The metrics of :func:`scores` of a network on pairs with masks, at probability 0.5 and the pairs' own size."""
+    """The metrics of :func:`scores` of a network on pairs with masks, at probability 0.5 and the pairs' own size.
+
+    >>> from semimedref_core import build_network, build_texts, evaluate, load_split
+    >>> pairs = load_split("phantom", "valid", image_size=32).subset(range(3))
+    >>> sorted(evaluate(build_network("compact"), pairs, build_texts()))
+    ['dice_image', 'dice_micro', 'miou_image', 'miou_micro']
+    """
     return scores(image_counts(network, pairs, texts, device, batch_size))

@@ -9,25 +9,50 @@ and it is the usual contrastive loss with hard positives (InfoNCE).
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.profiler import record_function
 
-from semimedref_core.stopwatch import part
+from semimedref_core.config import Positives
 from semimedref_kernels import jaccard, soft_contrastive_loss
 
 
-@part("losses")
-def itcl(image_embedding: Tensor, text_embedding: Tensor, codes: Tensor, tau: float = 0.07) -> Tensor:
+@record_function("losses")
+def itcl(
+    image_embedding: Tensor, text_embedding: Tensor, codes: Tensor, tau: float = 0.07, positives: Positives = "soft"
+) -> Tensor:
     """The loss of a batch of projected embeddings (Eq. 11).
 
     Args:
         image_embedding, text_embedding: ``[N, D]``, any length; normalised here.
         codes: ``[N]`` zone codes 0 to 63 (:attr:`semimedref_core.reports.Report.code`).
         tau: temperature.
+        positives: ``hard`` shares nothing, an ablation.
 
     Returns:
         Scalar loss, at least 0.
     """
+    codes = codes if positives == "soft" else torch.zeros_like(codes)
     return soft_contrastive_loss(image_embedding.float(), text_embedding.float(), codes, tau, normalize=True)
+
+
+class ITCL(nn.Module):
+    """:func:`itcl` as a module: ``ITCL(tau)(image_embedding, text_embedding, codes)``.
+
+    >>> import torch
+    >>> from semimedref_core import ITCL, Report
+    >>> reports = [Report.of([0, 0, 1, 0, 0, 0]), Report.of([0, 0, 1, 0, 0, 1])]
+    >>> codes = torch.tensor([report.code for report in reports])
+    >>> round(ITCL(tau=0.07)(torch.eye(2), torch.eye(2), codes).item(), 2)
+    4.76
+    """
+
+    def __init__(self, tau: float = 0.07, positives: Positives = "soft"):
+        super().__init__()
+        self.tau, self.positives = tau, positives
+
+    def forward(self, image_embedding: Tensor, text_embedding: Tensor, codes: Tensor) -> Tensor:
+        """Arguments and loss as in :func:`itcl`."""
+        return itcl(image_embedding, text_embedding, codes, self.tau, self.positives)
 
 
 def loss_floor(codes: Tensor) -> Tensor:

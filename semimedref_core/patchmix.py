@@ -12,17 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
+from semimedref_core.config import MixText, PatchMode
 from semimedref_core.reports import ZONES, Report
-from semimedref_core.stopwatch import part
 from semimedref_kernels import patch_mix
 
-PATCH_MODES = ("position", "probability", "random")
-MIX_TEXTS = ("rewrite", "keep")
+PATCH_MODES = get_args(PatchMode)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def zone_choices(own: Report, donor: Report, mode: str) -> list[int]:
 
 
 def propose(
-    rng: np.random.Generator, reports: Sequence[Report], boxes: np.ndarray, mode: str = "position", p: float = 0.5
+    rng: np.random.Generator, reports: Sequence[Report], boxes: np.ndarray, mode: PatchMode = "position", p: float = 0.5
 ) -> Proposal:
     """Draws partners and patch zones for a batch (Eq. 4).
 
@@ -82,6 +83,15 @@ def propose(
 
     Raises:
         ValueError: if the mode is unknown.
+
+    >>> import numpy as np
+    >>> from semimedref_core import Grid, Report, propose
+    >>> left, right = Report.of([0, 0, 1, 0, 0, 0]), Report.of([0, 0, 0, 0, 0, 1])
+    >>> boxes = np.stack([Grid((0.0, 0.4, 0.6, 1.0)).boxes(64, 64)] * 2)
+    >>> propose(np.random.default_rng(3), [left, left], boxes, p=1).zones.tolist()  # 2 is lower left
+    [2, 2]
+    >>> propose(np.random.default_rng(3), [left, right], boxes, p=1).zones.tolist()  # opposite sides: no patch
+    [-1, -1]
     """
     if mode not in PATCH_MODES:
         raise ValueError(f"unknown patch mode {mode!r}; choose one of {', '.join(PATCH_MODES)}")
@@ -98,10 +108,14 @@ def propose(
     return Proposal(partner, centres, shared, zones)
 
 
-def mixed_reports(own: Report, mix_text: str = "rewrite") -> list[Report]:
+def mixed_reports(own: Report, mix_text: MixText = "rewrite") -> list[Report]:
     """The seven reports a sample can end with (Eq. 8): its own, then its own with one more lesion in each zone.
 
     Where ``mix_text`` is ``keep``, all seven are its own, an ablation: the text does not tell what was pasted.
+
+    >>> from semimedref_core import Report, mixed_reports
+    >>> print(mixed_reports(Report.of([0, 0, 1, 0, 0, 0]))[6])  # one more lesion in the sixth zone
+    bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.
     """
     if mix_text == "keep":
         return [own] * (1 + len(ZONES))
@@ -156,7 +170,7 @@ def patch_boxes(
     return torch.where((zones >= 0)[:, None], patches, torch.zeros_like(patches)), zones
 
 
-@part("mixing")
+@record_function("mixing")
 def t_patchmix(
     images: Tensor, probs: Tensor, text_choices: Tensor, proposal: dict[str, Tensor], block: int, mode: str, gate: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -173,6 +187,17 @@ def t_patchmix(
 
     Returns:
         Mixed images, mixed probabilities, token ids ``[B, L]``, accepted ``[B]`` bool.
+
+    >>> import torch
+    >>> from semimedref_core import Grid, t_patchmix
+    >>> s, p = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 8, 8), torch.full((2, 1, 8, 8), 0.9)
+    >>> texts = torch.arange(7).view(1, 7, 1).expand(2, 7, 1)  # the seven texts of a sample, of one token each
+    >>> box = torch.from_numpy(Grid((0.0, 0.25, 0.5, 1.0)).boxes(8, 8)).expand(2, 6, 4)
+    >>> proposal = {"partner": torch.tensor([1, 0]), "centres": torch.full((2, 2), 0.5), "boxes": box}
+    >>> proposal["zones"] = torch.tensor([2, -1])  # the first sample gets a patch in its zone 2, the second none
+    >>> mixed, target, told, accepted = t_patchmix(s, p, texts, proposal, block=2, mode="position", gate=0.5)
+    >>> mixed.sum((1, 2, 3)).tolist(), told.flatten().tolist(), accepted.tolist()
+    ([4.0, 64.0], [3, 0], [True, False])
     """
     boxes, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
     mixed, target, accepted = patch_mix(images, probs, proposal["partner"], boxes, gate)  # Eq. 5, Eq. 6, Eq. 7

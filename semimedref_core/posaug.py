@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
+from semimedref_core.config import PosAugMode
 from semimedref_core.reports import SIDES, Report
 
 MASK_TOKEN = "[UNK_POS]"
 FUZZY_PHRASE = "a region of the lung"
-MODES = ("mask", "fuzz", "mix")
+MODES = get_args(PosAugMode)
 _PHRASES = re.compile(r"(?P<head>.* infected areas?, )(?P<phrases>.+?)(?P<end>\.*)", re.IGNORECASE)
 
 
@@ -53,7 +55,26 @@ def posaug(report: Report, rng: np.random.Generator, p: float = 0.5, mode: str =
 
 
 @dataclass(frozen=True)
-class Part:
+class PosAug:
+    """:func:`posaug` with its settings: ``PosAug(p, mode)(report, rng)``.
+
+    >>> import numpy as np
+    >>> from semimedref_core import PosAug, Report
+    >>> report = Report.of([0, 0, 1, 0, 0, 0])
+    >>> PosAug(p=1, mode="mask")(report, np.random.default_rng(0))
+    'unilateral pulmonary infection, one infected area, [UNK_POS].'
+    """
+
+    p: float = 0.5
+    mode: PosAugMode = "mix"
+
+    def __call__(self, report: Report, rng: np.random.Generator) -> str:
+        """The augmented text of one report."""
+        return posaug(report, rng, self.p, self.mode)
+
+
+@dataclass(frozen=True)
+class Stretch:
     """A stretch of a text; ``kind`` is ``frame`` (outside the phrases), ``position`` (a phrase as the report has it),
     ``mask`` or ``fuzz`` (what stands in its place)."""
 
@@ -61,12 +82,12 @@ class Part:
     kind: str
 
 
-def parts(text: str) -> tuple[Part, ...]:
+def stretches(text: str) -> tuple[Stretch, ...]:
     """A report or an augmented text, cut where its phrases begin and end, to be shown; joined it is that text."""
     match = _PHRASES.fullmatch(text)
     if not match:  # a report without infection has no phrase
-        return (Part(text, "frame"),)
-    stretches = enumerate(re.split("( and )", match["phrases"]))
+        return (Stretch(text, "frame"),)
+    pieces = enumerate(re.split("( and )", match["phrases"]))
     kinds = {MASK_TOKEN: "mask", FUZZY_PHRASE: "fuzz"}
-    phrases = [Part(words, "frame" if i % 2 else kinds.get(words, "position")) for i, words in stretches]
-    return (Part(match["head"], "frame"), *phrases, Part(match["end"], "frame"))
+    phrases = [Stretch(words, "frame" if i % 2 else kinds.get(words, "position")) for i, words in pieces]
+    return (Stretch(match["head"], "frame"), *phrases, Stretch(match["end"], "frame"))

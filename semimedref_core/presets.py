@@ -5,6 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from semimedref_core.errors import ConfigError
+
 _TABLES = tomllib.loads((Path(__file__).parent / "presets.toml").read_text(encoding="utf-8"))
 PRESETS = tuple(_TABLES)
 
@@ -12,10 +14,12 @@ PRESETS = tuple(_TABLES)
 def preset(name: str) -> dict:
     """The settings of a preset, by the names of :class:`semimedref_core.config.Config`.
 
-    ``Config(**preset("paper-qata") | {"label_ratio": 0.02})`` changes one.
-
     Raises:
-        ValueError: if there is no such preset; names those there are.
+        ConfigError: if there is no such preset; names those there are.
+
+    >>> from semimedref_core import Config, preset
+    >>> Config(**preset("paper-qata") | {"label_ratio": 0.02}).batch_size
+    32
     """
     return {setting: entry["value"] for setting, entry in _entries(name).items()}
 
@@ -38,5 +42,5 @@ def _entries(name: str) -> dict[str, dict]:
 
 def _table(name: str) -> dict:
     if name not in _TABLES:
-        raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
     return _TABLES[name]

@@ -21,9 +21,12 @@ release  ``upper middle lower left lung``      zones named (Ledger 10)
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field, replace
+from typing import get_args
+
+from semimedref_core.config import Texts
+from semimedref_core.errors import SemiMedRefError
 
 SIDES = ("left", "right")
 HEIGHTS = ("upper", "middle", "lower")
@@ -31,7 +34,7 @@ ZONES = tuple(f"{side} {height}" for side in SIDES for height in HEIGHTS)
 """The six zones in the order of the paper's multi-hot vector; zone k is bit k of :attr:`Report.code`."""
 
 NO_ZONES = (0,) * 6
-STYLES = ("lvit", "release")
+STYLES = get_args(Texts)
 COUNT_WORDS = (
     "zero one two three four five six seven eight nine ten "
     "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
@@ -42,7 +45,7 @@ _PATTERN = re.compile(
 )
 
 
-class ReportError(ValueError):
+class ReportError(SemiMedRefError, ValueError):
     """A text that is no report of the grammar; the message holds the text and what was expected."""
 
 
@@ -58,6 +61,15 @@ class Report:
 
     Raises:
         ReportError: if the parts contradict each other (zones without infection, a count out of range).
+
+    >>> from semimedref_core import Report
+    >>> report = Report.parse("Unilateral pulmonary infection, one infected area, lower left lung.")
+    >>> report.zones, report.code
+    ((0, 0, 1, 0, 0, 0), 4)
+    >>> print(report.flip())
+    unilateral pulmonary infection, one infected area, lower right lung.
+    >>> print(report.merge(report.flip()))
+    bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.
     """
 
     zones: tuple[int, ...]
@@ -101,7 +113,7 @@ class Report:
         """Reads one report, in any letter case and with the slips that real ones hold.
 
         Understood besides the grammar: a bare ``left lung`` and ``all lower left lung`` (all three zones), ``all lung
-        and all right lung`` (the missing side is the other one), misspelt position words (``lowerl left lung``),
+        and all right lung`` (the missing side is the other one), misspelt heights (``lowerl left lung``),
         ``areas`` after ``one`` and doubled full stops.
 
         Args:
@@ -203,11 +215,23 @@ def _parse_phrase(phrase: str, text: str) -> tuple[str | None, list[str]]:
     """Side (None if unsaid) and height words of one position phrase."""
     words = []
     for word in phrase.split():
-        close = difflib.get_close_matches(word, _PHRASE_WORDS, n=1, cutoff=0.8)
-        if not close:
+        meant = word if word in _PHRASE_WORDS else next((height for height in HEIGHTS if _slip(word, height)), None)
+        if meant is None:
             raise ReportError(f"cannot read the report {text!r}: {word!r} is no position word in {phrase!r}")
-        words.append(close[0])
+        words.append(meant)
     sides = [word for word in words if word in SIDES]
     if len(sides) > 1 or words[-1] != "lung":
         raise ReportError(f"cannot read the report {text!r}: {phrase!r} is no position such as 'lower left lung'")
     return (sides[0] if sides else None), [word for word in words if word not in SIDES and word != "lung"]
+
+
+def _slip(word: str, meant: str) -> bool:
+    """Whether a word is another with one letter too many, too few, or two swapped, and the first one right.
+
+    Only height words are read so: one letter may make another side of a word, and a side is never guessed.
+    """
+    if word[0] != meant[0]:
+        return False
+    without = {meant[:i] + meant[i + 1 :] for i in range(len(meant))}
+    swapped = {meant[:i] + meant[i + 1] + meant[i] + meant[i + 2 :] for i in range(len(meant) - 1)}
+    return word in without | swapped or meant in {word[:i] + word[i + 1 :] for i in range(len(word))}

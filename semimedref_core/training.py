@@ -11,32 +11,37 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.profiler import record_function
 from tqdm.auto import tqdm
 
-from semimedref_core import checkpoints
 from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
-from semimedref_core.config import Config
-from semimedref_core.data.batches import Batch, Batches, made_ahead
+from semimedref_core.batch import Batch
+from semimedref_core.config import Config, Device
+from semimedref_core.data.batches import Batches, made_ahead
 from semimedref_core.data.datasets import Training, load_training
-from semimedref_core.devices import adamw, average_gradients, grad_scaler, open_device, set_forward
+from semimedref_core.errors import SemiMedRefError
 from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
 from semimedref_core.networks import Texts, Twins, build_texts
 from semimedref_core.networks.text_cache import read_once
-from semimedref_core.records import write_json
-from semimedref_core.runstate import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim
-from semimedref_core.stopwatch import part
+from semimedref_core.runtime.atomic import write_json
+from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
+from semimedref_core.runtime.devices import adamw, average_gradients, grad_scaler, open_device, set_forward
+from semimedref_core.runtime.environment import environment
+from semimedref_core.runtime.run_state import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim
 from semimedref_core.teacher import Teacher, ema_decay, ramp
 
 LOG_EVERY = 10  # steps between log lines; a line costs one host sync
 
 
-class TrainingError(RuntimeError):
+class TrainingError(SemiMedRefError, RuntimeError):
     """Training cannot go on; the message says at which step, why and what to change."""
 
 
-def train(config: Config, folder: str | Path, *, resume: bool = False, device: str = "auto") -> dict:
+def train(
+    config: Config, folder: str | Path, *, resume: bool = False, device: Device = "auto", note: dict | None = None
+) -> dict:
     """Trains one network as the settings say and leaves everything about it in a folder.
 
     Written: ``config.json``; ``metrics.jsonl`` (a line every ten steps and at each validation);
@@ -50,9 +55,11 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         resume: go on from the folder's checkpoint, or start where there is none. The numbers are those of a run that
             was never interrupted, bit for bit on the same CPU.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+        note: what else the run is, for ``results.json``: a sweep gives its ``plan``, and the ``variant`` of the method.
 
     Returns:
-        The contents of ``results.json``: metrics of student and teacher on the valid split, and the cost.
+        The contents of ``results.json``: metrics of student and teacher on the valid split, the cost, and what the run
+        was made with.
 
     Raises:
         TrainingError: the loss or a weight is no longer finite, or the method learns from unlabelled pairs and none is
@@ -60,20 +67,27 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
         DeviceError: the device is not there, or cannot do what the settings ask.
         EncoderError, DataError, CheckpointError: what is wrong with a pretrained encoder, the data, the folder or its
             checkpoint.
+
+    >>> import tempfile
+    >>> from semimedref_core import Config, train
+    >>> config = Config(method="supervised", image_size=32, steps=2, batch_size=2)
+    >>> results = train(config, tempfile.mkdtemp())
+    >>> results["step"], results["labelled"], sorted(results["teacher"])
+    (2, 40, ['dice_image', 'dice_micro', 'miou_image', 'miou_micro'])
     """
     folder = Path(folder)
-    run = prepare(config, device)
-    accelerator, pairs, state = run.accelerator, run.pairs, run.state
+    prepared = prepare(config, device)
+    accelerator, pairs, state = prepared.accelerator, prepared.pairs, prepared.state
     if accelerator.is_main_process:
         claim(folder, config, resume)
     if resume and (folder / CHECKPOINT).exists():
         state.restore(folder / CHECKPOINT)
-    batches = made_ahead(run.batches, range(state.step, config.steps))
+    batches = made_ahead(prepared.batches, range(state.step, config.steps))
     log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
 
     def validation() -> dict[str, np.ndarray]:
         return {
-            name: image_counts(network, pairs.valid, run.batches.texts, accelerator.device)
+            name: image_counts(network, pairs.valid, prepared.batches.texts, accelerator.device)
             for name, network in state.networks.items()
         }
 
@@ -118,17 +132,18 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, device: s
     about = {
         "labelled": len(pairs.labelled),
         "unlabelled": len(pairs.unlabelled) if pairs.unlabelled else 0,
-        "grid": list(run.batches.grid.cuts),
+        "grid": list(prepared.batches.grid.cuts),
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(accelerator.device),
     }
     if accelerator.is_main_process:
-        checkpoints.write_arrays(folder / VALID, counts)
-    return _write_results(folder, config, state, run.texts, about, accelerator.is_main_process)
+        write_arrays(folder / VALID, counts)
+    about = {**about, **(note or {}), "environment": environment()}
+    return _write_results(folder, config, state, prepared.texts, about, accelerator.is_main_process)
 
 
 @dataclass(frozen=True)
-class Run:
+class Prepared:
     """All that a run's steps need, before the first of them; ``texts`` give token ids, whatever the batches read."""
 
     accelerator: Accelerator
@@ -138,15 +153,22 @@ class Run:
     batches: Batches
 
 
-def prepare(config: Config, device: str = "auto") -> Run:
-    """Loads the pairs and builds networks, optimiser and batches, on the device. Errors: see :func:`train`."""
+def prepare(config: Config, device: Device = "auto", pairs: Training | None = None) -> Prepared:
+    """Loads the pairs and builds networks, optimiser and batches, on the device. Errors: see :func:`train`.
+
+    Args:
+        config, device: as in :func:`train`.
+        pairs: to take in place of those that the settings name.
+    """
     accelerator = open_device(device, config.precision, config.compile)
     place = accelerator.device
     method = method_named(config.method)
     texts = build_texts(config.report_text, config.text_encoder, config.text_length)
     torch.manual_seed(config.seed)
     student = method.build(config.network, config.image_encoder, config.text_encoder)  # before any file of data is read
-    pairs = load_training(config, method.unlabelled)
+    pairs = pairs or load_training(
+        config.dataset, config.label_ratio, config.image_size, config.data, config.texts, method.unlabelled
+    )
     if method.unlabelled and pairs.unlabelled is None:
         raise TrainingError(
             f"label ratio {config.label_ratio:g} leaves no unlabelled pair, and {config.method} learns from them; "
@@ -161,7 +183,7 @@ def prepare(config: Config, device: str = "auto") -> Run:
     processes = accelerator.process_index, accelerator.num_processes
     known = read_once(student, texts)
     batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, place, *processes, method.plan)
-    return Run(accelerator, pairs, state, texts, batches)
+    return Prepared(accelerator, pairs, state, texts, batches)
 
 
 def training_step(state: RunState, batch: Batch, config: Config, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -182,10 +204,10 @@ def training_step(state: RunState, batch: Batch, config: Config, accelerator: Ac
         group["lr"] = now.lr
     losses = method_named(config.method).step(state.student, state.teacher, batch, now.w_u, config)
     state.optimizer.zero_grad()
-    with part("backward"):
+    with record_function("backward"):
         accelerator.backward(state.scaler.scale(losses["loss"]) if state.scaler else losses["loss"])
         average_gradients(accelerator, state.student)
-    with part("optimiser"):
+    with record_function("optimiser"):
         if state.scaler:
             state.scaler.step(state.optimizer)
             state.scaler.update()
@@ -235,6 +257,7 @@ def _write_results(folder: Path, config: Config, state: RunState, texts: Texts, 
     networks = {name: net.first if isinstance(net, Twins) else net for name, net in state.networks.items()}
     results = {
         **{name: getattr(config, name) for name in ("dataset", "method", "label_ratio", "seed")},
+        "variant": "",
         "split": "valid",
         "step": state.step,
         "parameters": sum(parameter.numel() for parameter in networks["student"].parameters()),
@@ -244,7 +267,7 @@ def _write_results(folder: Path, config: Config, state: RunState, texts: Texts, 
     if write:
         for name, network in networks.items():
             note = {"image_size": config.image_size, "trained_on": config.dataset, "valid": state.scores[name]}
-            checkpoints.save_pretrained(folder / name, network, texts, **note)
+            save_pretrained(folder / name, network, texts, **note)
         write_json(folder / "results.json", results)
     return results
 

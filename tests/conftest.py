@@ -49,9 +49,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_its_own(tmp_path_factory):
-    """Decoded pictures are kept in the tests' own folder, also by the processes that tests start."""
+    """Decoded pictures are kept in the tests' own folder, also by the processes that tests start, for all workers."""
+    base = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEMIMEDREF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SEMIMEDREF_CACHE", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"))
         yield
 
 
@@ -94,7 +95,7 @@ def small_phantom():
 def command_line():
     """``command_line("predict", "--image", path, ...)`` runs the command line in this process and returns its
     :class:`Outcome`. The phantom has 24 + 6 + 6 pairs meanwhile."""
-    from semimedref_core.__main__ import main  # takes seconds that tests of data alone need not wait for
+    from semimedref_core.commands.parser import main  # takes seconds that tests of data alone need not wait for
 
     def run(*arguments) -> Outcome:
         text, errors = io.StringIO(), io.StringIO()
@@ -141,15 +142,15 @@ def finished_run(train, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(tmp_path):
-    """``run(dice, seed=1, counts=..., device=..., ...)`` writes a finished run and returns its folder; ``run.folders``
-    has all.
+    """``run(dice, seed=1, variant=..., counts=..., device=..., ...)`` writes a finished run and returns its folder;
+    ``run.folders`` has all.
 
     The teacher's metrics are all ``dice``, the student's 0.1 below; or both are those of ``counts`` ``[N, 3]``.
     """
     from semimedref_core.config import Config
     from semimedref_core.evaluation import scores
 
-    def write(dice, counts=None, device="cpu", **settings):
+    def write(dice, counts=None, device="cpu", variant="", variant_of=None, **settings):
         folder = tmp_path / "runs" / f"run{len(write.folders):02}"
         folder.mkdir(parents=True)
         metrics = ("dice_image", "miou_image", "dice_micro", "miou_micro")
@@ -158,7 +159,8 @@ def run(tmp_path):
             np.savez(folder / "valid.npz", student=counts, teacher=counts)
             found = dict.fromkeys(found, scores(counts))
         (folder / "config.json").write_text(json.dumps(Config(**settings).to_dict()))
-        (folder / "results.json").write_text(json.dumps({"seconds": 60.0, "device": device, **found}))
+        about = {"seconds": 60.0, "device": device, "variant": variant, "variant_of": variant_of}
+        (folder / "results.json").write_text(json.dumps({**about, **found}))
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 10, "valid": found}) + "\n")
         write.folders.append(folder)
         return folder

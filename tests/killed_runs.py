@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
-from semimedref_core import checkpoints, training
-from semimedref_core.checkpoints import load_tensors
+from semimedref_core import training
 from semimedref_core.config import Config
 from semimedref_core.data.phantom import COUNTS
-from semimedref_core.runstate import CHECKPOINT, MetricsLog, RunState
+from semimedref_core.runtime import checkpoints
+from semimedref_core.runtime.checkpoints import load_tensors
+from semimedref_core.runtime.run_state import CHECKPOINT, MetricsLog, RunState
 from semimedref_core.teacher import Teacher
 
 BEST_STEP = 4  # where runs with patience find their best teacher: twelve steps of training are no judge of that

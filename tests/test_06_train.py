@@ -6,9 +6,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from semimedref_core import runs
-from semimedref_core.__main__ import main
+from semimedref_core.commands.parser import main
 from semimedref_core.config import Config
+from semimedref_core.experiments import papermill_run
 from semimedref_core.presets import preset
 
 SMALL = {"steps": 12, "image_size": 32, "batch_size": 4}
@@ -31,7 +31,7 @@ def test_the_tutorial_command_trains_both_methods_and_its_numbers_are_those_of_t
 
 def committed_summary() -> dict[str, float]:
     """The numbers that the last cell of the committed 06_train printed, as shares."""
-    executed = nbformat.read(runs.NOTEBOOKS / "06_train.ipynb", as_version=4)
+    executed = nbformat.read(papermill_run.notebooks_folder() / "06_train.ipynb", as_version=4)
     printed = executed.cells[-1].outputs[-1].text.splitlines()
     return {name: float(value) / 100 for name, value, _ in (line.split() for line in printed)}
 
@@ -39,7 +39,7 @@ def committed_summary() -> dict[str, float]:
 def test_06_runs_on_real_qata_by_the_papers_preset(tmp_path, real_data, monkeypatch):
     monkeypatch.setenv("SEMIMEDREF_DATA", str(real_data.resolve()))
     settings = {**SMALL, "network": "compact", "eval_every": 4, "burn_in": 0.5}
-    runs.run_notebook("06_train", tmp_path, {"preset": "paper-qata", "settings": settings, "output": "."})
+    papermill_run.run_notebook("06_train", tmp_path, {"preset": "paper-qata", "settings": settings, "output": "."})
     assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
     config = json.loads((tmp_path / "semi_medref" / "config.json").read_text())
     assert config == Config(**preset("paper-qata") | settings).to_dict()
@@ -54,6 +54,6 @@ def test_a_second_tutorial_does_not_write_over_the_first(tmp_path, capsys):
 
 
 def test_a_cell_that_fails_is_told_with_its_error_and_the_notebook_up_to_it_is_kept(tmp_path):
-    with pytest.raises(runs.NotebookError, match="failed with ValueError: dataset: unknown value 'mnist'"):
-        runs.run_notebook("06_train", tmp_path, {**SMALL, "dataset": "mnist", "output": "."})
+    with pytest.raises(papermill_run.NotebookError, match="failed with ConfigError: dataset: unknown value 'mnist'"):
+        papermill_run.run_notebook("06_train", tmp_path, {**SMALL, "dataset": "mnist", "output": "."})
     assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"

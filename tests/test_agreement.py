@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from semimedref_core.data.agreement import Lesions, agreement
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.data.phantom import MODALITIES, phantom
+from semimedref_core.data.real.agreement import Lesions, agreement
 from semimedref_core.reports import Report
 
 

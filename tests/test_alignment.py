@@ -2,9 +2,9 @@
 
 import torch
 
-from semimedref_core.alignment import broken_by_mixing, outcomes, sum_in_boxes, zone_of_patch
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.reports import Report
+from semimedref_core.tools.mixing_audit import broken_by_mixing, outcomes, sum_in_boxes, zone_of_patch
 
 BOXES = torch.from_numpy(THIRDS.boxes(12, 12))
 

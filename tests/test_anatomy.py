@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid, lesion_rows
-from semimedref_core.config import Config
 from semimedref_core.data.datasets import load_training
 from semimedref_core.data.phantom import phantom
 from semimedref_core.reports import ZONES, Report
@@ -53,7 +52,7 @@ def test_without_lesions_the_estimate_is_thirds():
 
 
 def test_57_labelled_pairs_of_real_qata_give_nearly_the_grid_of_the_whole_train_split(real_data):
-    pairs = load_training(Config(dataset="qata", data=str(real_data), label_ratio=0.01), unlabelled=False).labelled
+    pairs = load_training("qata", 0.01, data=str(real_data), unlabelled=False).labelled
     np.testing.assert_allclose(estimate_grid(pairs.masks, pairs.reports).cuts, QATA.cuts, atol=0.06)
 
 
@@ -67,8 +66,7 @@ def test_a_report_lets_lesions_be_in_its_zones_and_a_little_around_them():
 
 def test_nearly_all_of_each_real_lesion_lies_where_its_report_lets_it_be(real_data):
     """Read off the labelled 1 %, held against the valid split."""
-    config = Config(dataset="qata", data=str(real_data), label_ratio=0.01)
-    pairs = load_training(config, unlabelled=False)
+    pairs = load_training("qata", 0.01, data=str(real_data), unlabelled=False)
     grid = estimate_grid(pairs.labelled.masks, pairs.labelled.reports)
     regions = np.stack([grid.region(report.zones, 96, 96) for report in pairs.valid.reports])
     inside = (pairs.valid.masks * regions).sum((1, 2)) / pairs.valid.masks.sum((1, 2)).clip(1)
@@ -112,6 +110,6 @@ def test_thirds_miss_lower_and_the_estimated_grid_does_not():
 
 def test_on_real_qata_thirds_miss_most_of_lower(real_data):
     """Ledger 8: about a quarter of its pixels in the lowest third, about half in the calibrated band."""
-    pairs = load_training(Config(dataset="qata", data=str(real_data)), unlabelled=False).valid
+    pairs = load_training("qata", 0.05, data=str(real_data), unlabelled=False).valid
     rows = lesion_rows(pairs.masks, pairs.reports)[[1, 2, 4]]
     assert THIRDS.inside(rows)[2] < 0.35 < 0.5 < QATA.inside(rows)[2]

@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from semimedref_core import runs
+from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.figures.canvas import GREEN, PREDICTED
 from semimedref_core.figures.mixing import COMES, PATCH
 from semimedref_core.figures.posaug import KINDS
@@ -62,7 +62,7 @@ def server(tmp_path_factory):
     """``(address, token)`` of a Jupyter server with settings of its own, in a folder with the notebooks of SMALL."""
     folder = tmp_path_factory.mktemp("jupyter")
     for name, parameters in SMALL.items():
-        notebook = jupytext.read(runs.NOTEBOOKS / f"{name}.py")
+        notebook = jupytext.read(notebooks_folder() / f"{name}.py")
         cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
         for parameter, value in parameters.items():
             cell.source, found = re.subn(rf"(?m)^{parameter} = .*", f"{parameter} = {value!r}", cell.source)

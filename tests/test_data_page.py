@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from semimedref_core.data.doctor import examine
-from semimedref_core.data.qata import load_qata
+from semimedref_core.data.real.doctor import examine
+from semimedref_core.data.real.qata import load_qata
 
 PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
@@ -73,7 +73,7 @@ def test_links_to_sgsegs_folders_make_a_whole_dataset(downloads, tmp_path):
 
 def test_every_layout_and_column_of_the_code_is_on_the_page():
     from semimedref_core.data.datasets import SOURCES
-    from semimedref_core.data.sources import _TEXT_COLUMNS
+    from semimedref_core.data.real.sources import _TEXT_COLUMNS
 
     for source in SOURCES.values():
         assert all(layout in PAGE for layout in source.folders) and all(f"{name}/" in PAGE for name in source.holders)

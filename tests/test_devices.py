@@ -9,17 +9,17 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from semimedref_core import devices
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches, made_ahead
 from semimedref_core.data.phantom import phantom
-from semimedref_core.devices import DeviceError, open_device, set_forward
 from semimedref_core.evaluation import image_counts
-from semimedref_core.methods import method_named
+from semimedref_core.methods.registry import method_named
 from semimedref_core.networks import Twins, build_texts
 from semimedref_core.networks.compact import Prediction
-from semimedref_core.runstate import RunState
+from semimedref_core.runtime import devices
+from semimedref_core.runtime.devices import DeviceError, open_device, set_forward
+from semimedref_core.runtime.run_state import RunState
 from semimedref_core.teacher import Teacher
 from semimedref_core.training import training_step
 

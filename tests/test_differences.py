@@ -4,19 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from semimedref_core.comparison import METRICS, finished_runs
-from semimedref_core.differences import (
+from semimedref_core.evaluation import scores
+from semimedref_core.experiments.results import METRICS, finished_runs
+from semimedref_core.experiments.statistics import (
+    DRAWS,
     ablations,
     by_lesion_size,
-    image_draws,
     in_points,
     interval,
     learning_curves,
     method_differences,
     paired_difference,
-    resampled,
+    resampled_difference,
 )
-from semimedref_core.evaluation import scores
 
 
 def counts_of(dice, size=100):
@@ -30,9 +30,12 @@ def test_a_resample_scores_as_the_images_drawn_would(metric):
     rng = np.random.default_rng(0)
     counts = np.sort(rng.integers(0, 50, (20, 3)), 1)
     counts[:3] = 0  # no lesion, nothing found
-    chosen = np.repeat(np.arange(20), image_draws(20)[7].astype(int))
-    assert len(chosen) == 20
-    assert resampled(counts, metric)[7] == pytest.approx(scores(counts[chosen])[metric])
+    nothing = counts * [0, 0, 1]
+    found = resampled_difference(np.stack([[counts, nothing]]), metric)
+    assert found.shape == (DRAWS,)
+    drawn = np.random.default_rng(0).integers(0, 20, (50, 20))  # scipy's own first draws, batch by batch
+    theirs = [scores(counts[chosen])[metric] - scores(nothing[chosen])[metric] for chosen in drawn]
+    assert found[:50] == pytest.approx(theirs)
 
 
 @pytest.mark.parametrize(("of_images", "of_seeds"), [(1.0, 0.02), (0.02, 1.0)])
@@ -44,7 +47,7 @@ def test_the_interval_over_seeds_and_images_holds_the_truth_as_often_as_it_says(
     for _ in range(trials):
         d = of_images * (rng.exponential(size=images) - 1) + of_seeds * rng.normal(size=(seeds, 1))
         d = d + 0.1 * of_images * rng.normal(size=(seeds, images))
-        by_draw = image_draws(images) @ d.T / images  # [draws, seeds]
+        by_draw = rng.multinomial(images, np.full(images, 1 / images), size=DRAWS) @ d.T / images  # [draws, seeds]
         drawn = rng.integers(0, seeds, (500, seeds))
         found = {
             "both": interval(d.mean(1), by_draw.mean(1)),
@@ -121,7 +124,7 @@ def test_the_best_other_method_is_picked_for_each_ratio_among_those_with_the_mos
 def test_an_ablation_is_the_variant_minus_the_whole_method(run):
     for seed in range(3):
         run(0.7, seed=seed)
-        run(0.66 + 0.001 * seed, seed=seed, patch_p=0.0)
+        run(0.66 + 0.001 * seed, seed=seed, patch_p=0.0, variant="without T-PatchMix")
     run(0.2, method="cutmix", patch_p=0.0)
     rows = ablations(finished_runs(run.folders), metrics=("dice_image",))
     assert rows["variant"].tolist() == ["without T-PatchMix"] and rows["verdict"].tolist() == ["below"]
@@ -132,7 +135,7 @@ def test_learning_curves_say_what_share_of_training_with_all_masks_is_reached(ru
     for seed in range(2):
         run(0.6, seed=seed)
         run(0.5, seed=seed, method="supervised")
-        run(0.1, seed=seed, gate=0.9)  # a variant is no point of the curve
+        run(0.1, seed=seed, gate=0.9, variant="strict gate")  # a variant is no point of the curve
     run(0.8, method="supervised", label_ratio=1.0)
     curves = learning_curves(finished_runs(run.folders)).set_index(["method", "label_ratio"])
     assert curves["of_full"].to_dict() == pytest.approx(

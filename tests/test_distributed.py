@@ -7,12 +7,12 @@ import sys
 import torch
 
 from semimedref_core.anatomy import THIRDS
-from semimedref_core.checkpoints import load_tensors
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.phantom import phantom
 from semimedref_core.networks import build_texts
-from semimedref_core.records import read_metrics
+from semimedref_core.runtime.atomic import read_metrics
+from semimedref_core.runtime.checkpoints import load_tensors
 
 PROGRAM = """
 import sys
@@ -25,7 +25,7 @@ from semimedref_core.data.phantom import phantom
 
 train = phantom("train", 12, size=32)
 pairs = Training(train.subset(range(6)), phantom("valid", 4, size=32), train.subset(range(6, 12), masks=False))
-training.load_training = lambda config, unlabelled: pairs
+training.load_training = lambda *about: pairs
 config = Config(method=sys.argv[2], image_size=32, batch_size=2, steps=6, burn_in=0.3, eval_every=3)
 networks, original = [], training.RunState
 training.RunState = lambda student, *others: networks.append(student) or original(student, *others)

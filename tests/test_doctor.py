@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semimedref_core.data.doctor import examine
-from semimedref_core.data.sources import SPLITS
+from semimedref_core.data.real.doctor import examine
+from semimedref_core.data.real.sources import SPLITS
 
 LAYOUTS = ("release", "lvit", "languide")
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from semimedref_core.checkpoints import load_tensors
-from semimedref_core.methods import METHODS, Method
+from semimedref_core.methods.registry import METHODS, Method
+from semimedref_core.runtime.checkpoints import load_tensors
 
 REPORT = "Unilateral pulmonary infection, one infected area, lower left lung."
 
@@ -53,14 +53,12 @@ def test_bad_files_of_all_parts_are_told_at_once(qata_folder, refused):
 
 
 @pytest.mark.parametrize("options, value, cure", [
-    ({"dataset": "qata"}, "no data folder", "give --data or set SEMIMEDREF_DATA"),
+    ({"dataset": "qata"}, "no data folder", "set SEMIMEDREF_DATA (or the setting `data`)"),
     ({"dataset": "qata", "data": "nowhere"}, "nowhere: is no folder", "set SEMIMEDREF_DATA or --data to the folder"),
-    ({"dataset": "mnist"}, "dataset: unknown value 'mnist'", "choose one of phantom, phantom-ct, qata, mosmed"),
-    ({"network": "resnet"}, "network: unknown value 'resnet'", "choose one of compact"),
-    ({"method": "magic"}, "unknown method 'magic'", "choose one of supervised, semi_medref"),
     ({"label_ratio": 0}, "got 0.0", "label_ratio must be above 0"),
     ({"label_ratio": 1.5}, "got 1.5", "label_ratio must be at most 1"),
-    ({"label_ratio": "nan"}, "got nan", "label_ratio must be above 0"),
+    ({"label_ratio": "nan"}, "got nan", "label_ratio must be a finite number"),
+    ({"lr": "inf"}, "got inf", "lr must be a finite number"),
     ({"steps": 0}, "got 0", "steps must be above 0"),
     ({"image_size": 40}, "got 40", "image_size must be a multiple of 16"),
     ({"image_size": 16}, "got 16", "size must be at least 32"),
@@ -69,6 +67,17 @@ def test_values_that_cannot_be_are_named_with_what_can(refused, monkeypatch, opt
     monkeypatch.delenv("SEMIMEDREF_DATA", raising=False)
     errors = refused(**options)
     assert value in errors and cure in errors
+
+
+@pytest.mark.parametrize("option, value, cure", [
+    ("dataset", "mnist", "'phantom', 'phantom-ct', 'qata', 'mosmed'"),
+    ("network", "resnet", "'compact', 'guide_decoder', 'mmi_unet'"),
+    ("method", "magic", "'supervised', 'semi_medref'"),
+])  # fmt: skip
+def test_an_unknown_choice_is_a_usage_error_with_those_there_are(train, tmp_path, option, value, cure):
+    outcome = train(output=tmp_path / "run", **{option: value})
+    assert outcome.status == 2 and f"invalid choice: '{value}' (choose from {cure}" in outcome.errors
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_empty_split_is_named_by_its_table(qata_folder, refused):
@@ -287,4 +296,4 @@ def test_a_data_folder_that_is_not_given_is_asked_for(semimedref, finished_run, 
     options = {"checkpoint": finished_run / "teacher", "dataset": "qata"} if command == "evaluate" else {}
     outcome = semimedref(command, **options)
     assert outcome.status == 1
-    assert f"semimedref {command}: no data folder: give --data or set SEMIMEDREF_DATA" in outcome.errors
+    assert f"semimedref {command}: no data folder: set SEMIMEDREF_DATA (or the setting `data`)" in outcome.errors

@@ -6,28 +6,28 @@ import pytest
 import torch
 
 from semimedref_core import training
-from semimedref_core.checkpoints import from_pretrained
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import load_training
 from semimedref_core.evaluation import evaluate
-from semimedref_core.methods import METHODS
+from semimedref_core.methods.registry import METHODS
 from semimedref_core.networks import build_texts
-from semimedref_core.profiling import profile
-from semimedref_core.runstate import RunState
-from semimedref_core.stepcost import step_costs
+from semimedref_core.runtime.checkpoints import from_pretrained
+from semimedref_core.runtime.run_state import RunState
+from semimedref_core.tools.profiling import profile
+from semimedref_core.tools.step_cost import step_costs
 from semimedref_core.training import prepare, train, training_step
 
 pytestmark = pytest.mark.gpu
 
 SETTINGS = {"image_size": 64, "batch_size": 4, "steps": 8, "burn_in": 0.25, "ramp": 0.25, "label_ratio": 0.05}
 
-pairs = functools.cache(functools.partial(load_training, Config(**SETTINGS)))
+pairs = functools.cache(functools.partial(load_training, "phantom", SETTINGS["label_ratio"], SETTINGS["image_size"]))
 
 
 @pytest.fixture(autouse=True)
 def drawn_once(monkeypatch):
     """The phantom's pairs are the same in all these runs."""
-    monkeypatch.setattr(training, "load_training", lambda config, unlabelled: pairs(unlabelled))
+    monkeypatch.setattr(training, "load_training", lambda *about: pairs(unlabelled=about[-1]))
 
 
 def losses(device, method, steps=3, **settings):

@@ -6,7 +6,15 @@ import re
 import nbformat
 import pytest
 
-from semimedref_core.index import EQUATIONS, LEDGER, ROOT, Equation, equation_table, find_tags, ledger_table
+from semimedref_core.tools.equation_index import (
+    EQUATIONS,
+    LEDGER,
+    ROOT,
+    Equation,
+    equation_table,
+    find_tags,
+    ledger_table,
+)
 
 FOUND = find_tags()
 ENTRIES = [*EQUATIONS, *LEDGER]

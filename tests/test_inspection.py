@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from semimedref_core.data.batches import Batch, Labelled
-from semimedref_core.inspection import HostReads, Passes, gradient_norms, named_tensors, shape_text, tensor_table
 from semimedref_core.networks import NETWORKS, build_network
+from semimedref_core.tools.inspection import HostReads, Passes, gradient_norms, named_tensors, shape_text, tensor_table
 
 MASK = torch.tensor([True, False, True])
 

@@ -9,13 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from semimedref_core.config import Config
 from semimedref_core.data.datasets import load_split, load_training
-from semimedref_core.data.doctor import examine, examine_all
-from semimedref_core.data.mosmed import MOSMED_PLUS, find_mosmed, load_mosmed
 from semimedref_core.data.pairs import DataError
-from semimedref_core.data.qata import QATA_COV19, find_qata
-from semimedref_core.data.sources import SPLITS, ReportTable
+from semimedref_core.data.real.doctor import examine, examine_all
+from semimedref_core.data.real.mosmed import MOSMED_PLUS, find_mosmed, load_mosmed
+from semimedref_core.data.real.qata import QATA_COV19, find_qata
+from semimedref_core.data.real.sources import SPLITS, ReportTable
 from semimedref_core.data.splits import labelled_indices
 from semimedref_core.evaluation import overlap, scores
 from semimedref_core.reports import Report
@@ -159,13 +158,12 @@ def test_qata_is_not_taken_for_mosmed(qata_folder):
 def test_training_takes_the_labelled_pairs_of_the_releases_rule(mosmed_folder):
     """Eq. 2 with sorted names and rounding down: 2 of 8 at 30 %."""
     root = mosmed_folder()
-    config = Config(dataset="mosmed", data=str(root.parent), label_ratio=0.3, image_size=32)
-    training = load_training(config, unlabelled=True)
+    training = load_training("mosmed", 0.3, 32, data=str(root.parent))
     names = [f"{stem}.png" for stem in NAMES["train"]]
     expected = {names[i] for i in labelled_indices(names, 0.3, "mosmed")}
     assert set(training.labelled.names) == expected and len(expected) == 2
     assert set(training.unlabelled.names) == set(names) - expected and training.unlabelled.masks is None
-    assert len(training.valid) == 2 and len(load_split(config, "test")) == 3
+    assert len(training.valid) == 2 and len(load_split("mosmed", "test", 32, data=str(root))) == 3
 
 
 def test_a_run_trains_on_mosmed_and_the_doctor_looks_at_it(train, semimedref, mosmed_folder, tmp_path):
@@ -224,9 +222,8 @@ def test_everything_that_is_wrong_is_told_at_once(faulty_mosmed):
 def test_a_table_with_the_wrong_columns_is_told_together_with_the_faults_of_other_splits(faulty_mosmed):
     root, faults = faulty_mosmed
     (root / "prompt/valid.csv").write_text("File,Text\na.png,b\n")
-    config = Config(dataset="mosmed", data=str(root), label_ratio=1, image_size=32)
     with pytest.raises(DataError) as error:
-        load_training(config, unlabelled=False)
+        load_training("mosmed", 1, 32, data=str(root), unlabelled=False)
     assert "valid.csv: has columns ['file', 'text'], expected Image and Description (or text)" in str(error.value)
     assert [fault for fault, words in faults.items() if words not in str(error.value)] == []
 

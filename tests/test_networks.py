@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 
-from semimedref_core.checkpoints import CheckpointError, from_pretrained, save_pretrained
 from semimedref_core.networks import build_network, build_pretrained, build_texts
 from semimedref_core.networks.text import grammar_tokenizer
 from semimedref_core.patchmix import mixed_reports
 from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits
 from semimedref_core.reports import STYLES, Report
+from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained, save_pretrained
 
 
 @pytest.fixture(scope="module")

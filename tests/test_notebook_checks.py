@@ -7,8 +7,9 @@ import shutil
 import nbformat
 import pytest
 
-from semimedref_core import notebooks, runs
-from semimedref_core.__main__ import main
+from semimedref_core.commands.parser import main
+from semimedref_core.experiments import papermill_run as runs
+from semimedref_core.tools import notebook_checks as notebooks
 
 NAME = "07_results"
 
@@ -17,7 +18,7 @@ NAME = "07_results"
 def pair(tmp_path):
     """A copy of a notebook and its executed pair; ``pair(old, new)`` edits the source, ``pair.executed`` the pair."""
     for suffix in (".py", ".ipynb"):
-        shutil.copy(runs.NOTEBOOKS / f"{NAME}{suffix}", tmp_path)
+        shutil.copy(runs.notebooks_folder() / f"{NAME}{suffix}", tmp_path)
 
     class Pair:
         source = tmp_path / f"{NAME}.py"
@@ -120,7 +121,7 @@ def test_an_error_in_a_cell_or_inside_a_widget_is_told(executed):
 
 
 def test_the_command_checks_without_running_and_says_what_is_wrong(pair, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "NOTEBOOKS", pair.source.parent)
+    monkeypatch.setattr(runs, "notebooks_folder", lambda: pair.source.parent)
     assert main(["notebooks", "--check"]) == 0
     pair.edit("## The table", "## The big table")
     assert main(["notebooks", "--check", NAME]) == 1

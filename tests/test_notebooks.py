@@ -9,30 +9,33 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from semimedref_core import notebooks, runs
+from semimedref_core.experiments import papermill_run
+from semimedref_core.tools import notebook_checks
 
-SOURCES = sorted(runs.NOTEBOOKS.glob("*.py"))
+NOTEBOOKS = papermill_run.notebooks_folder()
+SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 TRAINING = "06_train"  # takes minutes; test_06_train has its only full run
-STEPPED = [source for source in SOURCES if source.stem != TRAINING]
-
+LIGHT = ("00_start_here", "07_results")  # run by nbval, which is stricter
+STEPPED = [source for source in SOURCES if source.stem not in (TRAINING, *LIGHT)]
+REAL_SIZE = {"02_posaug": 64, "03_t_patchmix": 64}  # as 05 has it, so that real pictures are decoded once for all three
 
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
 @each_notebook
 def test_the_notebook_has_the_common_style(source):
-    assert notebooks.style_problems(source) == []
+    assert notebook_checks.style_problems(source) == []
 
 
 @each_notebook
 def test_the_executed_notebook_is_of_this_source_and_holds_outputs(source):
-    assert notebooks.pair_problems(source) == []
+    assert notebook_checks.pair_problems(source) == []
 
 
 @pytest.mark.parametrize("source", STEPPED, ids=lambda path: path.stem)
 def test_running_the_notebook_prints_what_the_committed_one_shows(source, tmp_path):
-    executed, committed = runs.run_notebook(source.stem, tmp_path, {}), source.with_suffix(".ipynb")
-    assert notebooks.output_problems(*(nbformat.read(path, as_version=4) for path in (executed, committed))) == []
+    executed, committed = papermill_run.run_notebook(source.stem, tmp_path, {}), source.with_suffix(".ipynb")
+    assert notebook_checks.output_problems(*(nbformat.read(path, as_version=4) for path in (executed, committed))) == []
 
 
 @pytest.mark.parametrize(
@@ -40,11 +43,12 @@ def test_running_the_notebook_prints_what_the_committed_one_shows(source, tmp_pa
 )
 def test_the_notebook_runs_on_real_qata(source, tmp_path, real_data, monkeypatch):
     monkeypatch.setenv("SEMIMEDREF_DATA", str(real_data.resolve()))
-    executed = nbformat.read(runs.run_notebook(source.stem, tmp_path, {"dataset": "qata"}), as_version=4)
-    assert notebooks.output_problems(executed, nbformat.v4.new_notebook(cells=executed.cells)) == []
+    parameters = {"dataset": "qata", **({"image_size": REAL_SIZE[source.stem]} if source.stem in REAL_SIZE else {})}
+    executed = nbformat.read(papermill_run.run_notebook(source.stem, tmp_path, parameters), as_version=4)
+    assert notebook_checks.output_problems(executed, nbformat.v4.new_notebook(cells=executed.cells)) == []
 
 
-@pytest.mark.parametrize("name", ["00_start_here", "07_results"])
+@pytest.mark.parametrize("name", LIGHT)
 def test_a_reader_can_check_a_light_notebook_with_nbval(name):
     """``pytest --nbval``, strict: stored outputs letter by letter, in a run of its own."""
     command = [
@@ -55,16 +59,16 @@ def test_a_reader_can_check_a_light_notebook_with_nbval(name):
         "--nbval",
         "-p",
         "no:cacheprovider",
-        f"{runs.NOTEBOOKS / name}.ipynb",
+        f"{NOTEBOOKS / name}.ipynb",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=runs.NOTEBOOKS.parent)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=NOTEBOOKS.parent)
     assert done.returncode == 0, done.stdout[-3000:]
     assert re.search(r"\d+ passed", done.stdout) and "failed" not in done.stdout
 
 
 def test_a_misspelt_parameter_is_refused_before_anything_runs(tmp_path):
-    with pytest.raises(runs.NotebookError, match="unknown parameters label_ration; it has .*label_ratio"):
-        runs.run_notebook("06_train", tmp_path / "run", {"label_ration": 0.01})
+    with pytest.raises(papermill_run.NotebookError, match="unknown parameters label_ration; it has .*label_ratio"):
+        papermill_run.run_notebook("06_train", tmp_path / "run", {"label_ration": 0.01})
     assert not (tmp_path / "run").exists()
 
 
@@ -74,7 +78,7 @@ def test_the_progress_bar_follows_a_relative_folder_although_the_working_directo
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "semi_medref"
     run.mkdir(parents=True)
-    with runs.follow(Path("runs"), 1000, "tutorial"):
+    with papermill_run.follow(Path("runs"), 1000, "tutorial"):
         monkeypatch.chdir(run)
         (run / "metrics.jsonl").write_text('{"step": 730, "loss": 0.5}\n')
         told, deadline = "", time.monotonic() + 60

@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from semimedref_core.inspection import parameter_table
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.networks.text import grammar_tokenizer
+from semimedref_core.tools.inspection import parameter_table
 
 VOCABULARY = len(grammar_tokenizer())
 STEM = "image_encoder.backbone.embeddings.patch_embeddings.weight"

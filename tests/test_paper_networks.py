@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from semimedref_core.checkpoints import from_pretrained
 from semimedref_core.config import Config
-from semimedref_core.inspection import HostReads, gradient_norms, parameter_table
-from semimedref_core.methods import METHODS
+from semimedref_core.methods.registry import METHODS
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.networks.blocks import line_codes, plane_codes
 from semimedref_core.networks.guide_decoder import CondensedWords, GuideLevel
 from semimedref_core.networks.text import grammar_tokenizer
 from semimedref_core.reports import Report
+from semimedref_core.runtime.checkpoints import from_pretrained
+from semimedref_core.tools.inspection import HostReads, gradient_norms, parameter_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER = ("guide_decoder", "mmi_unet")

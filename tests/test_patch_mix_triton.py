@@ -51,19 +51,18 @@ def test_the_package_works_where_triton_is_not_installed():
     assert done.stdout.strip() == "[True, True]"
 
 
-@pytest.mark.parametrize("flip", [None, torch.tensor([True, False, True])])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_opcheck_finds_nothing(flip, memory_format, requires_grad):
+def test_opcheck_finds_nothing(memory_format, requires_grad):
     images, probs, partner, boxes = samples(requires_grad=requires_grad)
     images = images.detach().contiguous(memory_format=memory_format).requires_grad_(requires_grad)
-    torch.library.opcheck(OP, (images, probs, partner, boxes, 0.5, flip))
+    torch.library.opcheck(OP, (images, probs, partner, boxes, 0.5))
 
 
 @pytest.mark.parametrize("layout", [lambda x: x.mT, lambda x: x[..., ::2], lambda x: x[:1].expand(3, -1, -1, -1)])
 def test_opcheck_finds_nothing_at_other_strides(layout):
     images, probs, partner, boxes = samples()
-    torch.library.opcheck(OP, (layout(images), layout(probs), partner, boxes, 0.5, torch.tensor([True, False, True])))
+    torch.library.opcheck(OP, (layout(images), layout(probs), partner, boxes, 0.5))
 
 
 def test_torch_compile_takes_it_whole_with_its_gradient():
@@ -94,12 +93,11 @@ def test_the_plain_form_waits_for_no_other_device():
     assert (mixed.shape, target.shape, accepted.shape) == ((3, 2, 6, 8), (3, 1, 6, 8), (3,))
 
 
-@pytest.mark.parametrize("flip", [None, torch.tensor([True, False, True])])
-def test_gradients_for_images_and_maps_are_right(flip):
+def test_gradients_for_images_and_maps_are_right():
     images, probs, partner, boxes = samples(torch.float64, requires_grad=True)
-    assert patch_mix(images, probs, partner, boxes, 0.5, flip=flip)[2].tolist() == [True, False, False]
+    assert patch_mix(images, probs, partner, boxes, 0.5)[2].tolist() == [True, False, False]
     assert torch.autograd.gradcheck(
-        lambda images, probs: patch_mix(images, probs, partner, boxes, 0.5, flip=flip)[:2], (images, probs)
+        lambda images, probs: patch_mix(images, probs, partner, boxes, 0.5)[:2], (images, probs)
     )
 
 
@@ -110,16 +108,6 @@ def test_a_gradient_comes_back_from_every_place_where_a_pixel_was_shown():
     mixed.sum().backward()
     patch = images.grad[:, :, 1:4, 1:5]
     assert (patch[0] == 0).all() and (patch[1] == 2).all() and (patch[2] == 1).all()
-
-
-def test_a_flipped_map_counts_as_its_mirror_image_for_gate_and_target():
-    images, probs, partner, boxes = samples()
-    flip = torch.tensor([False, True, True])
-    upright = torch.stack([probs[0], probs[1].flip(2), probs[2].flip(2)])
-    mine = patch_mix(images, probs, partner, boxes, 0.5, flip=flip)
-    for got, expected in zip(mine, patch_mix(images, upright, partner, boxes, 0.5), strict=True):
-        assert torch.equal(got, expected)
-    assert not torch.equal(mine[1], patch_mix(images, probs, partner, boxes, 0.5)[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -148,7 +136,6 @@ def test_autocast_leaves_each_dtype_as_it_is():
         ({"partner": torch.tensor([0, 1])}, r"partner is \(2,\), need \(3,\)"),
         ({"partner": torch.tensor([0.0, 1.0, 2.0])}, "partner is torch.float32, need torch.int64"),
         ({"boxes": torch.zeros(3, 4)}, "boxes is torch.float32, need torch.int64"),
-        ({"flip": torch.zeros(3)}, "flip is torch.float32, need torch.bool"),
         (
             {"boxes": torch.zeros(3, 4, dtype=torch.int64, device="meta")},
             "boxes is on meta, move it to the images' cpu",

@@ -6,10 +6,10 @@ import torch
 
 from semimedref_core import patchmix
 from semimedref_core.anatomy import THIRDS
-from semimedref_core.data.views import draw_geometry
 from semimedref_core.networks import build_texts
 from semimedref_core.patchmix import compatible_zones, mixed_reports, propose, t_patchmix
 from semimedref_core.reports import ZONES, Report
+from semimedref_core.views import draw_geometry
 
 SIZE, BLOCK = 48, 12
 BOXES = THIRDS.boxes(SIZE, SIZE)

@@ -1,20 +1,23 @@
 """Plans: what they expand to, and that a mistake is told with file, place, value and cure before anything runs."""
 
+import re
+import textwrap
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 import yaml
 
-from semimedref_core.baselines import BASELINES
 from semimedref_core.config import Config
-from semimedref_core.plans import PlanError, read_plan
-from semimedref_core.runs import NOTEBOOKS
+from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.plan import PlanError, read_plan
+from semimedref_core.methods import METHODS
 
+BASELINES = set(METHODS) - {"supervised", "semi_medref", "semi_medref_release"}
 BLOCK = {"method": ["supervised", "semi_medref"], "label_ratio": [0.05, 0.1], "seed": [0, 1, 2]}
 
 
-COMMITTED = sorted((NOTEBOOKS / "plans").glob("*.yaml"))
+COMMITTED = sorted((notebooks_folder() / "plans").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
@@ -23,9 +26,9 @@ def test_the_plans_beside_the_notebooks_can_be_carried_out(path):
 
 
 def test_every_baseline_was_tuned_in_as_many_trials_and_runs_with_a_setting_that_was_tried():
-    trials, tuned = (read_plan(NOTEBOOKS / "plans" / f"{name}.yaml").runs for name in ("qata_trials", "qata"))
+    trials, tuned = (read_plan(notebooks_folder() / "plans" / f"{name}.yaml").runs for name in ("qata_trials", "qata"))
     counts = Counter(run.config.method for run in trials)
-    assert set(counts) == set(BASELINES) and set(counts.values()) == {4}
+    assert set(counts) == BASELINES and set(counts.values()) == {4}
     runs = {run.name: run.config for run in tuned}
     for method in BASELINES:
         config = runs[f"qata-0.01-{method}-seed0"]
@@ -64,6 +67,26 @@ def test_other_axes_and_variants_are_in_the_name(plan):
     assert [run.config.posaug_p for run in found] == [0, 0, Config.posaug_p, Config.posaug_p]
 
 
+def test_a_variant_may_be_words_and_another_method(plan):
+    variants = {"without PosAug": {"posaug_p": 0}, "bare, as released": {"method": "semi_medref_release"}}
+    one, two = plan(runs=[{"variants": variants}]).runs
+    assert one.name == "phantom-0.05-semi_medref-without_PosAug-seed0" and one.variant == "without PosAug"
+    assert two.name == "phantom-0.05-semi_medref-bare_as_released-seed0"
+    assert (two.method, two.config.method) == ("semi_medref", "semi_medref_release"), "shown as its variant"
+
+
+@pytest.mark.parametrize("page", ["semimedref_core/experiments/plan.py", "docs/sweeps.md"])
+def test_the_plans_that_the_documentation_shows_can_be_carried_out(page, tmp_path):
+    text = (notebooks_folder().parent / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^::\n\n((?:    .*\n|\n)+)", text, re.MULTILINE) + re.findall(
+        r"```yaml\n(.*?)```", text, re.DOTALL
+    )
+    assert blocks or page.endswith(".md")
+    for block in blocks:
+        (tmp_path / "shown.yaml").write_text(textwrap.dedent(block), encoding="utf-8")
+        assert read_plan(tmp_path / "shown.yaml").runs
+
+
 def test_what_is_said_more_closely_wins(plan):
     tuned = {"semi_medref": {"steps": 2, "gate": 0.2, "tau": 0.2, "lr": 0.2}}
     block = {"method": ["supervised", "semi_medref"], "tau": 0.3, "lr": 0.3, "variants": {"v": {"lr": 0.4}}}
@@ -86,13 +109,13 @@ def test_the_fully_supervised_run_is_a_block_of_its_own(plan):
 
 @pytest.mark.parametrize("content, told", [
     ({"runs": [{"method": ["supervised", "semi_medreff"]}]},
-     r"block 1 of runs, method semi_medreff: unknown method 'semi_medreff'.* \(did you mean semi_medref\?\)"),
+     r"block 1 of runs, method semi_medreff: method: unknown value 'semi_medreff'.* \(did you mean semi_medref\?\)"),
     ({"runs": [{"label_ration": 0.1}]}, r"unknown setting 'label_ration'.* \(did you mean label_ratio\?\)"),
     ({"runs": [BLOCK], "settings": {"step": 5}}, r"settings: unknown setting 'step'.*did you mean steps"),
     ({"runs": [BLOCK], "setings": {}}, r"the plan: unknown key 'setings'.*did you mean settings"),
     ({"runs": [BLOCK], "tuned": {"fixmath": {}}}, r"tuned: unknown method 'fixmath'.*did you mean fixmatch"),
     ({"runs": [{"variants": {"a": {"gat": 1}}}]}, r"variant a: unknown setting 'gat'.*did you mean gate"),
-    ({"runs": [{"variants": {"a/b": {}}}]}, "variant 'a/b' is no part of a name"),
+    ({"runs": [{"variants": {"a/b": {}}}]}, "variant 'a/b' is no name"),
     ({"runs": [{"dataset": "mnist"}]}, "dataset: unknown value 'mnist'; choose one of phantom"),
     ({"runs": [{"gate": [0.1, 1.5]}]}, "gate must be at most 1, got 1.5"),
     ({"runs": [{"seed": [0, "one"]}]}, "seed must be of type int, got 'one'"),
@@ -114,10 +137,13 @@ def test_a_mistake_is_told_with_its_place_its_value_and_the_cure(plan, tmp_path,
         plan(**content)
 
 
-@pytest.mark.parametrize("text, told", [(None, "cannot be read"), ("runs: [", "is no YAML"), ("- a", "must map names")])
+@pytest.mark.parametrize("text, told", [
+    (None, "cannot be read"), ("runs: [", "is no YAML"), ("- a", "must map names"),
+    ("name: Größe".encode("latin-1"), "is no UTF-8 text.*save it as UTF-8"),
+])  # fmt: skip
 def test_a_file_that_is_no_plan_is_named(tmp_path, text, told):
     path = tmp_path / "plan.yaml"
     if text is not None:
-        path.write_text(text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(PlanError, match=f"plan.yaml: .*{told}"):
         read_plan(path)

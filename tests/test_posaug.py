@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from semimedref_core.data.phantom import phantom
-from semimedref_core.data.qata import find_qata
+from semimedref_core.data.real.qata import find_qata
 from semimedref_core.patchmix import mixed_reports
-from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits, draw_hits, parts, posaug
+from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits, draw_hits, posaug, stretches
 from semimedref_core.reports import STYLES, Report
 
 REPORT = Report.parse("Bilateral pulmonary infection, two infected areas, all left lung and middle lower right lung.")
@@ -83,7 +83,7 @@ def test_the_parts_of_a_text_are_its_phrases_and_joined_they_are_the_text(style,
         report = Report.of([code >> k & 1 for k in range(6)], style=style)
         for p in (0, 0.5, 1):
             text = posaug(report, rng, p, mode)
-            cut = parts(text)
+            cut = stretches(text)
             assert "".join(part.text for part in cut) == text
             shown = [part for part in cut if part.kind not in ("frame", mode)]
             assert {part.text for part in shown} <= set(report.phrases)
@@ -106,7 +106,7 @@ def test_a_pattern_like_the_release_s_misses_phrases_of_lvit_texts_and_posaug_do
     assert missed([Report.of(report.zones, style="release").render() for report in reports]) == (0, 0)
     for report in reports:
         text = posaug(Report.parse(report.render()), np.random.default_rng(0), 1.0)
-        assert not any(part.kind == "position" for part in parts(text))
+        assert not any(part.kind == "position" for part in stretches(text))
 
 
 def test_the_same_pattern_on_real_qata(real_data):

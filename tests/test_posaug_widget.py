@@ -6,7 +6,7 @@ import pytest
 
 from semimedref_core.figures.posaug import hit_shares, text_rows, token_rows
 from semimedref_core.networks import build_texts
-from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, Part, parts, posaug
+from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, Stretch, posaug, stretches
 from semimedref_core.reports import Report, ReportError
 from semimedref_core.widgets.posaug import answer, posaug_explorer, read
 
@@ -80,7 +80,7 @@ def test_the_figures_show_every_word_and_say_what_their_colours_mean(texts):
     assert "".join(words[1:]).startswith("".join(part.text for part in masked.after)[:60])
     words = drawn(token_rows([("a label", masked.tokens)]))
     assert {MASK_TOKEN, "[CLS]", *(str(number) for _, number in masked.tokens)} <= set(words)
-    rows = [("read", [Part(part.text, "missed") for part in parts(TEXT)])]
+    rows = [("read", [Stretch(part.text, "missed") for part in stretches(TEXT)])]
     assert "missed" in drawn(text_rows(rows))
     figure = hit_shares([0, 1], {"none": [1, 0]}, {"none": lambda p: 1 - p})
     assert len(figure.axes[0].lines) == 2

@@ -8,8 +8,8 @@ import papermill
 import pytest
 
 from semimedref_core.config import Config
+from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.presets import PRESETS, about, preset, sources
-from semimedref_core.runs import NOTEBOOKS
 from semimedref_core.training import schedule
 
 ROOT = Path(__file__).parent.parent
@@ -27,9 +27,23 @@ def test_compact_is_what_is_run_without_a_preset():
     assert Config(**preset("compact")) == Config()
 
 
+def test_compact_names_every_setting_and_paper_differs_from_it_in_the_method_alone():
+    assert set(preset("compact")) == set(Config().to_dict())
+    budget = "dataset network image_size steps batch_size lr weight_decay seed data label_ratio eval_every".split()
+    assert [name for name in budget if preset("paper")[name] != preset("compact")[name]] == []
+    assert PRESETS[0] == "paper"
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-qata", "paper-mosmed"])
+def test_the_papers_presets_have_none_of_our_additions(name):
+    additions = {"teacher_view": "same", "pseudo_labels": "teacher", "unfound": "image"}
+    assert {setting: preset(name)[setting] for setting in additions} == additions
+    assert all(sources(name)[setting].split(":")[0] in ("paper", "release") for setting in additions)
+
+
 def test_tutorial_is_what_the_training_notebook_runs():
     settings = preset("tutorial")
-    notebook = papermill.inspect_notebook(jupytext.read(NOTEBOOKS / "06_train.py"))
+    notebook = papermill.inspect_notebook(jupytext.read(notebooks_folder() / "06_train.py"))
     same = settings.keys() & notebook.keys()
     assert same >= {"dataset", "label_ratio", "steps", "seed"}
     assert all(notebook[name]["default"].strip("\"'") == str(settings[name]) for name in same)
@@ -47,7 +61,7 @@ def test_the_papers_presets_count_the_releases_epochs_in_steps(name, pairs):
 
 
 def test_an_unknown_preset_is_refused_by_name(semimedref):
-    with pytest.raises(ValueError, match="'papr'; choose one of paper-qata"):
+    with pytest.raises(ValueError, match="'papr'; choose one of paper, paper-qata"):
         preset("papr")
     outcome = semimedref("train", preset="papr")
     assert outcome.status == 2 and "'papr'" in outcome.errors and "paper-mosmed" in outcome.errors

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, SwinConfig, SwinForImageClassification
 from transformers.models.convnext import ConvNextConfig, ConvNextForImageClassification
 
-from semimedref_core.checkpoints import from_pretrained, save_pretrained
 from semimedref_core.networks import build_pretrained, pretrained
 from semimedref_core.networks.encoders import EncoderError
 from semimedref_core.networks.pretrained import find, load_backbone, load_bert
+from semimedref_core.runtime.checkpoints import from_pretrained, save_pretrained
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 BERT_SHAPE = {

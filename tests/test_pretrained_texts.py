@@ -11,17 +11,17 @@ from PIL import Image
 from transformers import BertConfig, BertModel
 from transformers.models.convnext import ConvNextConfig, ConvNextModel
 
-from semimedref_core.checkpoints import CheckpointError, from_pretrained, load_texts
 from semimedref_core.config import Config
-from semimedref_core.data.qata import QATA_COV19
+from semimedref_core.data.real.qata import QATA_COV19
 from semimedref_core.networks import Twins, build_pretrained, build_texts
 from semimedref_core.networks.encoders import EncoderError
 from semimedref_core.networks.pretrained import SPECIAL, load_tokenizer
 from semimedref_core.networks.text import GRAMMAR_WORDS
 from semimedref_core.posaug import FUZZY_PHRASE, apply_hits
 from semimedref_core.presets import preset
-from semimedref_core.records import read_metrics
 from semimedref_core.reports import Report
+from semimedref_core.runtime.atomic import read_metrics
+from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained, load_texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PIECES = ["uni", "bi", "##lateral"]  # words that this tokenizer has no entry for, in parts

@@ -1,73 +1,60 @@
-"""The stopwatch and ``semimedref profile``: every part is named, timed by itself, and none is counted twice."""
+"""``semimedref profile``: every part of a step is named, timed by itself, and none is counted twice."""
 
 import json
 import threading
 import time
 
 import pytest
+import torch
+from torch.profiler import ProfilerActivity, record_function
 
-from semimedref_core import stopwatch
-from semimedref_core.profiling import PARTS, profile
-from semimedref_core.stopwatch import Stopwatch, part
+from semimedref_core.config import Config
+from semimedref_core.experiments.estimate import estimated_seconds, few_pairs
+from semimedref_core.tools.profiling import PARTS, _own_milliseconds, profile
 
 SETTINGS = {"image_size": 32, "batch_size": 2, "steps": 10, "label_ratio": 0.25, "device": "cpu", "count": 2}
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands still but for ``clock(seconds)``."""
-    now = [0.0]
-    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
-    return lambda seconds: now.__setitem__(0, now[0] + seconds)
+def own(program) -> dict[str, float]:
+    """The milliseconds of each part that a program spends, without the parts inside it."""
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler, record_function("other"):
+        program()
+    return _own_milliseconds(profiler.events(), on_gpu=False)
 
 
-def test_parts_inside_one_another_are_timed_each_for_itself(clock):
-    @part("outer")
-    def outer():
-        clock(1)
-        with part("inner"):
-            clock(10)
-        clock(2)
-
-    outer()  # not timed: no stopwatch runs
-    with Stopwatch() as watch:
-        clock(100)
-        outer()
-        outer()
-    outer()
-    assert watch.seconds == {"other": 100, "outer": 6, "inner": 20}
+@record_function("mixing")
+def outer():
+    time.sleep(0.02)
+    with record_function("losses"):
+        time.sleep(0.1)
+        torch.ones(3).sum()
+    time.sleep(0.02)
 
 
-def test_an_error_inside_a_part_ends_it(clock):
-    with Stopwatch() as watch:
-        with pytest.raises(ValueError, match="inside"), part("broken"):
-            clock(1)
+def test_parts_inside_one_another_are_timed_each_for_itself():
+    found = own(lambda: (outer(), outer(), time.sleep(0.05)))
+    assert found["losses"] >= 200 and 80 <= found["mixing"] < 200 and 50 <= found["other"] < 200
+    assert {name for name, taken in found.items() if taken} == {"losses", "mixing", "other"}
+
+
+def test_an_error_inside_a_part_ends_it():
+    def program():
+        with pytest.raises(ValueError, match="inside"), record_function("mixing"):
             raise ValueError("inside")
-        clock(5)
-    assert watch.seconds == {"other": 5, "broken": 1}
-    with pytest.raises(ValueError, match="whole"), Stopwatch():
-        raise ValueError("whole")
-    with Stopwatch():
-        pass
+        time.sleep(0.05)
+
+    found = own(program)
+    assert found["mixing"] < 50 <= found["other"]
 
 
-def test_what_another_thread_does_is_not_counted(clock):
-    with Stopwatch() as watch:
-        thread = threading.Thread(target=part("elsewhere")(lambda: clock(3)))
+def test_what_another_thread_does_is_not_counted():
+    def program():
+        thread = threading.Thread(target=record_function("batch")(lambda: time.sleep(0.1)))
         thread.start()
         thread.join()
-    assert watch.seconds == {"other": 3}
 
-
-def test_every_change_of_parts_waits_for_the_device(clock):
-    """Work that is still under way is counted where it was begun."""
-    queued = []
-    with Stopwatch(wait=lambda: clock(queued.pop() if queued else 0)) as watch:
-        with part("forward"):
-            queued.append(7)
-        with part("backward"):
-            queued.append(9)
-    assert watch.seconds == {"other": 0, "forward": 7, "backward": 9}
+    found = own(program)
+    assert found["batch"] == 0 and found["other"] >= 100
 
 
 def test_the_command_prints_where_a_step_s_time_goes(semimedref, tmp_path):
@@ -92,18 +79,20 @@ def test_two_networks_are_timed_as_one_student(command_line):
 
 def test_nothing_is_left_running_or_hooked():
     """Else training after a profile would be slower, or a second profile would fail."""
-    from semimedref_core.config import Config
-    from semimedref_core.data.phantom import COUNTS
-
-    with pytest.MonkeyPatch.context() as patch:
-        for split in COUNTS:
-            patch.setitem(COUNTS, split, 8)
-        config = Config(image_size=32, batch_size=2, steps=2, label_ratio=0.5, method="supervised")
+    config = Config(image_size=32, batch_size=2, steps=2, method="supervised")
+    for _ in range(2):
         started = time.perf_counter()
-        found = profile(config, "cpu", count=1)
+        found = profile(config, "cpu", 1, few_pairs(32))
         assert sum(found.milliseconds.values()) == pytest.approx(found.step)  # of one step, parts are the whole
         assert found.step < 1000 * (time.perf_counter() - started)
-    assert stopwatch._running is None
+
+
+@pytest.mark.parametrize("size", [16, 48])
+def test_steps_of_any_size_can_be_timed_before_a_sweep(size):
+    """Also of sizes that the phantom is not drawn at."""
+    pairs = few_pairs(size)
+    assert pairs.labelled.images.shape == (8, size, size) and pairs.unlabelled.masks is None
+    assert estimated_seconds([Config(image_size=size, batch_size=2, steps=100)], 1) > 0
 
 
 def test_a_count_of_no_steps_is_refused(semimedref):

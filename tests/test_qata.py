@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from semimedref_core.data.pairs import DataError
-from semimedref_core.data.qata import find_qata, load_qata
-from semimedref_core.data.sources import SPLITS
+from semimedref_core.data.real.qata import find_qata, load_qata
+from semimedref_core.data.real.sources import SPLITS
 from semimedref_core.reports import STYLES, Report
 
 LAYOUTS = ("release", "lvit", "languide")

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from semimedref_core import methods, patchmix, release
+from semimedref_core import patchmix
+from semimedref_core import semi_medref as step
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches, plan_mixing
 from semimedref_core.data.datasets import load_training
-from semimedref_core.data.views import strong_view
-from semimedref_core.methods import METHODS
+from semimedref_core.methods import METHODS, release
 from semimedref_core.networks import build_network
 from semimedref_core.networks.text import Texts, grammar_tokenizer
 from semimedref_core.presets import preset
-from semimedref_core.records import read_metrics
 from semimedref_core.reports import ZONES, Report
+from semimedref_core.runtime.atomic import read_metrics
+from semimedref_core.views import strong_view
 
 SIZE, BLOCK = 48, 8
 BOXES = THIRDS.boxes(SIZE, SIZE)
@@ -189,7 +190,7 @@ def test_its_settings_are_those_of_the_papers_preset():
 @pytest.fixture(scope="module")
 def pairs(small_phantom):
     """Of the phantom, with texts in the release's style."""
-    found = load_training(Config(image_size=SIZE, label_ratio=0.25), unlabelled=True)
+    found = load_training("phantom", 0.25, SIZE)
     told = tuple(Report.of(report.zones, style="release") for report in found.unlabelled.reports)
     return replace(found, unlabelled=replace(found.unlabelled, reports=told))
 
@@ -203,7 +204,7 @@ def test_what_the_variant_shows_the_student_is_what_the_release_mixes(pairs, met
     student, shown, unsure = build_network("compact"), [], lambda weak, _: SimpleNamespace(logits=weak * 0 - 1)
     student.register_forward_pre_hook(lambda _, given: shown.append(given))
     clean = []
-    monkeypatch.setattr(methods, "strong_view", lambda weak, **how: clean.append(strong_view(weak, **how)) or clean[0])
+    monkeypatch.setattr(step, "strong_view", lambda weak, **how: clean.append(strong_view(weak, **how)) or clean[0])
     batches = Batches(pairs.labelled, pairs.unlabelled, config, TEXTS, THIRDS, plan=METHODS[method].plan)
     batch = batches(0)
     losses = METHODS[method].step(student, unsure, batch, 0.5, config)

@@ -1,13 +1,14 @@
 """Reports: every real text can be read, and reading, writing, flipping and merging agree with one another."""
 
+import re
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semimedref_core.data.qata import find_qata
-from semimedref_core.data.sources import SPLITS
+from semimedref_core.data.real.qata import find_qata
+from semimedref_core.data.real.sources import SPLITS
 from semimedref_core.reports import COUNT_WORDS, HEIGHTS, SIDES, STYLES, ZONES, Report, ReportError
 
 zone_vectors = st.tuples(*[st.integers(0, 1)] * 6)
@@ -102,7 +103,7 @@ def test_a_canonical_report_is_given_back_word_for_word(text):
         ("all lung and all right lung", (1, 1, 1, 1, 1, 1)),
         ("all left lung and lung", (1, 1, 1, 1, 1, 1)),
         ("lowerl left lung", (0, 0, 1, 0, 0, 0)),
-        ("uper middel rigth lung", (0, 0, 0, 1, 1, 0)),
+        ("uper middel right lung", (0, 0, 0, 1, 1, 0)),
         ("lower upper left lung", (1, 0, 1, 0, 0, 0)),
         ("upper right lung and lower left lung", (0, 0, 1, 1, 0, 0)),
     ],
@@ -110,6 +111,33 @@ def test_a_canonical_report_is_given_back_word_for_word(text):
 def test_odd_phrases_of_real_reports(phrases, zones):
     """A bare side is all of it, `all` outweighs a height, a missing side is the other one, slips are read over."""
     assert positions(phrases) == zones
+
+
+SIDE_LIKE = "light bright fright might night rigth rihgt rght lefft lef lft felt cleft theft left-right both".split()
+
+
+@pytest.mark.parametrize("word", SIDE_LIKE)
+@pytest.mark.parametrize("phrase", ["lower {} lung", "{} lung", "all {} lung", "upper left lung and lower {} lung"])
+def test_a_side_is_never_guessed(word, phrase):
+    text = f"Bilateral pulmonary infection, two infected areas, {phrase.format(word)}."
+    with pytest.raises(ReportError, match=re.escape(repr(word))):
+        Report.parse(text)
+
+
+@pytest.mark.parametrize("word", "fall ball tall slower flower supper riddle fiddle lover".split())
+def test_nor_is_a_height_where_it_may_be_another_word(word):
+    with pytest.raises(ReportError, match=repr(word)):
+        Report.parse(f"Unilateral pulmonary infection, one infected area, {word} left lung.")
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=7), st.sampled_from(["lower {} lung", "{} lung"]))
+def test_a_word_that_is_no_side_never_makes_one(word, phrase):
+    text = f"Unilateral pulmonary infection, one infected area, {phrase.format(word)}."
+    try:
+        report = Report.parse(text)
+    except ReportError:
+        return
+    assert word in ("left", "right") and report.sides == (word,)
 
 
 def test_no_infection():

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from semimedref_core.checkpoints import CheckpointError
-from semimedref_core.comparison import finished_runs, run_folders
 from semimedref_core.data import phantom
-from semimedref_core.differences import ablations, learning_curves
 from semimedref_core.evaluation import dice_and_iou, overlap
+from semimedref_core.experiments.examples import gains_and_losses
+from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.results import finished_runs
+from semimedref_core.experiments.statistics import ablations, learning_curves
 from semimedref_core.figures.differences import ablation_bars
 from semimedref_core.figures.results import curve_panels, spread
-from semimedref_core.qualitative import gains_and_losses
-from semimedref_core.runs import NOTEBOOKS
+from semimedref_core.runtime.checkpoints import CheckpointError
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def notebook(monkeypatch, capsys):
     def run(folder):
         plt.close("all")
         names = {}
-        for cell in jupytext.read(NOTEBOOKS / "07_results.py").cells:
+        for cell in jupytext.read(notebooks_folder() / "07_results.py").cells:
             if cell.cell_type == "code":
                 exec(cell.source, names)
             if "parameters" in cell.metadata.get("tags", []):
@@ -56,8 +56,10 @@ def test_a_whole_comparison_has_every_figure_but_the_pictures(run, notebook):
         for ratio in (0.05, 0.2)
         for seed in range(3)
     ]
-    runs += [{"posaug_p": 0.0, "seed": seed} for seed in range(3)] + [{"method": "supervised", "label_ratio": 1.0}]
-    plain = {"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image"}
+    runs += [{"posaug_p": 0.0, "variant": "without PosAug", "seed": seed} for seed in range(3)] + [
+        {"method": "supervised", "label_ratio": 1.0}
+    ]
+    plain = {"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image", "variant": "without our help"}
     runs += [{"method": method, "seed": seed, **plain} for method in ("cutmix", "semi_medref") for seed in range(3)]
     for settings in runs:
         share = rng.uniform(0.5, 0.6) + 0.2 * (settings.get("method") != "supervised")
@@ -93,7 +95,7 @@ def test_runs_with_their_networks_are_shown_on_images_from_the_largest_gain_to_t
     told, figures = notebook(trained)
     assert "from the largest gain (left) to the largest loss (right)" in told
     methods = ["supervised", "semi_medref"]
-    pairs, predictions = gains_and_losses(finished_runs(run_folders([trained])), methods, count=3)
+    pairs, predictions = gains_and_losses(finished_runs([trained]), methods, count=3)
     assert len(figures[-1].axes) == 2 * 4 and set(pairs.names) <= set(phantom.phantom("valid", size=32).names)
     dice = np.array([dice_and_iou(_overlaps(predictions[method], pairs.masks))[0] for method in methods])
     with np.load(trained / "supervised/valid.npz") as a, np.load(trained / "semi_medref/valid.npz") as b:
@@ -129,9 +131,14 @@ def test_training_with_all_masks_is_a_line_beside_curves_and_a_point_alone(run):
 
 
 def test_a_variant_far_below_the_others_does_not_hide_small_differences(run):
-    run(0.7), run(0.69, posaug_p=0.0), run(0.68, gate=0.0), run(0.71, positives="hard")
+    (
+        run(0.7),
+        run(0.69, posaug_p=0.0, variant="a"),
+        run(0.68, gate=0.0, variant="b"),
+        run(0.71, positives="hard", variant="c"),
+    )
     assert len(ablation_bars(ablations(finished_runs(run.folders))).axes) == 1
-    run(0.4, report_text="none")
+    run(0.4, report_text="none", variant="without reports")
     whole, near = ablation_bars(ablations(finished_runs(run.folders))).axes
     assert whole.get_xlim()[0] < -30 and -10 < near.get_xlim()[0] < -1 < 1 < near.get_xlim()[1] < 10
     assert near.get_title() == "the same, near zero"

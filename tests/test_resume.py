@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from semimedref_core.checkpoints import load_tensors
 from semimedref_core.evaluation import scores
-from semimedref_core.records import read_metrics
-from semimedref_core.runstate import BEST, CHECKPOINT
+from semimedref_core.runtime.atomic import read_metrics
+from semimedref_core.runtime.checkpoints import load_tensors
+from semimedref_core.runtime.run_state import BEST, CHECKPOINT
 
 PLAIN = {"image_size": 32, "steps": 12, "eval_every": 4, "batch_size": 2, "label_ratio": 0.25, "burn_in": 0.25}
 PATIENT = {**PLAIN, "eval_every": 2, "patience": 2}  # best at step 4, so it stops at step 8

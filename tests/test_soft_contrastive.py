@@ -59,11 +59,10 @@ def dense(u, v, codes, codes_v, tau, normalize):
 
 
 def differentiated(loss, u, v, codes, codes_v, tau, normalize):
-    """Loss and its gradients for u, v and tau."""
+    """Loss and its gradients for u and v."""
     u, v = u.detach().clone().requires_grad_(), v.detach().clone().requires_grad_()
-    tau = torch.tensor(tau, dtype=torch.promote_types(u.dtype, torch.float32), requires_grad=True)
     value = loss(u, v, codes, codes_v, tau, normalize)
-    return value.detach(), *torch.autograd.grad(value, (u, v, tau))
+    return value.detach(), *torch.autograd.grad(value, (u, v))
 
 
 def op(u, v, codes, codes_v, tau, normalize):
@@ -79,8 +78,8 @@ def assert_close(found, expected, of_loss, of_gradients, tau):
     loss, *gradients = found
     scale = expected[0].abs().item() or 1 / tau
     assert abs(loss.item() - expected[0].item()) <= of_loss * scale
-    scales = [1 / (tau * len(gradients[0])), 1 / (tau * len(gradients[1])), 1 / tau**2]
-    for gradient, wanted, terms in zip(gradients, expected[1:], scales, strict=True):
+    for gradient, wanted in zip(gradients, expected[1:], strict=True):
+        terms = 1 / (tau * len(gradient))
         bound = of_gradients * (wanted.abs().max().item() if wanted.abs().max() > 1e-6 * terms else terms)
         assert (gradient.double() - wanted).abs().max() <= bound
 
@@ -124,14 +123,10 @@ def test_in_float64_it_agrees_to_twelve_digits(name):
 
 @pytest.fixture(scope="module", params=["1", pytest.param("0", marks=pytest.mark.gpu)], ids=["interpreter", "GPU"])
 def kernels(request, tmp_path_factory):
-    """Every case by the kernels, in Triton's interpreter or on a GPU; tau as the op hands it over: a tensor, or a
-    number in the cases named so."""
+    """Every case by the kernels, in Triton's interpreter or on a GPU."""
     folder = tmp_path_factory.mktemp("kernels")
-    cases = {
-        name: {**case, "tau": torch.tensor(case["tau"]), "grad": torch.tensor(1.0)} for name, case in CASES.items()
-    }
+    cases = {name: {**case, "grad": torch.tensor(1.0)} for name, case in CASES.items()}
     for name in WITH_VARIANTS:
-        cases[f"{name}, tau a number"] = {**cases[name], "tau": CASES[name]["tau"]}
         cases[f"{name}, bfloat16"] = {**cases[name], **{x: CASES[name][x].bfloat16() for x in "uv"}}
         cases[f"{name}, NaN"] = {**cases[name], "u": CASES[name]["u"].clone().index_fill(0, torch.tensor(1), torch.nan)}
         cases[f"{name}, twice the loss"] = {**cases[name], "grad": torch.tensor(2.0)}
@@ -152,8 +147,6 @@ def test_the_kernels_agree_with_the_dense_reference(kernels, name):
 @pytest.mark.parametrize("name", WITH_VARIANTS)
 def test_the_kernels_take_what_a_gpu_hands_them(kernels, name):
     whole = kernels[name][0]
-    for x, y in zip(kernels[f"{name}, tau a number"][0], whole, strict=True):
-        torch.testing.assert_close(x, y)
     for x, y in zip(kernels[f"{name}, twice the loss"][0][1:], whole[1:], strict=True):
         torch.testing.assert_close(x, 2 * y)
     for x, y in zip(kernels[f"{name}, more bits"][0], whole, strict=True):
@@ -171,11 +164,10 @@ def test_gradients_are_the_same_where_so_many_pairs_take_several_strips(kernels,
 def test_the_kernels_take_bfloat16_and_sum_in_float32(kernels, name):
     case = {**CASES[name], **{x: CASES[name][x].bfloat16() for x in "uv"}}
     found, expected = kernels[f"{name}, bfloat16"][0], reference(case)
-    assert [x.dtype for x in found] == [torch.float32, torch.bfloat16, torch.bfloat16, torch.float32]
+    assert [x.dtype for x in found] == [torch.float32, torch.bfloat16, torch.bfloat16]
     # Tiles are multiplied as bfloat16, so normalised embeddings are rounded to it before.
     tolerance = 1e-3 if name == "many, normalised" else 1e-6
     assert_close(found, expected, tolerance, 1e-2, case["tau"])
-    torch.testing.assert_close(found[3].double(), expected[3], rtol=10 * tolerance, atol=1e-5 / case["tau"])
 
 
 def test_two_runs_give_the_same_bits(kernels):
@@ -190,18 +182,15 @@ def test_two_runs_give_the_same_bits(kernels):
 )
 def test_gradcheck(case):
     u, v = (case[x].double().requires_grad_() for x in "uv")
-    tau = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda u, v, tau: op(**{**case, "u": u, "v": v, "tau": tau}), (u, v, tau))
+    assert torch.autograd.gradcheck(lambda u, v: op(**{**case, "u": u, "v": v, "tau": 0.2}), (u, v))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("learned", [True, False])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_opcheck(dtype, learned, normalize):
+def test_opcheck(dtype, normalize):
     case = sample(3, 5, dtype=dtype)
     u, v = case["u"].requires_grad_(), case["v"].requires_grad_()
-    tau = torch.tensor(0.1, requires_grad=True) if learned else None
-    inputs = (u, v, case["codes"], case["codes_v"], tau, 0.0 if learned else 0.1, normalize)
+    inputs = (u, v, case["codes"], case["codes_v"], 0.1, normalize)
     opcheck(_forward, inputs)
     loss, lse_u, lse_v = (x.detach() for x in _forward(*inputs))
     detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs]
@@ -215,13 +204,12 @@ def test_normalising_is_that_of_torch_also_where_an_embedding_is_zero():
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("tau", [0.07, torch.tensor(0.07)])
-def test_it_compiles_into_one_graph(tau):
+def test_it_compiles_into_one_graph():
     case = sample(6)
     results = []
     for loss in (soft_contrastive_loss, torch.compile(soft_contrastive_loss, fullgraph=True, backend="aot_eager")):
         u, v = case["u"].clone().requires_grad_(), case["v"].clone().requires_grad_()
-        value = loss(u, v, case["codes"], tau)
+        value = loss(u, v, case["codes"], case["tau"])
         results.append((value.detach(), *torch.autograd.grad(value, (u, v))))
     assert all(torch.equal(eager, compiled) for eager, compiled in zip(*results, strict=True))
 
@@ -236,7 +224,7 @@ def test_autocast_changes_nothing():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_embeddings_give_a_float32_loss_and_gradients_of_their_own_type(dtype):
     case = sample(9, dtype=dtype)
-    loss, grad_u, grad_v, _ = found = differentiated(op, **case)
+    loss, grad_u, grad_v = found = differentiated(op, **case)
     assert (loss.dtype, grad_u.dtype, grad_v.dtype) == (torch.float32, dtype, dtype)
     assert_close(found, reference(case), 1e-6, 1e-2, case["tau"])
 
@@ -299,10 +287,8 @@ def test_a_sample_without_any_positive_adds_nothing_but_is_a_negative():
         ({"codes": torch.tensor([1, 2, -1, 3])}, "codes must be 0 to 63, got -1"),
         ({"tau": 0.0}, "tau must be above 0, got 0.0"),
         ({"tau": float("nan")}, "tau must be above 0, got nan"),
-        ({"tau": torch.tensor(-1.0)}, "tau must be above 0, got -1.0"),
-        ({"tau": torch.ones(1)}, r"tau \(1,\)"),
-        ({"tau": torch.tensor(1)}, "tau .* torch.int64"),
-        ({"tau": torch.empty((), device="meta")}, "one device"),
+        ({"tau": torch.tensor(0.07, requires_grad=True)}, "tau must be a number, got a tensor"),
+        ({"tau": torch.empty((), device="meta")}, "tau must be a number, got a tensor"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from semimedref_core.data.pairs import DataError
-from semimedref_core.data.qata import find_qata
+from semimedref_core.data.real.qata import find_qata
 from semimedref_core.data.splits import PUBLISHED, digest, labelled_indices
 
 RATIOS = (0.01, 0.02, 0.05, 0.15, 1.0)

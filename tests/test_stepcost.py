@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from semimedref_core import stepcost
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import load_training
-from semimedref_core.inspection import Passes
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.teacher import Teacher
+from semimedref_core.tools import step_cost as stepcost
+from semimedref_core.tools.inspection import Passes
 
 CONFIG = Config(image_size=32, batch_size=4, gate=0.0)
 pytestmark = pytest.mark.usefixtures("small_phantom", "one_thread")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("small_phantom", "one_thread")
 
 def test_the_recipe_makes_more_passes_for_the_same_loss_and_gradient():
     torch.manual_seed(0)
-    student, pairs = build_network("compact"), load_training(CONFIG, unlabelled=True)
+    student, pairs = build_network("compact"), load_training(CONFIG.dataset, CONFIG.label_ratio, CONFIG.image_size)
     teacher = Teacher(student)
     batch = Batches(pairs.labelled, pairs.unlabelled, CONFIG, build_texts(), THIRDS)(0)
     looked, learned, found = Passes(teacher.network), Passes(student), []

@@ -6,21 +6,21 @@ import pytest
 import torch
 
 from semimedref_core.anatomy import THIRDS
-from semimedref_core.checkpoints import load_tensors
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import load_training
-from semimedref_core.inspection import HostReads
-from semimedref_core.methods import METHODS
+from semimedref_core.methods.registry import METHODS
 from semimedref_core.networks import Twins, build_network, build_texts
 from semimedref_core.networks.encoders import TextEncoder
 from semimedref_core.networks.text import grammar_tokenizer
 from semimedref_core.networks.text_cache import ReadTexts, read_once
 from semimedref_core.patchmix import mixed_reports
 from semimedref_core.posaug import apply_hits
-from semimedref_core.records import read_metrics
 from semimedref_core.reports import Report
+from semimedref_core.runtime.atomic import read_metrics
+from semimedref_core.runtime.checkpoints import load_tensors
 from semimedref_core.teacher import Teacher
+from semimedref_core.tools.inspection import HostReads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = Config(image_size=32, batch_size=4, label_ratio=0.05, patch_p=1.0, gate=0.0)
@@ -88,7 +88,7 @@ def test_it_follows_the_encoders_precision_and_not_that_of_the_step(encoder):
 
 @pytest.fixture(scope="module")
 def pairs(small_phantom):
-    return load_training(replace(CONFIG, label_ratio=0.25), unlabelled=True)
+    return load_training(CONFIG.dataset, 0.25, CONFIG.image_size)
 
 
 @pytest.mark.parametrize(("name", "method"), [("mmi_unet", "semi_medref"), ("guide_decoder", "flip_sync")])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from semimedref_core.figures.training import replay_panels
-from semimedref_core.records import read_metrics
+from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.widgets.replay import curves, moment_at, training_replay
 
 

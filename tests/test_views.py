@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from semimedref_core.anatomy import THIRDS
-from semimedref_core.data.views import (
+from semimedref_core.views import (
     Geometry,
     draw_geometry,
     draw_photometry,

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -58,6 +59,7 @@ class Row:
     stores: dict[str, int]
 
 
+@cache  # looked up once for each row, also by the processes that check_all forks
 def configurations(target: str) -> dict[str, Launch]:
     """Every configuration that is shipped for a target, by name, as launches of tensors without memory (``meta``)."""
     precision = "ieee" if TARGETS[target].backend == "hip" else "tf32x3"  # AMD's compiler knows no tf32x3
@@ -73,22 +75,15 @@ def patch_mix_configurations() -> dict[str, Launch]:
         found[f"patch_mix {name} C=3"] = patch_mix_launches(three)[1]
         last = three.contiguous(memory_format=torch.channels_last)
         found[f"patch_mix {name} C=3 channels_last"] = patch_mix_launches(last)[1]
-        if name == "fp32":
-            found["patch_mix gate flip"], found["patch_mix flip"] = patch_mix_launches(one, flip=True)
     return found
 
 
-def patch_mix_launches(images: Tensor, flip: bool = False) -> tuple[Launch, Launch]:
+def patch_mix_launches(images: Tensor) -> tuple[Launch, Launch]:
     """Gate and mixing pass for these images, with maps of their dtype."""
     batch, _, height, width = images.shape
     partner = torch.empty(batch, dtype=torch.int64, device="meta")
     gate, mix, _ = launches(
-        images,
-        images.new_empty(batch, 1, height, width),
-        partner,
-        partner.new_empty(batch, 4),
-        0.55,
-        partner.new_empty(batch, dtype=torch.bool) if flip else None,
+        images, images.new_empty(batch, 1, height, width), partner, partner.new_empty(batch, 4), 0.55
     )
     return gate, mix
 
@@ -100,7 +95,7 @@ def source(launch: Launch) -> ASTSource:
     signature, constants, attributes = {}, {}, {}
     for position, name in enumerate(launch.kernel.arg_names):
         value = values[name]
-        if name in launch.constants or value is None or (isinstance(value, int) and value == 1):
+        if name in launch.constants or (isinstance(value, int) and value == 1):
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, Tensor):
             signature[name] = f"*{TYPE_NAMES[value.dtype]}"
@@ -135,7 +130,7 @@ def ptxas_log(ptx: str, arch: int) -> str:
     """What the assembler that Triton brings along says of a program."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.ptx")
-        path.write_text(ptx)
+        path.write_text(ptx, encoding="utf-8")
         gpu = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
         command = [get_ptxas(arch).path, "-v", f"--gpu-name={gpu}", str(path), "-o", str(path.with_suffix(".cubin"))]
         return subprocess.run(command, capture_output=True, text=True, check=True).stderr

@@ -16,14 +16,14 @@ class Launch:
     Attributes:
         kernel: the ``triton.jit`` function.
         grid: number of programs along each axis.
-        args: values by parameter name: tensors, integers, floats, or None for a part left out.
+        args: values by parameter name: tensors, integers and floats.
         constants: the ``tl.constexpr`` parameters by name.
         options: compiler options such as ``num_warps``.
     """
 
     kernel: Any
     grid: tuple[int, ...]
-    args: dict[str, Tensor | int | float | None]
+    args: dict[str, Tensor | int | float]
     constants: dict[str, Any]
     options: dict[str, int] = field(default_factory=lambda: {"num_warps": 4})
 

@@ -14,7 +14,7 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def patch_mix(
-    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float, *, flip: Tensor | None = None
+    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mixes each sample with its partner inside one box, in image and target alike, or not at all.
 
@@ -31,8 +31,6 @@ def patch_mix(
         boxes: ``[B, 4]`` int64 (y0, x0, y1, x1), ends exclusive; the part outside the image does not count, and an
             empty box is refused by the gate.
         threshold: smallest mean probability that the gate accepts.
-        flip: ``[B]`` bool, True where a sample's map lies mirrored left to right against its image (the teacher saw
-            the other view): the map is then read mirrored, by gate and target, so that the target lies as the image.
 
     Returns:
         Mixed images ``[B, C, H, W]``, mixed probabilities ``[B, 1, H, W]``, accepted ``[B]`` bool.
@@ -40,11 +38,11 @@ def patch_mix(
     Raises:
         ValueError: if shapes, dtypes or devices do not fit together, or partner is no permutation.
     """
-    _check(images, probs, partner, boxes, flip)
-    return _patch_mix(images, probs, partner, boxes, threshold, flip)
+    _check(images, probs, partner, boxes)
+    return _patch_mix(images, probs, partner, boxes, threshold)
 
 
-def _check(images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, flip: Tensor | None) -> None:
+def _check(images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor) -> None:
     if images.ndim != 4:
         raise ValueError(f"patch_mix: images must be [B, C, H, W], got {tuple(images.shape)}")
     batch, _, height, width = images.shape
@@ -54,8 +52,6 @@ def _check(images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, flip: 
         "partner": (partner, (batch,), (torch.int64,)),
         "boxes": (boxes, (batch, 4), (torch.int64,)),
     }
-    if flip is not None:
-        wanted["flip"] = flip, (batch,), (torch.bool,)
     wrong = []
     for name, (tensor, shape, dtypes) in wanted.items():
         if tensor.shape != shape:
@@ -71,29 +67,28 @@ def _check(images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, flip: 
 @torch.library.custom_op(
     "semimedref::patch_mix",
     mutates_args=(),
-    schema="(Tensor images, Tensor probs, Tensor partner, Tensor boxes, float threshold, Tensor? flip)"
-    " -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor images, Tensor probs, Tensor partner, Tensor boxes, float threshold) -> (Tensor, Tensor, Tensor)",
 )
-def _patch_mix(images, probs, partner, boxes, threshold, flip):
-    return plain_patch_mix(images, probs, partner, boxes, threshold, flip)
+def _patch_mix(images, probs, partner, boxes, threshold):
+    return plain_patch_mix(images, probs, partner, boxes, threshold)
 
 
 if importlib.util.find_spec("triton") is not None:
 
     @_patch_mix.register_kernel("cuda")
-    def _(images, probs, partner, boxes, threshold, flip):
+    def _(images, probs, partner, boxes, threshold):
         from semimedref_kernels.patch_mix_triton import patch_mix_fused  # not before it is needed: takes a second
 
-        return patch_mix_fused(images, probs, partner, boxes, threshold, flip)
+        return patch_mix_fused(images, probs, partner, boxes, threshold)
 
 
 @_patch_mix.register_fake
-def _(images, probs, partner, boxes, threshold, flip):
+def _(images, probs, partner, boxes, threshold):
     return torch.empty_like(images), torch.empty_like(probs), torch.empty_like(partner, dtype=torch.bool)
 
 
 def plain_patch_mix(
-    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float, flip: Tensor | None = None
+    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`patch_mix` in plain PyTorch, vectorised over the batch.
 
@@ -109,8 +104,7 @@ def plain_patch_mix(
     on_cpu = images.device.type == "cpu"
     if on_cpu and not torch.equal(partner.sort().values, torch.arange(batch)):
         raise ValueError(f"patch_mix: partner must be a permutation of 0 to {batch - 1}, got {partner.tolist()}")
-    mixed, target = images.clone(), torch.empty_like(probs).copy_(_mirrored(probs, flip))
-    probs = target.clone() if flip is not None else probs
+    mixed, target = images.clone(), probs.clone()
     low, high = _clipped(boxes, height, width)
     area = (high - low).prod(1)
     if target.numel() == 0:
@@ -132,10 +126,6 @@ def plain_patch_mix(
     return mixed, target, accepted
 
 
-def _mirrored(maps: Tensor, flip: Tensor | None) -> Tensor:
-    return maps if flip is None else torch.where(flip[:, None, None, None], maps.flip(3), maps)
-
-
 def _clipped(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Upper left corners and exclusive ends ``[B, 2]`` of the boxes inside the image; equal where a box is empty."""
     low = boxes[:, :2].clamp(min=0)
@@ -152,13 +142,13 @@ def _inside(low: Tensor, high: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 def _keep_for_backward(ctx, inputs, output):
-    _, _, partner, boxes, _, flip = inputs
-    ctx.save_for_backward(partner, boxes, flip, output[2])
+    _, _, partner, boxes, _ = inputs
+    ctx.save_for_backward(partner, boxes, output[2])
 
 
 def _backward(ctx, grad_mixed, grad_target, _):
     """What a sample kept comes back to it, what it gave comes back from the sample it gave it to."""
-    partner, boxes, flip, accepted = ctx.saved_tensors
+    partner, boxes, accepted = ctx.saved_tensors
     height, width = grad_mixed.shape[2:]
     y, x = (torch.arange(size, device=boxes.device)[None] for size in (height, width))
     box = _inside(*_clipped(boxes, height, width), y, x) & accepted[:, None, None, None]
@@ -167,7 +157,7 @@ def _backward(ctx, grad_mixed, grad_target, _):
     def returned(grad: Tensor) -> Tensor:
         return torch.where(box, 0, grad) + torch.where(box[taker], grad[taker], 0)
 
-    return returned(grad_mixed), _mirrored(returned(grad_target), flip), None, None, None, None
+    return returned(grad_mixed), returned(grad_target), None, None, None
 
 
 _patch_mix.register_autograd(_backward, setup_context=_keep_for_backward)

@@ -30,16 +30,14 @@ def _clipped_box(boxes, i, height, width):
 
 
 @triton.jit
-def _read(source, sample, y, x, mask, width, stride_b, stride_y, stride_x, flip):
-    """The pixels (y, x) of a sample, from the far end of its rows where ``flip`` says that it lies mirrored."""
-    if flip is not None:
-        x = tl.where(tl.load(flip + sample), width - 1 - x, x)
+def _read(source, sample, y, x, mask, stride_b, stride_y, stride_x):
+    """The pixels (y, x) of a sample, 0 outside the mask."""
     return tl.load(source + sample * stride_b + y * stride_y + x * stride_x, mask=mask, other=0.0)
 
 
 @triton.jit
 def gate_kernel(
-    probs, partner, boxes, flip, accepted, threshold, batch, height, width,
+    probs, partner, boxes, accepted, threshold, batch, height, width,
     probs_stride_b, probs_stride_y, probs_stride_x,
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
@@ -57,7 +55,7 @@ def gate_kernel(
             y = top + tl.arange(0, BLOCK_Y)[:, None]
             x = left + tl.arange(0, BLOCK_X)[None, :]
             in_box = (y < y1) & (x < x1)
-            donor = _read(probs, j, y, x, in_box, width, probs_stride_b, probs_stride_y, probs_stride_x, flip)
+            donor = _read(probs, j, y, x, in_box, probs_stride_b, probs_stride_y, probs_stride_x)
             total += donor.to(tl.float32)
             left += BLOCK_X
         top += BLOCK_Y
@@ -69,7 +67,7 @@ def gate_kernel(
 @triton.jit
 def _mix_tile(
     source, out, i, j, accepted, y0, x0, y1, x1, top, left, height, width,
-    stride_b, stride_y, stride_x, out_stride_b, out_stride_y, out_stride_x, flip,
+    stride_b, stride_y, stride_x, out_stride_b, out_stride_y, out_stride_x,
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     """One tile of one plane: own pixels outside the box, the donor's inside."""
@@ -80,16 +78,16 @@ def _mix_tile(
     touched = accepted & (y0 < bottom) & (y1 > top) & (x0 < right) & (x1 > left)
     covered = accepted & (y0 <= top) & (y1 >= bottom) & (x0 <= left) & (x1 >= right)
     # Interior path: the whole tile comes from one sample, so it is a plain copy in vectors of 16 bytes.
-    value = _read(source, tl.where(covered, j, i), y, x, in_image, width, stride_b, stride_y, stride_x, flip)
+    value = _read(source, tl.where(covered, j, i), y, x, in_image, stride_b, stride_y, stride_x)
     if touched & (covered == 0):
-        donor = _read(source, j, y, x, in_image, width, stride_b, stride_y, stride_x, flip)
+        donor = _read(source, j, y, x, in_image, stride_b, stride_y, stride_x)
         value = tl.where((y >= y0) & (y < y1) & (x >= x0) & (x < x1), donor, value)
     tl.store(out + i * out_stride_b + y * out_stride_y + x * out_stride_x, value, mask=in_image)
 
 
 @triton.jit
 def mix_kernel(
-    images, mixed, probs, target, partner, boxes, flip, accepted, height, width,
+    images, mixed, probs, target, partner, boxes, accepted, height, width,
     image_stride_b, image_stride_c, image_stride_y, image_stride_x,
     mixed_stride_b, mixed_stride_c, mixed_stride_y, mixed_stride_x,
     probs_stride_b, probs_stride_y, probs_stride_x,
@@ -115,13 +113,13 @@ def mix_kernel(
         _mix_tile(
             images + plane * image_stride_c, mixed + plane * mixed_stride_c, i, j, mix,
             y0, x0 * PER_PIXEL, y1, x1 * PER_PIXEL, top, left, height, columns,
-            image_stride_b, image_stride_y, image_stride_x, mixed_stride_b, mixed_stride_y, mixed_stride_x, None,
+            image_stride_b, image_stride_y, image_stride_x, mixed_stride_b, mixed_stride_y, mixed_stride_x,
             BLOCK_Y, BLOCK_X,
         )  # fmt: skip
     elif left < width:
         _mix_tile(
             probs, target, i, j, mix, y0, x0, y1, x1, top, left, height, width,
-            probs_stride_b, probs_stride_y, probs_stride_x, target_stride_b, target_stride_y, target_stride_x, flip,
+            probs_stride_b, probs_stride_y, probs_stride_x, target_stride_b, target_stride_y, target_stride_x,
             BLOCK_Y, BLOCK_X,
         )  # fmt: skip
 
@@ -131,23 +129,21 @@ def _strides(name: str, tensor: Tensor, axes: str) -> dict[str, int]:
 
 
 def launches(
-    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float, flip: Tensor | None
+    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Launch, Launch, tuple[Tensor, Tensor, Tensor]]:
     """The two launches that fill the outputs, in their order, and the outputs.
 
     Arguments as in :func:`semimedref_kernels.patch_mix`, checked there. Any strides will do; 16-byte loads need rows
-    whose elements lie side by side and whose starts are 16 elements apart or a multiple (a width such as 224), and
-    unmirrored maps: with ``flip`` the target's plane is read element by element.
+    whose elements lie side by side and whose starts are 16 elements apart or a multiple (a width such as 224).
     """
     batch, channels, height, width = images.shape
     mixed, target = torch.empty_like(images), torch.empty_like(probs)
     accepted = torch.empty(batch, dtype=torch.bool, device=images.device)
     partner, boxes = partner.contiguous(), boxes.contiguous()
-    flip = None if flip is None else flip.contiguous()
     gate = Launch(
         gate_kernel,
         (batch,),
-        {"probs": probs, "partner": partner, "boxes": boxes, "flip": flip, "accepted": accepted}
+        {"probs": probs, "partner": partner, "boxes": boxes, "accepted": accepted}
         | {"threshold": float(threshold), "batch": batch, "height": height, "width": width}
         | _strides("probs", probs, "byx"),
         GATE_TILE,
@@ -162,7 +158,7 @@ def launches(
         mix_kernel,
         (batch * tiles, planes + 1),
         {"images": images, "mixed": mixed, "probs": probs, "target": target, "partner": partner, "boxes": boxes}
-        | {"flip": flip, "accepted": accepted, "height": height, "width": width}
+        | {"accepted": accepted, "height": height, "width": width}
         | strides
         | _strides("probs", probs, "byx")
         | _strides("target", target, "byx"),
@@ -172,10 +168,10 @@ def launches(
 
 
 def patch_mix_fused(
-    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float, flip: Tensor | None = None
+    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`semimedref_kernels.patch_mix` by the kernels, on a GPU or in Triton's interpreter on the CPU."""
-    gate, mix, outputs = launches(images, probs, partner, boxes, threshold, flip)
+    gate, mix, outputs = launches(images, probs, partner, boxes, threshold)
     gate.run()
     mix.run()
     return outputs

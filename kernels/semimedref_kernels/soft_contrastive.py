@@ -25,7 +25,7 @@ def soft_contrastive_loss(
     u: Tensor,
     v: Tensor,
     codes: Tensor,
-    tau: float | Tensor,
+    tau: float,
     *,
     codes_v: Tensor | None = None,
     normalize: bool = False,
@@ -41,17 +41,16 @@ def soft_contrastive_loss(
 
     Sums are float32 (float64 for float64 inputs), also under autocast. Two runs give the same bits. Products of float32
     embeddings keep float32's digits, but for gradients of more than 64 images or texts on a GPU, and everything on a
-    CPU, which do as ``torch.set_float32_matmul_precision`` says ("highest" by default). Gradients for u, v and tau,
-    first order only. Codes of CPU tensors are checked; on a GPU that would make the host wait, so bits above the sixth
-    are ignored there. Nor is a tau checked that is a tensor on a GPU: at 0 or below, the loss means nothing. Embeddings
-    with NaN or infinity give a NaN loss.
+    CPU, which do as ``torch.set_float32_matmul_precision`` says ("highest" by default). Gradients for u and v, first
+    order only. Codes of CPU tensors are checked; on a GPU that would make the host wait, so bits above the sixth are
+    ignored there. Embeddings with NaN or infinity give a NaN loss.
 
     Args:
         u: ``[N, D]`` image embeddings, L2-normalised, or of any length with ``normalize``; float64, float32, bfloat16,
             or float16 (computed in float32).
         v: ``[M, D]`` text embeddings, likewise, of the same type.
         codes: ``[N]`` integers 0 to 63, bit k says whether set i holds element k.
-        tau: temperature, above 0; a number, or a tensor of shape ``[]`` on the embeddings' device.
+        tau: temperature, a number above 0.
         codes_v: ``[M]`` the texts' codes; those of the images if left out.
         normalize: brings u and v to length 1 first (a row shorter than 1e-12 is divided by that); for up to 64 images
             and texts on a GPU inside the same two launches; above, bfloat16 rows are rounded once more on a GPU.
@@ -60,17 +59,16 @@ def soft_contrastive_loss(
         Scalar loss: float64 for float64 embeddings, else float32.
 
     Raises:
-        ValueError: if shapes, types or devices do not fit, tau is not above 0, or a code is not 0 to 63.
+        ValueError: if shapes, types or devices do not fit, tau is no number above 0, or a code is not 0 to 63.
     """
     codes_v = codes if codes_v is None else codes_v
     _check(u, v, codes, codes_v, tau)
     if u.dtype == torch.float16:
         u, v = u.float(), v.float()
-    learned, fixed = (tau, 0.0) if isinstance(tau, Tensor) else (None, float(tau))
-    return _forward(u, v, codes, codes_v, learned, fixed, normalize)[0]
+    return _forward(u, v, codes, codes_v, float(tau), normalize)[0]
 
 
-def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor) -> None:
+def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float) -> None:
     """What the host knows without asking the device for a value."""
     if u.dim() != 2 or v.dim() != 2 or u.shape[1] != v.shape[1] or 0 in (*u.shape, *v.shape):
         raise ValueError(f"{NAME}: embeddings {tuple(u.shape)} and {tuple(v.shape)}; need [N, D] and [M, D], none 0")
@@ -84,24 +82,21 @@ def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Te
     for each in (codes, codes_v):
         if each.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
             raise ValueError(f"{NAME}: codes of type {each.dtype}; need integers")
-    devices = [str(x.device) for x in (u, v, codes, codes_v, tau) if isinstance(x, Tensor)]
+    devices = [str(x.device) for x in (u, v, codes, codes_v)]
     if len(set(devices)) > 1:
         raise ValueError(f"{NAME}: tensors on {', '.join(devices)}; need one device")
     if isinstance(tau, Tensor):
-        if tau.dim() != 0 or not tau.dtype.is_floating_point:
-            raise ValueError(f"{NAME}: tau {tuple(tau.shape)} of type {tau.dtype}; need one floating-point number, []")
-    elif not tau > 0:
+        raise ValueError(f"{NAME}: tau must be a number, got a tensor; no gradient is computed for it")
+    if not tau > 0:
         raise ValueError(f"{NAME}: tau must be above 0, got {tau}")
 
 
-def _check_values(codes: Tensor, codes_v: Tensor, tau: float | Tensor) -> None:
+def _check_values(codes: Tensor, codes_v: Tensor) -> None:
     """What costs a look at the data: for CPU tensors only."""
     for each in (codes, codes_v):
         low, high = (int(x) for x in each.aminmax())
         if low < 0 or high >= CODES:
             raise ValueError(f"{NAME}: codes must be 0 to {CODES - 1}, got {low if low < 0 else high}")
-    if not tau > 0:
-        raise ValueError(f"{NAME}: tau must be above 0, got {float(tau)}")
 
 
 def _form(u: Tensor) -> ModuleType:
@@ -115,11 +110,10 @@ def _form(u: Tensor) -> ModuleType:
 # Autocast is off inside the ops: their sums stay float32 whatever surrounds the call.
 @torch.library.custom_op("semimedref::soft_contrastive", mutates_args=())
 def _forward(
-    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, learned_tau: Tensor | None, fixed_tau: float, normalize: bool
+    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float, normalize: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    tau = fixed_tau if learned_tau is None else learned_tau
     if u.device.type == "cpu":
-        _check_values(codes, codes_v, tau)
+        _check_values(codes, codes_v)
     with torch.autocast(u.device.type, enabled=False):
         return _form(u).forward(u, v, codes, codes_v, tau, normalize)
 
@@ -131,42 +125,38 @@ def _backward(
     v: Tensor,
     codes: Tensor,
     codes_v: Tensor,
-    learned_tau: Tensor | None,
-    fixed_tau: float,
+    tau: float,
     normalize: bool,
     lse_u: Tensor,
     lse_v: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    tau = fixed_tau if learned_tau is None else learned_tau
+) -> tuple[Tensor, Tensor]:
     with torch.autocast(u.device.type, enabled=False):
         return _form(u).backward(grad, u, v, codes, codes_v, tau, normalize, lse_u, lse_v)
 
 
 @_forward.register_fake
-def _(u, v, codes, codes_v, learned_tau, fixed_tau, normalize):
+def _(u, v, codes, codes_v, tau, normalize):
     dtype = torch.promote_types(u.dtype, torch.float32)
     return u.new_empty((), dtype=dtype), u.new_empty(u.shape[:1], dtype=dtype), u.new_empty(v.shape[:1], dtype=dtype)
 
 
 @_backward.register_fake
-def _(grad, u, v, codes, codes_v, learned_tau, fixed_tau, normalize, lse_u, lse_v):
-    contiguous = [x.new_empty(x.shape) for x in (u, v)]
-    return *contiguous, torch.empty_like(grad)
+def _(grad, u, v, codes, codes_v, tau, normalize, lse_u, lse_v):
+    return u.new_empty(u.shape), v.new_empty(v.shape)
 
 
 def _save(ctx, inputs, output):
-    *tensors, ctx.fixed_tau, ctx.normalize = inputs
+    *tensors, ctx.tau, ctx.normalize = inputs
     ctx.save_for_backward(*tensors, *output[1:])
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx, grad, *_):
     if grad is None:
-        return (None,) * 7
+        return (None,) * 6
     *inputs, lse_u, lse_v = ctx.saved_tensors
-    grad_u, grad_v, grad_tau = _backward(grad, *inputs, ctx.fixed_tau, ctx.normalize, lse_u, lse_v)
-    learned_tau = inputs[-1]
-    return grad_u, grad_v, None, None, None if learned_tau is None else grad_tau.to(learned_tau.dtype), None, None
+    grad_u, grad_v = _backward(grad, *inputs, ctx.tau, ctx.normalize, lse_u, lse_v)
+    return grad_u, grad_v, None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -89,7 +89,7 @@ def class_sums(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor) -> Positive
 
 
 def forward(
-    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor, normalize: bool
+    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float, normalize: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss ``[]`` (Eq. 11), and the log-sum-exp over texts ``[N]`` and over images ``[M]`` of the similarities z
     (Eq. 10); float64 if the inputs are."""
@@ -102,7 +102,7 @@ def forward(
     return combine(u, positives, lse_u, lse_v, tau), lse_u, lse_v
 
 
-def combine(u: Tensor, positives: Positives, lse_u: Tensor, lse_v: Tensor, tau: float | Tensor) -> Tensor:
+def combine(u: Tensor, positives: Positives, lse_u: Tensor, lse_v: Tensor, tau: float) -> Tensor:
     """``sum_i r_i lse_i + sum_j c_j lse_j - sum_i u_i . (W v)_i / tau``."""
     attraction = (u * positives.pull_u).sum() / tau
     return (positives.share_u @ lse_u + positives.share_v @ lse_v - attraction).to(u.dtype)
@@ -114,15 +114,15 @@ def backward(
     v: Tensor,
     codes: Tensor,
     codes_v: Tensor,
-    tau: float | Tensor,
+    tau: float,
     normalize: bool,
     lse_u: Tensor,
     lse_v: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients for u, v and tau. z is computed a second time: cheaper to keep than N x M numbers until now.
+) -> tuple[Tensor, Tensor]:
+    """Gradients for u ``[N, D]`` and v ``[M, D]``, in their types: ``dL/du = (dL/dz v) / tau`` with
+    ``dL/dz = r_i softmax_j z + c_j softmax_i z - W``.
 
-    ``dL/dz = r_i softmax_j z + c_j softmax_i z - W``, so ``dL/du = (dL/dz v) / tau``, and since z is linear in u and in
-    ``1 / tau``, ``dL/dtau = - sum_i u_i . dL/du_i / tau``.
+    z is computed a second time: cheaper than to keep N x M numbers until now.
     """
     dtype = u.dtype
     u, v = wide(u), wide(v)
@@ -136,10 +136,9 @@ def backward(
     scale = grad / tau
     grad_u = (push @ v - positives.pull_u) * scale
     grad_v = (push.T @ u - positives.pull_v) * scale
-    grad_tau = -(u * grad_u).sum() / tau
     if normalize:
         grad_u, grad_v = across(grad_u, u) / long_u, across(grad_v, v) / long_v
-    return grad_u.to(dtype), grad_v.to(dtype), grad_tau.to(u.dtype)
+    return grad_u.to(dtype), grad_v.to(dtype)
 
 
 def lengths(x: Tensor) -> Tensor:

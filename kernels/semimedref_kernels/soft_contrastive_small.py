@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semimedref_kernels.launch import Launch
 from semimedref_kernels.soft_contrastive_plain import SHORTEST
-from semimedref_kernels.soft_contrastive_tiles import dot, load_rows, number, similarities, width
+from semimedref_kernels.soft_contrastive_tiles import dot, load_rows, similarities, width
 
 SMALL = 64  # the most images or texts that one program holds
 EPS = tl.constexpr(SHORTEST)
@@ -68,7 +68,7 @@ def small_forward(
     """Loss and both log-sum-exps, N and M up to SIDE, by one program."""
     i, j = tl.arange(0, SIDE), tl.arange(0, SIDE)
     cosine, _, _ = cosines(u, v, i, n, j, m, D, SIDE, CHUNK, PRECISION, NORMALIZE)
-    z = cosine / number(tau)
+    z = cosine / tau
     inside = (i[:, None] < n) & (j[None, :] < m)
     z_or_none = tl.where(inside, z, float("-inf"))
     # Rows and columns outside have no maximum: 0 in its place keeps them finite until they are masked.
@@ -97,18 +97,17 @@ def store_rows(x, values, rows, n, columns, D: tl.constexpr):
 
 @triton.jit
 def small_backward(
-    grad, u, v, codes, codes_v, tau, lse_u, lse_v, grad_u, grad_v, grad_tau, n, m,
+    grad, u, v, codes, codes_v, tau, lse_u, lse_v, grad_u, grad_v, n, m,
     D: tl.constexpr, SIDE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr, NORMALIZE: tl.constexpr,
 ):  # fmt: skip
-    """All gradients. Each program computes z anew, which is cheap, and gives CHUNK of the D columns.
+    """Both gradients. Each program computes z anew, which is cheap, and gives CHUNK of the D columns.
 
     With ``x = |u_i|`` and the gradient g for ``u_i / x``, that for ``u_i`` is ``(g - (g . u_i / x) u_i / x) / x``. Its
     inner product needs no second pass over D: ``g . u_i / x = sum_j dL/dcosine_ij cosine_ij``.
     """
     i, j = tl.arange(0, SIDE), tl.arange(0, SIDE)
-    temperature = number(tau)
     cosine, scale_u, scale_v = cosines(u, v, i, n, j, m, D, SIDE, CHUNK, PRECISION, NORMALIZE)
-    z = cosine / temperature
+    z = cosine / tau
     inside = (i[:, None] < n) & (j[None, :] < m)
     p = soft_positives(codes, codes_v, i, n, j, m)
     p_u, p_v = tl.sum(p, 1), tl.sum(p, 0)
@@ -118,21 +117,20 @@ def small_backward(
     softmax_u = tl.exp(z - tl.load(lse_u + i, mask=i < n, other=0.0)[:, None])
     softmax_v = tl.exp(z - tl.load(lse_v + j, mask=j < m, other=0.0)[None, :])
     grad_z = share_u[:, None] * softmax_u + share_v[None, :] * softmax_v - p * (weight_u[:, None] + weight_v[None, :])
-    grad_cosine = tl.where(inside, grad_z, 0.0) * (tl.load(grad) / temperature)
+    grad_cosine = tl.where(inside, grad_z, 0.0) * (tl.load(grad) / tau)
 
     d = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     u_part = load_rows(u, i, n, d, D).to(tl.float32) * scale_u[:, None]
     v_part = load_rows(v, j, m, d, D).to(tl.float32) * scale_v[:, None]
+    along = tl.where(inside, grad_cosine * cosine, 0.0)
+    along_u, along_v = tl.sum(along, 1), tl.sum(along, 0)  # summed before the products: after them, a register spills
     nothing = tl.zeros((SIDE, CHUNK), dtype=tl.float32)
     of_u, of_v = dot(grad_cosine, v_part, nothing, PRECISION), dot(grad_cosine.T, u_part, nothing, PRECISION)
-    along = tl.where(inside, grad_cosine * cosine, 0.0)
     if NORMALIZE:
-        of_u = (of_u - tl.sum(along, 1)[:, None] * u_part) * scale_u[:, None]
-        of_v = (of_v - tl.sum(along, 0)[:, None] * v_part) * scale_v[:, None]
+        of_u = (of_u - along_u[:, None] * u_part) * scale_u[:, None]
+        of_v = (of_v - along_v[:, None] * v_part) * scale_v[:, None]
     store_rows(grad_u, of_u, i, n, d, D)
     store_rows(grad_v, of_v, j, m, d, D)
-    if tl.program_id(0) == 0:
-        tl.store(grad_tau, -tl.sum(tl.sum(along, 1), 0) / temperature)
 
 
 def small_launch(kernel: triton.JITFunction, precision: str, normalize: bool, **args: Tensor | float) -> Launch:

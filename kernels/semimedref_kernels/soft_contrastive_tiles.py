@@ -10,17 +10,6 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
-def number(x):
-    """A scalar argument: a number, or a pointer to one, which spares the host from waiting for it."""
-    if INTERPRETED:  # there a number is Python's own
-        return x if isinstance(x, float) else tl.load(x).to(tl.float32)
-    elif x.dtype.is_ptr():
-        return tl.load(x).to(tl.float32)
-    else:
-        return x
-
-
-@triton.jit
 def dot(a, b, c, PRECISION: tl.constexpr):
     """``a @ b + c``, summed in float32; the interpreter multiplies the bit patterns of bfloat16, hence the cast."""
     if INTERPRETED:

@@ -20,7 +20,7 @@ from torch import Tensor
 from semimedref_kernels.launch import Launch
 from semimedref_kernels.soft_contrastive_plain import across, class_sums, combine, lengths, wide
 from semimedref_kernels.soft_contrastive_small import SMALL, small_backward, small_forward, small_launch
-from semimedref_kernels.soft_contrastive_tiles import exact, number, similarities, width
+from semimedref_kernels.soft_contrastive_tiles import exact, similarities, width
 
 ROWS, COLS = 64, 128  # of a tile: the largest that does not spill, as float32's three products take more
 PROGRAMS = 256  # that a launch should have at the least, for a GPU of some 130 multiprocessors
@@ -39,7 +39,7 @@ def log_sum_exp(
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     first = tl.program_id(1) * span
     end = tl.minimum(first + span, m)
-    scale = 1.0 / number(tau)
+    scale = 1.0 / tau
     top = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
     for start in range(first, end, COLS):
@@ -54,12 +54,12 @@ def log_sum_exp(
 
 @triton.jit
 def pushes(
-    u, v, tau, lse_u, lse_v, share_u, share_v, push, push_z, n, m,
+    u, v, tau, lse_u, lse_v, share_u, share_v, push, n, m,
     D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of ``push_ij = r_i softmax_j z + c_j softmax_i z``; for dL/dtau, its rows' sums of ``push_ij z_ij``."""
+    """A tile of ``push_ij = r_i softmax_j z + c_j softmax_i z``, ``[N, M]`` in the embeddings' type."""
     i, j = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * COLS + tl.arange(0, COLS)
-    z = similarities(u, v, i, n, j, m, u.dtype.element_ty, D, ROWS, COLS, CHUNK, PRECISION) * (1.0 / number(tau))
+    z = similarities(u, v, i, n, j, m, u.dtype.element_ty, D, ROWS, COLS, CHUNK, PRECISION) * (1.0 / tau)
     of_u = tl.exp(z - tl.load(lse_u + i, mask=i < n, other=0.0)[:, None])
     of_v = tl.exp(z - tl.load(lse_v + j, mask=j < m, other=0.0)[None, :])
     share_i = tl.load(share_u + i, mask=i < n, other=0.0)[:, None]
@@ -67,7 +67,6 @@ def pushes(
     inside = (i[:, None] < n) & (j[None, :] < m)
     tile = tl.where(inside, share_i * of_u + share_j * of_v, 0.0)
     tl.store(push + i.to(tl.int64)[:, None] * m + j[None, :], tile.to(push.dtype.element_ty), mask=inside)
-    tl.store(push_z + tl.program_id(1).to(tl.int64) * n + i, tl.sum(tile * z, 1), mask=i < n)
 
 
 def large_launch(kernel: triton.JITFunction, precision: str, **args: Tensor | float) -> Launch:
@@ -111,7 +110,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return a.float() @ b.float()
 
 
-def log_sum_exps(u: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
+def log_sum_exps(u: Tensor, v: Tensor, tau: float) -> Tensor:
     """``log sum_j exp(u_i . v_j / tau)``: ``[N]``, float32."""
     found = u.new_empty(spans_of(len(u), len(v))[1], len(u), dtype=torch.float32)
     large_launch(log_sum_exp, exact(), u=u, v=v, tau=tau, lse=found).run()
@@ -119,7 +118,7 @@ def log_sum_exps(u: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
 
 
 def forward(
-    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor, normalize: bool
+    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float, normalize: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss ``[]`` and log-sum-exps ``[N]``, ``[M]``, float32, of float32 or bfloat16 embeddings.
 
@@ -142,36 +141,32 @@ def forward(
 
 
 def backward(
-    grad: Tensor, u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor, normalize: bool,
+    grad: Tensor, u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float, normalize: bool,
     lse_u: Tensor, lse_v: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients for u and v, in their types, and for tau, float32."""
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Gradients for u ``[N, D]`` and v ``[M, D]``, in their types."""
     u, v, codes, codes_v = (x.contiguous() for x in (u, v, codes, codes_v))
     if max(len(u), len(v)) <= SMALL:
         inputs = {"u": u, "v": v, "codes": codes, "codes_v": codes_v, "lse_u": lse_u, "lse_v": lse_v}
-        outputs = {"grad_u": torch.empty_like(u), "grad_v": torch.empty_like(v), "grad_tau": torch.empty_like(grad)}
+        outputs = {"grad_u": torch.empty_like(u), "grad_v": torch.empty_like(v)}
         small_launch(small_backward, exact(), normalize, grad=grad, tau=tau, **inputs, **outputs).run()
         return tuple(outputs.values())
     if normalize:
         long_u, long_v = lengths(wide(u)), lengths(wide(v))
         u, v = unit(u), unit(v)
     p = class_sums(wide(u), wide(v), codes, codes_v)
-    attraction = (wide(u) * p.pull_u).sum() / tau
     grad_u, grad_v = p.pull_u.neg_(), p.pull_v.neg_()  # (push - W) v, with W v in place
-    push_z = torch.zeros_like(grad)
     for at in strips(len(u), len(v) * u.dtype.itemsize):
         mine = {"u": u[at], "lse_u": lse_u[at], "share_u": p.share_u[at]}
         theirs = {"v": v, "lse_v": lse_v, "share_v": p.share_v}
         push = u.new_empty(len(u[at]), len(v))
-        of_z = push_z.new_empty(triton.cdiv(len(v), COLS), len(push))
-        large_launch(pushes, exact(), **mine, **theirs, tau=tau, push=push, push_z=of_z).run()
-        push_z += of_z.sum()
+        large_launch(pushes, exact(), **mine, **theirs, tau=tau, push=push).run()
         grad_u[at] += product(push, v)
         grad_v += product(push.T, u[at])
     grad_u, grad_v = grad_u * (grad / tau), grad_v * (grad / tau)
     if normalize:
         grad_u, grad_v = across(grad_u, wide(u)) / long_u, across(grad_v, wide(v)) / long_v
-    return grad_u.to(u.dtype), grad_v.to(v.dtype), (attraction - push_z) * grad / tau
+    return grad_u.to(u.dtype), grad_v.to(v.dtype)
 
 
 def unit(x: Tensor) -> Tensor:

@@ -10,73 +10,27 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
-from semimedref_core import patchmix, posaug
+from semimedref_core import patchmix, posaug, views
 from semimedref_core.anatomy import Grid
+from semimedref_core.batch import Batch, Labelled, Unlabelled
 from semimedref_core.config import Config
-from semimedref_core.data import views
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.reports import Report
-from semimedref_core.stopwatch import part
 
-
-@dataclass(frozen=True)
-class Labelled:
-    """B labelled pairs: ``images`` [B,1,H,W] uint8, ``masks`` [B,1,H,W] uint8, ``theta`` [B,2,3] of the weak view,
-    ``input_ids`` [B,L] of the report (or [B,1+L,width], where a frozen encoder has read them: :class:`.ReadTexts`),
-    ``codes`` [B] of its zones."""
-
-    images: Tensor
-    masks: Tensor
-    theta: Tensor
-    input_ids: Tensor
-    codes: Tensor
-
-
-@dataclass(frozen=True)
-class Unlabelled:
-    """B unlabelled pairs.
-
-    ``images``, ``theta``, ``input_ids`` and ``codes`` as in :class:`Labelled`; ``mirrored_ids`` [B,L] of the mirror
-    image's report, its sides swapped; ``regions`` [B,1,H,W] uint8, where in the picture the report lets a lesion be;
-    ``zone_boxes`` [B,6,4] int64, where the zones lie in the weak view (y0, x0, y1, x1, px); ``photometry`` of the
-    strong view; ``text_choices`` [B,7,L], the texts that the student may see, and ``proposal``, who may give to whom
-    and where: of :func:`plan_mixing`, or the method's own.
-    """
-
-    images: Tensor
-    theta: Tensor
-    input_ids: Tensor
-    mirrored_ids: Tensor
-    codes: Tensor
-    regions: Tensor
-    zone_boxes: Tensor
-    photometry: dict[str, Tensor]
-    text_choices: Tensor
-    proposal: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step sees; ``unlabelled`` is ``None`` for methods that do without."""
-
-    labelled: Labelled
-    unlabelled: Unlabelled | None
-
-
-Plan = Callable[
+PlanMixing = Callable[
     [np.random.Generator, list[Report], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor, patchmix.Proposal]
 ]
 """What a method may do to B samples and their texts, drawn ahead. From a source of chance, the reports of their views,
 the zone boxes ``[B, 6, 4]`` in these (px), the settings and what reads texts, it gives ``text_choices`` and
-``proposal`` of :class:`Unlabelled`."""
+``proposal`` of :class:`semimedref_core.batch.Unlabelled`."""
 
 
 def plan_mixing(
@@ -102,7 +56,15 @@ class Batches:
         grid: zone grid of T-PatchMix.
         device: where batches go.
         rank, world: this process and the number of processes; each draws its own share.
-        plan: the method's (:class:`semimedref_core.supervision.Method`).
+        plan: the method's (:class:`semimedref_core.methods.Method`).
+
+    >>> from semimedref_core import Batches, Config, Grid, build_texts, load_training
+    >>> config = Config(image_size=32, batch_size=4)
+    >>> pairs = load_training("phantom", config.label_ratio, config.image_size)
+    >>> batches = Batches(pairs.labelled, pairs.unlabelled, config, build_texts(), Grid((0.1, 0.4, 0.6, 0.9)))
+    >>> batch = batches(0)
+    >>> batch.labelled.masks.shape, batch.unlabelled.text_choices.shape
+    (torch.Size([4, 1, 32, 32]), torch.Size([4, 7, 24]))
     """
 
     def __init__(
@@ -115,14 +77,14 @@ class Batches:
         device: torch.device | str = "cpu",
         rank: int = 0,
         world: int = 1,
-        plan: Plan = plan_mixing,
+        plan: PlanMixing = plan_mixing,
     ):
         self.labelled, self.unlabelled = labelled, unlabelled
         self.config, self.texts, self.device = config, texts, torch.device(device)
         self.grid = grid
         self.rank, self.world, self.plan = rank, world, plan
 
-    @part("batch")
+    @record_function("batch")
     def __call__(self, step: int) -> Batch:
         """The batch of a step, on the device."""
         config = self.config
@@ -141,16 +103,19 @@ class Batches:
         size = config.image_size, config.image_size
         boxes = geometry.zone_boxes(self.grid.boxes(*size), *size)
         regions = np.stack([self.grid.region(report.zones, *size) for report in pairs.reports])
+        photometry = views.draw_photometry(rng, len(pairs), config.strong_view)
+        text_choices, proposal = self.plan(rng, reports, boxes, config, self.texts)
         unlabelled = Unlabelled(
-            _images(pairs.images),
-            torch.from_numpy(geometry.theta),
-            self.texts([report.render() for report in reports]),
-            self.texts([report.flip().render() for report in reports]),
-            torch.tensor([report.code for report in reports]),
-            _images(regions),
-            torch.from_numpy(boxes),
-            _tensors(views.draw_photometry(rng, len(pairs), config.strong_view)),
-            *self._plan(rng, reports, boxes),
+            images=_images(pairs.images),
+            theta=torch.from_numpy(geometry.theta),
+            input_ids=self.texts([report.render() for report in reports]),
+            codes=torch.tensor([report.code for report in reports]),
+            photometry=_tensors(photometry),
+            text_choices=text_choices,
+            proposal=_tensors(proposal),
+            mirrored_ids=self.texts([report.flip().render() for report in reports]),
+            regions=_images(regions),
+            zone_boxes=torch.from_numpy(boxes),
         )
         return _to(Batch(labelled, unlabelled), self.device)
 
@@ -166,10 +131,6 @@ class Batches:
             report.flip() if flip else report for report, flip in zip(pairs.reports, geometry.mirrored, strict=True)
         ]
         return pairs, geometry, reports
-
-    def _plan(self, rng: np.random.Generator, reports: list[Report], boxes: np.ndarray) -> tuple[Tensor, dict]:
-        choices, proposal = self.plan(rng, reports, boxes, self.config, self.texts)
-        return choices, _tensors(proposal)
 
 
 def made_ahead(batches: Batches, steps: range) -> Iterator[Batch]:

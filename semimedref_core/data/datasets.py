@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semimedref_core.config import Config
-from semimedref_core.data.mosmed import MOSMED_PLUS
+from semimedref_core.config import Dataset, Texts
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.phantom import phantom
-from semimedref_core.data.qata import QATA_COV19
-from semimedref_core.data.sources import Source
+from semimedref_core.data.real.mosmed import MOSMED_PLUS
+from semimedref_core.data.real.qata import QATA_COV19
 from semimedref_core.data.splits import labelled_indices
 
 SOURCES = {source.key: source for source in (QATA_COV19, MOSMED_PLUS)}
@@ -36,59 +36,82 @@ def data_folder(folder: str = "") -> str:
     folder = folder or os.environ.get("SEMIMEDREF_DATA", "")
     if not folder:
         raise DataError(
-            "no data folder: give --data or set SEMIMEDREF_DATA to the folder that holds QaTa/ or MosMedData+/; "
-            "the datasets phantom and phantom-ct need none"
+            "no data folder: set SEMIMEDREF_DATA (or the setting `data`) to the folder that holds QaTa/ or "
+            "MosMedData+/; the datasets phantom and phantom-ct need none"
         )
     return folder
 
 
-def load_split(config: Config, split: str) -> Pairs:
-    """One split with its masks, decoded to the run's image size.
+def load_split(dataset: Dataset, split: str, image_size: int = 96, data: str = "", texts: Texts = "lvit") -> Pairs:
+    """One split with its masks, decoded to one size.
+
+    Args:
+        dataset: ``phantom``, ``phantom-ct``, ``qata`` or ``mosmed``.
+        split: ``train``, ``valid`` or ``test``.
+        image_size: height and width, px.
+        data: folder of the real data, see :func:`data_folder`.
+        texts: version of the real reports.
 
     Raises:
         DataError: naming everything that is wrong with the files.
+
+    >>> from semimedref_core import load_split
+    >>> valid = load_split("phantom", "valid", image_size=32)
+    >>> len(valid), valid.images.shape
+    (200, (200, 32, 32))
+    >>> str(valid.reports[0])
+    'bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.'
     """
-    if source := SOURCES.get(config.dataset):
-        return source.load(data_folder(config.data), split, config.image_size, config.texts)
-    return phantom(split, size=config.image_size, modality=_modality(config))
+    if source := SOURCES.get(dataset):
+        return source.load(data_folder(data), split, image_size, texts)
+    return phantom(split, size=image_size, modality="ct" if dataset == "phantom-ct" else "xray")
 
 
-def load_training(config: Config, unlabelled: bool) -> Training:
-    """The labelled pairs of the run's label ratio, the rest of the train split without masks, and the valid split.
+def load_training(
+    dataset: Dataset,
+    label_ratio: float,
+    image_size: int = 96,
+    data: str = "",
+    texts: Texts = "lvit",
+    unlabelled: bool = True,
+) -> Training:
+    """The labelled pairs of a label ratio, the rest of the train split without masks, and the valid split.
+
+    Args:
+        dataset, image_size, data, texts: as in :func:`load_split`.
+        label_ratio: share of the training pairs whose masks are used, above 0 up to 1.
+        unlabelled: ``False`` does not read the rest.
 
     Raises:
         DataError: naming everything that is wrong with the files, or the ratio.
+
+    >>> from semimedref_core import load_training
+    >>> pairs = load_training("phantom", label_ratio=0.05, image_size=32)
+    >>> len(pairs.labelled), len(pairs.unlabelled), pairs.unlabelled.masks
+    (40, 760, None)
     """
-    if source := SOURCES.get(config.dataset):
-        names = [entry.name for entry in source.find(data_folder(config.data)).entries("train", config.texts)]
-        chosen, rest = _divide(names, config)
+    if source := SOURCES.get(dataset):
+        folder = data_folder(data)
+        names = [entry.name for entry in source.find(folder).entries("train", texts)]
+        chosen, rest = _divide(names, label_ratio, dataset)
         parts = [("train", chosen, True), ("valid", None, True)]
         if unlabelled and rest:
             parts.append(("train", rest, False))
-        return Training(*_load_parts(source, config, parts))
-    train = load_split(config, "train")
-    chosen, rest = _divide(train.names, config)
+        loaded, problems = [], []
+        for split, indices, masks in parts:
+            try:
+                loaded.append(source.load(folder, split, image_size, texts, indices, masks))
+            except DataError as error:
+                problems.append(str(error))
+        if problems:
+            raise DataError("\n".join(problems))
+        return Training(*loaded)
+    train = load_split(dataset, "train", image_size)
+    chosen, rest = _divide(train.names, label_ratio, dataset)
     others = train.subset(rest, masks=False) if unlabelled and rest else None
-    return Training(train.subset(chosen), load_split(config, "valid"), others)
+    return Training(train.subset(chosen), load_split(dataset, "valid", image_size), others)
 
 
-def _load_parts(source: Source, config: Config, parts: list[tuple[str, list[int] | None, bool]]) -> list[Pairs]:
-    """Loads (split, positions, with masks?) one after the other; what is wrong with any is told in one message."""
-    loaded, problems = [], []
-    for split, indices, masks in parts:
-        try:
-            loaded.append(source.load(data_folder(config.data), split, config.image_size, config.texts, indices, masks))
-        except DataError as error:
-            problems.append(str(error))
-    if problems:
-        raise DataError("\n".join(problems))
-    return loaded
-
-
-def _divide(names, config: Config) -> tuple[list[int], list[int]]:
-    chosen = sorted(labelled_indices(names, config.label_ratio, config.dataset.removesuffix("-ct")))
+def _divide(names: Sequence[str], label_ratio: float, dataset: str) -> tuple[list[int], list[int]]:
+    chosen = sorted(labelled_indices(names, label_ratio, dataset.removesuffix("-ct")))
     return chosen, sorted(set(range(len(names))) - set(chosen))
-
-
-def _modality(config: Config) -> str:
-    return "ct" if config.dataset == "phantom-ct" else "xray"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semimedref_core.errors import SemiMedRefError
 from semimedref_core.reports import Report
 
 
-class DataError(ValueError):
+class DataError(SemiMedRefError, ValueError):
     """Something is wrong with a dataset; the message names the files, all of them, and the cure."""
 
 
@@ -23,6 +24,11 @@ class Pairs:
         masks: ``[N, H, W]`` uint8, 1 where the lesion is, else 0; ``None`` for pairs without masks (unlabelled).
         reports: N reports.
         names: N image names, as the dataset's list spells them.
+
+    >>> from semimedref_core import Pairs, load_split
+    >>> pairs = load_split("phantom", "valid", image_size=32).subset([0, 5])
+    >>> isinstance(pairs, Pairs), len(pairs), pairs.names
+    (True, 2, ('phantom_xray_valid_0000.png', 'phantom_xray_valid_0005.png'))
     """
 
     images: np.ndarray

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from semimedref_core.anatomy import QATA
-from semimedref_core.data.pairs import Pairs
+from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.reports import ZONES, Report
 
 COUNTS = {"train": 800, "valid": 200, "test": 200}
@@ -71,16 +71,16 @@ def phantom(split: str, count: int | None = None, size: int = 96, seed: int = 0,
         Images ``[count, size, size]`` uint8, masks 0/1, reports in style ``lvit``.
 
     Raises:
-        ValueError: if an argument is out of range; names it and what is allowed.
+        DataError: if an argument is out of range; names it and what is allowed.
     """
     if split not in COUNTS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(COUNTS)}")
+        raise DataError(f"unknown split {split!r}; choose one of {', '.join(COUNTS)}")
     if modality not in MODALITIES:
-        raise ValueError(f"unknown modality {modality!r}; choose one of {', '.join(MODALITIES)}")
+        raise DataError(f"unknown modality {modality!r}; choose one of {', '.join(MODALITIES)}")
     count = COUNTS[split] if count is None else count
     for name, value, least in (("count", count, 1), ("size", size, MIN_SIZE), ("seed", seed, 0)):
         if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+            raise DataError(f"{name} must be at least {least}, got {value}")
     key = (seed, MODALITIES.index(modality), list(COUNTS).index(split))
     images = np.empty((count, size, size), np.uint8)
     masks = np.empty_like(images)

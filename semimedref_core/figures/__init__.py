@@ -1,1 +1,18 @@
 """Static figures, one module for each idea; drawing alone, what is drawn is computed elsewhere."""
+
+from semimedref_core._lazy import by_module, exports
+
+_MODULES = {
+    "canvas": "notebook_style",
+    "pairs": "sample_gallery prediction_gallery prediction_overlay",
+    "dataset": "sample_apart mean_masks row_histograms grids_over count_tables phrase_bars split_strips dice_by_size",
+    "posaug": "text_rows token_rows reading hit_shares",
+    "mixing": "teacher_gallery broken_pair proposals gate_curves mixed_pair rewritten_reports outcome_bars",
+    "contrast": "short heat_maps pulls temperatures embedding_space",
+    "step": "step_flow sample_strip pseudo_label_gallery gradient_map schedule_curves trajectory_curves",
+    "training": "training_curves mixing_gallery replay_panels",
+    "results": "curve_panels cost_and_accuracy",
+    "differences": "difference_forest ablation_bars size_bars",
+    "kernels": "TILE_COLOURS traffic_bars tile_map online_tiles memory_curves class_blocks gpu_bounds",
+}
+__getattr__, __dir__, __all__ = exports(__name__, by_module(_MODULES))

@@ -22,7 +22,7 @@ def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", me
     where differences are small, too.
 
     Args:
-        differences: of :func:`semimedref_core.differences.method_differences`.
+        differences: of :func:`semimedref_core.experiments.statistics.method_differences`.
     """
     chosen = differences[differences["metric"] == metric]
     settings = [group for _, group in chosen.groupby("setting", sort=False)]
@@ -55,7 +55,7 @@ def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
     shows what is near zero.
 
     Args:
-        ablated: of :func:`semimedref_core.differences.ablations`.
+        ablated: of :func:`semimedref_core.experiments.statistics.ablations`.
     """
     chosen = ablated[ablated["metric"] == metric]
     names = list(chosen.groupby("variant")["difference"].mean().sort_values().index)
@@ -83,7 +83,7 @@ def size_bars(tables: dict[str, pd.DataFrame], method: str = "semi_medref") -> F
     """Dice per image of a method minus another's, by the size of the lesion: one group of bars for each comparison.
 
     Args:
-        tables: title -> :func:`semimedref_core.differences.by_lesion_size`.
+        tables: title -> :func:`semimedref_core.experiments.statistics.by_lesion_size`.
     """
     figure, ax = plt.subplots(figsize=(7.5, 1.2 + 0.72 * len(tables)), layout="constrained")
     colours = {"no lesion": "0.6", "small": SKY, "middle": GREEN, "large": PURPLE}

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from semimedref_core.alignment import OUTCOMES
 from semimedref_core.figures.canvas import (
     BLUE,
     GREEN,
@@ -29,6 +28,7 @@ from semimedref_core.figures.canvas import (
     show_image,
 )
 from semimedref_core.reports import Report
+from semimedref_core.tools.mixing_audit import OUTCOMES
 
 PATCH = VERMILION
 GOES, COMES = "#cfcfcf", YELLOW

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILION
-from semimedref_core.posaug import Part
+from semimedref_core.posaug import Stretch
 
 # kind of a part: (background, opacity, colour of the letters, what the key calls it)
 KINDS = {
@@ -30,7 +30,7 @@ TEXT = WIDTH - LABEL - ICON
 CELLS = [(column, row) for column in range(2) for row in range(3)]  # of ZONES, as they lie in the image
 
 
-def text_rows(rows: Sequence[tuple[str, Sequence[Part]]], zones: Sequence[Sequence[int]] | None = None) -> Figure:
+def text_rows(rows: Sequence[tuple[str, Sequence[Stretch]]], zones: Sequence[Sequence[int]] | None = None) -> Figure:
     """Texts below each other, their phrases highlighted.
 
     Args:
@@ -50,7 +50,7 @@ def text_rows(rows: Sequence[tuple[str, Sequence[Part]]], zones: Sequence[Sequen
     return figure
 
 
-def token_rows(rows: Sequence[tuple[str, Sequence[tuple[Part, int]]]]) -> Figure:
+def token_rows(rows: Sequence[tuple[str, Sequence[tuple[Stretch, int]]]]) -> Figure:
     """The tokens of texts: each word in a box, its id below.
 
     Args:
@@ -66,7 +66,7 @@ def token_rows(rows: Sequence[tuple[str, Sequence[tuple[Part, int]]]]) -> Figure
 
 
 def reading(
-    before: Sequence[Part], after: Sequence[Part], tokens: Sequence[tuple[Part, int]], zones: Sequence[int]
+    before: Sequence[Stretch], after: Sequence[Stretch], tokens: Sequence[tuple[Stretch, int]], zones: Sequence[int]
 ) -> Figure:
     """One draw: the report with its zones, the text that the student reads, its tokens (see :func:`token_rows`)."""
     texts, boxes = [_flow(before), _flow(after)], _token_flow(tokens)
@@ -107,22 +107,22 @@ def _page(lines: float) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def _flow(text: Sequence[Part]) -> list[tuple[int, int, Part]]:
+def _flow(text: Sequence[Stretch]) -> list[tuple[int, int, Stretch]]:
     """Where the words of a text go: (line, column, stretch of one part on one line)."""
     line, column, runs = 0, 0, []
     for part in text:
         start, words = column, ""
         for word in re.findall(r"\s+|\S+", part.text):
             if word.strip(".,") and column + len(word) > TEXT - 1:
-                runs.append((line, start, Part(words.rstrip(), part.kind)))
+                runs.append((line, start, Stretch(words.rstrip(), part.kind)))
                 line, column, start, words = line + 1, 0, 0, ""
             words += word
             column += len(word)
-        runs.append((line, start, Part(words, part.kind)))
+        runs.append((line, start, Stretch(words, part.kind)))
     return [run for run in runs if run[2].text.strip()]
 
 
-def _token_flow(tokens: Sequence[tuple[Part, int]]) -> list[tuple[int, int, int, Part, int]]:
+def _token_flow(tokens: Sequence[tuple[Stretch, int]]) -> list[tuple[int, int, int, Stretch, int]]:
     """Where the boxes of tokens go: (line, column, width, word, id)."""
     line, column, boxes = 0, 0, []
     for part, number in tokens:
@@ -134,14 +134,14 @@ def _token_flow(tokens: Sequence[tuple[Part, int]]) -> list[tuple[int, int, int,
     return boxes
 
 
-def _write(ax: Axes, y: float, label: str, flow: list[tuple[int, int, Part]]) -> None:
+def _write(ax: Axes, y: float, label: str, flow: list[tuple[int, int, Stretch]]) -> None:
     ax.text(0.5, y + 0.5, label, va="center", color="#444444", **FONT)
     for line, column, part in flow:
         _highlight(ax, LABEL + column, y + line, len(part.text), part)
         ax.text(LABEL + column, y + line + 0.5, part.text, va="center", color=_letters(part), **FONT)
 
 
-def _write_tokens(ax: Axes, y: float, label: str, flow: list[tuple[int, int, int, Part, int]]) -> float:
+def _write_tokens(ax: Axes, y: float, label: str, flow: list[tuple[int, int, int, Stretch, int]]) -> float:
     """Draws the boxes; returns the y below them."""
     ax.text(0.5, y + 0.5, label, va="center", color="#444444", **FONT)
     small = {**FONT, "fontsize": 0.8 * FONT["fontsize"]}
@@ -156,13 +156,13 @@ def _write_tokens(ax: Axes, y: float, label: str, flow: list[tuple[int, int, int
     return y + 2.3 * (flow[-1][0] + 1) + 0.3
 
 
-def _highlight(ax: Axes, x: float, y: float, width: float, part: Part) -> None:
+def _highlight(ax: Axes, x: float, y: float, width: float, part: Stretch) -> None:
     if part.kind in KINDS:
         colour, opacity = KINDS[part.kind][:2]
         ax.add_patch(Rectangle((x, y + 0.02), width, 0.96, facecolor=colour, alpha=opacity, edgecolor="none"))
 
 
-def _letters(part: Part) -> str:
+def _letters(part: Stretch) -> str:
     return KINDS[part.kind][2] if part.kind in KINDS else BLACK
 
 

@@ -42,10 +42,10 @@ def curve_panels(
     masks. A setting with one label ratio is shown as points, one column a method.
 
     Args:
-        curves: of :func:`semimedref_core.differences.learning_curves`.
+        curves: of :func:`semimedref_core.experiments.statistics.learning_curves`.
         method: drawn in front.
         metric: what the curves are of.
-        bare: the same of runs :func:`semimedref_core.comparison.without_help`, drawn as hollow marks.
+        bare: the same of runs :func:`semimedref_core.experiments.results.without_help`, drawn as hollow marks.
     """
     styles = method_styles(curves["method"], method)
     bare = curves.iloc[:0] if bare is None else bare[bare["method"] != "supervised"]
@@ -157,7 +157,7 @@ def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric:
     A grey line joins the methods that no other beats in both; the legend is in the order of their means.
 
     Args:
-        curves: of :func:`semimedref_core.differences.learning_curves`.
+        curves: of :func:`semimedref_core.experiments.statistics.learning_curves`.
     """
     styles = method_styles(curves["method"], method)
     settings = list(curves.groupby("setting", sort=False))

@@ -29,7 +29,7 @@ from semimedref_core.figures.canvas import (
     panels,
     show_image,
 )
-from semimedref_core.inspection import shape_text
+from semimedref_core.tools.inspection import shape_text
 
 _KINDS = {
     "drawn on the CPU": "#EDEDED",

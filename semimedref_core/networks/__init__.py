@@ -8,8 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
+from semimedref_core.errors import ConfigError
 from semimedref_core.networks.blocks import TwoEncoders
 from semimedref_core.networks.compact import Compact
+from semimedref_core.networks.encoders import EncoderError
 from semimedref_core.networks.guide_decoder import GuideDecoder
 from semimedref_core.networks.mmi_unet import MMIUNet
 from semimedref_core.networks.pretrained import load_backbone, load_bert, load_tokenizer
@@ -27,10 +29,17 @@ def build_network(name: str, **arguments) -> nn.Module:
             ``network.arguments``, for its ``config.json``.
 
     Raises:
-        ValueError: if no network has this name, or an argument will not do.
+        ConfigError: if no network has this name, or an argument will not do.
+
+    >>> import torch
+    >>> from semimedref_core import Report, build_network, build_texts
+    >>> network, texts = build_network("compact"), build_texts()
+    >>> report = Report.of([0, 0, 1, 0, 0, 0])
+    >>> network(torch.zeros(1, 1, 64, 64), texts([report.render()])).logits.shape
+    torch.Size([1, 1, 64, 64])
     """
     if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")
+        raise ConfigError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")
     network = NETWORKS[name](**{"vocabulary": len(grammar_tokenizer()), **arguments})
     network.arguments = arguments
     return network
@@ -51,14 +60,13 @@ def build_pretrained(
         arguments: others of the constructor.
 
     Raises:
-        EncoderError: if an encoder cannot be found, read or used as a whole.
-        ValueError: if the network takes none.
+        EncoderError: if an encoder cannot be found, read or used as a whole, or the network takes none.
     """
     if not (image_encoder or text_encoder):
         return build_network(name, **arguments)
     if not issubclass(NETWORKS.get(name, nn.Module), TwoEncoders):
         takers = ", ".join(name for name, kind in NETWORKS.items() if issubclass(kind, TwoEncoders))
-        raise ValueError(f"{name!r} takes no pretrained encoders; choose one of {takers}")
+        raise EncoderError(f"{name!r} takes no pretrained encoders; choose one of {takers}")
     if image_encoder:
         backbone, arguments["image"] = load_backbone(image_encoder)
     if text_encoder:
@@ -97,6 +105,12 @@ def build_texts(report_text: str = "whole", text_encoder: str | Path = "", lengt
 
     Raises:
         EncoderError: if the tokenizer cannot be found or read.
+
+    >>> from semimedref_core import Report, build_texts
+    >>> texts = build_texts()
+    >>> ids = texts([Report.of([0, 0, 1, 0, 0, 0]).render()])
+    >>> ids.shape, texts.decode(ids)
+    (torch.Size([1, 24]), ['unilateral pulmonary infection, one infected area, lower left lung.'])
     """
     return Texts(load_tokenizer(text_encoder) if text_encoder else grammar_tokenizer(), length, report_text)
 

@@ -14,6 +14,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from semimedref_core.config import STRIDE
 from semimedref_core.networks.encoders import small_bert
 
 
@@ -104,7 +105,7 @@ class Compact(nn.Module):
         ValueError: from ``forward`` if the image's sides are not multiples of 16.
     """
 
-    stride = 16
+    stride = STRIDE["compact"]
     parts: ClassVar = {
         "image encoder": ("stem", "stage4", "stage8", "stage16"),
         "text encoder": ("text",),

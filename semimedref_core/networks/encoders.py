@@ -9,11 +9,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from semimedref_core.errors import SemiMedRefError
+
 BACKBONES = ("convnext", "convnextv2", "swin")
 STRIDES = (4, 8, 16, 32)
 
 
-class EncoderError(ValueError):
+class EncoderError(SemiMedRefError, ValueError):
     """An encoder that cannot be built or loaded; the message names what was given and the cure."""
 
 
@@ -153,11 +155,11 @@ class TextEncoder(nn.Module):
             Hidden states ``[3, B, L, width]`` of layers 1, 2 and last, and ``[B, L]``, true where there is no word.
 
         Raises:
-            ValueError: if there are more tokens than the encoder has positions.
+            EncoderError: if there are more tokens than the encoder has positions.
         """
         config = self.bert.config
         if input_ids.shape[1] > config.max_position_embeddings:
-            raise ValueError(
+            raise EncoderError(
                 f"the texts have {input_ids.shape[1]} tokens, but the text encoder has "
                 f"{config.max_position_embeddings} positions; shorten them, or take a larger encoder"
             )

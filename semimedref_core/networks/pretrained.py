@@ -116,7 +116,7 @@ def read_tokenizer(path: Path) -> transformers.PreTrainedTokenizerFast:
     else:
         known = set(path.read_text(encoding="utf-8").split("\n"))
         about = path.with_name(TOKENIZER_CONFIG)
-        lower = json.loads(about.read_text()).get("do_lower_case", True) if about.exists() else True
+        lower = json.loads(about.read_text(encoding="utf-8")).get("do_lower_case", True) if about.exists() else True
         tokenizer = transformers.BertTokenizer(vocab=str(path), do_lower_case=lower)
     missing = [token for token in SPECIAL.values() if token not in known]
     if missing:
@@ -191,7 +191,7 @@ def _hub_answers() -> bool:
 def _read_config(folder: Path) -> dict:
     path = folder / CONFIG
     try:
-        settings = json.loads(path.read_text())
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EncoderError(f"{path}: missing; give the folder that holds the encoder's {CONFIG} and weights") from None
     except (OSError, ValueError) as error:

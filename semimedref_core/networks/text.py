@@ -11,13 +11,14 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
+from semimedref_core.config import ReportText
+from semimedref_core.errors import ConfigError
 from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN
 from semimedref_core.reports import COUNT_WORDS, HEIGHTS, SIDES, ZONES, Report
 
 _FRAME = "no unilateral bilateral pulmonary infection infected area areas all lung and , .".split()
 _COUNT = re.compile(r", \w+ infected areas?")
 _EVERYWHERE = Report.of([1] * len(ZONES)).render()
-REPORT_TEXTS = ("whole", "no_count", "none")
 GRAMMAR_WORDS = tuple(dict.fromkeys([*_FRAME, *SIDES, *HEIGHTS, *COUNT_WORDS, *FUZZY_PHRASE.split()]))
 
 
@@ -55,7 +56,9 @@ class Texts:
         own_words: whether the tokenizer is the grammar's, which knows ``[UNK_POS]``.
     """
 
-    def __init__(self, tokenizer: transformers.PreTrainedTokenizerFast, length: int = 24, report_text: str = "whole"):
+    def __init__(
+        self, tokenizer: transformers.PreTrainedTokenizerFast, length: int = 24, report_text: ReportText = "whole"
+    ):
         self.tokenizer = tokenizer
         self.length = length
         self.report_text = report_text
@@ -66,7 +69,7 @@ class Texts:
         """Token ids ``[N, length]`` int64, padded at the end; ``cut`` clips a longer text, as the release does.
 
         Raises:
-            ValueError: if a text is longer than ``length`` tokens and not to be cut; names the text.
+            ConfigError: if a text is longer than ``length`` tokens and not to be cut; names the text.
         """
         return torch.stack([self._encode(text, cut) for text in texts])
 
@@ -82,7 +85,7 @@ class Texts:
             read = read if self.own_words else read.replace(MASK_TOKEN, self.tokenizer.mask_token)
             ids = self.tokenizer(read, truncation=cut, max_length=self.length if cut else None)["input_ids"]
             if len(ids) > self.length:
-                raise ValueError(
+                raise ConfigError(
                     f"the text {text!r} has {len(ids)} tokens, only {self.length} fit; allow more (text_length)"
                 )
             padding = [self.tokenizer.pad_token_id] * (self.length - len(ids))

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from semimedref_core.figures.posaug import reading
 from semimedref_core.networks.text import Texts
-from semimedref_core.posaug import MODES, Part, apply_hits, draw_hits, parts
+from semimedref_core.posaug import MODES, Stretch, apply_hits, draw_hits, stretches
 from semimedref_core.reports import ZONES, Report
 from semimedref_core.widgets.base import Explorer
 
 
 @dataclass(frozen=True)
-class Reading:
+class StudentText:
     """What one draw of PosAug makes of a report.
 
     Attributes:
@@ -28,26 +28,26 @@ class Reading:
         zones: six 0/1, the zones that ITCL uses: those of the untouched report.
     """
 
-    before: tuple[Part, ...]
-    after: tuple[Part, ...]
-    tokens: tuple[tuple[Part, int], ...]
+    before: tuple[Stretch, ...]
+    after: tuple[Stretch, ...]
+    tokens: tuple[tuple[Stretch, int], ...]
     length: int
     zones: tuple[int, ...]
 
 
-def read(report: Report, hits: dict[str, str], texts: Texts) -> Reading:
+def read(report: Report, hits: dict[str, str], texts: Texts) -> StudentText:
     """What the student reads, and as which tokens, when these sides' phrases are hit (see ``posaug.draw_hits``)."""
-    after = parts(apply_hits(report, hits))
+    after = stretches(apply_hits(report, hits))
     kinds = ["special"]  # [CLS], which the tokenizer puts in front
     for part in after:
         kinds += [part.kind] * len(texts.tokenizer.tokenize(part.text))
     ids = texts.tokenizer("".join(part.text for part in after))["input_ids"]
     words = texts.tokenizer.convert_ids_to_tokens(ids)
-    tokens = tuple((Part(word, kind), i) for word, kind, i in zip(words, kinds, ids, strict=True))
-    return Reading(parts(report.render()), after, tokens, texts.length, report.zones)
+    tokens = tuple((Stretch(word, kind), i) for word, kind, i in zip(words, kinds, ids, strict=True))
+    return StudentText(stretches(report.render()), after, tokens, texts.length, report.zones)
 
 
-def answer(text: str, p: float, mode: str, seed: int, texts: Texts) -> Reading:
+def answer(text: str, p: float, mode: str, seed: int, texts: Texts) -> StudentText:
     """One draw of PosAug on a report as it is typed.
 
     Args:

@@ -22,7 +22,7 @@ CHOICES = ("its own", "sides swapped", "all zones", *ZONES, TYPED)
 
 
 @dataclass(frozen=True)
-class Reading:
+class Answer:
     """What a network predicts for one image when it reads one report.
 
     Attributes:
@@ -67,7 +67,7 @@ def chosen_report(own: Report, choice: str) -> Report:
 
 def read_with(
     network: nn.Module, texts: Texts, grid: Grid, pairs: Pairs, index: int, text: str, threshold: float
-) -> Reading:
+) -> Answer:
     """Predicts the lesion of one pair's image as another report tells it.
 
     Args:
@@ -94,7 +94,7 @@ def read_with(
         counts = overlap(predicted, torch.from_numpy(mask).bool().expand_as(predicted)).numpy()
         dice, dice_own = (scores(count[None])["dice_image"] for count in counts)
     drawn = predicted[0, 0].numpy()
-    return Reading(report, boxes, probs[0, 0].numpy(), drawn, int((drawn & named).sum()), mask, dice, dice_own)
+    return Answer(report, boxes, probs[0, 0].numpy(), drawn, int((drawn & named).sum()), mask, dice, dice_own)
 
 
 def prediction_explorer(network: nn.Module, texts: Texts, grid: Grid, pairs: Pairs) -> Explorer:

@@ -10,7 +10,7 @@ import ipywidgets
 import numpy as np
 
 from semimedref_core.figures.training import replay_panels
-from semimedref_core.records import read_metrics
+from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.widgets.base import Explorer
 
 

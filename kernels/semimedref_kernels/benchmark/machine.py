@@ -71,7 +71,7 @@ def environment(timer: Timer) -> dict[str, Any]:
 
 def cpu_name() -> str:
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     names = [text.split(":", 1)[1].strip() for text in lines if text.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

@@ -1,0 +1,171 @@
+"""What each command does. Each imports what it needs when it runs, so that no command waits for another's packages."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from semimedref_core.commands.options import given, run_config
+from semimedref_core.errors import SemiMedRefError
+
+
+class CommandError(SemiMedRefError):
+    """A command that was given something it cannot use."""
+
+
+def tutorial(options: argparse.Namespace) -> None:
+    """Runs notebook 06 on the phantom."""
+    from semimedref_core.experiments.papermill_run import follow, run_notebook
+
+    folder = Path(options.output)
+    if (folder / "06_train.ipynb").exists():
+        raise CommandError(f"{folder}: holds a tutorial run already; delete it or give another --output")
+    print(
+        f"Training supervised and Semi-MedRef on the phantom, {options.steps} steps each. Everything goes to {folder}/"
+    )
+    with follow(folder, 2 * options.steps, "tutorial"):
+        parameters = {"steps": options.steps, "eval_every": max(1, options.steps // 5), "seed": options.seed}
+        notebook = run_notebook("06_train", folder, {**parameters, "output": "."})
+    print((folder / "table.txt").read_text(encoding="utf-8"))
+    print(f"executed notebook  {notebook}")
+    print(f"figures            {folder}/*.png")
+    for run in sorted(path.parent for path in folder.glob("*/results.json")):
+        print(f"metrics            {run / 'metrics.jsonl'}, results.json")
+        print(f"checkpoints        {run}/student, teacher")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains one network."""
+    from semimedref_core import training
+
+    config = run_config(options)
+    folder = options.output or f"runs/{config.dataset}-{config.label_ratio:g}-{config.method}-seed{config.seed}"
+    note = {"variant": options.variant}
+    results = training.train(config, folder, resume=options.resume, device=options.device, note=note)
+    for network in ("student", "teacher"):
+        print(f"{network:8}", _scores(results[network]))
+    print(
+        f"{config.dataset}, {results['split']} split, {results['labelled']} labelled pairs, seed {config.seed}, preset "
+        f"{options.preset}. Written to {folder}/"
+    )
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Makes all runs of a plan, in parallel, and their table."""
+    from semimedref_core.experiments.sweep import carry_out
+
+    output = Path(options.output) if options.output else None
+    return carry_out(options.plan, output, options.engine, options.jobs, store=options.store, dry_run=options.dry_run)
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Prints where the time of a training step goes."""
+    from semimedref_core.runtime.atomic import write_json
+    from semimedref_core.tools.profiling import profile
+
+    found = profile(run_config(options), options.device, options.count)
+    print(found.render())
+    if options.json:
+        write_json(Path(options.json), found.to_dict())
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Scores a trained network on a split."""
+    from semimedref_core.config import Config
+    from semimedref_core.data.datasets import load_split
+    from semimedref_core.evaluation import evaluate
+    from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
+
+    network, about = from_pretrained(options.checkpoint)
+    config = Config(**given(options), image_size=about["image_size"])
+    pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts)
+    scores = evaluate(network, pairs, load_texts(options.checkpoint))
+    print(_scores(scores), f"on {len(pairs)} pairs of {config.dataset} {options.split}")
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Segments one image by its report."""
+    import numpy as np
+    from PIL import Image
+
+    from semimedref_core.data.pairs import DataError, Pairs
+    from semimedref_core.data.real.files import read_grey
+    from semimedref_core.evaluation import predict
+    from semimedref_core.figures.pairs import prediction_overlay
+    from semimedref_core.reports import Report
+    from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
+
+    network, about = from_pretrained(options.checkpoint)
+    report = Report.parse(options.report)
+    try:
+        picture = Image.fromarray(read_grey(Path(options.image)))
+    except DataError as error:
+        reason = str(error).removeprefix(f"{options.image}: ").replace("listed but ", "")
+        raise CommandError(f"{options.image}: cannot be read as an image ({reason}); give a PNG or JPEG") from None
+    size = (about["image_size"], about["image_size"])
+    pairs = Pairs(np.array(picture.resize(size, Image.Resampling.BILINEAR))[None], None, (report,), (options.image,))
+    probs = next(predict(network, pairs, load_texts(options.checkpoint)))[0, 0].numpy()
+    probs = np.asarray(Image.fromarray(probs).resize(picture.size, Image.Resampling.BILINEAR))
+    stem = Path(options.output or Path(options.image).stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
+    Image.fromarray(((probs >= 0.5) * 255).astype(np.uint8)).save(mask)
+    prediction_overlay(np.asarray(picture), probs, report.render()).savefig(overlay, dpi=150)
+    print(f"lesion on {100 * (probs >= 0.5).mean():.1f} % of the image\nmask     {mask}\noverlay  {overlay}")
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Prints the results of finished runs as one table."""
+    from semimedref_core.experiments import results, tables
+
+    runs = results.finished_runs(options.runs)
+    print(tables.results_table(runs).to_string())
+    if options.keep:
+        results.keep(runs, options.keep)
+    if options.markdown:
+        tables.write_table(options.markdown, tables.markdown_table(runs))
+    if options.figure:
+        from semimedref_core.experiments.statistics import learning_curves
+        from semimedref_core.figures.results import curve_panels
+
+        bare = learning_curves(results.without_help(runs))
+        curve_panels(learning_curves(runs), bare=bare).savefig(options.figure, dpi=120)
+
+
+def notebooks(options: argparse.Namespace) -> int:
+    """Checks, runs or refreshes the notebooks."""
+    import nbformat
+
+    from semimedref_core.experiments.papermill_run import notebooks_folder, refresh, run_notebook
+    from semimedref_core.tools import notebook_checks
+
+    problems, folder = 0, notebooks_folder()
+    for name in options.names or sorted(source.stem for source in folder.glob("*.py")):
+        print(f"{options.task} {name} ...", flush=True)
+        source = folder / f"{name}.py"
+        if options.task == "refresh":
+            print(f"    {refresh(name)}")
+        if options.task == "run":
+            with tempfile.TemporaryDirectory() as temporary:
+                executed = nbformat.read(run_notebook(name, temporary, {}), as_version=4)
+            found = notebook_checks.output_problems(executed, nbformat.read(source.with_suffix(".ipynb"), as_version=4))
+        else:
+            found = notebook_checks.style_problems(source) + notebook_checks.pair_problems(source)
+        print("".join(f"    {problem}\n" for problem in found), end="")
+        problems += len(found)
+    return 1 if problems else 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Looks through a data folder."""
+    from semimedref_core.data.datasets import data_folder
+    from semimedref_core.data.real.doctor import examine_all
+
+    diagnoses = examine_all(data_folder(given(options).get("data", "")))
+    print("\n\n".join(diagnosis.render() for diagnosis in diagnoses))
+    return 0 if all(diagnosis.ok for diagnosis in diagnoses) else 1
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return "  ".join(f"{name} {100 * value:.1f} %" for name, value in scores.items())

@@ -1,0 +1,152 @@
+"""The commands and their options. Nothing here loads torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from semimedref_core.commands.options import add_run, add_settings
+from semimedref_core.errors import SemiMedRefError
+from semimedref_core.presets import preset
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit status: 0; 1 after an error of the user's, which is told in a few lines; 130 after Ctrl-C.
+    """
+    options = parser().parse_args(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from semimedref_core.commands import actions  # after the options are known: --help and typing errors are quick
+
+    try:
+        return getattr(actions, options.action)(options) or 0
+    except SemiMedRefError as error:
+        print(f"semimedref {options.name}: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="semimedref",
+        description="Semi-MedRef, step by step: teacher and student learn to segment a medical image by its report.",
+        epilog="Start with `semimedref tutorial`. It needs no data and takes a few minutes on a laptop.",
+    )
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help)
+        command.set_defaults(action=name, name=name)
+        return command
+
+    _tutorial(add("tutorial", "Run the training notebook on the phantom, from start to end."))
+    _train(add("train", "Train one network."))
+    _evaluate(add("evaluate", "Score a trained network on a split."))
+    _predict(add("predict", "Segment one image by its report."))
+    _sweep(add("sweep", "Make all runs of a plan and their table. Run it again to go on after a stop."))
+    _compare(add("compare", "Show finished runs as one table: mean and spread over seeds."))
+    _profile(add("profile", "Show where the time of a training step goes."))
+    add_settings(add("doctor", "Look through a folder of real data and name what is wrong."), "data")
+    _notebooks(add("notebooks", "Check, run or refresh the notebooks (for contributors)."))
+    return top
+
+
+def _tutorial(command: argparse.ArgumentParser) -> None:
+    steps, seed = preset("tutorial")["steps"], preset("tutorial")["seed"]
+    command.add_argument(
+        "--steps", type=int, default=steps, help="optimiser steps of each method (default %(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=seed, help="seed of both runs (default %(default)s)")
+    command.add_argument("--output", default="runs/tutorial", metavar="DIR", help="folder (default %(default)s)")
+
+
+def _train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--output", metavar="DIR", help="run folder (default runs/DATASET-RATIO-METHOD-seedN)")
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the folder's checkpoint; the numbers are those of one long run",
+    )
+    command.add_argument(
+        "--variant",
+        default="",
+        metavar="TEXT",
+        help="what is different about this run, such as 'without PosAug'; `compare` shows it as a row of its own",
+    )
+    add_run(command)
+
+
+def _sweep(command: argparse.ArgumentParser) -> None:
+    command.add_argument("plan", metavar="PLAN.yaml", help="methods, label ratios, seeds, settings; see docs/sweeps.md")
+    command.add_argument("--dry-run", action="store_true", help="list the runs and what they will cost; run nothing")
+    command.add_argument("--output", metavar="DIR", help="folder of the sweep (default runs/NAME OF THE PLAN)")
+    command.add_argument("--jobs", type=int, metavar="N", help="most runs at a time (default: one for each core)")
+    command.add_argument(
+        "--engine",
+        choices=("local", "slurm"),
+        default="local",
+        help="this machine, or an array job on SLURM (default %(default)s)",
+    )
+    command.add_argument(
+        "--store",
+        default="",
+        metavar="URL",
+        help="copy notebooks, metrics and settings there too: a folder or s3://...",
+    )
+
+
+def _profile(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--count", type=int, default=20, metavar="N", help="steps to time (default %(default)s)")
+    command.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    add_run(command)
+
+
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    _checkpoint(command)
+    command.add_argument("--split", default="valid", choices=("train", "valid", "test"), help="default %(default)s")
+    add_settings(command, "dataset", "data", "texts")
+
+
+def _predict(command: argparse.ArgumentParser) -> None:
+    _checkpoint(command)
+    command.add_argument("--image", required=True, metavar="PNG", help="chest X-ray or CT slice")
+    command.add_argument("--report", required=True, metavar="TEXT", help="its report, in the grammar of the data")
+    command.add_argument(
+        "--output", metavar="STEM", help="write STEM_mask.png and STEM_overlay.png (default: the image's name)"
+    )
+
+
+def _checkpoint(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint", required=True, metavar="DIR", help="folder student/ or teacher/ of a finished run"
+    )
+
+
+def _compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "runs",
+        nargs="+",
+        metavar="DIR",
+        help="run folders, folders of run folders, or a folder that --keep has written",
+    )
+    command.add_argument(
+        "--keep", metavar="DIR", help="write what a comparison needs there, in two files and without networks"
+    )
+    command.add_argument(
+        "--markdown", metavar="FILE", help="renew the table between <!-- results --> and <!-- /results --> there"
+    )
+    command.add_argument("--figure", metavar="PNG", help="draw the learning curves there")
+
+
+def _notebooks(command: argparse.ArgumentParser) -> None:
+    command.add_argument("names", nargs="*", metavar="NAME", help="such as 06_train (default: all)")
+    tasks = command.add_mutually_exclusive_group()
+    for task, meaning in (
+        ("refresh", "run each and put the result beside its source (default)"),
+        ("run", "run each and compare what it prints with the committed one"),
+        ("check", "run nothing: look at style, and whether source and executed notebook are in step"),
+    ):
+        tasks.add_argument(f"--{task}", dest="task", action="store_const", const=task, default="refresh", help=meaning)

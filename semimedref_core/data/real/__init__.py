@@ -1,0 +1,1 @@
+"""Readers of real datasets, and the doctor that looks through their folders."""

@@ -1,0 +1,87 @@
+"""Decoded pictures kept on disk, so that a dataset is decoded once and not at each start.
+
+Each is a small PNG of its own. Its name is a digest of what it was made from: path, size and times of the file, and how
+it was made. So a changed file has another name, and a damaged picture is noticed, as PNG holds checksums.
+
+Files go to ``$SEMIMEDREF_CACHE``, by default ``~/.cache/semimedref``; if the variable is set to nothing, none are
+written or read. They hold patients' pictures: delete them with the data.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import warnings
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image
+
+FORMAT = 2  # counts up when the way pictures are made changes
+
+
+def cache_folder() -> Path | None:
+    """Where decoded pictures are kept; None if nowhere."""
+    folder = os.environ.get("SEMIMEDREF_CACHE")
+    if folder is None:
+        return Path.home() / ".cache" / "semimedref"
+    return Path(folder) if folder else None
+
+
+def kept_at(source: Path, kind: str, size: int) -> Path | None:
+    """Where the decoded picture of a file is kept, or would be.
+
+    Args:
+        source: the file.
+        kind: ``image`` or ``mask``, which are resized in different ways.
+        size: height and width, px.
+
+    Returns:
+        A path; None if the file is missing or nothing is kept.
+    """
+    folder = cache_folder()
+    try:
+        about = source.stat()
+    except OSError:
+        return None
+    # Times of the contents and of the file's entry: a copy that takes over the old time is noticed too.
+    state = os.path.abspath(source), about.st_size, about.st_mtime_ns, about.st_ctime_ns
+    name = blake2b(repr((FORMAT, PIL.__version__, kind, size, state)).encode(), digest_size=16).hexdigest()
+    return folder and folder / f"{size}px" / name[:2] / f"{name}.png"
+
+
+def read_kept(path: Path | None, size: int) -> np.ndarray | None:
+    """The picture ``[size, size]`` uint8 that is kept there; None if there is none or it is damaged."""
+    if path is None:
+        return None
+    try:
+        data = path.read_bytes()
+        Image.open(io.BytesIO(data)).verify()  # checksums, which decoding alone does not look at
+        picture = np.asarray(Image.open(io.BytesIO(data)))
+    except Exception:  # Pillow raises OSError, SyntaxError, struct.error and others for broken files
+        return None
+    return picture if picture.shape == (size, size) and picture.dtype == np.uint8 else None
+
+
+def keep(path: Path | None, picture: np.ndarray) -> None:
+    """Keeps a picture ``[H, W]`` uint8. A folder that cannot be written to is told in a warning; nothing is lost."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(".partial", f".{path.stem}-", path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                Image.fromarray(picture).save(file, "PNG", compress_level=1)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        warnings.warn(
+            f"{cache_folder()}: decoded pictures cannot be kept ({error.strerror}), so they are decoded at each start; "
+            "set SEMIMEDREF_CACHE to a folder with room, or to nothing",
+            stacklevel=2,
+        )

@@ -1,0 +1,50 @@
+"""MosMedData+ (slices of lung CT) from a folder, in whichever of its layouts it comes.
+
+======== ============================================== ==========================================
+layout   image and mask folders                         tables of reports, csv or xlsx
+======== ============================================== ==========================================
+flat     ``frames/`` or ``Images/``, ``masks/`` or      ``prompt/train.csv`` and so on, or those
+         ``GTs/`` for all splits                        of LViT
+lvit     ``{Train,Val,Test}_Folder/{img,labelcol}``     ``{Train,Val,Test}_text.xlsx``
+======== ============================================== ==========================================
+
+Masks have the name of their image. Slices without a lesion are part of the data; an empty prediction of one scores 1.
+Tables may hold a column ``pseudo_label``, the zones as ``[0, 1, 0, 0, 1, 0]``: it is held against the text, which is
+what training reads.
+
+The splits are by slice, and a CT study has many (Ledger 12). ``Morozov_study_0255_11.png`` is slice 11 of the study
+``Morozov_study_0255``; names such as ``bjorke_40.png`` tell no study.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+from semimedref_core.data.real.sources import ALL, LVIT_NAMES, SPLITS, Source
+
+_LISTS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
+
+
+def _tables(split: str) -> tuple[tuple[str, str, tuple[int, int]], ...]:
+    name = LVIT_NAMES[split]
+    places = (f"{name}_text", f"{name}_Folder/{name}_text", *map("prompt/{}".format, _LISTS[split]), *_LISTS[split])
+    return tuple(("lvit", place + ending, ALL) for place, ending in product(places, (".xlsx", ".csv")))
+
+
+MOSMED_PLUS = Source(
+    key="mosmed",
+    title="MosMedData+",
+    holders=("MosMedData+", "MosMedDataPlus", "MosMed"),
+    folders={
+        "flat": {split: (("frames", "Images"), ("masks", "GTs")) for split in SPLITS},
+        "lvit": {split: ((f"{name}_Folder/img",), (f"{name}_Folder/labelcol",)) for split, name in LVIT_NAMES.items()},
+    },
+    tables={split: _tables(split) for split in SPLITS},
+    marked_masks=False,
+    sizes={"train": 2183, "valid": 273, "test": 273},
+    patient=r"(.*\d)_\d+(?:\.\w+)?$",
+    left_is_left_half=False,
+    stand_in="phantom-ct",
+)
+
+find_mosmed, load_mosmed = MOSMED_PLUS.find, MOSMED_PLUS.load

@@ -1,0 +1,58 @@
+"""Trained networks of finished runs on images of the valid split, chosen by how far the methods are apart there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from semimedref_core.data.datasets import load_split
+from semimedref_core.data.pairs import Pairs
+from semimedref_core.evaluation import dice_and_iou, overlap, predict
+from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained, load_texts
+
+
+def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4) -> tuple[Pairs, dict[str, np.ndarray]]:
+    """What the teachers of several methods predict where the last method gains most, loses most, and in between.
+
+    Args:
+        runs: rows of :func:`semimedref_core.experiments.results.finished_runs`, of one setting and label ratio; of each
+            method the run with the smallest seed that all methods have is taken.
+        methods: two or more; images are chosen by the Dice of the last minus that of the last but one.
+        count: number of images, from the largest gain to the largest loss, evenly spaced in rank.
+
+    Returns:
+        The pairs, and for each method its probabilities ``[count, H, W]``.
+
+    Raises:
+        CheckpointError: if a run has no trained network in its folder.
+        DataError: if the run's data cannot be read.
+    """
+    chosen = runs[(runs["network"] == "teacher") & (runs["variant"] == "") & runs["method"].isin(methods)]
+    folders = chosen[[Path(folder, "teacher", "model.safetensors").is_file() for folder in chosen["folder"]]]
+    seeds = [set(folders.loc[folders["method"] == method, "seed"]) for method in methods]
+    common = set.intersection(*seeds)
+    if not common:
+        raise CheckpointError(
+            f"no seed for which {', '.join(methods)} all have their trained networks; give the folder that they were "
+            "trained into, with teacher/ in each run"
+        )
+    of_seed = folders[folders["seed"] == min(common)].set_index("method")
+    of_data = of_seed.loc[methods[-1], ["dataset", "data", "texts", "image_size"]].to_dict()
+    pairs = load_split(split="valid", **of_data)
+    probs = {method: _probabilities(Path(of_seed.loc[method, "folder"], "teacher"), pairs) for method in methods}
+    masks = torch.from_numpy(pairs.masks)[:, None].bool()
+    ours, other = (
+        dice_and_iou(overlap(torch.from_numpy(probs[m])[:, None] >= 0.5, masks).numpy())[0] for m in methods[:-3:-1]
+    )
+    order = np.argsort(other - ours, kind="stable")
+    rows = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+    return pairs.subset(rows.tolist()), {method: probs[method][rows] for method in methods}
+
+
+def _probabilities(checkpoint: Path, pairs: Pairs) -> np.ndarray:
+    network, _ = from_pretrained(checkpoint)
+    return torch.cat(list(predict(network, pairs, load_texts(checkpoint))))[:, 0].numpy()

@@ -1,0 +1,172 @@
+"""Notebooks as programs: papermill runs a paired percent-format notebook with parameters, into a folder of its own."""
+
+from __future__ import annotations
+
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+from papermill.iorw import papermill_io
+from tqdm.auto import tqdm
+
+from semimedref_core.errors import SemiMedRefError
+from semimedref_core.runtime.atomic import read_metrics
+
+CELL_TIMEOUT = 3600  # seconds; papermill's own default waits for ever
+
+
+class NotebookError(SemiMedRefError, RuntimeError):
+    """A notebook could not be run; the message says which, why and what to do."""
+
+
+def notebooks_folder() -> Path:
+    """Where the notebooks, their plans and kept results are: in the checkout, or where pip has put them."""
+    checkout = Path(__file__).parents[2] / "notebooks"
+    return checkout if checkout.is_dir() else Path(sysconfig.get_path("data")) / "share" / "semimedref" / "notebooks"
+
+
+def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
+    """Executes ``notebooks/<name>.py`` in a folder and keeps the executed notebook there.
+
+    Args:
+        name: such as ``06_train``.
+        folder: made if missing; the notebook's working directory.
+        parameters: values for its cell ``parameters``.
+
+    Returns:
+        The executed notebook, ``<folder>/<name>.ipynb``; after an error it holds everything up to the failing cell.
+
+    Raises:
+        NotebookError: if there is no such notebook, a parameter is unknown to it, or a cell fails.
+    """
+    notebook, known = _source(name), parameters_of(name)
+    unknown = [key for key in parameters if key not in known]
+    if unknown:
+        raise NotebookError(f"{name}: unknown parameters {', '.join(unknown)}; it has {', '.join(known)}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    output = folder / f"{name}.ipynb"
+    try:
+        papermill.execute_notebook(
+            notebook,
+            str(output),
+            parameters,
+            cwd=str(folder),
+            kernel_name="python3",
+            progress_bar=False,
+            execution_timeout=CELL_TIMEOUT,
+            extra_arguments=["--log-level=ERROR"],  # or the kernel warns of its own local sockets
+        )
+    except papermill.PapermillExecutionError as error:
+        raise NotebookError(f"{output}: cell {error.exec_count} failed with {error.ename}: {error.evalue}") from None
+    finally:
+        _forget_where_it_ran(output)
+    return output
+
+
+def parameters_of(name: str) -> list[str]:
+    """The names of a notebook's parameters."""
+    return list(papermill.inspect_notebook(_source(name)))
+
+
+def _source(name: str) -> nbformat.NotebookNode:
+    source = notebooks_folder() / f"{name}.py"
+    if not source.is_file():
+        raise NotebookError(f"{source}: no such notebook; reinstall semimedref, or choose another name")
+    return jupytext.read(source)
+
+
+def put(store: str, folder: Path, names: Iterable[str]) -> None:
+    """Copies text files of a folder, those that are there, to ``<store>/<name of the folder>/``.
+
+    Args:
+        store: a folder, or an address that papermill has a handler for, such as ``s3://bucket/prefix``.
+        folder: its files are copied, not those below.
+        names: of the files.
+
+    Raises:
+        NotebookError: if the store cannot be written to.
+    """
+    place = f"{store.rstrip('/')}/{folder.name}"
+    try:
+        if "://" not in store:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if (folder / name).is_file():
+                path = f"{place}/{name}"
+                papermill_io.get_handler(path).write((folder / name).read_text(encoding="utf-8"), path)
+    except Exception as error:  # every handler has errors of its own
+        raise NotebookError(
+            f"{place}: cannot be written ({' '.join(str(error).split())}); check the address, the rights, and that "
+            "what papermill needs for such addresses is installed, such as papermill[s3]"
+        ) from None
+
+
+def _forget_where_it_ran(notebook: Path) -> None:
+    """papermill notes the paths it was given, which say how this machine's folders are named."""
+    if notebook.exists():
+        content = nbformat.read(notebook, as_version=4)
+        content.metadata.get("papermill", {}).update(input_path=None, output_path=notebook.name)
+        nbformat.write(content, notebook)
+
+
+def refresh(name: str) -> Path:
+    """Runs a notebook with its defaults and puts the result beside its source, for people who only read.
+
+    Left out of the committed file: progress bars, which mean nothing without a kernel, and papermill's book-keeping.
+
+    Returns:
+        ``notebooks/<name>.ipynb``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = nbformat.read(run_notebook(name, folder, {}), as_version=4)
+    for holder in (notebook, *notebook.cells):
+        holder.metadata.pop("papermill", None)
+        holder.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.metadata.get("tags") == []:
+            del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            cell.outputs = [
+                o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
+    pair = notebooks_folder() / f"{name}.ipynb"
+    jupytext.write(notebook, pair)
+    return pair
+
+
+@contextmanager
+def follow(folder: Path, steps: int, description: str) -> Iterator[None]:
+    """Shows the progress of the runs below a folder, read off their ``metrics.jsonl``, while the body runs.
+
+    Args:
+        folder: where the runs' folders are or will be.
+        steps: steps of all runs together.
+        description: in front of the bar.
+    """
+    folder = folder.resolve()  # papermill changes the working directory while a notebook runs
+    done = threading.Event()
+
+    def watch(bar):
+        while not done.wait(1.0):
+            logs = [read_metrics(path) for path in folder.glob("*/metrics.jsonl")]
+            bar.update(sum(lines[-1]["step"] for lines in logs if lines) - bar.n)
+            losses = [line["loss"] for lines in logs for line in lines if "loss" in line]
+            if losses:
+                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+
+    with tqdm(total=steps, desc=description, unit="step") as bar:
+        watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()

@@ -1,0 +1,207 @@
+"""A plan: which runs a sweep makes. YAML, checked and expanded as a whole before anything runs.
+
+::
+
+    name: baselines                     # the sweep's folder is runs/NAME; default: the file's own name
+    settings: {dataset: qata, steps: 1500}                # of every run; any setting of Config by name
+    tuned:                              # of a method, wherever it runs
+      fixmatch: {confidence: 0.9}
+    runs:                               # blocks; a setting with a list is an axis, all axes are combined
+      - method: [supervised, fixmatch, semi_medref]
+        label_ratio: [0.01, 0.05]
+        seed: [0, 1, 2]
+      - {method: supervised, label_ratio: 1, seed: [0, 1, 2]}     # all masks, no unlabelled pairs
+      - method: semi_medref
+        label_ratio: 0.01
+        seed: [0, 1, 2]
+        variants:                       # one more axis: name -> settings, such as an ablation
+          without PosAug: {posaug_p: 0}
+          own text: {mix_text: keep}
+    threads: 1                          # CPU threads of a run; another number may change the last digits
+    cluster: {timeout_min: 240}         # what submitit passes on to a cluster
+
+What is said more closely wins: variants over the block, the block over ``tuned``, ``tuned`` over ``settings``. A run is
+named after its dataset, label ratio, method, variant, seed, and the other axes of its block. Tables show a variant by
+its name, so it may be several words; one of :data:`semimedref_core.experiments.results.WITHOUT_HELP` is a main run of
+the comparison without our additions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from semimedref_core.config import FIELDS, Config, did_you_mean, kind_of
+from semimedref_core.errors import SemiMedRefError
+from semimedref_core.methods import METHODS
+
+KEYS = ("name", "settings", "tuned", "runs", "threads", "cluster")
+IN_NAME = ("dataset", "label_ratio", "method", "seed")  # in every run's name; other axes are added to it
+_NAME = re.compile(r"[\w.+-]+")  # what a folder may be called anywhere
+_WORDS = re.compile(r"[\w.+-]+(,? [\w.+-]+)*")
+
+
+class PlanError(SemiMedRefError, ValueError):
+    """A plan that cannot be carried out; the message names the file, the place, the value and the cure."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a plan.
+
+    Attributes:
+        name: of its folder.
+        config: all its settings.
+        method: of its block. A variant may be another method that is shown as a variant of this one.
+        variant: its name in the plan; empty for a main run.
+    """
+
+    name: str
+    config: Config
+    method: str
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked plan: its name, its runs in order, CPU threads a run, and what submitit passes on to a cluster."""
+
+    name: str
+    runs: tuple[PlannedRun, ...]
+    threads: int = 1
+    cluster: dict = field(default_factory=dict)
+
+
+def read_plan(path: str | Path) -> Plan:
+    """The plan of a YAML file; the format is described in this module's docstring.
+
+    Raises:
+        PlanError: if the file is missing or no YAML, holds an unknown key, method or setting, a value out of range, a
+            semi-supervised method where no unlabelled pair is left, or the same run twice.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read ({error.strerror}); name a plan, a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path}: is no UTF-8 text ({error}); save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
+    try:
+        return _plan(content, path.stem)
+    except SemiMedRefError as error:
+        raise PlanError(f"{path}: {error}") from None
+
+
+def _plan(content, default_name: str) -> Plan:
+    content = _mapping(content, KEYS, "the plan", "key")
+    name = str(content.get("name", default_name))
+    if not _NAME.fullmatch(name):
+        raise PlanError(f"name {name!r} is no name of a folder; use letters, digits, and any of _ . + -")
+    common = _mapping(content.get("settings", {}), FIELDS, "settings", "setting")
+    tuned = {
+        method: _mapping(settings, FIELDS, f"tuned, {method}", "setting")
+        for method, settings in _mapping(content.get("tuned", {}), METHODS, "tuned", "method").items()
+    }
+    blocks = content.get("runs")
+    if not isinstance(blocks, list) or not blocks:
+        raise PlanError("runs must be a list of blocks, each with its methods, label ratios and seeds")
+    runs = [run for number, block in enumerate(blocks, 1) for run in _expand(block, number, common, tuned)]
+    _require_distinct(runs)
+    threads = content.get("threads", 1)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise PlanError(f"threads must be an integer of at least 1, got {threads!r}")
+    cluster = content.get("cluster", {})
+    if not isinstance(cluster, Mapping):
+        raise PlanError(f"cluster must map submitit's parameters to values, got {cluster!r}")
+    return Plan(name, tuple(runs), threads, dict(cluster))
+
+
+def _expand(block, number: int, common: Mapping, tuned: Mapping[str, Mapping]) -> Iterable[PlannedRun]:
+    """The runs of a block: all combinations of its axes."""
+    where = f"block {number} of runs"
+    block = dict(_mapping(block, [*FIELDS, "variants"], where, "setting"))
+    variants = _mapping(block.pop("variants", {}), None, f"{where}, variants", "variant") or {"": {}}
+    for variant, settings in variants.items():
+        if variant and not _WORDS.fullmatch(str(variant)):
+            raise PlanError(f"{where}: variant {variant!r} is no name; use letters, digits, _ . + - and spaces")
+        _mapping(settings, FIELDS, f"{where}, variant {variant}", "setting")
+    axes = {name: values if isinstance(values, list) else [values] for name, values in block.items()}
+    empty = [name for name, values in axes.items() if not values]
+    if empty:
+        raise PlanError(f"{where}: {empty[0]} is an empty list, which makes no run; give a value or leave it out")
+    shown = [name for name, values in axes.items() if len(values) > 1 and name not in IN_NAME]
+    for variant, settings in variants.items():
+        for values in itertools.product(*axes.values()):
+            chosen = dict(zip(axes, values, strict=True))
+            of_block = {**common, **chosen}.get("method", Config.method)
+            method = settings.get("method", of_block)
+            config = _config(where, {**common, **tuned.get(method, {}), **chosen, **settings, "method": method})
+            words = [str(variant).replace(",", "").replace(" ", "_")] if variant else []
+            parts = [config.dataset, f"{config.label_ratio:g}", of_block, *words]
+            parts += [f"{name}{chosen[name]}" for name in shown] + [f"seed{config.seed}"]
+            yield PlannedRun("-".join(parts), config, of_block, str(variant))
+
+
+def _config(where: str, settings: Mapping) -> Config:
+    """The settings of one run, checked one by one and together."""
+    method, typed = settings["method"], {}
+    for name, value in settings.items():
+        if isinstance(value, list | Mapping):
+            raise PlanError(f"{where}: {name} must be one value, got {value!r}; only a block's own settings are axes")
+        typed[name] = _number(value) if kind_of(FIELDS[name]) == "float" else value
+    for name in ("data", "image_encoder", "text_encoder"):
+        if os.path.isdir(str(typed.get(name, ""))):
+            typed[name] = os.path.abspath(typed[name])  # a run works in its own folder
+    try:
+        config = Config(**typed)
+    except SemiMedRefError as error:
+        raise PlanError(f"{where}, method {method}: {error}") from None
+    if config.label_ratio == 1 and METHODS[method].unlabelled:
+        alone = ", ".join(name for name, known in METHODS.items() if not known.unlabelled)
+        raise PlanError(
+            f"{where}, method {method}: label_ratio 1 leaves no unlabelled pair to learn from; "
+            f"give label ratio 1 a block of its own with method {alone}"
+        )
+    return config
+
+
+def _number(value):
+    """YAML reads ``1e-3`` as text; people mean the number."""
+    try:
+        return value if isinstance(value, bool) or not isinstance(value, (int, float, str)) else float(value)
+    except ValueError:
+        return value
+
+
+def _mapping(value, known: Iterable[str] | None, where: str, kind: str) -> Mapping:
+    """The value, if it is a mapping with known keys only (``None``: any)."""
+    if not isinstance(value, Mapping):
+        raise PlanError(f"{where} must map names to values, got {value!r}")
+    for name in value if known is not None else ():
+        if name not in known:
+            raise PlanError(
+                f"{where}: unknown {kind} {name!r}; it may be {', '.join(known)}{did_you_mean(name, known)}"
+            )
+    return value
+
+
+def _require_distinct(runs: Iterable[PlannedRun]) -> None:
+    """No two runs with the same folder, and none with the same settings under two names."""
+    names: dict[str, PlannedRun] = {}
+    settings: dict[Config, str] = {}
+    for run in runs:
+        if run.config in settings:
+            raise PlanError(
+                f"{settings[run.config]} and {run.name} are the same run: all their settings agree; leave out one"
+            )
+        if run.name in names:
+            raise PlanError(f"two different runs would be called {run.name}; tell them apart by variants")
+        names[run.name], settings[run.config] = run, run.name

@@ -1,0 +1,246 @@
+"""How far methods are apart, and how sure that is: paired differences with bootstrap intervals.
+
+Two things are drawn by chance, and each interval says over which of them it goes (``over``):
+
+- **images**: other validation images of the same kind. They are resampled, the same ones for both methods and all
+  seeds (paired), which takes out that some images are harder than others.
+- **seeds**: other first weights, order and augmentations. A handful of seeds cannot be resampled: a bootstrap of three
+  has two thirds of the variance and no tails, so that its 95 % interval holds far less. The mean over seeds is moved
+  by a draw of Student's t with S - 1 degrees of freedom instead.
+
+Both together give the interval that a claim "the method is better" needs; images alone are about these trained
+networks. Both together are a sum, in which the interaction of image and seed counts twice: a little too wide rather
+than too narrow. The labelled pairs are the same in all runs of a ratio, so that no interval covers their choice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from semimedref_core.evaluation import dice_and_iou
+from semimedref_core.experiments.results import METRICS, counts_of
+
+DRAWS, LEVEL = 2000, 0.95
+_OF_DIFFERENCES = "difference low high low_images high_images by_seed seeds over verdict".split()
+
+
+def resampled_difference(counts: np.ndarray, metric: str) -> np.ndarray:
+    """What one method is above another, in the mean over seeds, for each bootstrap sample of the images.
+
+    Args:
+        counts: ``[S, 2, N, 3]`` pixels (both, predicted, target) of S seeds, ours and theirs, N images.
+        metric: one of the metrics.
+
+    Returns:
+        ``[DRAWS]`` differences. The images drawn are the same for all seeds and both methods, and for all metrics.
+    """
+    which = int(metric.startswith("miou"))
+    if metric.endswith("image"):
+        of_images = dice_and_iou(counts)[which]
+        data = (of_images[:, 0] - of_images[:, 1]).mean(0)
+        statistic = np.mean
+    else:
+        data = np.moveaxis(counts, 2, -1).astype(np.float32)  # [S, 2, 3, N]; a sum of pixels is exact to 7 digits
+
+        def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
+            micro = dice_and_iou(np.moveaxis(drawn.sum(axis, dtype=np.float64), 2, -1))[which]
+            return (micro[:, 0] - micro[:, 1]).mean(0)
+
+    return stats.bootstrap(
+        (data,),
+        statistic,
+        n_resamples=DRAWS,
+        batch=50,
+        axis=-1,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    ).bootstrap_distribution
+
+
+def interval(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> tuple[float, float]:
+    """A 95 % interval of a mean over seeds.
+
+    Args:
+        by_seed: ``[S]`` the value of each seed.
+        by_draw: ``[DRAWS]`` the mean over these seeds for each resample of the images; none: over seeds alone.
+
+    Returns:
+        low, high; not a number where neither seeds (S < 2) nor images say anything.
+    """
+    tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    seeds = len(by_seed)
+    error = np.std(by_seed, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.nan
+    if by_draw is None:
+        return tuple(np.mean(by_seed) + error * stats.t.ppf(tails, max(seeds - 1, 1)))
+    if seeds > 1:  # evenly spaced quantiles in random order: a draw of t without its own noise in the tails
+        levels = (np.random.default_rng(1).permutation(len(by_draw)) + 0.5) / len(by_draw)
+        by_draw = by_draw + error * stats.t.ppf(levels, seeds - 1)
+    return tuple(np.quantile(by_draw, tails))
+
+
+def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> dict:
+    """What runs are above others in the mean over the seeds that both have.
+
+    Args:
+        ours, theirs: rows of :func:`semimedref_core.experiments.results.finished_runs`, one network, one row a seed.
+        metric: one of the metrics.
+
+    Returns:
+        ``difference``, ``low`` and ``high`` (shares, -1 to 1), ``low_images`` and ``high_images`` for these trained
+        networks and other images, ``by_seed``, the number of ``seeds``, ``over`` what the interval goes, and the
+        ``verdict``: "above" or "below" if the interval over seeds leaves out 0, else "not told apart", or "one seed".
+    """
+    pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs")).sort_values("seed")
+    by_seed = (pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy()
+    counts = [
+        [counts_of(folder, pair["network"]) for folder in (pair["folder"], pair["folder_theirs"])]
+        for _, pair in pairs.iterrows()
+    ]
+    by_draw = None
+    if counts and all(run is not None for pair in counts for run in pair):
+        by_draw = resampled_difference(np.array(counts), metric)
+    low, high = interval(by_seed, by_draw)
+    low_images, high_images = (np.nan, np.nan) if by_draw is None else interval(by_seed[:1], by_draw)
+    over = ["seeds"] * (len(by_seed) > 1) + ["images"] * (by_draw is not None)
+    verdict = _verdict(low, high) if len(by_seed) > 1 else "one seed"
+    over = " and ".join(over) or "nothing"
+    values = by_seed.mean(), low, high, low_images, high_images, by_seed, len(by_seed), over, verdict
+    return dict(zip(_OF_DIFFERENCES, values, strict=True))
+
+
+def _verdict(low: float, high: float) -> str:
+    return "above" if low > 0 else "below" if high < 0 else "not told apart"
+
+
+def in_points(rows: pd.DataFrame) -> pd.DataFrame:
+    """Differences for people to read: points (per cent) with one digit, and intervals as text, with the same index.
+
+    Args:
+        rows: with the columns of :func:`paired_difference`.
+    """
+
+    def intervals(low: str, high: str) -> list[str]:
+        pairs = 100 * rows[[low, high]].to_numpy()
+        return ["" if np.isnan(pair).any() else "[{:+.1f}, {:+.1f}]".format(*pair) for pair in pairs]
+
+    return pd.DataFrame(
+        {
+            "points": [f"{100 * value:+.1f}" for value in rows["difference"]],
+            "95 %": intervals("low", "high"),
+            "images alone": intervals("low_images", "high_images"),
+            "smallest seed": [f"{100 * min(values):+.1f}" for values in rows["by_seed"]],
+            "seeds": rows["seeds"],
+            "over": rows["over"],
+            "verdict": rows["verdict"],
+        },
+        index=rows.index,
+    )
+
+
+def method_differences(
+    runs: pd.DataFrame, method: str = "semi_medref", network: str = "teacher", metrics: tuple[str, ...] = tuple(METRICS)
+) -> pd.DataFrame:
+    """What a method is above each other one, for each setting and label ratio; of main runs, not of variants.
+
+    Returns:
+        ``setting``, ``label_ratio``, ``against``, ``metric``, the columns of :func:`paired_difference`, and ``best``:
+        is this the other method with the best mean, of those with the most seeds in common? The best of several was
+        partly lucky, so the difference to it is rather too small than too large.
+    """
+    rows = []
+    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
+    for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
+        ours = group[group["method"] == method]
+        for metric in metrics:
+            found = []
+            for against, theirs in group[group["method"] != method].groupby("method", sort=False):
+                if set(ours["seed"]) & set(theirs["seed"]):
+                    about = {"setting": setting, "label_ratio": ratio, "against": against, "metric": metric}
+                    found.append({**about, **paired_difference(ours, theirs, metric)})
+            best = min(found, key=lambda row: (-row["seeds"], row["difference"]), default=None)
+            rows += [{**row, "best": row is best} for row in found]
+    return pd.DataFrame(rows, columns=["setting", "label_ratio", "against", "metric", *_OF_DIFFERENCES, "best"])
+
+
+def ablations(
+    runs: pd.DataFrame, method: str = "semi_medref", network: str = "teacher", metrics: tuple[str, ...] = tuple(METRICS)
+) -> pd.DataFrame:
+    """What each variant of a method is above the method itself, for each setting and label ratio.
+
+    Returns:
+        ``setting``, ``label_ratio``, ``variant``, ``metric`` and the columns of :func:`paired_difference`.
+    """
+    rows = []
+    chosen = runs[(runs["network"] == network) & (runs["method"] == method)]
+    for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
+        full = group[group["variant"] == ""]
+        for variant, changed in group[group["variant"] != ""].groupby("variant", sort=False):
+            if set(full["seed"]) & set(changed["seed"]):
+                about = {"setting": setting, "label_ratio": ratio, "variant": variant}
+                rows += [{**about, "metric": m, **paired_difference(changed, full, m)} for m in metrics]
+    return pd.DataFrame(rows, columns=["setting", "label_ratio", "variant", "metric", *_OF_DIFFERENCES])
+
+
+def learning_curves(runs: pd.DataFrame, metric: str = "dice_image", network: str = "teacher") -> pd.DataFrame:
+    """The mean of each method over label ratios, with Student's t interval over seeds; of main runs, not of variants.
+
+    Settings stay in the order of the runs.
+
+    Returns:
+        ``setting``, ``label_ratio``, ``method``, ``mean``, ``low``, ``high`` (0 to 1; no interval for one seed),
+        ``seeds``, ``minutes`` (mean of a run), and ``of_full``: the mean as a share of that of supervised training with
+        all masks in this setting (not a number where there is no such run).
+    """
+    rows = []
+    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
+    for (setting, method, ratio), group in chosen.groupby(["setting", "method", "label_ratio"], sort=False):
+        low, high = interval(group[metric].to_numpy())
+        about = {"setting": setting, "label_ratio": ratio, "method": method, "mean": group[metric].mean()}
+        rows.append({**about, "low": low, "high": high, "seeds": len(group), "minutes": group["seconds"].mean() / 60})
+    table = pd.DataFrame(rows, columns="setting label_ratio method mean low high seeds minutes".split())
+    places = {setting: place for place, setting in enumerate(dict.fromkeys(chosen["setting"]))}
+    table = table.sort_values(
+        ["setting", "method", "label_ratio"],
+        key=lambda column: column.map(places) if column.name == "setting" else column,
+        ignore_index=True,
+    )
+    full = table[(table["method"] == "supervised") & (table["label_ratio"] == 1)].set_index("setting")["mean"]
+    return table.assign(of_full=table["mean"] / table["setting"].map(full))
+
+
+def by_lesion_size(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Where a difference comes from: Dice per image by the size of the lesion, mean over the seeds that both have.
+
+    Args:
+        ours, theirs: as in :func:`paired_difference`, of runs that kept their counts.
+
+    Returns:
+        One row for each third of the images with a lesion, and one for those without: number of ``images``, mean
+        ``lesion`` (share of the image), Dice ``ours`` and ``theirs``, and how much area each predicts for what is
+        there, ``area_ours`` and ``area_theirs``. Empty if a run did not keep its counts.
+    """
+    pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs"))
+    counts = [
+        [counts_of(pair[name], pair["network"]) for _, pair in pairs.iterrows()] for name in ("folder", "folder_theirs")
+    ]
+    if not len(pairs) or any(run is None for side in counts for run in side):
+        return pd.DataFrame()
+    counts = np.array(counts)  # [2, S, N, 3]
+    target = counts[0, 0, :, 2]
+    edges = np.quantile(target[target > 0], [1 / 3, 2 / 3]) if (target > 0).any() else [0, 0]
+    names = ["no lesion", "small", "middle", "large"]
+    group = np.where(target == 0, 0, 1 + np.searchsorted(edges, target))
+    dice, rows = dice_and_iou(counts)[0].mean(1), {}
+    for number in np.unique(group):
+        inside = group == number
+        predicted = counts[:, :, inside, 1].mean((1, 2)) / max(target[inside].mean(), 1e-9)
+        area = predicted if number else (np.nan, np.nan)
+        rows[names[number]] = {
+            "images": inside.sum(), "lesion": target[inside].mean() / pairs["image_size"].iloc[0] ** 2,
+            "ours": dice[0, inside].mean(), "theirs": dice[1, inside].mean(),
+            "area_ours": area[0], "area_theirs": area[1],
+        }  # fmt: skip
+    return pd.DataFrame(rows).T

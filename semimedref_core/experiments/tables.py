@@ -1,0 +1,101 @@
+"""Finished runs as tables to read: means over seeds, methods against label ratios, and the one in the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from semimedref_core.experiments.results import CONDITIONS, METRICS, SETTINGS, WITHOUT_HELP, without_help
+from semimedref_core.runtime.atomic import atomic
+from semimedref_core.runtime.checkpoints import CheckpointError
+
+MARKS = "<!-- results -->", "<!-- /results -->"  # around the table that write_table renews
+
+
+def results_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Metrics in per cent, mean ± standard deviation over seeds.
+
+    Args:
+        runs: of :func:`finished_runs`.
+
+    Returns:
+        One row for each method and network of runs that differ in nothing but the seed.
+    """
+    others = [name for name in CONDITIONS if name not in SETTINGS and runs[name].nunique() > 1]
+    variant = ["variant"] if runs["variant"].any() else []
+    groups = runs.groupby([*SETTINGS, *others, "method", *variant, "network"], sort=False)
+    table = groups[METRICS].agg(_mean_and_spread)
+    table.insert(0, "seeds", groups["seed"].nunique())
+    return table
+
+
+def _mean_and_spread(shares: pd.Series) -> str:
+    """In per cent; no spread where there is one value only."""
+    spread = f" ± {100 * shares.std():.1f}" if len(shares) > 1 else ""
+    return f"{100 * shares.mean():.1f}{spread}"
+
+
+def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: str = "teacher") -> pd.DataFrame:
+    """One row a method, one column for each setting and label ratio: mean ± standard deviation over seeds, in per cent.
+
+    Methods stand in the order of how far they are from the mean of a column, on average. Where a method has fewer seeds
+    than others of the column, their number is added; a method that did not run there has an empty cell. Variants are
+    left out.
+    """
+    chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
+    means = chosen.groupby(["setting", "label_ratio", "method"])[metric].mean()
+    apart = means - means.groupby(["setting", "label_ratio"]).transform("mean")
+    table = pd.DataFrame("", index=apart.groupby("method").mean().sort_values().index, columns=[])
+    for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
+        seeds = group["seed"].nunique()
+        cells = {
+            method: _mean_and_spread(rows[metric]) + (f" ({len(rows)} of {seeds} seeds)" if len(rows) < seeds else "")
+            for method, rows in group.groupby("method")
+        }
+        table[f"{setting}, {100 * ratio:g} %"] = pd.Series(cells)
+    return table.fillna("")
+
+
+def markdown_table(runs: pd.DataFrame) -> str:
+    """:func:`methods_by_ratio` for a README, one row for each setting and label ratio, one column a method.
+
+    In each cell Dice per image, below it micro, and how many seeds where others of the row have more; the best of a row
+    in bold. A row of :func:`without_help` stands before the one that it belongs to.
+    """
+    metrics = "dice_image", "dice_micro"
+    helped, bare = ([methods_by_ratio(some, metric) for metric in metrics] for some in (runs, without_help(runs)))
+    methods = helped[0].index
+    lines = [["", *methods], ["---"] * (1 + len(methods))]
+    for name in helped[0]:
+        if name in bare[0]:
+            lines.append([f"{name}, {WITHOUT_HELP}", *_cells(bare, name, methods)])
+        lines.append([name, *_cells(helped, name, methods)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(tables: list[pd.DataFrame], column: str, methods: pd.Index) -> list[str]:
+    split = [table[column].reindex(methods, fill_value="").str.partition(" (") for table in tables]
+    parts = [*(_best_in_bold(table[0]) for table in split), split[0][2].str.strip(")")]
+    return ["<br>".join(filter(None, cell)) for cell in zip(*parts, strict=True)]
+
+
+def _best_in_bold(cells: pd.Series) -> pd.Series:
+    means = pd.to_numeric(cells.str.split().str[0])
+    return cells.where((means < means.max()) | (means.count() < 2) | (cells == ""), "**" + cells + "**")
+
+
+def write_table(path: str | Path, table: str) -> None:
+    """Puts a table in place of what stands between the two :data:`MARKS` of a Markdown file.
+
+    Raises:
+        CheckpointError: if the file lacks them.
+    """
+    path = Path(path)
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, first, rest = text.partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not (first and last):
+        raise CheckpointError(f"{path}: no place for the table; add the lines {MARKS[0]} and {MARKS[1]}")
+    with atomic(path) as temporary:
+        temporary.write_text(f"{before}{first}\n{table}\n{last}{after}", encoding="utf-8")

@@ -1,0 +1,66 @@
+"""The table of methods: what a step of each does, and what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from semimedref_core.batch import Batch
+from semimedref_core.config import Config, did_you_mean
+from semimedref_core.data.batches import PlanMixing, plan_mixing
+from semimedref_core.errors import ConfigError
+from semimedref_core.methods import baselines, release, reported_places
+from semimedref_core.networks import Twins, build_pretrained
+from semimedref_core.semi_medref import semi_medref
+from semimedref_core.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Method:
+    """What training needs of a method.
+
+    Attributes:
+        step: from student, teacher, batch, w_u and settings to the terms of the loss, of which ``loss`` is the whole.
+        unlabelled: whether it reads unlabelled pairs.
+        build: builds what is trained, from the network's name and its pretrained encoders.
+        plan: what may become of unlabelled samples and their texts.
+    """
+
+    step: Callable[[nn.Module, Teacher, Batch, float, Config], dict[str, Tensor]]
+    unlabelled: bool = True
+    build: Callable[..., nn.Module] = build_pretrained
+    plan: PlanMixing = plan_mixing
+
+
+METHODS = {
+    "supervised": Method(baselines.supervised, unlabelled=False),
+    # The paper's step. The settings switch our additions on, as the preset `compact` does, or off, as `paper` does.
+    "semi_medref": Method(partial(semi_medref, label=reported_places.label, weigh=reported_places.weigh)),
+    "semi_medref_release": Method(partial(semi_medref, mix=release.paste_then_gate), plan=release.plan_mixing),
+    **{
+        loss.__name__: Method(partial(baselines.semi_supervised, loss))
+        for loss in (
+            baselines.mean_teacher,
+            baselines.fixmatch,
+            baselines.unimatch,
+            baselines.cutmix,
+            baselines.flip_sync,
+            baselines.resmatch,
+        )
+    },
+    "cps": Method(partial(baselines.semi_supervised, baselines.cps), build=Twins),
+}
+
+
+def method_named(name: str) -> Method:
+    """The method of this name.
+
+    Raises:
+        ConfigError: if there is none; names those there are.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}{did_you_mean(name, METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,90 @@
+"""Our additions to the paper: the report says where a lesion is, and pseudo-labels are held to that.
+
+The text is the one truth that is known of an unlabelled pair. Three settings switch what is done with it, for every
+method alike; the preset ``paper`` has none of it, ``compact`` has all.
+
+============================ ==========================================================================================
+``teacher_view = mirrored``  the teacher sees the mirror image and reads the report with its sides swapped, so that the
+                             student learns another answer to the same question, not an echo of its own
+``pseudo_labels = reported`` pseudo-labels end where the zones end that the report names (Ledger 5), and an infection
+                             that is reported but not found teaches nothing: its empty target would be wrong
+``unfound = zone``           nor does a zone that the report names and in which the target shows no lesion
+============================ ==========================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from semimedref_core.batch import Unlabelled
+from semimedref_core.config import Config
+from semimedref_core.pseudo_labels import teacher_probabilities
+from semimedref_core.teacher import Teacher
+from semimedref_core.views import place_masks
+
+
+@torch.no_grad()
+def label(teacher: Teacher | nn.Module, weak: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
+    """In place of :func:`semimedref_core.pseudo_labels.teacher_probabilities`, and with its arguments."""
+    if config.teacher_view == "mirrored":
+        mirror_image = replace(unlabelled, input_ids=unlabelled.mirrored_ids)
+        p = teacher_probabilities(teacher, weak.flip(3), mirror_image, config).flip(3)
+    else:
+        p = teacher_probabilities(teacher, weak, unlabelled, config)
+    return where_reported(p, unlabelled, config)
+
+
+def where_reported(p: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
+    """Lesion probabilities p ``[B, 1, H, W]`` on weak views, cut to the reported zones where the settings say so."""
+    return p * place_masks(unlabelled.regions, unlabelled.theta) if config.pseudo_labels == "reported" else p
+
+
+def weigh(target: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
+    """In place of :func:`semimedref_core.pseudo_labels.every_pixel`: a weight for each pixel of a target.
+
+    Args:
+        target: ``[B, 1, H, W]`` of 0 and 1.
+        unlabelled: the batch; its reports are asked.
+        config: the settings.
+
+    Returns:
+        ``[B, 1, H, W]``, 1 for pixels that teach, 0 for those that do not.
+    """
+    weight = found_images(target, unlabelled.codes, config)[:, None, None, None].expand_as(target)
+    if config.unfound == "zone":
+        weight = weight * ~unfound_zones(target, unlabelled.codes, unlabelled.zone_boxes)
+    return weight
+
+
+def found_images(target: Tensor, codes: Tensor, config: Config) -> Tensor:
+    """Weights ``[B]``, 0 or 1, of the images: 0 where a report tells of an infection and the target shows none.
+
+    All 1 where the settings take pseudo-labels as the teacher gives them.
+
+    Args:
+        target: ``[B, 1, H, W]`` 0 or 1.
+        codes: ``[B]`` zone codes.
+        config: the settings.
+    """
+    if config.pseudo_labels == "teacher":
+        return torch.ones_like(target[:, 0, 0, 0])
+    return target.amax((1, 2, 3)).maximum((codes == 0).float())
+
+
+def unfound_zones(target: Tensor, codes: Tensor, zone_boxes: Tensor) -> Tensor:
+    """Pixels of the zones that a report names and in which the target shows no lesion: ``[B, 1, H, W]`` bool.
+
+    Args:
+        target: ``[B, 1, H, W]`` 0 or 1.
+        codes: ``[B]`` zone codes, bit k for zone k.
+        zone_boxes: ``[B, 6, 4]`` int64, where the zones lie in the view (y0, x0, y1, x1, px); they may overlap.
+    """
+    y, x = (torch.arange(side, device=target.device) for side in target.shape[2:])
+    y0, x0, y1, x1 = zone_boxes[..., None].unbind(2)
+    inside = ((y >= y0) & (y < y1))[..., :, None] & ((x >= x0) & (x < x1))[..., None, :]  # [B, 6, H, W]
+    named = (codes[:, None] >> torch.arange(zone_boxes.shape[1], device=codes.device)) & 1 > 0
+    unfound = named & ~(inside & (target > 0)).flatten(2).any(2)
+    return (inside & unfound[..., None, None]).any(1, keepdim=True) & (target == 0)

@@ -1,0 +1,167 @@
+"""Files that survive a kill: atomic writes, networks as safetensors + JSON, and the state that a run resumes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from semimedref_core.errors import SemiMedRefError
+from semimedref_core.networks import NETWORKS, Texts, build_network, grammar_tokenizer
+from semimedref_core.networks.pretrained import read_tokenizer
+from semimedref_core.runtime.atomic import atomic, write_json
+
+TOKENIZER = "tokenizer.json"
+
+
+class CheckpointError(SemiMedRefError, ValueError):
+    """A checkpoint that is missing, damaged or of another network; the message names the file and the cure."""
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays by name as one compressed ``.npz``, atomically; ``np.load`` reads it."""
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], **metadata) -> None:
+    """Writes one safetensors file atomically; ``metadata`` is stored as JSON in its header, so both are one file."""
+    tensors = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the metadata of :func:`save_tensors`.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train first, or name another folder")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint ({error}); delete it and train again") from None
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Puts weights into a network of the same kind.
+
+    Raises:
+        CheckpointError: if a weight is missing, unexpected or of another shape; lists them.
+    """
+    own = network.state_dict()
+    problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]
+    problems += [f"{name} is unexpected" for name in tensors.keys() - own.keys()]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own.keys() & tensors.keys()
+        if own[name].shape != tensors[name].shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:5]) + ("" if len(problems) <= 5 else f"; and {len(problems) - 5} more")
+        raise CheckpointError(f"{source}: weights of another network ({shown}); choose the network it was trained with")
+    network.load_state_dict(tensors)
+
+
+def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None, **about) -> None:
+    """Writes ``model.safetensors`` and ``config.json`` of a network; ``about`` goes into the latter.
+
+    So do the arguments that :func:`build_network` was given, if there were any, and how texts become token ids. A
+    tokenizer that is not the grammar's goes into ``tokenizer.json``: nothing else is needed to use the network.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from semimedref_core import build_network, build_texts, from_pretrained, load_texts, save_pretrained
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> save_pretrained(folder, build_network("compact"), build_texts(), image_size=64)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['config.json', 'model.safetensors']
+    """
+    if network.arguments:
+        about["arguments"] = network.arguments
+    if texts:
+        about |= {"report_text": texts.report_text, "text_length": texts.length, "own_words": texts.own_words}
+        if not texts.own_words:
+            with atomic(folder / TOKENIZER) as temporary:
+                texts.tokenizer.backend_tokenizer.save(str(temporary))
+    name = next(name for name, kind in NETWORKS.items() if isinstance(network, kind))
+    save_tensors(folder / "model.safetensors", network.state_dict())
+    write_json(folder / "config.json", {"network": name, **about})
+
+
+def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
+    """The network that :func:`save_pretrained` wrote, in eval mode on the CPU, and its ``config.json``.
+
+    Raises:
+        CheckpointError: if a file is missing, damaged or does not fit.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from semimedref_core import build_network, build_texts, from_pretrained, load_texts, save_pretrained
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> save_pretrained(folder, build_network("compact"), build_texts(), image_size=64)
+    >>> network, about = from_pretrained(folder)
+    >>> network.training, about["network"], about["image_size"]
+    (False, 'compact', 64)
+    """
+    folder = Path(folder)
+    about = _about(folder)
+    try:
+        network = build_network(about["network"], **about.get("arguments", {}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_config(folder, error) from None
+    tensors, _ = load_tensors(folder / "model.safetensors")
+    load_weights(network, tensors, folder / "model.safetensors")
+    return network.eval(), about
+
+
+def load_texts(folder: str | Path) -> Texts:
+    """What turns texts into the token ids that the network of :func:`from_pretrained` was trained on.
+
+    Raises:
+        CheckpointError: if a file is missing or damaged.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from semimedref_core import build_network, build_texts, from_pretrained, load_texts, save_pretrained
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> save_pretrained(folder, build_network("compact"), build_texts(), image_size=64)
+    >>> load_texts(folder).length
+    24
+    """
+    about, path = _about(Path(folder)), Path(folder) / TOKENIZER
+    how = about.get("text_length", 24), about.get("report_text", "whole")  # what the first checkpoints do not tell
+    if about.get("own_words", True):
+        return Texts(grammar_tokenizer(), *how)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: missing, and the network reads its token ids; copy it from the run's other network"
+        )
+    try:
+        return Texts(read_tokenizer(path), *how)
+    except Exception as error:  # tokenizers raises a bare Exception for a damaged file
+        raise CheckpointError(f"{path}: damaged ({error}); copy it from the run's other network") from None
+
+
+def _about(folder: Path) -> dict:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no trained network here; give the folder 'student' or 'teacher' of a finished run"
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _no_config(folder, error) from None
+
+
+def _no_config(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{folder / 'config.json'}: not a network's config.json ({error})")

@@ -1,0 +1,62 @@
+"""What a result was made with: versions, the commit of a checkout, the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = "torch triton transformers accelerate numpy scipy pandas papermill jupytext ipykernel".split()
+
+
+@cache
+def environment() -> dict:
+    """Versions, commit, machine and CPU cores of this process, as plain values."""
+    here = Path(__file__).parent
+    about = {"semimedref": version_of("semimedref")}
+    if _git(here, "ls-files", Path(__file__).name):  # else it is not this project's checkout
+        about["commit"] = _git(here, "rev-parse", "HEAD")
+        about["changed_since"] = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+    machine = {"platform": platform.platform(), "machine": platform.machine(), "cpu_cores": os.cpu_count()}
+    packages = {name: version_of(name) for name in PACKAGES}
+    return {**about, "python": platform.python_version(), **machine, "packages": packages}
+
+
+def versions(*packages: str) -> str:
+    """The versions that a result was made with, on one line: this project, Python, torch, and further packages.
+
+    >>> from semimedref_core import versions
+    >>> versions("numpy").split(",")[0].split()[0]
+    'semimedref'
+    """
+    found = [f"{name} {version(name)}" for name in ("torch", *packages)]
+    return f"semimedref {version('semimedref')}, Python {platform.python_version()}, {', '.join(found)}"
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use, at least 1."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git prints in a folder, or nothing where there is no git or no checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, encoding="utf-8", errors="replace"
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,156 @@
+"""All that changes while a run goes on, and how it is kept: networks, optimiser, and how far validation has come."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from semimedref_core.config import Config
+from semimedref_core.runtime import checkpoints
+from semimedref_core.runtime.atomic import atomic, read_metrics, write_json
+from semimedref_core.runtime.checkpoints import CheckpointError
+from semimedref_core.teacher import Teacher
+
+CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config.json"
+VALID = "valid.npz"
+
+
+@dataclass
+class RunState:
+    """The state of a run between two steps.
+
+    Attributes:
+        student, teacher, optimizer: as trained so far.
+        scaler: of the gradients, for float16; None for other precisions.
+        step: number of steps done.
+        scores: metrics of the last validation, by network; empty before the first.
+        best: the best validation Dice (per image) of the teacher so far, and
+        stale: the number of validations since.
+        seconds: spent until the last checkpoint, by all processes that took part one after the other.
+    """
+
+    student: nn.Module
+    teacher: Teacher
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None
+    step: int = 0
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    best: float = -1.0
+    stale: int = 0
+    seconds: float = 0.0
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Student and teacher by name."""
+        return {"student": self.student, "teacher": self.teacher.network}
+
+    def judge(self, scores: dict[str, dict[str, float]]) -> bool:
+        """Takes in the scores of a validation and says whether the teacher's are the best so far."""
+        self.scores = scores
+        improved = scores["teacher"]["dice_image"] > self.best
+        self.best = max(self.best, scores["teacher"]["dice_image"])
+        self.stale = 0 if improved else self.stale + 1
+        return improved
+
+    def save(self, path: Path) -> None:
+        """Writes everything to one file, atomically."""
+        tensors = {
+            f"{name}.{key}": value
+            for name, network in self.networks.items()
+            for key, value in network.state_dict().items()
+        }
+        for name, parameter in self.student.named_parameters():
+            for entry, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{entry}.{name}"] = value
+        about = {name: getattr(self, name) for name in ("step", "scores", "best", "stale", "seconds")}
+        scaler = self.scaler.state_dict() if self.scaler else {}
+        checkpoints.save_tensors(path, tensors, state=about, scaler=scaler)
+
+    def restore(self, path: Path) -> None:
+        """Takes everything back from :meth:`save`'s file.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged or of another network.
+        """
+        tensors, metadata = checkpoints.load_tensors(path)
+        for name, network in self.networks.items():
+            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+            checkpoints.load_weights(network, own, path)
+        parameters = dict(self.student.named_parameters())
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, entry, name = key.split(".", 2)
+                # AdamW keeps its step count on the CPU, unless it is fused; the moments follow their parameter.
+                stays = entry == "step" and not self.optimizer.defaults["fused"]
+                device = value.device if stays else parameters[name].device
+                self.optimizer.state[parameters[name]][entry] = value.to(device)
+        if self.scaler:
+            self.scaler.load_state_dict(metadata["scaler"])
+        for name, value in metadata["state"].items():
+            setattr(self, name, value)
+
+
+def claim(folder: Path, config: Config, resume: bool) -> None:
+    """Makes a folder this run's own: writes its ``config.json``, or finds the same settings there when resuming.
+
+    Raises:
+        CheckpointError: if the folder holds a run and ``resume`` is not set, or the run there has other settings.
+    """
+    if not (folder / CONFIG).exists():
+        write_json(folder / CONFIG, config.to_dict())
+        return
+    if not resume:
+        raise CheckpointError(f"{folder}: holds a run already; give --resume to go on with it, or another folder")
+    require_same_settings(folder / CONFIG, config)
+
+
+def require_same_settings(path: Path, config: Config) -> None:
+    """Looks whether a run's ``config.json`` holds these settings. Folders may have moved since.
+
+    Raises:
+        CheckpointError: if it is damaged or holds others; names each with both values.
+    """
+    settings = config.to_dict()
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); delete the folder and train again") from None
+    changed = [
+        name for name in settings if _without_place(name, found.get(name)) != _without_place(name, settings[name])
+    ]
+    if changed:
+        was = ", ".join(f"{name} {found.get(name)!r} is now {settings[name]!r}" for name in changed)
+        raise CheckpointError(
+            f"{path}: the run there has other settings ({was}); resume with the same, or use another folder"
+        )
+
+
+def _without_place(name: str, value):
+    """A setting without what only says where files lie: the data folder, and where an encoder's folder is."""
+    if name == "data":
+        return ""
+    return Path(value).name if name in ("image_encoder", "text_encoder") and isinstance(value, str) else value
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one JSON object a line, in the order of steps.
+
+    Args:
+        path: the file.
+        step: lines of later steps, and a line cut short by a kill, are dropped: the resumed run writes them again.
+    """
+
+    def __init__(self, path: Path, step: int = 0):
+        self.path = path
+        kept = [line for line in read_metrics(path) if line["step"] <= step] if path.exists() else []
+        with atomic(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, line: dict) -> None:
+        """Appends one line."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,0 +1,99 @@
+"""Semi-MedRef, one training step: the paper's objective from top to bottom, in the paper's symbols.
+
+=================== ===================================================
+x_l, y_l, r_l       weak views of labelled pairs, their masks and reports
+x_u, r_u            weak views of unlabelled pairs, and their reports
+p                   the teacher's lesion probabilities on x_u
+s                   strong views of unlabelled pairs
+s_mix, y_mix, r_mix strong views, targets and reports after T-PatchMix
+u, v                image and text embeddings
+=================== ===================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from semimedref_core.batch import Batch
+from semimedref_core.config import Config
+from semimedref_core.itcl import itcl
+from semimedref_core.losses import dice_ce
+from semimedref_core.patchmix import t_patchmix
+from semimedref_core.pseudo_labels import Label, Weigh, every_pixel, teacher_probabilities
+from semimedref_core.teacher import Teacher
+from semimedref_core.views import place_masks, strong_view, weak_view
+
+
+def semi_medref(
+    student: nn.Module,
+    teacher: Teacher,
+    batch: Batch,
+    w_u: float,
+    config: Config,
+    label: Label = teacher_probabilities,
+    weigh: Weigh = every_pixel,
+    mix: Callable = t_patchmix,
+) -> dict[str, Tensor]:
+    """The paper's loss of a step (Eq. 17).
+
+    ``L = DiceCE(labelled) + w_l ITCL(labelled) + w_u [ DiceCE(student(mixed strong view), mixed target)
+    + w_c ITCL(unlabelled weak view) ]``
+
+    Nothing is brought back to the host, so on a GPU nothing waits.
+
+    Args:
+        student, teacher: networks of one kind.
+        batch: labelled and unlabelled pairs, on the networks' device.
+        w_u: weight of the unlabelled loss at this step; 0 is burn-in, which leaves the unlabelled pairs out.
+        config: w_l, w_c, tau, and the settings of T-PatchMix.
+        label, weigh: pseudo-labels, and which pixels teach; the paper's by default.
+        mix: T-PatchMix, or what stands in its place.
+
+    Returns:
+        Scalars by name: ``loss`` is L; the others are its terms, and ``accepted``, the share of mixed samples.
+    """
+    labelled, unlabelled = batch.labelled, batch.unlabelled
+    w_l, w_c = config.itcl_weight, config.itcl_unlabelled_weight
+
+    x_l, y_l = weak_view(labelled.images, labelled.theta), place_masks(labelled.masks, labelled.theta)
+    r_l = labelled.input_ids
+
+    if w_u == 0:  # burn-in
+        seen = student(x_l, r_l)
+        L_seg = dice_ce(seen.logits, y_l)
+        L_itcl = itcl(seen.image_embedding, seen.text_embedding, labelled.codes, config.tau, config.positives)
+        return {"loss": L_seg + w_l * L_itcl, "loss_labelled": L_seg, "loss_itcl": L_itcl}
+
+    # The teacher looks once, at weak views.
+    x_u, r_u = weak_view(unlabelled.images, unlabelled.theta), unlabelled.input_ids
+    p = label(teacher, x_u, unlabelled, config)
+
+    # T-PatchMix: image, pseudo-label and text are mixed as one, or not at all.
+    s = strong_view(x_u, **unlabelled.photometry)
+    s_mix, p_mix, r_mix, accepted = mix(
+        s, p, unlabelled.text_choices, unlabelled.proposal, config.block, config.patch_mode, config.gate
+    )
+    y_mix = (p_mix >= 0.5).float()  # Eq. 7
+
+    # The student looks once too: at labelled and mixed samples whole, at weak views with its encoders only, for ITCL.
+    sizes = [len(x_l), len(s_mix), len(x_u)]
+    seen = student(torch.cat([x_l, s_mix, x_u]), torch.cat([r_l, r_mix, r_u]), decode=sizes[0] + sizes[1])
+    logits_l, logits_mix = seen.logits.split(sizes[:2])
+    u_l, _, u_u = seen.image_embedding.split(sizes)
+    v_l, _, v_u = seen.text_embedding.split(sizes)
+
+    L_seg = dice_ce(logits_l, y_l)
+    L_itcl = itcl(u_l, v_l, labelled.codes, config.tau, config.positives)
+    L_mix = dice_ce(logits_mix, y_mix, weigh(y_mix, unlabelled, config))
+    L_itcl_u = itcl(u_u, v_u, unlabelled.codes, config.tau, config.positives)
+    return {
+        "loss": L_seg + w_l * L_itcl + w_u * (L_mix + w_c * L_itcl_u),
+        "loss_labelled": L_seg,
+        "loss_itcl": L_itcl,
+        "loss_mixed": L_mix,
+        "loss_itcl_unlabelled": L_itcl_u,
+        "accepted": accepted.float().mean(),
+    }

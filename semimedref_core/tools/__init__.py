@@ -1,0 +1,13 @@
+"""A look at the work itself: where equations live, what a step does and costs, are the notebooks in order."""
+
+from semimedref_core._lazy import by_module, exports
+
+_MODULES = {
+    "equation_index": "EQUATIONS LEDGER find_tags equation_table ledger_table",
+    "inspection": "named_tensors tensor_table parameter_table gradient_norms Passes HostReads",
+    "mixing_audit": "OUTCOMES sum_in_boxes broken_by_mixing zone_of_patch outcomes",
+    "profiling": "Profile profile",
+    "step_cost": "step_costs",
+    "notebook_checks": "style_problems pair_problems output_problems",
+}
+__getattr__, __dir__, __all__ = exports(__name__, by_module(_MODULES))

@@ -1,0 +1,242 @@
+"""From the paper to the code: every equation and every difference to the released code, and where each lives.
+
+The numbers are ours, in the order of the method.
+
+Functions, tests and notebook cells carry tags, ``Eq. 9`` or ``Ledger 3``, in a comment, a docstring or a text cell;
+tests also in their names, ``test_ledger_3_...``.
+:func:`find_tags` reads them out of the sources, so the index is never out of date: the tests fail if an entry has no
+function, no test or no cell, and if a tag has no entry.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jupytext
+
+ROOT = Path(__file__).parents[2]
+TAG = re.compile(r"\b(Eq\.|Ledger) (\d+)\b")
+NAME = re.compile(r"\bdef test_(eq|ledger)_(\d+)_")
+
+
+@dataclass(frozen=True)
+class Equation:
+    """``Eq. number``: what it defines, and the formula in TeX."""
+
+    number: int
+    title: str
+    tex: str
+
+    @property
+    def tag(self) -> str:
+        return f"Eq. {self.number}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``Ledger number``: what the paper or the data say, what the released code does, and what is done here."""
+
+    number: int
+    expected: str
+    release: str
+    ours: str
+
+    @property
+    def tag(self) -> str:
+        return f"Ledger {self.number}"
+
+
+EQUATIONS = tuple(
+    Equation(number, title, tex)
+    for number, (title, tex) in enumerate(
+        [
+            ("zone vector of a report", r"a \in \{0, 1\}^6"),
+            ("labelled and unlabelled pairs", r"|D_L| = \max(1, \mathrm{round}(\rho\, n)),\; D_U = D \setminus D_L"),
+            ("PosAug", r"\tilde r: \text{each phrase of } r \text{ is hit independently with probability } p"),
+            ("T-PatchMix: proposal", r"m = \text{square in the box of a zone } k \text{ with } a_{jk} = 1"),
+            ("T-PatchMix: gate", r"\langle m, p_j \rangle / |m| \ge \theta"),
+            ("T-PatchMix: image", r"m\, s_j + (1 - m)\, s_i"),
+            ("T-PatchMix: target", r"\mathbf{1}[m\, p_j + (1 - m)\, p_i \ge 0.5]"),
+            ("T-PatchMix: text", r"a = a_i \lor e_k, \text{ count and laterality rewritten}"),
+            ("soft anatomical positives", r"P_{ij} = |a_i \land a_j| / |a_i \lor a_j|,\; P_{ii} = 1"),
+            ("similarities", r"z_{ij} = u_i^\top v_j / \tau"),
+            (
+                "ITCL",
+                r"\tfrac12 \big[\tfrac1N \sum_i -\tfrac{\sum_j P_{ij} \log \mathrm{softmax}_j z_{ij}}{\sum_j P_{ij}}"
+                r" + (z \to z^\top)\big]",
+            ),
+            ("class sums", r"P V = S[\text{codes}] + \text{own},\; S = J_{64}\, (\text{sums of } V \text{ by code})"),
+            ("loss of a mask", r"\mathrm{DiceCE} = \mathrm{Dice} + \mathrm{CE}"),
+            ("EMA teacher", r"\theta' \leftarrow d\, \theta' + (1 - d)\, \theta"),
+            ("burn-in and ramp", r"w_u(t) = w_u \min(1, (t - t_0)^+ / T)"),
+            ("ramp of the EMA decay", r"d(t): d_0 \to d_1"),
+            (
+                "loss of a step",
+                r"L = \mathrm{DiceCE}_L + w_l\, \mathrm{ITCL}_L + w_u(t) [\mathrm{DiceCE}_U + w_c\, \mathrm{ITCL}_U]",
+            ),
+            ("Dice and mIoU, micro and per image", r"2 |y \land \hat y| / (|y| + |\hat y|)"),
+        ],
+        start=1,
+    )
+)
+
+LEDGER = tuple(
+    Difference(number, *texts)
+    for number, texts in enumerate(
+        [
+            (
+                "A refused patch leaves the sample as it was.",
+                "The image is mixed before the gate: a refused patch stays in it, target and text do not follow.",
+                "Image, target and text are mixed together or not at all.",
+            ),
+            (
+                "Any zone that the donor's report names can be the patch's.",
+                "Only the first phrase is read: bilateral reports are patched on the left only, and `upper lower` "
+                "is one box that spans the middle too.",
+                "Every named zone, one at a time.",
+            ),
+            (
+                "The mixed text agrees with the mixed image.",
+                'The first phrase becomes "A and B"; count word and uni/bilateral stay as they were.',
+                "Phrases, count and laterality are written anew from the zones.",
+            ),
+            (
+                "Text follows image, whichever way the patch was found.",
+                "In the probability-driven mode the text is not changed.",
+                "The zone whose box holds the patch is added, in every mode.",
+            ),
+            (
+                "Pseudo-labels are trusted where the teacher is sure.",
+                "Once mixing is on, they are cut at 0.5 without a confidence mask; the threshold only gates patches.",
+                "Cut at 0.5 and to the zones that the report names; an infection that is not found teaches nothing.",
+            ),
+            (
+                "The partner's map is the permuted map.",
+                "The teacher runs a second time, on the permuted batch.",
+                "One pass, and its output permuted.",
+            ),
+            (
+                "The student reads the whole mixed report.",
+                "Texts are cut at 24 tokens, which clips merged reports.",
+                "The text is written anew, so every mixed report fits; a longer text is an error, never cut.",
+            ),
+            (
+                "Patches of a zone lie where that zone's lesions are.",
+                "Upper, middle and lower are equal thirds of the image.",
+                "The bands are read off the labelled masks.",
+            ),
+            (
+                "Every position phrase can be augmented.",
+                "A phrase needs vertical word, side and `lung`; many LViT texts hold none, and nothing happens there.",
+                "Reports are parsed, so `all left lung` and `left lung` count too.",
+            ),
+            (
+                "A report describes; it does not count what the mask shows.",
+                "The release's texts count active zones; LViT's count the connected lesions of the mask.",
+                "Both versions are read, and what the count word gives away is measured.",
+            ),
+            (
+                "Dice is an average over images.",
+                "The release adds up the pixels of the split first (micro).",
+                "Both are reported, always named.",
+            ),
+            (
+                "No patient is in two splits.",
+                "MosMedData+ is split by slice, and most test studies also occur in train.",
+                "The splits are kept, so that numbers compare; the doctor warns and counts.",
+            ),
+        ],
+        start=1,
+    )
+)
+
+
+@dataclass
+class Places:
+    """Where a tag stands: functions ``(file, qualified name)``, tests alike, cells ``(notebook, heading)``."""
+
+    functions: list[tuple[str, str]] = field(default_factory=list)
+    tests: list[tuple[str, str]] = field(default_factory=list)
+    cells: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find_tags(root: Path = ROOT) -> dict[str, Places]:
+    """All tags in the sources below ``root``, each place once.
+
+    A tag in a file's head, outside every function or class, has the name ``""``.
+    """
+    found = defaultdict(Places)
+    for folder in ("semimedref_core", "kernels", "tests"):
+        for path in sorted((root / folder).rglob("*.py")):
+            if path != Path(__file__):
+                for tag, name in _tags_of(path):
+                    places = found[tag].tests if folder == "tests" else found[tag].functions
+                    if (place := (str(path.relative_to(root)), name)) not in places:
+                        places.append(place)
+    for path in sorted((root / "notebooks").glob("*.py")):
+        heading = ""
+        for cell in jupytext.read(path).cells:
+            headings = re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+            heading = headings[-1] if headings else heading
+            for tag in dict.fromkeys(" ".join(match) for match in TAG.findall(cell.source)):
+                if (path.stem, heading) not in found[tag].cells:
+                    found[tag].cells.append((path.stem, heading))
+    return dict(found)
+
+
+def _tags_of(path: Path) -> list[tuple[str, str]]:
+    """Tags of a source file with the innermost function or class around each."""
+    text = path.read_text(encoding="utf-8")
+    scopes = []
+
+    def walk(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                scopes.append((child.lineno, child.end_lineno, prefix + child.name))
+                walk(child, f"{prefix}{child.name}.")
+
+    walk(ast.parse(text), "")
+    tags = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        in_name = [({"eq": "Eq.", "ledger": "Ledger"}[kind], digits) for kind, digits in NAME.findall(line)]
+        for match in TAG.findall(line) + in_name:
+            around = [scope for scope in scopes if scope[0] <= number <= scope[1]]
+            tags.append((" ".join(match), max(around, default=(0, 0, ""))[2]))
+    return tags
+
+
+def equation_table(found: dict[str, Places]) -> str:
+    """The equations with links to functions, notebook cells and tests, in Markdown, for a reader in ``notebooks/``."""
+    lines = ["| | what | formula | function | notebook | test |", "|---|---|---|---|---|---|"]
+    for entry in EQUATIONS:
+        places = found.get(entry.tag, Places())
+        functions = _links(places.functions)
+        formula = entry.tex.replace("|", r"\vert ")  # a bar would end the table's cell
+        lines.append(
+            f"| {entry.tag} | {entry.title} | ${formula}$ | {functions} | {_cells(places)} | {_links(places.tests)} |"
+        )
+    return "\n".join(lines)
+
+
+def ledger_table(found: dict[str, Places]) -> str:
+    """The differences to the released code, with links to the cell that shows each and the test that proves it."""
+    lines = ["| | one expects | the released code | here | shown in | proved by |", "|---|---|---|---|---|---|"]
+    for entry in LEDGER:
+        places = found.get(entry.tag, Places())
+        texts = f"{entry.expected} | {entry.release} | {entry.ours}"
+        lines.append(f"| {entry.tag} | {texts} | {_cells(places)} | {_links(places.tests)} |")
+    return "\n".join(lines)
+
+
+def _links(places) -> str:
+    return "<br>".join(f"[`{name}`](../{path})" for path, name in places if name)
+
+
+def _cells(places: Places) -> str:
+    return "<br>".join(
+        f"[{notebook[:2]}: {heading.split(' · ')[-1]}]({notebook}.ipynb)" for notebook, heading in places.cells
+    )

@@ -1,0 +1,161 @@
+"""Weak and strong views, in batch on the device. What is drawn by chance is drawn on the CPU, so no step waits for it.
+
+The weak view moves the picture (and its mask and, when mirrored, its report); the strong view changes grey values only,
+so teacher and student look at the same place.
+
+=============== ===========================================================================================
+weak, release   zoom 0.95 to 1.2 with probability 0.1 (the released code's)
+weak, strong    zoom 0.8 to 1.25, rotation to 12 degrees, shift to 8 % of the side, mirror with probability
+                0.5 (the words "left" and "right" change places with the picture)
+strong, release brightness and contrast jitter of 0.2 with probability 0.8, Gaussian blur (7x7, sigma 0.1 to 2)
+                with probability 0.5 (the released code's)
+strong, strong  jitter of 0.5, the same blur, and with probability 0.5 each smooth shading and white noise
+=============== ===========================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.profiler import record_function
+
+from semimedref_core.config import View
+
+WEAK_VIEWS = STRONG_VIEWS = get_args(View)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The placement of B weak views.
+
+    Attributes:
+        theta: ``[B, 2, 3]`` float32, maps a place of the view to the place of the picture it shows (both -1 to 1).
+        mirrored: ``[B]`` bool, which views are left-right mirrored; their reports must be flipped.
+    """
+
+    theta: np.ndarray
+    mirrored: np.ndarray
+
+    def zone_boxes(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+        """The six zone boxes as they lie in each view, ``[6, 4]`` -> ``[B, 6, 4]`` int64 (y0, x0, y1, x1) px.
+
+        Centre and size of a box follow the view, its sides stay upright, and it is cut at the view's edge. In a
+        mirrored view the zones change sides as the words of its report do: zone k is where the view shows it.
+        """
+        size = np.array([height, width], dtype=np.float64)
+        linear, shift = self.theta[:, :, :2].astype(np.float64), self.theta[:, :, 2].astype(np.float64)
+        low, high = boxes[:, :2] / size * 2 - 1, boxes[:, 2:] / size * 2 - 1
+        centre = (low + high) / 2
+        inverse = np.linalg.inv(linear)  # [B, 2, 2], in (x, y) order as theta is
+        moved = np.einsum("bij,bkj->bki", inverse, centre[None, :, ::-1] - shift[:, None])[:, :, ::-1]
+        half = (high - low)[None] / 2 * np.sqrt(np.abs(np.linalg.det(inverse)))[:, None, None]
+        corners = (np.concatenate([moved - half, moved + half], axis=2) + 1) / 2 * np.tile(size, 2)
+        pixels = np.clip(np.rint(corners).astype(np.int64), 0, [height, width, height, width])
+        return np.where(self.mirrored[:, None, None], pixels[:, [3, 4, 5, 0, 1, 2]], pixels)
+
+
+def draw_geometry(rng: np.random.Generator, batch: int, weak_view: str) -> Geometry:
+    """Draws the placement of a batch of weak views; see the module's table.
+
+    Raises:
+        ValueError: if the weak view is unknown.
+    """
+    zeros = np.zeros(batch)
+    if weak_view == "release":
+        zoom = np.where(rng.random(batch) < 0.1, rng.uniform(0.95, 1.2, batch), 1.0)
+        angle, shift, mirrored = zeros, np.zeros((batch, 2)), zeros.astype(bool)
+    elif weak_view == "strong":
+        zoom = np.exp(rng.uniform(np.log(0.8), np.log(1.25), batch))
+        angle = np.deg2rad(rng.uniform(-12, 12, batch))
+        shift = rng.uniform(-0.16, 0.16, (batch, 2))  # of the half side
+        mirrored = rng.random(batch) < 0.5
+    else:
+        raise ValueError(f"unknown weak view {weak_view!r}; choose one of {', '.join(WEAK_VIEWS)}")
+    flip = np.where(mirrored, -1.0, 1.0)
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    theta = np.stack([flip * cos, -sin, shift[:, 0], flip * sin, cos, shift[:, 1]], axis=1)
+    return Geometry(theta.reshape(batch, 2, 3).astype(np.float32), mirrored)
+
+
+@record_function("views")
+def weak_view(images: Tensor, theta: Tensor) -> Tensor:
+    """Placed and intensity-normalised pictures.
+
+    Args:
+        images: ``[B, 1, H, W]`` uint8 grey values.
+        theta: ``[B, 2, 3]`` of :class:`Geometry`.
+
+    Returns:
+        ``[B, 1, H, W]`` float32, each image with mean 0 and standard deviation 1.
+    """
+    x = _place(images.float(), theta)
+    mean, std = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
+    return (x - mean) / (std + 1e-6)
+
+
+@record_function("views")
+def place_masks(masks: Tensor, theta: Tensor) -> Tensor:
+    """The masks ``[B, 1, H, W]`` (0/1) placed as their images are; float32 0/1."""
+    return (_place(masks.float(), theta) >= 0.5).float()
+
+
+def _place(images: Tensor, theta: Tensor) -> Tensor:
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """Grey-value changes of B strong views, each drawn for itself.
+
+    Attributes:
+        contrast, brightness: ``[B]``, ``x -> contrast x + brightness`` on normalised grey values.
+        kernels: ``[B, 7]`` Gaussian blur along either axis; sums to 1.
+        shading: ``[B, 1, 3, 3]`` a coarse map added after bilinear enlargement: uneven exposure.
+        noise: ``[B]`` standard deviation of white noise.
+    """
+
+    contrast: np.ndarray
+    brightness: np.ndarray
+    kernels: np.ndarray
+    shading: np.ndarray
+    noise: np.ndarray
+
+
+def draw_photometry(rng: np.random.Generator, batch: int, strong_view: str) -> Photometry:
+    """Draws the grey-value changes of a batch of strong views; see the module's table.
+
+    Raises:
+        ValueError: if the strong view is unknown.
+    """
+    if strong_view not in STRONG_VIEWS:
+        raise ValueError(f"unknown strong view {strong_view!r}; choose one of {', '.join(STRONG_VIEWS)}")
+    strength, extras = (0.2, 0.0) if strong_view == "release" else (0.5, 1.0)
+    jitter = rng.random(batch) < 0.8
+    contrast = np.where(jitter, rng.uniform(1 - strength, 1 + strength, batch), 1.0)
+    brightness = np.where(jitter, rng.uniform(-strength, strength, batch), 0.0)
+    sigma = np.where(rng.random(batch) < 0.5, rng.uniform(0.1, 2.0, batch), 1e-3)
+    kernels = np.exp(-0.5 * (np.arange(-3, 4) / sigma[:, None]) ** 2)
+    kernels /= kernels.sum(1, keepdims=True)
+    shading = extras * (rng.random(batch) < 0.5)[:, None, None, None] * rng.uniform(-0.6, 0.6, (batch, 1, 3, 3))
+    noise = extras * np.where(rng.random(batch) < 0.5, rng.uniform(0, 0.25, batch), 0.0)
+    return Photometry(*(a.astype(np.float32) for a in (contrast, brightness, kernels, shading, noise)))
+
+
+@record_function("views")
+def strong_view(
+    weak: Tensor, contrast: Tensor, brightness: Tensor, kernels: Tensor, shading: Tensor, noise: Tensor
+) -> Tensor:
+    """The strong view of weak views ``[B, 1, H, W]``; arguments as in :class:`Photometry`, as tensors."""
+    x = weak * contrast[:, None, None, None] + brightness[:, None, None, None]
+    x = x + F.interpolate(shading, weak.shape[2:], mode="bilinear", align_corners=True)
+    x = x.transpose(0, 1)  # one channel a sample, so that a grouped convolution blurs each with its own kernel
+    batch = x.shape[1]
+    x = F.conv2d(F.pad(x, (3, 3, 3, 3), mode="reflect"), kernels[:, None, :, None], groups=batch)
+    x = F.conv2d(x, kernels[:, None, None, :], groups=batch).transpose(0, 1)
+    return x + noise[:, None, None, None] * torch.randn_like(x)

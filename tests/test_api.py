@@ -1,0 +1,53 @@
+"""The public API: small, complete, loaded when it is asked for, and each name shows how it is used."""
+
+import doctest
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import semimedref_core
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_api_is_about_25_names_and_dir_knows_them():
+    assert 25 <= len(semimedref_core.__all__) <= 30
+    assert set(semimedref_core.__all__) <= set(dir(semimedref_core))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = semimedref_core.no_such_name
+
+
+@pytest.mark.parametrize("name", semimedref_core.__all__)
+def test_each_name_has_an_example_that_runs(name, one_thread):
+    value = getattr(semimedref_core, name)
+    text = inspect.getdoc(value)
+    assert ">>> " in text and re.search(rf"import .*\b{name}\b", text), "an example, as a user would write it"
+    examples = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
+    said = []
+    failed, tried = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples, out=said.append)
+    assert tried and not failed, "".join(said)
+
+
+def test_no_name_of_the_api_is_that_of_a_module():
+    """Else ``from semimedref_core import x`` would give the one or the other, as modules were loaded."""
+    modules = {path.stem for path in (ROOT / "semimedref_core").glob("*")}
+    assert modules & set(semimedref_core.__all__) == set()
+
+
+def test_importing_the_package_loads_neither_torch_nor_numpy():
+    program = "import sys, semimedref_core; print({'torch', 'numpy', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_example_in_the_readme_uses_names_that_are_there():
+    [block] = re.findall(
+        r"```python\n(from semimedref_core import .*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    for name in re.match(r"from semimedref_core import (.*)\n", block)[1].split(", "):
+        assert name in semimedref_core.__all__
+    compile(block, "README.md", "exec")

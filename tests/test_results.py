@@ -1,0 +1,242 @@
+"""Runs side by side: only repetitions are averaged, every ablation has a name, and what is missing is said."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from semimedref_core.config import Config
+from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.results import (
+    COUNTS,
+    METRICS,
+    TABLE,
+    WITHOUT_HELP,
+    counts_of,
+    finished_runs,
+    keep,
+    missing_runs,
+    run_folders,
+    without_help,
+)
+from semimedref_core.experiments.tables import markdown_table, methods_by_ratio, results_table, write_table
+from semimedref_core.runtime.checkpoints import CheckpointError
+
+BARE = {"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image", "variant": WITHOUT_HELP}
+
+
+def test_runs_that_differ_in_the_seed_are_averaged_and_variants_are_not(run):
+    folders = [run(0.7, seed=0), run(0.8, seed=1), run(0.6, seed=0, gate=0.5, variant="strict gate")]
+    table = results_table(finished_runs(folders)).reset_index()
+    teacher = table[table["network"] == "teacher"].set_index("variant")
+    assert dict(teacher["seeds"]) == {"": 2, "strict gate": 1}
+    assert teacher.loc["", "dice_image"] == "75.0 ± 7.1" and teacher.loc["strict gate", "dice_image"] == "60.0"
+
+
+@pytest.mark.parametrize(
+    "setting, value", [("gate", 0.5), ("posaug_p", 0.0), ("unfound", "image"), ("report_text", "none")]
+)
+def test_runs_of_one_name_whose_settings_differ_are_refused_and_not_averaged(run, setting, value):
+    """A run says what it is; nobody guesses it from its settings."""
+    one, two = run(0.7), run(0.6, seed=1, **{setting: value})
+    with pytest.raises(CheckpointError, match=rf"{one}, {two}: both are semi_medref, but {setting} is .*--variant"):
+        finished_runs([one, two])
+    assert len(finished_runs([one, run(0.6, seed=1, variant="another", **{setting: value})])) == 4
+
+
+def test_another_method_may_have_other_settings(run):
+    runs = finished_runs([run(0.6, method="fixmatch", tau=0.1), run(0.7)])
+    assert set(runs["variant"]) == {""}
+
+
+def test_mixing_as_the_release_does_may_be_shown_as_a_variant_without_our_help(run):
+    released = {"method": "semi_medref_release", "variant": f"{WITHOUT_HELP}, mixed as by the release"}
+    folders = [run(0.7), run(0.6, **BARE), run(0.5, **released, variant_of="semi_medref")]
+    runs = finished_runs(folders)
+    assert set(runs["method"]) == {"semi_medref"}
+    assert list(dict.fromkeys(runs["variant"])) == ["", "without our help", "without our help, mixed as by the release"]
+    assert list(dict.fromkeys(without_help(runs)["variant"])) == ["", "mixed as by the release"]
+    assert set(finished_runs([run(0.5, method="semi_medref_release")])["method"]) == {"semi_medref_release"}
+
+
+def test_settings_are_told_apart_only_by_what_differs_on_the_same_data(run):
+    folders = [run(0.7, steps=10), run(0.7, steps=20), run(0.7, dataset="qata", steps=30, label_ratio=0.01)]
+    folders += [run(0.7, dataset="qata", steps=30, label_ratio=0.02)]
+    assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["qata", "phantom, 10 steps", "phantom, 20 steps"]
+
+
+def test_what_was_run_most_widely_stands_first(run):
+    run(0.7, label_ratio=0.01), run(0.7, dataset="qata", label_ratio=0.01), run(0.7, dataset="qata", method="cutmix")
+    assert list(dict.fromkeys(finished_runs(run.folders)["setting"])) == ["qata", "phantom"], "more label ratios"
+    run(0.7, label_ratio=0.02), run(0.7, dataset="qata", label_ratio=0.01, seed=1)
+    assert list(dict.fromkeys(finished_runs(run.folders)["setting"])) == ["qata", "phantom"], "as many, of more runs"
+
+
+def test_a_run_on_another_device_is_no_further_seed(run):
+    folders = [run(0.7), run(0.8, seed=1, device="cuda"), run(0.8, seed=2, device="cuda:1")]
+    assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["phantom, cuda", "phantom, cpu"]
+
+
+def test_what_a_full_comparison_lacks_is_said(run):
+    folders = [run(0.7, seed=seed, method=method) for seed in (0, 1) for method in ("supervised", "semi_medref")]
+    folders += [run(0.8, method="supervised", label_ratio=1.0), run(0.8, label_ratio=0.5)]
+    folders += [run(0.6, posaug_p=0.0, variant="without PosAug")]
+    assert missing_runs(finished_runs(folders[:5])) == []
+    assert missing_runs(finished_runs(folders)) == ["phantom, 50 % labels: supervised (seed 0)"], "one ablation, whole"
+    folders += [run(0.6, gate=0.0, seed=1, variant="without the gate"), run(0.7, seed=2)]
+    folders += [run(0.6, gate=0.9, seed=1, variant="strict gate")]
+    assert missing_runs(finished_runs(folders))[0] == (
+        "phantom, 5 % labels: supervised (seed 2); semi_medref without PosAug (seed 1); "
+        "semi_medref without the gate, semi_medref strict gate (seed 0)"
+    )
+
+
+def test_a_method_with_fewer_seeds_is_marked_and_one_that_did_not_run_has_an_empty_cell(run):
+    folders = [
+        run(0.7, seed=0),
+        run(0.8, seed=1),
+        run(0.6, method="cutmix"),
+        run(0.9, method="cutmix", label_ratio=0.5),
+    ]
+    table = methods_by_ratio(finished_runs(folders))
+    assert table.loc["cutmix"].tolist() == ["60.0 (1 of 2 seeds)", "90.0"]
+    assert table.loc["semi_medref"].tolist() == ["75.0 ± 7.1", ""]
+
+
+def test_the_readme_table_has_both_metrics_and_the_best_of_each_in_bold(run):
+    lines = markdown_table(finished_runs([run(0.7), run(0.6, method="supervised")])).splitlines()
+    assert lines[0] == "|  | supervised | semi_medref |"
+    assert lines[2:] == ["| phantom, 5 % | 60.0<br>60.0 | **70.0**<br>**70.0** |"]
+
+
+def test_a_cell_of_the_readme_table_says_how_many_seeds_where_others_of_the_row_have_more(run):
+    folders = [run(0.7, seed=0), run(0.8, seed=1), run(0.6, method="supervised")]
+    last = markdown_table(finished_runs(folders)).splitlines()[-1]
+    assert last == "| phantom, 5 % | 60.0<br>60.0<br>1 of 2 seeds | **75.0 ± 7.1**<br>**75.0 ± 7.1** |"
+
+
+def test_runs_without_our_help_are_a_comparison_and_a_row_of_their_own(run):
+    run(0.8), run(0.7, method="cutmix"), run(0.5, method="supervised"), run(0.9, method="supervised", label_ratio=1.0)
+    run(0.6, **BARE), run(0.4, **BARE, method="cutmix")
+    runs = finished_runs(run.folders)
+    assert set(runs.loc[runs["variant"] != "", "variant"]) == {"without our help"}
+    found = without_help(runs).query("network == 'teacher'").set_index("method")
+    assert found["dice_image"].to_dict() == pytest.approx({"supervised": 0.5, "semi_medref": 0.6, "cutmix": 0.4})
+    assert set(found["variant"]) == {""}, "the main runs of this comparison"
+    lines = [line.replace("**", "") for line in markdown_table(runs).splitlines()]
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| phantom, 5 %, without our help",
+        "| phantom, 5 %",
+        "| phantom, 100 %",
+    ]
+    last = [line.rpartition(" | ")[2] for line in lines]
+    assert last == ["semi_medref |", "--- |", "60.0<br>60.0 |", "80.0<br>80.0 |", " |"]
+    assert without_help(finished_runs(run.folders[:3])).empty
+    assert without_help(finished_runs(run.folders[4:])).empty, "there is nothing to compare them with"
+
+
+def test_the_table_in_the_readme_is_that_of_the_committed_runs():
+    """``semimedref compare notebooks/results --markdown README.md --figure notebooks/pictures/results.png``"""
+    readme = (notebooks_folder().parent / "README.md").read_text()
+    table = re.search(r"<!-- results -->\n(.*)\n<!-- /results -->", readme, re.DOTALL)[1]
+    assert table == markdown_table(finished_runs([notebooks_folder() / "results"]))
+
+
+def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    write_table(page, "| new |")
+    assert page.read_text() == "before\n<!-- results -->\n| new |\n<!-- /results -->\nafter\n"
+    page.write_text("no marks")
+    with pytest.raises(CheckpointError, match="page.md: no place for the table; add the lines <!-- results -->"):
+        write_table(page, "| new |")
+    assert page.read_text() == "no marks"
+
+
+def test_a_folder_of_runs_stands_for_all_of_them(run, tmp_path):
+    one, two = run(0.7), run(0.8, seed=1)
+    (tmp_path / "runs" / "unfinished").mkdir()
+    assert run_folders([tmp_path / "runs"]) == run_folders([one, two]) == [one, two]
+
+
+def test_folders_without_a_finished_run_are_all_named(run, tmp_path):
+    with pytest.raises(CheckpointError, match="one.*two.*results.json is missing"):
+        finished_runs([run(0.7), tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(CheckpointError, match="no folder given"):
+        finished_runs([])
+
+
+def test_a_damaged_run_and_the_same_run_twice_are_named(run):
+    one, two = run(0.7), run(0.8)
+    with pytest.raises(CheckpointError, match=f"{one}, {two}: the same run more than once"):
+        finished_runs([one, two])
+    (two / "results.json").write_text('{"seconds": 1')
+    with pytest.raises(CheckpointError, match="results.json: cannot be read"):
+        finished_runs([one, two])
+
+
+def test_kept_runs_are_two_files_that_compare_as_the_runs_themselves(run, tmp_path):
+    counts = np.random.default_rng(0).integers(0, 900, (5, 3))
+    encoder = {"data": "/home/someone/data", "text_encoder": "/home/someone/bert"}
+    folders = [run(0.7, counts=counts, **encoder), run(0.6, seed=1, counts=counts // 2, **encoder)]
+    folders += [run(0.5, method="cutmix", text_encoder="/home/someone/bert")]
+    lines = [{"step": step, "loss": 1 / 3, "accepted": step / 1000} for step in range(10, 101, 10)]
+    lines.insert(2, {"step": 20, "valid": {"teacher": {"dice_image": 2 / 3}}})
+    (folders[0] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    target = tmp_path / "kept"
+    runs = finished_runs(folders)
+    keep(runs, target)
+    assert sorted(path.name for path in target.iterdir()) == [COUNTS, TABLE]
+    kept = finished_runs([target])
+    ours = ["folder", "data", "text_encoder", "log"]
+    pd.testing.assert_frame_equal(kept.drop(columns=ours), runs.drop(columns=ours[:3]), check_like=True)
+    for folder, name in zip(runs["folder"], kept["folder"], strict=True):
+        for network in ("student", "teacher"):
+            before, after = counts_of(folder, network), counts_of(name, network)
+            assert (before is None) == (after is None) and (before is None or np.array_equal(before, after))
+    assert json.loads(kept["log"].iloc[0]) == [
+        {"step": 20, "valid": {"teacher": {"dice_image": 0.66667}}},
+        {"step": 50, "loss": 0.33333, "accepted": 0.05},
+        {"step": 100, "loss": 0.33333, "accepted": 0.1},
+    ]
+    assert set(kept["text_encoder"]) == {"bert"} and "someone" not in kept.drop(columns="folder").to_string()
+
+
+def test_kept_runs_and_run_folders_are_read_together_and_can_be_kept_together(run, tmp_path):
+    keep(finished_runs([run(0.7, counts=np.ones((5, 3), int))]), tmp_path / "kept")
+    both = finished_runs([tmp_path / "kept", run(0.8, seed=1, counts=np.ones((5, 3), int))])
+    assert sorted(both["seed"]) == [0, 0, 1, 1]
+    keep(both, tmp_path / "kept")
+    again = finished_runs([tmp_path / "kept"])
+    assert sorted(again["seed"]) == [0, 0, 1, 1] and all(
+        counts_of(name, "teacher") is not None for name in again["folder"]
+    )
+
+
+def test_the_committed_runs_say_what_they_are():
+    runs = finished_runs([notebooks_folder() / "results"])
+    assert len(runs) == 652 and set(runs["plan"]) == {"qata", "qata_ablations", "qata_224px", "phantom_methods"}
+    assert {"", "without PosAug", WITHOUT_HELP} <= set(runs["variant"])
+    assert not runs[METRICS].isna().any(axis=None) and set(Config().to_dict()) - {"network"} <= set(runs)
+    assert counts_of(runs["folder"].iloc[0], "teacher").shape == (1429, 3)
+
+
+def test_the_mean_share_of_mixed_samples_is_over_the_lines_that_have_it(run):
+    one, two = run(0.7), run(0.7, seed=1)
+    (one / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20, "accepted": 0.2}\n{"step": 30, "accepted": 0.4}\n')
+    accepted = finished_runs([one, two]).set_index("seed")["accepted"]
+    assert accepted[0].tolist() == pytest.approx([0.3, 0.3]) and accepted[1].isna().all()
+
+
+def test_compare_keeps_metrics_and_renews_table_and_figure(run, command_line, tmp_path):
+    folders = [run(0.7), run(0.6, method="supervised")]
+    page, figure = tmp_path / "page.md", tmp_path / "curves.png"
+    page.write_text("<!-- results -->\n<!-- /results -->\n")
+    told = command_line(
+        "compare", folders[0].parent, "--keep", tmp_path / "kept", "--markdown", page, "--figure", figure
+    )
+    assert told.status == 0, told.errors
+    assert "| **70.0**<br>**70.0** |" in page.read_text() and figure.stat().st_size > 5000
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [COUNTS, TABLE]
