@@ -19,6 +19,7 @@ from semimedref_core.batch import Batch
 from semimedref_core.config import Config, Device
 from semimedref_core.data.batches import Batches, made_ahead
 from semimedref_core.data.datasets import Training, load_training
+from semimedref_core.data.pairs import Pairs
 from semimedref_core.errors import SemiMedRefError
 from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
@@ -47,7 +48,11 @@ def train(
     Written: ``config.json``; ``metrics.jsonl`` (a line every ten steps and at each validation);
     ``checkpoint.safetensors`` (to resume from, at each validation); at the end ``student/`` and ``teacher/`` (the
     networks; where ``patience`` is set, as they were at the best validation), ``valid.npz`` (for either network the
-    pixels of each validation image that :func:`semimedref_core.evaluation.overlap` counts) and ``results.json``.
+    pixels of each reported validation image that :func:`semimedref_core.evaluation.overlap` counts) and
+    ``results.json``.
+
+    Where ``patience`` is set, every other validation pair chooses the weights and the rest is reported: a score on the
+    pairs that chose would be too good.
 
     Args:
         config: the run's settings.
@@ -85,9 +90,11 @@ def train(
     batches = made_ahead(prepared.batches, range(state.step, config.steps))
     log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
 
-    def validation() -> dict[str, np.ndarray]:
+    choosing, reported = _validation_pairs(pairs.valid, config)
+
+    def validation(on: Pairs) -> dict[str, np.ndarray]:
         return {
-            name: image_counts(network, pairs.valid, prepared.batches.texts, accelerator.device)
+            name: image_counts(network, on, prepared.batches.texts, accelerator.device)
             for name, network in state.networks.items()
         }
 
@@ -112,7 +119,7 @@ def train(
                 log.write({"step": state.step, "lr": now.lr, "w_u": now.w_u, **means})
         if validate:
             _check_weights(state.student, state.step)
-            counts = validation()
+            counts = validation(choosing)
             scores = {name: metrics(pixels) for name, pixels in counts.items()}
             best = state.judge(scores)
             if log:
@@ -127,11 +134,12 @@ def train(
         accelerator.wait_for_everyone()
         state.restore(folder / BEST)
     if config.patience or counts is None:
-        counts = validation()
+        counts = validation(reported)
 
     about = {
         "labelled": len(pairs.labelled),
         "unlabelled": len(pairs.unlabelled) if pairs.unlabelled else 0,
+        "images": len(reported),
         "grid": list(prepared.batches.grid.cuts),
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(accelerator.device),
@@ -139,7 +147,8 @@ def train(
     if accelerator.is_main_process:
         write_arrays(folder / VALID, counts)
     about = {**about, **(note or {}), "environment": environment()}
-    return _write_results(folder, config, state, prepared.texts, about, accelerator.is_main_process)
+    scores = {name: metrics(pixels) for name, pixels in counts.items()}
+    return _write_results(folder, config, state, prepared.texts, about, scores, accelerator.is_main_process)
 
 
 @dataclass(frozen=True)
@@ -252,7 +261,22 @@ def zone_grid(config: Config, pairs: Training) -> Grid:
     return {"qata": QATA, "thirds": THIRDS}[config.grid]
 
 
-def _write_results(folder: Path, config: Config, state: RunState, texts: Texts, about: dict, write: bool) -> dict:
+def _validation_pairs(valid: Pairs, config: Config) -> tuple[Pairs, Pairs]:
+    """The pairs that choose the weights, and those that are reported: all for both, but where ``patience`` is set.
+
+    Raises:
+        TrainingError: if there are too few for halves.
+    """
+    if not config.patience:
+        return valid, valid
+    if len(valid) < 2:
+        raise TrainingError("patience needs two validation pairs, one to choose by and one to report; set it to 0")
+    return valid.subset(range(0, len(valid), 2)), valid.subset(range(1, len(valid), 2))
+
+
+def _write_results(
+    folder: Path, config: Config, state: RunState, texts: Texts, about: dict, scores: dict, write: bool
+) -> dict:
     """Puts the networks and ``results.json`` into the run's folder; returns the latter's contents."""
     networks = {name: net.first if isinstance(net, Twins) else net for name, net in state.networks.items()}
     results = {
@@ -262,11 +286,11 @@ def _write_results(folder: Path, config: Config, state: RunState, texts: Texts, 
         "step": state.step,
         "parameters": sum(parameter.numel() for parameter in networks["student"].parameters()),
         **about,
-        **state.scores,
+        **scores,
     }
     if write:
         for name, network in networks.items():
-            note = {"image_size": config.image_size, "trained_on": config.dataset, "valid": state.scores[name]}
+            note = {"image_size": config.image_size, "trained_on": config.dataset, "valid": scores[name]}
             save_pretrained(folder / name, network, texts, **note)
         write_json(folder / "results.json", results)
     return results

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from semimedref_core.config import FIELDS, Config, choices_of
 from semimedref_core.data.phantom import phantom
-from semimedref_core.evaluation import scores
+from semimedref_core.evaluation import evaluate, scores
 from semimedref_core.runtime.atomic import read_metrics
+from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
 from semimedref_core.runtime.run_state import RunState
 from semimedref_core.teacher import Teacher
 
@@ -167,7 +168,10 @@ def test_the_doctor_names_the_files_of_a_broken_folder(semimedref, faulty_qata):
 
 
 def test_early_stopping_keeps_the_best_weights(train, tmp_path, monkeypatch):
-    """The teacher is said to be best at step 2: with patience 1 the run ends at step 4, with the weights of step 2."""
+    """The teacher is said to be best at step 2: with patience 1 the run ends at step 4, with the weights of step 2.
+
+    Every other of the six validation pairs chooses; the others are reported.
+    """
     judge, update, at_step = RunState.judge, Teacher.update, []
 
     def judge_by_step(state, scores):
@@ -185,7 +189,12 @@ def test_early_stopping_keeps_the_best_weights(train, tmp_path, monkeypatch):
     assert len(at_step) == 4
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "valid" in line] == [2, 4]
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["step"] == 2 and results["teacher"]["dice_image"] == 1
+    assert results["step"] == 2 and results["images"] == 3
+    network, _ = from_pretrained(tmp_path / "teacher")
+    reported = phantom("valid", 6, size=32).subset([1, 3, 5])
+    found = evaluate(network, reported, load_texts(tmp_path / "teacher"))
+    assert found == pytest.approx(results["teacher"]) and found["dice_image"] < 1
+    assert np.load(tmp_path / "valid.npz")["teacher"].shape == (3, 3)
     for network in ("student", "teacher"):
         kept = load_file(tmp_path / network / "model.safetensors")
         assert all(kept[name].equal(value) for name, value in at_step[1][network].items())
