@@ -158,6 +158,15 @@ def test_a_run_is_not_resumed_with_other_settings(train, finished_run):
     assert contents(finished_run) == before
 
 
+def test_a_run_goes_on_after_its_data_have_moved(train, qata_folder, tmp_path):
+    root, moved = qata_folder(), tmp_path / "elsewhere"
+    about = {"output": tmp_path / "run", "dataset": "qata", "label_ratio": 0.5, "method": "supervised"}
+    assert train(data=root, **about).status == 0
+    root.rename(moved)
+    again = train(data=moved, resume=True, **about)
+    assert again.status == 0, again.errors
+
+
 def test_a_damaged_config_is_named_when_resuming(train, tmp_path):
     (tmp_path / "config.json").write_text('{"dataset": "pha')
     outcome = train(output=tmp_path, resume=True)
