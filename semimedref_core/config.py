@@ -84,7 +84,10 @@ class Config:
     steps: int = _setting("what to run", "number of optimiser steps", above=0)
     batch_size: int = _setting("what to run", "labelled pairs in a step, and as many unlabelled ones", above=0)
     seed: int = _setting(
-        "what to run", "seed of weights, order and augmentations; the labelled pairs do not depend on it", low=0
+        "what to run",
+        "seed of weights, order and augmentations; the labelled pairs do not depend on it",
+        low=0,
+        high=2**32 - 1,
     )
 
     data: str = _setting("data", "folder of the real data; by default the environment variable SEMIMEDREF_DATA")

@@ -18,6 +18,7 @@ from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
 from semimedref_core.batch import Batch
 from semimedref_core.config import Config, Device
 from semimedref_core.data.batches import Batches, made_ahead
+from semimedref_core.data.chance import torch_seed
 from semimedref_core.data.datasets import Training, load_training
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.errors import SemiMedRefError
@@ -207,8 +208,9 @@ def training_step(state: RunState, batch: Batch, config: Config, accelerator: Ac
         The loss terms, scalars without a graph.
     """
     now = schedule(config, state.step)
-    # What is drawn on the device (noise, dropout) depends on seed and step alone, so a resumed run draws the same.
-    torch.manual_seed(config.seed * 1_000_003 + state.step)
+    # What is drawn on the device (noise, dropout) depends on seed, step and process alone, so a resumed run draws the
+    # same and no two processes do.
+    torch.manual_seed(torch_seed("device", config.seed, state.step, accelerator.process_index))
     for group in state.optimizer.param_groups:
         group["lr"] = now.lr
     losses = method_named(config.method).step(state.student, state.teacher, batch, now.w_u, config)

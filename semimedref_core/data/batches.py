@@ -1,7 +1,7 @@
 """From pairs to a step's batch: which pairs, which views, which texts, and the plan of T-PatchMix.
 
-All chance of a step is drawn here, on the CPU, from (seed, step) alone. So a resumed run draws what the uninterrupted
-one would have, and nothing on the device has to wait for the host.
+All chance of a step is drawn here, on the CPU, from (seed, step, process) alone. So a resumed run draws what the
+uninterrupted one would have, and nothing on the device has to wait for the host.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from semimedref_core import patchmix, posaug, views
 from semimedref_core.anatomy import Grid
 from semimedref_core.batch import Batch, Labelled, Unlabelled
 from semimedref_core.config import Config
+from semimedref_core.data.chance import source
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
@@ -88,8 +89,8 @@ class Batches:
     def __call__(self, step: int) -> Batch:
         """The batch of a step, on the device."""
         config = self.config
-        rng = np.random.default_rng([config.seed, step, self.rank])
-        pairs, geometry, reports = self._weak(self.labelled, step, rng, stream=0)
+        rng = source("batch", config.seed, step, self.rank)
+        pairs, geometry, reports = self._weak(self.labelled, step, rng, "labelled")
         labelled = Labelled(
             _images(pairs.images),
             _images(pairs.masks),
@@ -99,7 +100,7 @@ class Batches:
         )
         if self.unlabelled is None:
             return _to(Batch(labelled, None), self.device)
-        pairs, geometry, reports = self._weak(self.unlabelled, step, rng, stream=1)
+        pairs, geometry, reports = self._weak(self.unlabelled, step, rng, "unlabelled")
         size = config.image_size, config.image_size
         boxes = geometry.zone_boxes(self.grid.boxes(*size), *size)
         regions = np.stack([self.grid.region(report.zones, *size) for report in pairs.reports])
@@ -120,7 +121,7 @@ class Batches:
         return _to(Batch(labelled, unlabelled), self.device)
 
     def _weak(
-        self, pairs: Pairs, step: int, rng: np.random.Generator, stream: int
+        self, pairs: Pairs, step: int, rng: np.random.Generator, stream: str
     ) -> tuple[Pairs, views.Geometry, list[Report]]:
         """The step's pairs, where their weak views lie, and their reports, flipped where the view is mirrored."""
         batch = self.config.batch_size
@@ -153,10 +154,10 @@ def made_ahead(batches: Batches, steps: range) -> Iterator[Batch]:
             yield batch
 
 
-def _shuffled(count: int, first: int, batch: int, seed: int, stream: int) -> list[int]:
+def _shuffled(count: int, first: int, batch: int, seed: int, stream: str) -> list[int]:
     """Positions ``first`` to ``first + batch`` of an endless sequence of shuffled epochs over ``count`` items."""
     epochs = {
-        epoch: np.random.default_rng([seed, stream, epoch]).permutation(count)
+        epoch: source(f"order of {stream} pairs", seed, epoch).permutation(count)
         for epoch in range(first // count, (first + batch - 1) // count + 1)
     }
     return [int(epochs[position // count][position % count]) for position in range(first, first + batch)]
