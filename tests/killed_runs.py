@@ -1,8 +1,9 @@
 """A program for the tests of resuming: trains small runs, kills each where it is told to, and resumes it.
 
 ``python killed_runs.py PLAN FOLDER``: PLAN is JSON, ``{run: {"settings": {...}, "kills": [[place, call], ...]}}``. Each
-attempt is a forked child, so that torch is imported once. The i-th attempt gets SIGKILL at the given call of the i-th
-place; one more attempt runs to the end. Printed as JSON: for each run, what every kill left behind.
+attempt is a forked child, so that torch and what a first training imports are imported once. The i-th attempt gets
+SIGKILL at the given call of the i-th place; one more attempt runs to the end. Printed as JSON: for each run, what every
+kill left behind.
 """
 
 import json
@@ -117,6 +118,7 @@ if __name__ == "__main__":
     plan, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     torch.set_num_threads(1)  # also: a child of a process with busy threads hangs
     COUNTS.update(train=24, valid=6)
+    training.train(Config(image_size=32, steps=1, batch_size=2, label_ratio=0.25), folder / "warm-up", device="cpu")
     report = {}
     for run, about in plan.items():
         RunState.judge = judge_by_step if about["settings"].get("patience") else judge
