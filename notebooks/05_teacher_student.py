@@ -108,7 +108,7 @@ for added, text in zip(["nothing", *reports.ZONES], shown, strict=True):
 # %% [markdown]
 # ## 2 · Weak view and the teacher's one look
 #
-# Labelled and unlabelled pictures are moved a little and normalised. The teacher reads the *untouched* report and gives
+# Labelled and unlabelled pictures are normalised and moved a little. The teacher reads the *untouched* report and gives
 # $p$, a lesion probability for each pixel. It is in eval mode and has no gradients.
 
 # %%

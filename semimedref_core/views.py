@@ -84,18 +84,20 @@ def draw_geometry(rng: np.random.Generator, batch: int, weak_view: str) -> Geome
 
 @record_function("views")
 def weak_view(images: Tensor, theta: Tensor) -> Tensor:
-    """Placed and intensity-normalised pictures.
+    """Intensity-normalised and placed pictures: the grey values of a place do not depend on how the view lies.
+
+    Where a view shows what lies outside the picture, it is 0, the mean grey value of the picture.
 
     Args:
         images: ``[B, 1, H, W]`` uint8 grey values.
         theta: ``[B, 2, 3]`` of :class:`Geometry`.
 
     Returns:
-        ``[B, 1, H, W]`` float32, each image with mean 0 and standard deviation 1.
+        ``[B, 1, H, W]`` float32; before it is placed, each picture has mean 0 and standard deviation 1.
     """
-    x = _place(images.float(), theta)
+    x = images.float()
     mean, std = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
-    return (x - mean) / (std + 1e-6)
+    return _place((x - mean) / (std + 1e-6), theta)
 
 
 @record_function("views")

@@ -32,6 +32,16 @@ def test_the_identity_view_is_the_picture_with_mean_0_and_deviation_1():
     torch.testing.assert_close(view, expected, atol=1e-4, rtol=0)
 
 
+def test_a_moved_view_shows_the_same_grey_values_and_the_mean_outside():
+    """A picture pushed half out of its frame: its bright left half is as bright as in the view at rest."""
+    images = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
+    images[..., : SIZE // 2] = 200
+    rest = weak_view(images, torch.eye(2, 3)[None])
+    pushed = weak_view(images, torch.tensor([[[1.0, 0, -1.0], [0, 1.0, 0]]]))  # half a side to the right
+    torch.testing.assert_close(pushed[..., SIZE // 2 + 1 :], rest[..., 1 : SIZE // 2], atol=1e-4, rtol=0)
+    assert not pushed[..., : SIZE // 2 - 1].any()
+
+
 def test_the_release_view_only_zooms_and_only_one_in_ten():
     drawn = draw_geometry(np.random.default_rng(0), 5000, "release")
     moved = np.abs(drawn.theta - np.eye(2, 3, dtype=np.float32)).max((1, 2)) > 0
