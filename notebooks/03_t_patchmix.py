@@ -19,7 +19,7 @@
 # breaks a pair of image and report: the report goes on describing the old picture. T-PatchMix mixes the report too. For
 # sample $i$ with donor $j$ it
 #
-# 1. *proposes* a square patch $m$ inside a zone that the donor's report names (Eq. 4);
+# 1. *proposes* a square patch $m$ inside a zone that a report names (Eq. 4);
 # 2. *gates* it: the mean of the teacher's probability $p_j$ over the patch must reach $\mathrm{conf\_th}$ (Eq. 5);
 # 3. *applies* it to image, target and text (Eq. 6, Eq. 7, Eq. 8), or to none of them.
 #
@@ -147,8 +147,16 @@ plt.show()
 # %% [markdown]
 # ## Propose (Eq. 4)
 #
-# **Which pairs may mix?** A sample takes from a donor if their reports share a side: a left-only sample never takes from a
-# right-only donor. The number below is how many zones of the donor may be pasted.
+# **Which pairs may mix?** Never a pair whose reports name opposite sides: a left-only sample does not take from a right-only
+# donor. **Whose report must name the zone?** There are three rules (setting `patch_zones`):
+#
+# * `receiver`, the paper's (its Eq. 6): the patch lies where the *sample's own* report says already that something is. The
+#   text keeps its zones.
+# * `donor`, ours: the patch lies where the *donor's* report names a lesion. The text gets a zone that it may not have had, so
+#   a left-only report can become bilateral.
+# * `both`: only zones that both reports name.
+#
+# The number below is how many zones a patch may lie in by our rule.
 
 # %%
 examples = {"lower left": [0, 0, 1, 0, 0, 0], "lower right": [0, 0, 0, 0, 0, 1], "both lower": [0, 0, 1, 0, 0, 1]}
@@ -160,7 +168,28 @@ offers = {
 pd.DataFrame(offers, index=[f"sample {name}" for name in examples])
 
 # %% [markdown]
-# **Where does the patch lie?** Three modes. *position*: its centre anywhere in a zone that the donor's report names.
+# What do the three rules offer, here with one draw for each pair? The gate, two sections below, asks the donor's map in all
+# of them. By the paper's rule a patch can lie where the donor has no lesion, so the gate refuses more of its offers.
+
+# %%
+counts = {}
+for whose in patchmix.PATCH_ZONES:
+    draw = patchmix.propose(np.random.default_rng(seed), pairs.reports, everyone, p=1.0, named_by=whose)
+    draw = {name: torch.as_tensor(value) for name, value in vars(draw).items()}
+    patch, zone = patchmix.patch_boxes(p, **draw, block=config.block, mode="position", confident=gate)
+    _, marked, taken = patch_mix(x, y, draw["partner"], patch, threshold=gate)
+    own_zones = named[torch.arange(len(zone)), zone.clamp(min=0)] & (zone >= 0)
+    lesion = sum_in_boxes(y[draw["partner"]], patch[:, None])[:, 0] > 0
+    counts[whose] = {
+        "of 100 pairs are offered a patch": 100 * (zone >= 0).float().mean(),
+        "of 100 offers show a lesion": 100 * lesion[zone >= 0].float().mean(),
+        "of 100 offers lie in a zone of the own report": 100 * own_zones[zone >= 0].float().mean(),
+        "of 100 offers are accepted by the true masks": 100 * taken[zone >= 0].float().mean(),
+    }
+pd.DataFrame(counts).astype(float).round(0).astype(int)
+
+# %% [markdown]
+# **Where does the patch lie?** Three modes. *position*: its centre anywhere in a zone that the rule allows.
 # *probability*: its centre on a pixel where the teacher is sure. *random*: in any zone, whatever the report says; that is
 # plain CutMix, for ablation. A patch is always cut at its zone's box, so one patch touches one zone, and the zone that it
 # would add to the text is known in advance.

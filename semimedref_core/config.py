@@ -32,6 +32,7 @@ Unfound = Literal["image", "zone"]
 Positives = Literal["soft", "hard"]
 PosAugMode = Literal["mask", "fuzz", "mix"]
 PatchMode = Literal["position", "probability", "random"]
+PatchZones = Literal["receiver", "donor", "both"]
 MixText = Literal["rewrite", "keep"]
 GridName = Literal["estimated", "qata", "thirds"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -144,6 +145,9 @@ class Config:
     )
 
     patch_mode: PatchMode = _setting("T-PatchMix", "where a patch is looked for")
+    patch_zones: PatchZones = _setting(
+        "T-PatchMix", "whose report must name the zone of a patch of mode position: receiver's, donor's or both"
+    )
     patch_p: float = _setting("T-PatchMix", "probability that a sample is offered a patch", low=0, high=1)
     patch_size: float = _setting("T-PatchMix", "side of a patch as a share of the image side [block]", above=0, high=1)
     gate: float = _setting(

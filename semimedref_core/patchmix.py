@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from semimedref_core.config import MixText, PatchMode
+from semimedref_core.config import MixText, PatchMode, PatchZones
 from semimedref_core.reports import ZONES, Report
 from semimedref_kernels import patch_mix
 
 PATCH_MODES = get_args(PatchMode)
+PATCH_ZONES = get_args(PatchZones)
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,32 @@ class Proposal:
     zones: np.ndarray
 
 
-def compatible_zones(own: Report, donor: Report) -> list[int]:
-    """The donor's zones that may be pasted: all it names, but never from a one-sided donor across to a sample of the
-    other side (a left-only sample does not take from a right-only donor). The release looks at first phrases only
-    (Ledger 2)."""
-    own_sides = {k // 3 for k, bit in enumerate(own.zones) if bit}
-    donor_sides = {k // 3 for k, bit in enumerate(donor.zones) if bit}
-    if own_sides and not own_sides & donor_sides:
+def compatible_zones(own: Report, donor: Report, named_by: PatchZones = "donor") -> list[int]:
+    """The zones in which the donor may give a patch; none where the two reports name opposite sides.
+
+    The release looks at first phrases only (Ledger 2).
+
+    Args:
+        own, donor: the reports of receiver and donor.
+        named_by: whose report must name a zone. ``receiver`` is the paper's rule: the patch lies where the receiver's
+            report says already that something is, and a donor that names no zone is allowed. ``donor`` is ours: the
+            text gets a zone that it may not have had, so a left-only report can become bilateral, and a receiver that
+            names no zone is allowed. ``both`` is stricter than either.
+
+    Raises:
+        ValueError: if ``named_by`` is unknown.
+
+    >>> from semimedref_core import Report
+    >>> left, both = Report.of([0, 1, 1, 0, 0, 0]), Report.of([0, 0, 1, 0, 0, 1])
+    >>> [compatible_zones(left, both, whose) for whose in ("receiver", "donor", "both")]
+    [[1, 2], [2, 5], [2]]
+    """
+    if named_by not in PATCH_ZONES:
+        raise ValueError(f"unknown rule {named_by!r} for zones; choose one of {', '.join(PATCH_ZONES)}")
+    of_own, of_donor = ({k for k, bit in enumerate(report.zones) if bit} for report in (own, donor))
+    if of_own and of_donor and not {k // 3 for k in of_own} & {k // 3 for k in of_donor}:
         return []
-    return [k for k, bit in enumerate(donor.zones) if bit]
+    return sorted({"receiver": of_own, "donor": of_donor, "both": of_own & of_donor}[named_by])
 
 
 def common_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -63,13 +81,23 @@ def common_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.where((low < high).all(-1, keepdims=True), np.concatenate([low, high], -1), 0)
 
 
-def zone_choices(own: Report, donor: Report, mode: str) -> list[int]:
-    """The zones that a patch of this donor is drawn from; none where the pair is not to be mixed."""
-    return list(range(len(ZONES))) if mode == "random" else compatible_zones(own, donor)
+def zone_choices(own: Report, donor: Report, mode: PatchMode, named_by: PatchZones = "donor") -> list[int]:
+    """The zones that a patch of this donor is drawn from; none where the pair is not to be mixed.
+
+    In mode ``probability`` the donor's map decides where a patch lies, so what the donor's report names decides here.
+    """
+    if mode == "random":
+        return list(range(len(ZONES)))
+    return compatible_zones(own, donor, named_by if mode == "position" else "donor")
 
 
 def propose(
-    rng: np.random.Generator, reports: Sequence[Report], boxes: np.ndarray, mode: PatchMode = "position", p: float = 0.5
+    rng: np.random.Generator,
+    reports: Sequence[Report],
+    boxes: np.ndarray,
+    mode: PatchMode = "position",
+    p: float = 0.5,
+    named_by: PatchZones = "donor",
 ) -> Proposal:
     """Draws partners and patch zones for a batch (Eq. 4).
 
@@ -77,12 +105,13 @@ def propose(
         rng: source of chance.
         reports: B reports, of the views as they are (mirrored pictures with flipped reports).
         boxes: ``[B, 6, 4]`` px, the zone boxes as they lie in each view.
-        mode: ``position`` (a zone that the donor's report names, sides compatible), ``probability`` (the zone follows
-            from the teacher's map) or ``random`` (any zone, whatever the reports say: plain CutMix).
+        mode: ``position`` (a zone that a report names, sides compatible), ``probability`` (the zone follows from the
+            teacher's map) or ``random`` (any zone, whatever the reports say: plain CutMix).
         p: probability of a sample to be offered a patch.
+        named_by: whose report must name the zone in mode ``position``; see :func:`compatible_zones`.
 
     Raises:
-        ValueError: if the mode is unknown.
+        ValueError: if the mode or the rule is unknown.
 
     >>> import numpy as np
     >>> from semimedref_core import Grid, Report, propose
@@ -102,7 +131,7 @@ def propose(
     picks, centres = rng.random(batch), rng.random((batch, 2)).astype(np.float32)
     zones = np.full(batch, -1)
     for i, j in enumerate(partner):
-        choice = [zone for zone in zone_choices(reports[i], reports[j], mode) if shared[i, zone, 2]]
+        choice = [zone for zone in zone_choices(reports[i], reports[j], mode, named_by) if shared[i, zone, 2]]
         if offered[i] and choice and i != j:
             zones[i] = choice[int(picks[i] * len(choice))]
     return Proposal(partner, centres, shared, zones)

@@ -109,6 +109,35 @@ def test_boxes_that_do_not_meet_have_nothing_in_common():
     assert patchmix.common_boxes(one, two).tolist() == [[4, 2, 8, 6], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
+def test_whose_report_decides_where_a_patch_lies():
+    """The paper's rule needs the receiver to name the zone, ours the donor; each takes what the other refuses
+    (Eq. 4, Ledger 2)."""
+    rng, left, both = np.random.default_rng(0), Report.of([0, 1, 1, 0, 0, 0]), Report.of([0, 0, 1, 0, 0, 1])
+    healthy = Report.of([0] * 6)
+    assert [compatible_zones(left, both, whose) for whose in patchmix.PATCH_ZONES] == [[1, 2], [2, 5], [2]]
+    assert [compatible_zones(left, healthy, whose) for whose in patchmix.PATCH_ZONES] == [[1, 2], [], []]
+    assert [compatible_zones(healthy, left, whose) for whose in patchmix.PATCH_ZONES] == [[], [1, 2], []]
+    assert [compatible_zones(left, left.flip(), whose) for whose in patchmix.PATCH_ZONES] == [[], [], []]
+    reports = [Report.of([int(code) >> k & 1 for k in range(6)]) for code in rng.integers(0, 64, 200)]
+    boxes, drawn = np.tile(BOXES, (200, 1, 1)), {}
+    for whose in patchmix.PATCH_ZONES:
+        proposal = drawn[whose] = propose(np.random.default_rng(1), reports, boxes, p=1.0, named_by=whose)
+        for own, partner, zone in zip(reports, proposal.partner, proposal.zones, strict=True):
+            named = {"receiver": own.zones[zone], "donor": reports[partner].zones[zone]}
+            assert zone < 0 or all(named[name] for name in named if whose in (name, "both"))
+    assert (drawn["receiver"].zones != drawn["donor"].zones).any()
+    assert (drawn["both"].zones < 0).sum() > max((drawn[name].zones < 0).sum() for name in ("receiver", "donor"))
+
+
+def test_by_the_receivers_report_a_patch_adds_no_zone_to_the_text():
+    reports = [
+        Report.of([int(code) >> k & 1 for k in range(6)]) for code in np.random.default_rng(0).integers(1, 64, 99)
+    ]
+    zones = propose(np.random.default_rng(1), reports, np.tile(BOXES, (99, 1, 1)), p=1.0, named_by="receiver").zones
+    told = [mixed_reports(report)[zone + 1] for report, zone in zip(reports, zones, strict=True)]
+    assert (zones >= 0).any() and [text.zones for text in told] == [report.zones for report in reports]
+
+
 def test_a_left_only_sample_never_takes_from_a_right_only_donor():
     left = Report.parse("Unilateral pulmonary infection, one infected area, lower left lung.")
     right, both = left.flip(), Report.of([0, 0, 1, 0, 1, 0])
@@ -154,3 +183,5 @@ def test_a_sample_is_never_its_own_donor_and_an_unknown_mode_is_refused():
     assert all(zone == -1 for i, zone in enumerate(proposal.zones) if proposal.partner[i] == i)
     with pytest.raises(ValueError, match="'mosaic'.*position, probability, random"):
         propose(np.random.default_rng(0), reports, np.tile(BOXES, (4, 1, 1)), "mosaic")
+    with pytest.raises(ValueError, match="unknown rule 'neighbour' for zones; choose one of receiver, donor, both"):
+        propose(np.random.default_rng(0), reports, np.tile(BOXES, (4, 1, 1)), p=1.0, named_by="neighbour")

@@ -43,7 +43,8 @@ def plan_mixing(
         hits = posaug.draw_hits(rng, config.posaug_p, config.posaug_mode)
         mixed = patchmix.mixed_reports(report, config.mix_text)
         choices.append(texts([posaug.apply_hits(choice, hits) for choice in mixed]))
-    return torch.stack(choices), patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p)
+    proposal = patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p, config.patch_zones)
+    return torch.stack(choices), proposal
 
 
 class Batches:

@@ -94,10 +94,11 @@ LEDGER = tuple(
                 "Image, target and text are mixed together or not at all.",
             ),
             (
-                "Any zone that the donor's report names can be the patch's.",
+                "The patch lies in a region that the receiver's report names.",
                 "Only the first phrase is read: bilateral reports are patched on the left only, and `upper lower` "
                 "is one box that spans the middle too.",
-                "Every named zone, one at a time.",
+                "Every named zone, one at a time. Whose report must name it is a setting (patch_zones): the receiver's "
+                "in the preset `paper`, the donor's in `compact`, or both.",
             ),
             (
                 "The mixed text agrees with the mixed image.",
