@@ -34,7 +34,14 @@ PATIENCE = 900  # seconds after which a sweep counts as hung; a slow machine doe
 def in_a_process(folder: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "semimedref_core", "sweep", PLAN, "--output", folder, "--jobs", "2"]
     with open(folder.with_suffix(".txt"), "w") as output:
-        return subprocess.Popen(command, start_new_session=True, stdout=output, stderr=output)
+        return subprocess.Popen(
+            command, start_new_session=True, stdout=output, stderr=output, preexec_fn=listen_to_ctrl_c
+        )
+
+
+def listen_to_ctrl_c():
+    """A shell tells what it starts in the background to ignore Ctrl-C, and the tests may have been started so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def half_way(folder: Path) -> list[str]:
