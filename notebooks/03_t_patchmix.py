@@ -168,8 +168,9 @@ offers = {
 pd.DataFrame(offers, index=[f"sample {name}" for name in examples])
 
 # %% [markdown]
-# What do the three rules offer, here with one draw for each pair? The gate, two sections below, asks the donor's map in all
-# of them. By the paper's rule a patch can lie where the donor has no lesion, so the gate refuses more of its offers.
+# What do the three rules offer, with one draw for each pair? The gate, which is explained in the next section, looks at the
+# donor's lesion by every rule; here it reads the true masks. By the paper's rule a patch can lie where the donor has no
+# lesion, so the gate refuses more of its offers.
 
 # %%
 counts = {}
@@ -177,14 +178,14 @@ for whose in patchmix.PATCH_ZONES:
     draw = patchmix.propose(np.random.default_rng(seed), pairs.reports, everyone, p=1.0, named_by=whose)
     draw = {name: torch.as_tensor(value) for name, value in vars(draw).items()}
     patch, zone = patchmix.patch_boxes(p, **draw, block=config.block, mode="position", confident=gate)
-    _, marked, taken = patch_mix(x, y, draw["partner"], patch, threshold=gate)
-    own_zones = named[torch.arange(len(zone)), zone.clamp(min=0)] & (zone >= 0)
+    _, _, taken = patch_mix(x, y, draw["partner"], patch, threshold=gate)
+    offered, own_zones = zone >= 0, named[torch.arange(len(zone)), zone.clamp(min=0)]
     lesion = sum_in_boxes(y[draw["partner"]], patch[:, None])[:, 0] > 0
     counts[whose] = {
-        "of 100 pairs are offered a patch": 100 * (zone >= 0).float().mean(),
-        "of 100 offers show a lesion": 100 * lesion[zone >= 0].float().mean(),
-        "of 100 offers lie in a zone of the own report": 100 * own_zones[zone >= 0].float().mean(),
-        "of 100 offers are accepted by the true masks": 100 * taken[zone >= 0].float().mean(),
+        "of 100 pairs are offered a patch": 100 * offered.float().mean(),
+        "of 100 offers show a lesion": 100 * lesion[offered].float().mean(),
+        "of 100 offers lie in a zone of the own report": 100 * own_zones[offered].float().mean(),
+        "of 100 offers pass the gate": 100 * taken[offered].float().mean(),
     }
 pd.DataFrame(counts).astype(float).round(0).astype(int)
 

@@ -146,7 +146,7 @@ class Config:
 
     patch_mode: PatchMode = _setting("T-PatchMix", "where a patch is looked for")
     patch_zones: PatchZones = _setting(
-        "T-PatchMix", "whose report must name the zone of a patch of mode position: receiver's, donor's or both"
+        "T-PatchMix", "in mode position: whose report must name the zone of a patch, or both reports"
     )
     patch_p: float = _setting("T-PatchMix", "probability that a sample is offered a patch", low=0, high=1)
     patch_size: float = _setting("T-PatchMix", "side of a patch as a share of the image side [block]", above=0, high=1)

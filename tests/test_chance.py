@@ -31,7 +31,7 @@ def test_no_two_sources_of_a_run_draw_the_same():
 
 
 def test_each_step_and_each_process_has_its_own_noise():
-    """Seed times a constant plus step, as before, gave seed 1 and step 0 the noise of seed 0 and a later step."""
+    """A seed made of the run's seed and the step alone gave all processes the same noise."""
     seeds = {torch_seed("device", seed, step, rank) for seed in range(3) for step in range(50) for rank in range(4)}
     assert len(seeds) == 3 * 50 * 4 and all(0 <= seed < 2**63 for seed in seeds)
 

@@ -263,7 +263,10 @@ def test_a_task_that_its_cluster_interrupts_is_queued_again_and_goes_on(killed, 
 
 
 @pytest.mark.parametrize("content, told", [
-    ("runs: [{method: [supervised, nobody]}]", "block 1 of runs, method nobody: method: unknown value 'nobody'"),
+    (
+        "runs: [{method: [supervised, nobody]}]",
+        "plan.yaml: block 1 of runs, method nobody: method: unknown value 'nobody'",
+    ),
     ("runs: [{method: supervised, patch_sise: 0.3}]", "unknown setting 'patch_sise'"),
     ("runs: [{dataset: qata}]", "no data folder: set SEMIMEDREF_DATA"),
 ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sources of chance: each use has its own, known by a tag and numbers, so no two of them ever draw the same.
+"""Sources of chance: each use has its own, known by a tag and numbers, so that no two coincide.
 
 NumPy fills a short key with zeros: ``default_rng([1, 2])`` and ``default_rng([1, 2, 0])`` are one source. So the key
 here holds the tag and ends with how many numbers it has.
@@ -28,7 +28,7 @@ def source(use: str, *numbers: int) -> np.random.Generator:
 
 
 def torch_seed(use: str, *numbers: int) -> int:
-    """A seed for ``torch.manual_seed`` of the source that :func:`source` would give; 0 to 2^63 - 1."""
+    """A seed for ``torch.manual_seed``, 0 to 2^63 - 1; the arguments are those of :func:`source`."""
     return int(np.random.SeedSequence(_key(use, numbers)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
