@@ -44,7 +44,7 @@ from IPython.display import Markdown
 from semimedref_core import versions
 from semimedref_core.data import phantom
 from semimedref_core.figures import notebook_style, sample_gallery
-from semimedref_core.tools import EQUATIONS, LEDGER, equation_table, find_tags, ledger_table
+from semimedref_core.tools import EQUATIONS, LEDGER, equation_table, find_tags, ledger_table, symbol_table
 
 notebook_style()
 print(versions())
@@ -72,12 +72,20 @@ plt.show()
 # %% [markdown]
 # ## The map
 #
-# The numbers are ours, in the order of the method. Read from the tags in the sources a moment ago, so the table shows what
-# is there; a test fails if an equation has no function, no cell or no test.
+# The first number is ours, in the order of the method; the second is the paper's, where it has one. The table is read from
+# the tags in the sources, so it shows what is there. A test fails if an equation has no function, no cell or no test.
 
 # %%
 found = find_tags()
 Markdown(equation_table(found))
+
+# %% [markdown]
+# ## The symbols
+#
+# One letter means one thing, in the text, in the formulas and in the docstrings.
+
+# %%
+Markdown(symbol_table())
 
 # %% [markdown]
 # ## The ledger

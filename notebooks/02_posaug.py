@@ -303,7 +303,7 @@ plt.show()
 
 # %% [markdown]
 # Read off the augmented texts instead, the zones would be wrong wherever a phrase was hit, and with them the soft
-# positives $P_{ij} = |a_i \cap a_j| / |a_i \cup a_j|$ (Eq. 9).
+# positives $P_{ij} = |a_i \cap a_j| / |a_i \cup a_j|$ (Eq. 9; paper: 9).
 
 # %%
 from semimedref_kernels import jaccard

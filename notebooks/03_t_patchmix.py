@@ -19,9 +19,9 @@
 # breaks a pair of image and report: the report goes on describing the old picture. T-PatchMix mixes the report too. For
 # sample $i$ with donor $j$ it
 #
-# 1. *proposes* a square patch $m$ inside a zone that a report names (Eq. 4);
-# 2. *gates* it: the mean of the teacher's probability $p_j$ over the patch must reach $\mathrm{conf\_th}$ (Eq. 5);
-# 3. *applies* it to image, target and text (Eq. 6, Eq. 7, Eq. 8), or to none of them.
+# 1. *proposes* a square patch $m$ inside a zone that a report names (Eq. 4; paper: 6);
+# 2. *gates* it: the mean of the teacher's probability $p_j$ over the patch must reach $\mathrm{conf\_th}$ (Eq. 5; paper: 7);
+# 3. *applies* it to image, target and text (Eq. 6, Eq. 7, Eq. 8; paper: 8), or to none of them.
 #
 # The invariant: **what the image shows, the mask marks and the text says are the same thing**, for every sample, also when
 # the gate refuses. We take it apart, count where it holds and where it does not quite, and set the released code beside it.
@@ -145,12 +145,12 @@ figures.teacher_gallery(x[:4, 0], y[:4, 0], p[:4, 0])
 plt.show()
 
 # %% [markdown]
-# ## Propose (Eq. 4)
+# ## Propose (Eq. 4; paper: 6)
 #
 # **Which pairs may mix?** Never a pair whose reports name opposite sides: a left-only sample does not take from a right-only
 # donor. **Whose report must name the zone?** There are three rules (setting `patch_zones`):
 #
-# * `receiver`, the paper's (its Eq. 6): the patch lies where the *sample's own* report says already that something is. The
+# * `receiver`, the paper's: the patch lies where the *sample's own* report says already that something is. The
 #   text keeps its zones.
 # * `donor`, ours: the patch lies where the *donor's* report names a lesion. The text gets a zone that it may not have had, so
 #   a left-only report can become bilateral.
@@ -213,22 +213,27 @@ figures.proposals(x[two, 0], p[two, 0], boxes, [pairs.reports[i] for i in two], 
 plt.show()
 
 # %% [markdown]
-# The donor names zones of both lungs, and all of them are drawn from. The released code reads the *first phrase* of a report
-# only, and "left" always comes first (Ledger 2): of a bilateral donor it never takes the right lung.
+# Here the donor names zones of both lungs, and all of them are drawn from. The released code reads the *first phrase* of a
+# report only, and "left" always comes first (Ledger 2): a bilateral sample never gets a patch in its right lung. But the
+# release hides phrases by PosAug *before* it looks for them (Ledger 13). Where the first phrase is hidden it sees the second,
+# and where all are hidden it offers nothing. `semimedref mixing` measures this on real reports.
 
 # %%
 restyled = [Report.of(report.zones, style="release").render() for report in pairs.reports]  # in the release's wording
 both = torch.tensor([all(shown) for shown in sides])
 plan, patches, zones = propose("position", config.block, p=p)
-theirs = release.propose(rng, restyled, image_size, image_size, p=1.0)
-from_both = [both[plan["partner"]] & (zones >= 0), both[theirs.partner] & torch.from_numpy(theirs.zones >= 0)]
-right = [zones >= 3, torch.from_numpy(theirs.boxes[:, 0, 1] >= image_size // 2)]
-for name, offered, of_right in zip(("ours", "release"), from_both, right, strict=True):
+hidden = [release.hide_phrases(rng, text) for text in restyled]
+found = {"ours": (zones >= 0, zones >= 3)}
+for name, read in {"release, without PosAug": restyled, "release": hidden}.items():
+    theirs = release.propose(rng, read, image_size, image_size, p=1.0)
+    found[name] = torch.from_numpy(theirs.zones >= 0), torch.from_numpy(theirs.boxes[:, 0, 1] >= image_size // 2)
+for name, (offered, of_right) in found.items():
+    offered = offered & both
     share = 100 * (offered & of_right).sum() / offered.sum()
-    print(f"{name:8} {int(offered.sum()):4} patches from bilateral donors, {share:.0f} % of them from the right lung")
+    print(f"{name:24} {int(offered.sum()):4} patches for bilateral samples, {share:.0f} % of them in the right lung")
 
 # %% [markdown]
-# ## Gate (Eq. 5)
+# ## Gate (Eq. 5; paper: 7)
 #
 # $$\frac{1}{|m|}\sum_{u \in m} p_j(u) \;\ge\; \mathrm{conf\_th}$$
 #
@@ -272,7 +277,7 @@ for threshold in (gate, release.SETTINGS["gate"]):
         )
 
 # %% [markdown]
-# ## Image (Eq. 6) and target (Eq. 7), by hand
+# ## Image (Eq. 6; paper: 8) and target (Eq. 7; paper: 8), by hand
 #
 # $$\tilde s = m\,s_j + (1-m)\,s_i \qquad\qquad \tilde y = \mathbb{1}\big[\,m\,p_j + (1-m)\,p_i \ge 0.5\,\big]$$
 #
@@ -317,7 +322,7 @@ print(
 )
 
 # %% [markdown]
-# ## Text (Eq. 8)
+# ## Text (Eq. 8; paper: 8)
 #
 # The mixed report is parsed, united and written anew, not patched as a string: zones are the union of the sample's own and
 # the pasted one, so phrases, the count word and *unilateral* / *bilateral* all follow.
@@ -375,9 +380,9 @@ def stream(config, pairs, teacher):
     masks = Batches(loaded.labelled, replace(pairs, images=pairs.masks), config, texts, grid)
     for step in range(10**6):
         batch = pictures(step).unlabelled
-        truth = views.place_masks(masks(step).unlabelled.images, batch.theta)
+        truth = views.place_masks(masks(step).unlabelled.images, batch.affine)
         certain = teacher(truth, np.random.default_rng([seed, step])).clamp(1e-6, 1 - 1e-6)
-        weak = views.weak_view(batch.images, batch.theta)
+        weak = views.weak_view(batch.images, batch.affine)
         p = reported_places.label(lambda *_, p=certain: SimpleNamespace(logits=p.logit()), weak, batch, config)
         yield batch, torch.cat([views.strong_view(weak, **batch.photometry), truth], 1), p
 
@@ -424,15 +429,15 @@ assert set(list(checked.values())[:5]) == {accepted_mixes} and checked["left as 
 
 
 # %%
-def boxes_in_views(theta: torch.Tensor) -> torch.Tensor:
+def boxes_in_views(affine: torch.Tensor) -> torch.Tensor:
     """Where each sample's own view shows the six zones, ``[B, 6, 4]`` px."""
-    geometry = views.Geometry(theta.numpy(), torch.linalg.det(theta[:, :, :2]).numpy() < 0)
+    geometry = views.Geometry(affine.numpy(), torch.linalg.det(affine[:, :, :2]).numpy() < 0)
     return torch.from_numpy(geometry.zone_boxes(boxes, image_size, image_size))
 
 
 # %%
 batch, _, p_now = next(stream(config, pairs, stand_in_teacher))
-placed, giver = boxes_in_views(batch.theta), batch.proposal["partner"]
+placed, giver = boxes_in_views(batch.affine), batch.proposal["partner"]
 common = torch.from_numpy(patchmix.common_boxes(placed[giver].numpy(), placed.numpy()))
 assert torch.equal(common, batch.proposal["boxes"])
 offered = [(k, zone) for k, zone in enumerate(batch.proposal["zones"].tolist()) if zone >= 0]
@@ -458,7 +463,7 @@ def count_word_is_wrong(masks: torch.Tensor, reports: list[Report]) -> torch.Ten
 def faults(batch, s, mixed, told):
     """For each sample, five things that may be wrong with it after mixing."""
     own, told = ([Report.parse(t) for t in texts.decode(ids)] for ids in (batch.input_ids, told))
-    before, after = (sum_in_boxes(maps[:, 1:], boxes_in_views(batch.theta)) for maps in (s, mixed))
+    before, after = (sum_in_boxes(maps[:, 1:], boxes_in_views(batch.affine)) for maps in (s, mixed))
     unnamed, lost = broken_by_mixing(before, after, torch.tensor([report.zones for report in told]).bool(), least)
     covered = ((s[:, 1] == 1) & (mixed[:, 1] == 0)).flatten(1).any(1)
     counts = count_word_is_wrong(s[:, 1], own), count_word_is_wrong(mixed[:, 1], told)
@@ -472,7 +477,7 @@ def limits(config, wanted, donors_box_alone=False):
     for batch, s, p in stream(config, pairs, stand_in_teacher):
         plan, how = dict(batch.proposal), (config.block, config.patch_mode, config.gate)
         if donors_box_alone:
-            plan["boxes"] = boxes_in_views(batch.theta)[plan["partner"]]
+            plan["boxes"] = boxes_in_views(batch.affine)[plan["partner"]]
         mixed, _, told, accepted = patchmix.t_patchmix(s, p, batch.text_choices, plan, *how)
         patches, _ = patchmix.patch_boxes(p, **plan, block=how[0], mode=how[1], confident=how[2])
         areas.append((patches[:, 2:] - patches[:, :2]).prod(1)[accepted] / image_size**2)
@@ -509,8 +514,9 @@ for measure, *row in zip(measures, *still.values(), strict=True):
 #   next to none does. The price is size: patches are smaller. The gate lets no fewer of them through: what is left lies
 #   nearer to the middle of the zone, where the teacher is surer.
 # - A patch covers a part of the sample's own lesion often, the whole of it in a zone seldom: it brings lesion itself.
-# - The *count word* goes up by one for each patch. A pasted lesion may touch one that is there, or come in pieces, and then
-#   the number of connected lesions is another. Zones are what the loss and the target rely on; the count is a hint.
+# - The *count word* goes up by one for each patch (`mix_count="one_more"`). A pasted lesion may touch one that is there, hide
+#   one, or come in pieces, and then the number of connected lesions is another. `mix_count="none"` leaves the number out of a
+#   mixed report, which is then never wrong; `"zones"` gives the number of named zones, as the release's texts do.
 
 # %% [markdown]
 # ## Gate and paste in the release's order
@@ -523,7 +529,7 @@ for measure, *row in zip(measures, *still.values(), strict=True):
 # %%
 own, given = Report.of([0, 1, 0, 0, 0, 1], style="release"), Report.of([1, 0, 1, 0, 0, 0], style="release")
 print("own        ", own, "\ndonor      ", given)
-for mode in release.MODES:
+for mode in patchmix.PATCH_MODES:
     print(f"release, {mode}:", release.mixed_texts(own.render(), given.render(), mode)[1])
 print("ours, left upper pasted:", patchmix.mixed_reports(own)[1])
 

@@ -49,7 +49,7 @@ print(versions())
 # ## Soft positives
 #
 # Eq. 1 makes six bits of a report, the zone vector $a$. Two reports are as close as the zones they share among those that
-# either names, the Jaccard index (Eq. 9):
+# either names, the Jaccard index (Eq. 9; paper: 9):
 #
 # $$P_{ij} = \frac{|a_i \wedge a_j|}{|a_i \vee a_j|}, \qquad P_{ii} = 1$$
 #
@@ -116,7 +116,7 @@ print(f"{100 * same_zones:.0f} % name the same zones, {100 * same_words:.0f} % a
 # ## The loss by hand
 #
 # Three pairs: two with overlapping zones, one with another. Image embeddings $u_i$ and text embeddings $v_j$ have length
-# 1; here they live in the plane. The logits (Eq. 10) are cosines over the temperature:
+# 1; here they live in the plane. The logits (Eq. 10; paper: 9) are cosines over the temperature:
 #
 # $$z_{ij} = \frac{u_i \cdot v_j}{\tau}$$
 
@@ -141,7 +141,7 @@ table(z, f"z, Eq. 10 (tau = {tau3})")
 
 # %% [markdown]
 # Each row of $P$ over its sum says how image $i$ should share its attention among the texts; the softmax of $z$ says how it
-# does. The loss (Eq. 11) is the cross-entropy between the two, over texts for each image and over images for each text:
+# does. The loss (Eq. 11; paper: 9) is the cross-entropy between the two, over texts for each image and over images for each text:
 #
 # $$L = \tfrac12\Big[\,\tfrac1N\sum_i \Big(-\sum_j \frac{P_{ij}}{\sum_k P_{ik}}\,\log\mathrm{softmax}_j\,z_{ij}\Big)
 # + \text{the same on } z^\top\Big]$$
@@ -324,7 +324,7 @@ def train_encoders(loss, title):
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     for step in tqdm(range(steps), desc=title):
         batch = batches(step).labelled
-        seen = network(views.weak_view(batch.images, batch.theta), batch.input_ids, decode=0)
+        seen = network(views.weak_view(batch.images, batch.affine), batch.input_ids, decode=0)
         value = loss(seen.image_embedding, seen.text_embedding, batch.codes, tau)
         optimizer.param_groups[0]["lr"] = training.learning_rate(config, step)
         optimizer.zero_grad()

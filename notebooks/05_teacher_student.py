@@ -33,10 +33,12 @@ seed = 1
 import math
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 
 from semimedref_core import Config, Report, Teacher, dice_ce, figures, patchmix, reports, versions, views
+from semimedref_core.anatomy import THIRDS
 from semimedref_core.methods import METHODS, reported_places
 from semimedref_core.tools import HostReads, Passes, gradient_norms, named_tensors, tensor_table
 
@@ -85,7 +87,7 @@ print(f"DiceCE on labelled pairs: {history[0]['loss_labelled']:.2f} at first, {h
 # ## 1 · The batch
 #
 # A batch holds $B$ labelled and $B$ unlabelled pairs. **Everything that is left to chance has been drawn already, on the
-# CPU**: where the weak views lie (`theta`), the grey values of the strong views (`photometry`), partner and zone of each
+# CPU**: where the weak views lie (`affine`), the grey values of the strong views (`photometry`), partner and zone of each
 # patch (`proposal`), and what PosAug does to the texts.
 
 # %%
@@ -112,8 +114,8 @@ for added, text in zip(["nothing", *reports.ZONES], shown, strict=True):
 # $p$, a lesion probability for each pixel. It is in eval mode and has no gradients.
 
 # %%
-x, y = views.weak_view(labelled.images, labelled.theta), views.place_masks(labelled.masks, labelled.theta)
-weak = views.weak_view(unlabelled.images, unlabelled.theta)
+x, y = views.weak_view(labelled.images, labelled.affine), views.place_masks(labelled.masks, labelled.affine)
+weak = views.weak_view(unlabelled.images, unlabelled.affine)
 p = reported_places.label(teacher, weak, unlabelled, config)
 print(f"p: {tuple(p.shape)}, {p.min():.3f} to {p.max():.3f}, requires_grad {p.requires_grad}, grad_fn {p.grad_fn}")
 
@@ -141,7 +143,7 @@ print(f"of the pixels that either look calls lesion, {100 * disputed:.0f} % are 
 
 # %%
 says = reported_places.label(teacher, weak, unlabelled, replace(config, pseudo_labels="teacher"))
-regions = views.place_masks(unlabelled.regions, unlabelled.theta)
+regions = views.place_masks(unlabelled.regions, unlabelled.affine)
 alone, kept = (says >= 0.5).float(), (p >= 0.5).float()
 assert torch.equal(kept, alone * regions)
 print(
@@ -201,8 +203,8 @@ assert difference < 1e-5
 # ## 3 · Strong view and T-PatchMix
 #
 # The strong view changes grey values only, so $p$ still fits. Then image, target and text are mixed as one: where the gate
-# accepts, all three change; where it refuses, none does. The target is cut at 0.5 (Eq. 7). Below: one sample on its way.
-# The student's text counts one more lesion than the teacher's; PosAug may hide where.
+# accepts, all three change; where it refuses, none does. The target is cut at 0.5 (Eq. 7; paper: 8). Below: one sample on
+# its way. The student's text counts one more lesion than the teacher's; PosAug may hide where.
 
 # %%
 torch.manual_seed(seed)  # white noise is the one thing drawn on the device
@@ -259,7 +261,7 @@ plt.show()
 # %% [markdown]
 # ## 5 · The loss
 #
-# A mask is judged by Dice and cross-entropy (Eq. 13), image by image: with $q = \sigma(\text{logits})$,
+# A mask is judged by Dice and cross-entropy (Eq. 13; paper: 2), image by image: with $q = \sigma(\text{logits})$,
 #
 # $$\mathrm{DiceCE} = 1 - \frac{2\sum q y}{\sum q + \sum y} \;-\; \frac{1}{HW}\sum \big[\,y\log q + (1-y)\log(1-q)\,\big]$$
 #
@@ -275,7 +277,7 @@ print(f"dice_ce                                    {computed:.4f}")
 assert abs(computed - dice_loss - cross_entropy) < 1e-4
 
 # %% [markdown]
-# The total (Eq. 17), with the weights of this step:
+# The total (Eq. 17; paper: 3 to 5), with the weights of this step:
 #
 # $$L = \mathrm{DiceCE}(\text{labelled}) + w_l\,\mathrm{ITCL}(\text{labelled}) + w_u(t)\,\big[\mathrm{DiceCE}(\text{student}
 # (\text{mixed strong view}), \text{mixed target}) + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
@@ -371,7 +373,7 @@ print(f"one step {step_flops / 1e9:.2f} GFLOP, of these the teacher {100 * look 
 # %% [markdown]
 # ## 8 · The teacher is a memory
 #
-# After each step the teacher moves a little towards the student, $\theta' \leftarrow d\,\theta' + (1-d)\,\theta$ (Eq. 14).
+# After each step the teacher moves a little towards the student, $\theta' \leftarrow d\,\theta' + (1-d)\,\theta$ (Eq. 14; paper: 5).
 # Written out, the student of $a$ steps ago has the weight $(1-d)\,d^{a}$:
 #
 # $$\theta'_t = d^{\,t}\,\theta'_0 + (1-d)\sum_{k=1}^{t} d^{\,t-k}\,\theta_k$$
@@ -467,6 +469,47 @@ mixed_term = run.loss_mixed.dropna()
 print(f"mixed term: none for {mixed_term.index[0]} steps, then {mixed_term.iloc[0]:.2f}, now {mixed_term.iloc[-1]:.2f}")
 print(f"from teacher to student, of the weights' length: at most {run.gap.max():.1%}, now {run.gap.iloc[-1]:.1%}")
 plt.show()
+
+# %% [markdown]
+# ## 10 · Four faults of the released code, each with a switch
+#
+# The preset `release-qata` has all four; each can be set alone, to see what it does.
+#
+# - **The strong view is cut** (`strong_view="clamped"`, Ledger 16). Its jitter cuts grey values to 0 to 1. But they have
+#   mean 0 and standard deviation 1 by then, so everything darker than the mean becomes black.
+
+# %%
+drawn = views.draw_photometry(np.random.default_rng(seed), 400, "clamped")
+many = weak.repeat(50, 1, 1, 1)
+cut = views.clamped_jitter(
+    many, *(torch.as_tensor(getattr(drawn, name)) for name in ("gain", "spread", "gain_first", "jitter"))
+)
+acts = torch.as_tensor(drawn.jitter)
+lost = 1 - cut[acts].var((1, 2, 3)).mean() / many[acts].var((1, 2, 3)).mean()
+low, high = (end((1, 2, 3), keepdim=True) for end in (cut[acts].amin, cut[acts].amax))
+at_an_end = ((cut[acts] == low) | (cut[acts] == high)).float().mean()
+k = int(acts.nonzero()[0])
+figures.image_row({"weak view": many[k, 0], "its strong view in the release": cut[k, 0]})
+plt.show()
+print(
+    f"it acts on {100 * acts.float().mean():.0f} % of the views; there {100 * at_an_end:.0f} % of the pixels have been cut,"
+)
+print(f"and {100 * lost:.0f} % of the variance is gone")
+
+# %% [markdown]
+# - **Pictures lie on their side** (`axes="transposed"`, Ledger 14). The reader of the release gives width x height, and nothing
+#   turns that back. "Left" is then the top of the picture that the network sees, while patches are cut from its left.
+# - **DiceCE has no cross-entropy** (`mask_loss="dice"`, Ledger 15). The version of MONAI that the release pins takes the softmax
+#   of a single class, which is always 1, so its cross-entropy is 0.
+# - **The student chooses** (`choose_by="student"`, Ledger 17). The weights that are kept are those at the best *micro Dice of the
+#   student*, after 20 epochs and in gains of at least 0.001. Ours goes by the teacher, which is the network that is used.
+
+# %%
+lesion = pairs.labelled.masks[[report.phrases == ("lower left lung",) for report in pairs.labelled.reports]]
+y0, x0, y1, x1 = THIRDS.boxes(image_size, image_size)[2]
+for name, masks in {"upright": lesion, "on its side": lesion.swapaxes(1, 2)}.items():
+    inside = masks[:, y0:y1, x0:x1].sum() / masks.sum()
+    print(f"lesions of 'lower left lung', {name:11}: {100 * inside:4.1f} % of their pixels lie in the phrase's box")
 
 # %% [markdown]
 # **To remember:** one look of the teacher, one of the student, no wait; the memory of the teacher; and that the untrained

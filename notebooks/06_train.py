@@ -126,7 +126,7 @@ if not mixes:
 # %%
 if mixes:
     batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid)(config.steps).unlabelled
-    weak = views.weak_view(batch.images, batch.theta)
+    weak = views.weak_view(batch.images, batch.affine)
     p = reported_places.label(teacher, weak, batch, config)
     strong = views.strong_view(weak, **batch.photometry)
     plan = batch.text_choices, batch.proposal, config.block, config.patch_mode, config.gate

@@ -16,8 +16,8 @@
 # # 08 · Two kernels in Triton
 #
 # **What you will see.** Two steps of the training are written twice: in plain PyTorch, and as *fused* kernels in
-# [Triton](https://triton-lang.org), a Python dialect for GPU programs. Patch mixing (Eq. 5 to 7) is all about bytes.
-# The contrastive loss (Eq. 9 to 11) is all about a matrix that never needs to exist. You will count what fusing
+# [Triton](https://triton-lang.org), a Python dialect for GPU programs. Patch mixing (Eq. 5 to 7; paper: 7 to 8) is all about bytes.
+# The contrastive loss (Eq. 9 to 11; paper: 9) is all about a matrix that never needs to exist. You will count what fusing
 # saves, read the kernels beside the plain form, run them here without a GPU, see which program writes which tile, and
 # see what a GPU can gain at most, and what was measured. You need to know PyTorch; you need no Triton and no CUDA.
 
@@ -283,14 +283,14 @@ beside(piece(_clipped, "low = boxes", "return"), piece(_clipped_box, "y0 = ", "r
 beside(piece(plain_patch_mix, "def windows", "return maps"), piece(_read, "return tl.load", "return tl.load"))
 
 # %% [markdown]
-# **The gate (Eq. 5).** One program a sample walks through the box, tile by tile, and keeps a tile of partial sums in
+# **The gate (Eq. 5; paper: 7).** One program a sample walks through the box, tile by tile, and keeps a tile of partial sums in
 # registers. They are added up once, at the end, always in the same order: two runs give the same bits.
 
 # %%
 beside(piece(plain_patch_mix, "donor = windows", "accepted ="), piece(gate_kernel, "total = tl.zeros", "tl.store"))
 
 # %% [markdown]
-# **Mixing (Eq. 6 and 7).** A tile may lie outside the box, inside it, or across its edge. In the first two cases it
+# **Mixing (Eq. 6 and 7; paper: 8).** A tile may lie outside the box, inside it, or across its edge. In the first two cases it
 # comes from one sample alone: the *interior path* is one load and one store, in vectors of 16 bytes. Only a tile that
 # is `touched` and not `covered` reads both samples and chooses.
 
@@ -372,11 +372,11 @@ print("share of tiles read twice:", ", ".join(f"{name} {share:.2f}" for name, sh
 #
 # ## 4 · The loss: a matrix that need not exist
 #
-# With $z_{ij} = u_i \cdot v_j / \tau$ (Eq. 10) and soft positives $P_{ij}$, the Jaccard index of two zone codes (Eq.
+# With $z_{ij} = u_i \cdot v_j / \tau$ (Eq. 10; paper: 9) and soft positives $P_{ij}$, the Jaccard index of two zone codes (Eq.
 # 9),
 #
 # $$L = \tfrac12\Big[\operatorname{mean}_i \frac{-\sum_j P_{ij}\,\log \mathrm{softmax}_j\, z_{ij}}{\sum_j P_{ij}}
-# + \text{the same on } z^\top\Big] \qquad\text{(Eq. 11)}$$
+# + \text{the same on } z^\top\Big] \qquad\text{(Eq. 11; paper: 9)}$$
 #
 # As written, several matrices of N x N numbers live at once.
 
@@ -447,7 +447,7 @@ plt.show()
 #
 # ## 5 · The loss kernels, line by line
 #
-# **A tile of logits** (Eq. 10) is a small matrix product. The embeddings come in chunks of D, since a tile's rows
+# **A tile of logits** (Eq. 10; paper: 9) is a small matrix product. The embeddings come in chunks of D, since a tile's rows
 # would not fit at once. `tl.dot` is where the GPU's matrix units work.
 
 # %%
@@ -532,7 +532,7 @@ beside(
 )
 
 # %% [markdown]
-# **A training batch is small.** Up to 64 pairs z fits in one program, and so does P (Eq. 9): the sets are bits of an
+# **A training batch is small.** Up to 64 pairs z fits in one program, and so does P (Eq. 9; paper: 9): the sets are bits of an
 # integer, and the kernel counts bits. The embeddings' lengths are taken care of inside too. What is saved here is not
 # memory but launches.
 

@@ -17,7 +17,7 @@ class Labelled:
     Attributes:
         images: ``[B, 1, H, W]`` uint8 grey values.
         masks: ``[B, 1, H, W]`` uint8, 1 where the lesion is.
-        theta: ``[B, 2, 3]`` placement of the weak view.
+        affine: ``[B, 2, 3]`` placement of the weak view.
         input_ids: ``[B, L]`` tokens of the report r; or ``[B, 1 + L, width]``, what a frozen text encoder has read in
             it.
         codes: ``[B]`` zone codes, the vector a of the report as six bits.
@@ -25,7 +25,7 @@ class Labelled:
 
     images: Tensor
     masks: Tensor
-    theta: Tensor
+    affine: Tensor
     input_ids: Tensor
     codes: Tensor
 
@@ -35,7 +35,7 @@ class Unlabelled:
     """B pairs of D_U.
 
     Attributes:
-        images, theta, input_ids, codes: as in :class:`Labelled`.
+        images, affine, input_ids, codes: as in :class:`Labelled`.
         photometry: grey-value changes of the strong view, see :class:`semimedref_core.views.Photometry`.
         text_choices: ``[B, K, L]`` tokens of the K texts that the student may read, PosAug applied.
         proposal: who may give a patch to whom, and where, see :class:`semimedref_core.patchmix.Proposal`.
@@ -45,7 +45,7 @@ class Unlabelled:
     """
 
     images: Tensor
-    theta: Tensor
+    affine: Tensor
     input_ids: Tensor
     codes: Tensor
     photometry: dict[str, Tensor]

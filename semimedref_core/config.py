@@ -25,7 +25,11 @@ Method = Literal[
     "mean_teacher", "fixmatch", "unimatch", "cutmix", "flip_sync", "resmatch", "cps",
 ]  # fmt: skip
 Network = Literal["compact", "guide_decoder", "mmi_unet"]
-View = Literal["release", "strong"]
+WeakView = Literal["release", "strong"]
+StrongView = Literal["release", "strong", "clamped"]
+Axes = Literal["upright", "transposed"]
+MaskLoss = Literal["dice_ce", "dice"]
+ChooseBy = Literal["teacher", "student"]
 TeacherView = Literal["same", "mirrored"]
 PseudoLabels = Literal["teacher", "reported"]
 Unfound = Literal["image", "zone"]
@@ -34,6 +38,7 @@ PosAugMode = Literal["mask", "fuzz", "mix"]
 PatchMode = Literal["position", "probability", "random"]
 PatchZones = Literal["receiver", "donor", "both"]
 MixText = Literal["rewrite", "keep"]
+MixCount = Literal["one_more", "zones", "none"]
 GridName = Literal["estimated", "qata", "thirds"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Switch = Literal["off", "on"]
@@ -115,6 +120,9 @@ class Config:
         "training", "share of the steps after burn-in in which the unlabelled loss grows to its weight", low=0, high=1
     )
     unsupervised_weight: float = _setting("training", "weight of the unlabelled loss after the ramp [w_u]", low=0)
+    mask_loss: MaskLoss = _setting(
+        "training", "semi_medref_release alone: Dice with cross-entropy, or Dice alone, as the release runs"
+    )
     confidence: float = _setting(
         "training", "fixmatch and unimatch learn from pixels where max(p, 1 - p) is at least this", low=0, high=1
     )
@@ -127,9 +135,17 @@ class Config:
         "One half of the validation pairs then chooses, and the other half is reported",
         low=0,
     )
+    choose_by: ChooseBy = _setting(
+        "training",
+        "where patience is set, what chooses: the teacher's Dice per image; or the student's micro Dice, after a fifth "
+        "of the steps and in gains of at least 0.001, as in the release",
+    )
 
-    weak_view: View = _setting("views", "how much weak views move the picture")
-    strong_view: View = _setting("views", "how much strong views change the grey values")
+    axes: Axes = _setting("views", "pictures as they are, or on their side, as the release reads them")
+    weak_view: WeakView = _setting("views", "how much weak views move the picture")
+    strong_view: StrongView = _setting(
+        "views", "how much strong views change the grey values; 'clamped' cuts them to 0 to 1, as the release does"
+    )
 
     ema_decay: float = _setting("teacher", "decay of the teacher's average until burn-in ends", low=0, high=1)
     ema_decay_last: float = _setting("teacher", "decay of the teacher's average after the ramp", low=0, high=1)
@@ -154,6 +170,9 @@ class Config:
         "T-PatchMix", "smallest mean teacher probability inside an accepted patch [conf_th]", low=0, high=1
     )
     mix_text: MixText = _setting("T-PatchMix", "rewrite the report of a mixed sample, or keep its own")
+    mix_count: MixCount = _setting(
+        "T-PatchMix", "number of lesions in a rewritten report: one more, the number of zones named, or no number"
+    )
 
     posaug_p: float = _setting("PosAug", "probability that a position phrase is hidden", low=0, high=1)
     posaug_mode: PosAugMode = _setting("PosAug", "what replaces a hidden phrase")

@@ -1,8 +1,8 @@
 """ITCL: the position-guided image-text contrastive loss. Its soft positives are shared anatomical zones.
 
 Two pairs whose reports name overlapping zones are partly positives of each other, by the Jaccard index of their zone
-vectors (Eq. 9), ``P_ij = |a_i and a_j| / |a_i or a_j|``, ``P_ii = 1``. The loss (Eq. 10 and 11) is
-:func:`semimedref_kernels.soft_contrastive_loss`. With codes that are all 0 nothing is shared, ``P`` is the identity,
+vectors (Eq. 9; paper: 9), ``P_ij = |a_i and a_j| / |a_i or a_j|``, ``P_ii = 1``. The loss (Eq. 10 and 11; paper: 9)
+is :func:`semimedref_kernels.soft_contrastive_loss`. With codes that are all 0 nothing is shared, ``P`` is the identity,
 and it is the usual contrastive loss with hard positives (InfoNCE).
 """
 
@@ -20,7 +20,7 @@ from semimedref_kernels import jaccard, soft_contrastive_loss
 def itcl(
     image_embedding: Tensor, text_embedding: Tensor, codes: Tensor, tau: float = 0.07, positives: Positives = "soft"
 ) -> Tensor:
-    """The loss of a batch of projected embeddings (Eq. 11).
+    """The loss of a batch of projected embeddings (Eq. 11; paper: 9).
 
     Args:
         image_embedding, text_embedding: ``[N, D]``, any length; normalised here.

@@ -1,4 +1,4 @@
-"""DiceCE, the loss of a predicted mask (Eq. 13)."""
+"""DiceCE, the loss of a predicted mask (Eq. 13; paper: 2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMOOTH = 1e-5  # added above and below the line, so that an empty image that is 
 
 @record_function("losses")
 def dice_ce_of_images(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Dice loss plus binary cross-entropy of each image (Eq. 13).
+    """Dice loss plus binary cross-entropy of each image (Eq. 13; paper: 2).
 
     The Dice loss of probabilities p and target y is ``1 - (2 sum p y + s) / (sum p + sum y + s)``, s = :data:`SMOOTH`.
 
@@ -26,15 +26,20 @@ def dice_ce_of_images(logits: Tensor, target: Tensor, weight: Tensor | None = No
     """
     if weight is not None:
         logits, target = logits.masked_fill(weight == 0, SURELY_NOT), target * weight
+    cross_entropy = binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2, 3))
+    return dice_of_images(logits, target) + cross_entropy
+
+
+def dice_of_images(logits: Tensor, target: Tensor) -> Tensor:
+    """The Dice loss alone of each image, ``[B, 1, H, W]`` twice to ``[B]``."""
     p, pixels = logits.sigmoid(), (1, 2, 3)
     both = (p * target).sum(pixels)
     missed, wrong = target.sum(pixels) - both, p.sum(pixels) - both
-    dice = 1 - (2 * both + SMOOTH) / (2 * (both + wrong * 0.5 + missed * 0.5) + SMOOTH)
-    return dice + binary_cross_entropy_with_logits(logits, target, reduction="none").mean(pixels)
+    return 1 - (2 * both + SMOOTH) / (2 * (both + wrong * 0.5 + missed * 0.5) + SMOOTH)
 
 
 def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """DiceCE of a batch (Eq. 13): the mean of :func:`dice_ce_of_images` over images with a pixel that teaches.
+    """DiceCE of a batch (Eq. 13; paper: 2): the mean of :func:`dice_ce_of_images` over images that teach something.
 
     Args:
         logits, target, weight: as in :func:`dice_ce_of_images`.

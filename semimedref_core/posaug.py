@@ -18,7 +18,9 @@ from semimedref_core.reports import SIDES, Report
 MASK_TOKEN = "[UNK_POS]"
 FUZZY_PHRASE = "a region of the lung"
 MODES = get_args(PosAugMode)
-_PHRASES = re.compile(r"(?P<head>.* infected areas?, )(?P<phrases>.+?)(?P<end>\.*)", re.IGNORECASE)
+_PHRASES = re.compile(
+    r"(?P<head>.* infection, (\w+ infected areas?, )?)(?P<phrases>(?!zero ).+?)(?P<end>\.*)", re.IGNORECASE
+)
 
 
 def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix") -> dict[str, str]:

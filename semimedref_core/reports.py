@@ -5,9 +5,9 @@ The reports of QaTa-COV19 and MosMedData+ follow one small grammar::
     <Uni|Bi>lateral pulmonary infection, <count> infected area(s), <phrase>[ and <phrase>].
     phrase = (all | any of: upper middle lower) (left | right) lung
 
-or ``No pulmonary infection, zero infected areas.`` A :class:`Report` holds what such a text says; its zones are the
-*positional pseudo-label* of the paper, a multi-hot vector over :data:`ZONES` (Eq. 1). **"left" is the left half of the
-image**, that is, the patient's right lung.
+or ``No pulmonary infection, zero infected areas.`` A mixed report may leave the number out. A :class:`Report` holds
+what such a text says; its zones are the *positional pseudo-label* of the paper, a multi-hot vector over :data:`ZONES`
+(Eq. 1). **"left" is the left half of the image**, that is, the patient's right lung.
 
 Two versions of the texts are in use, and they differ in style:
 
@@ -41,7 +41,8 @@ COUNT_WORDS = (
 ).split()
 _PHRASE_WORDS = (*SIDES, *HEIGHTS, "all", "lung")
 _PATTERN = re.compile(
-    r"(?P<laterality>no|unilateral|bilateral) pulmonary infection, (?P<count>\w+) infected areas?(?:, (?P<phrases>.+))?"
+    r"(?P<laterality>no|unilateral|bilateral) pulmonary infection"
+    r"(?:, (?P<count>\w+) infected areas?)?(?:, (?P<phrases>.+))?"
 )
 
 
@@ -55,7 +56,7 @@ class Report:
 
     Attributes:
         zones: six 0/1 integers in the order of :data:`ZONES`, the vector a (Eq. 1).
-        lesions: the number that the count word gives, 0 to 20.
+        lesions: the number that the count word gives, 0 to 20; ``None`` where the text gives none.
         laterality: ``no``, ``unilateral`` or ``bilateral`` as written; real reports say unilateral of two sides too.
         style: how it is written and what the count word counts (``lvit`` or ``release``). Not part of equality.
 
@@ -73,21 +74,22 @@ class Report:
     """
 
     zones: tuple[int, ...]
-    lesions: int
+    lesions: int | None
     laterality: str
     style: str = field(default="lvit", compare=False)
 
     def __post_init__(self):
         if len(self.zones) != 6 or any(bit not in (0, 1) for bit in self.zones):
             raise ReportError(f"zones must be six 0/1 values, got {self.zones!r}")
-        if not 0 <= self.lesions < len(COUNT_WORDS):
+        counted = self.lesions is not None
+        if counted and not 0 <= self.lesions < len(COUNT_WORDS):
             raise ReportError(f"the lesion count must be 0 to {len(COUNT_WORDS) - 1}, got {self.lesions}")
         if self.style not in STYLES:
             raise ReportError(f"unknown report style {self.style!r}; choose one of {', '.join(STYLES)}")
         infected = self.laterality in ("unilateral", "bilateral")
         if not infected and self.laterality != "no":
             raise ReportError(f"laterality must be no, unilateral or bilateral, got {self.laterality!r}")
-        if infected != any(self.zones) or infected != (self.lesions > 0):
+        if infected != any(self.zones) or (counted and infected != (self.lesions > 0)):
             raise ReportError(
                 f"laterality {self.laterality!r}, count {self.lesions} and zones {self.zones} contradict each other"
             )
@@ -130,13 +132,13 @@ class Report:
                 f"cannot read the report {text!r}: expected '<Uni|Bi>lateral pulmonary infection, <count> infected "
                 "areas, <positions>.' or 'No pulmonary infection, zero infected areas.'"
             )
-        if match["count"] not in COUNT_WORDS:
+        if match["count"] not in (*COUNT_WORDS, None):
             raise ReportError(f"cannot read the report {text!r}: {match['count']!r} is no count word (zero to twenty)")
         zones, spelt_out = _parse_phrases(match["phrases"], text)
         try:
             return cls(
                 zones,
-                COUNT_WORDS.index(match["count"]),
+                COUNT_WORDS.index(match["count"]) if match["count"] else None,
                 match["laterality"],
                 style or ("release" if spelt_out else "lvit"),
             )
@@ -170,8 +172,9 @@ class Report:
 
     def render(self, phrases: tuple[str, ...] | None = None) -> str:
         """The report as canonical text, lower case; ``phrases`` replaces the position phrases (see PosAug)."""
-        count = COUNT_WORDS[self.lesions]
-        text = f"{self.laterality} pulmonary infection, {count} infected area{'' if self.lesions == 1 else 's'}"
+        text = f"{self.laterality} pulmonary infection"
+        if self.lesions is not None:
+            text += f", {COUNT_WORDS[self.lesions]} infected area{'' if self.lesions == 1 else 's'}"
         positions = " and ".join(self.phrases if phrases is None else phrases)
         return f"{text}, {positions}." if positions else f"{text}."
 
@@ -185,10 +188,18 @@ class Report:
         """The report of a picture that shows what both describe.
 
         Zones are united, lesions added (style ``release``: zones counted), and the laterality follows from the zones.
-        The style is this report's.
+        The style is this report's. Where one of the two gives no number, the union gives none.
+
+        The sum is right only where no lesion of one touches or hides a lesion of the other.
         """
         zones = tuple(a | b for a, b in zip(self.zones, other.zones, strict=True))
+        if self.lesions is None or other.lesions is None:
+            return Report.of(zones, style=self.style).without_count()
         return Report.of(zones, self.lesions + other.lesions, self.style)
+
+    def without_count(self) -> Report:
+        """This report, but it does not say how many lesions there are."""
+        return replace(self, lesions=None)
 
 
 def _parse_phrases(phrases: str | None, text: str) -> tuple[tuple[int, ...], bool]:

@@ -36,8 +36,9 @@ def semi_medref(
     label: Label = teacher_probabilities,
     weigh: Weigh = every_pixel,
     mix: Callable = t_patchmix,
+    mask_loss: Callable = dice_ce,
 ) -> dict[str, Tensor]:
-    """The paper's loss of a step (Eq. 17).
+    """The paper's loss of a step (Eq. 17; paper: 3 to 5).
 
     ``L = DiceCE(labelled) + w_l ITCL(labelled) + w_u [ DiceCE(student(mixed strong view), mixed target)
     + w_c ITCL(unlabelled weak view) ]``
@@ -50,7 +51,7 @@ def semi_medref(
         w_u: weight of the unlabelled loss at this step; 0 is burn-in, which leaves the unlabelled pairs out.
         config: w_l, w_c, tau, and the settings of T-PatchMix.
         label, weigh: pseudo-labels, and which pixels teach; the paper's by default.
-        mix: T-PatchMix, or what stands in its place.
+        mix, mask_loss: T-PatchMix and DiceCE, or what stands in their place.
 
     Returns:
         Scalars by name: ``loss`` is L; the others are its terms, and ``accepted``, the share of mixed samples.
@@ -58,17 +59,17 @@ def semi_medref(
     labelled, unlabelled = batch.labelled, batch.unlabelled
     w_l, w_c = config.itcl_weight, config.itcl_unlabelled_weight
 
-    x_l, y_l = weak_view(labelled.images, labelled.theta), place_masks(labelled.masks, labelled.theta)
+    x_l, y_l = weak_view(labelled.images, labelled.affine), place_masks(labelled.masks, labelled.affine)
     r_l = labelled.input_ids
 
     if w_u == 0:  # burn-in
         seen = student(x_l, r_l)
-        L_seg = dice_ce(seen.logits, y_l)
+        L_seg = mask_loss(seen.logits, y_l)
         L_itcl = itcl(seen.image_embedding, seen.text_embedding, labelled.codes, config.tau, config.positives)
         return {"loss": L_seg + w_l * L_itcl, "loss_labelled": L_seg, "loss_itcl": L_itcl}
 
     # The teacher looks once, at weak views.
-    x_u, r_u = weak_view(unlabelled.images, unlabelled.theta), unlabelled.input_ids
+    x_u, r_u = weak_view(unlabelled.images, unlabelled.affine), unlabelled.input_ids
     p = label(teacher, x_u, unlabelled, config)
 
     # T-PatchMix: image, pseudo-label and text are mixed as one, or not at all.
@@ -85,9 +86,9 @@ def semi_medref(
     u_l, _, u_u = seen.image_embedding.split(sizes)
     v_l, _, v_u = seen.text_embedding.split(sizes)
 
-    L_seg = dice_ce(logits_l, y_l)
+    L_seg = mask_loss(logits_l, y_l)
     L_itcl = itcl(u_l, v_l, labelled.codes, config.tau, config.positives)
-    L_mix = dice_ce(logits_mix, y_mix, weigh(y_mix, unlabelled, config))
+    L_mix = mask_loss(logits_mix, y_mix, weigh(y_mix, unlabelled, config))
     L_itcl_u = itcl(u_u, v_u, unlabelled.codes, config.tau, config.positives)
     return {
         "loss": L_seg + w_l * L_itcl + w_u * (L_mix + w_c * L_itcl_u),

@@ -122,7 +122,7 @@ def train(
             _check_weights(state.student, state.step)
             counts = validation(choosing)
             scores = {name: metrics(pixels) for name, pixels in counts.items()}
-            best = state.judge(scores)
+            best = state.judge(scores, config.choose_by, config.steps)
             if log:
                 log.write({"step": state.step, "valid": scores})
                 state.seconds = time.perf_counter() - started
@@ -184,6 +184,8 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
             f"label ratio {config.label_ratio:g} leaves no unlabelled pair, and {config.method} learns from them; "
             "choose a smaller --label-ratio, or --method supervised"
         )
+    if config.axes == "transposed":
+        pairs = pairs.transposed()
     grid = zone_grid(config, pairs)
     student.to(place, memory_format=torch.channels_last)
     optimizer = adamw(student, place, config.lr, config.weight_decay)
@@ -292,7 +294,8 @@ def _write_results(
     }
     if write:
         for name, network in networks.items():
-            note = {"image_size": config.image_size, "trained_on": config.dataset, "valid": scores[name]}
+            note = {"image_size": config.image_size, "axes": config.axes, "trained_on": config.dataset}
+            note["valid"] = scores[name]
             save_pretrained(folder / name, network, texts, **note)
         write_json(folder / "results.json", results)
     return results

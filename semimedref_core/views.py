@@ -9,6 +9,8 @@ weak, strong    zoom 0.8 to 1.25, rotation to 12 degrees, shift to 8 % of the si
                 0.5 (the words "left" and "right" change places with the picture)
 strong, release brightness and contrast jitter of 0.2 with probability 0.8, Gaussian blur (7x7, sigma 0.1 to 2)
                 with probability 0.5 (the released code's)
+strong, clamped the release's as it runs: brightness multiplies, and each change cuts the grey values to 0 to 1,
+                although they are normalised already (Ledger 16)
 strong, strong  jitter of 0.5, the same blur, and with probability 0.5 each smooth shading and white noise
 =============== ===========================================================================================
 """
@@ -24,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.profiler import record_function
 
-from semimedref_core.config import View
+from semimedref_core.config import StrongView, WeakView
 
-WEAK_VIEWS = STRONG_VIEWS = get_args(View)
+WEAK_VIEWS, STRONG_VIEWS = get_args(WeakView), get_args(StrongView)
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class Geometry:
     """The placement of B weak views.
 
     Attributes:
-        theta: ``[B, 2, 3]`` float32, maps a place of the view to the place of the picture it shows (both -1 to 1).
+        affine: ``[B, 2, 3]`` float32, maps a place of the view to the place of the picture it shows (both -1 to 1).
         mirrored: ``[B]`` bool, which views are left-right mirrored; their reports must be flipped.
     """
 
-    theta: np.ndarray
+    affine: np.ndarray
     mirrored: np.ndarray
 
     def zone_boxes(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -48,10 +50,10 @@ class Geometry:
         mirrored view the zones change sides as the words of its report do: zone k is where the view shows it.
         """
         size = np.array([height, width], dtype=np.float64)
-        linear, shift = self.theta[:, :, :2].astype(np.float64), self.theta[:, :, 2].astype(np.float64)
+        linear, shift = self.affine[:, :, :2].astype(np.float64), self.affine[:, :, 2].astype(np.float64)
         low, high = boxes[:, :2] / size * 2 - 1, boxes[:, 2:] / size * 2 - 1
         centre = (low + high) / 2
-        inverse = np.linalg.inv(linear)  # [B, 2, 2], in (x, y) order as theta is
+        inverse = np.linalg.inv(linear)  # [B, 2, 2], in (x, y) order as affine is
         moved = np.einsum("bij,bkj->bki", inverse, centre[None, :, ::-1] - shift[:, None])[:, :, ::-1]
         half = (high - low)[None] / 2 * np.sqrt(np.abs(np.linalg.det(inverse)))[:, None, None]
         corners = (np.concatenate([moved - half, moved + half], axis=2) + 1) / 2 * np.tile(size, 2)
@@ -78,36 +80,36 @@ def draw_geometry(rng: np.random.Generator, batch: int, weak_view: str) -> Geome
         raise ValueError(f"unknown weak view {weak_view!r}; choose one of {', '.join(WEAK_VIEWS)}")
     flip = np.where(mirrored, -1.0, 1.0)
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
-    theta = np.stack([flip * cos, -sin, shift[:, 0], flip * sin, cos, shift[:, 1]], axis=1)
-    return Geometry(theta.reshape(batch, 2, 3).astype(np.float32), mirrored)
+    affine = np.stack([flip * cos, -sin, shift[:, 0], flip * sin, cos, shift[:, 1]], axis=1)
+    return Geometry(affine.reshape(batch, 2, 3).astype(np.float32), mirrored)
 
 
 @record_function("views")
-def weak_view(images: Tensor, theta: Tensor) -> Tensor:
+def weak_view(images: Tensor, affine: Tensor) -> Tensor:
     """Intensity-normalised and placed pictures: the grey values of a place do not depend on how the view lies.
 
     Where a view shows what lies outside the picture, it is 0, the mean grey value of the picture.
 
     Args:
         images: ``[B, 1, H, W]`` uint8 grey values.
-        theta: ``[B, 2, 3]`` of :class:`Geometry`.
+        affine: ``[B, 2, 3]`` of :class:`Geometry`.
 
     Returns:
         ``[B, 1, H, W]`` float32; before it is placed, each picture has mean 0 and standard deviation 1.
     """
     x = images.float()
     mean, std = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
-    return _place((x - mean) / (std + 1e-6), theta)
+    return _place((x - mean) / (std + 1e-6), affine)
 
 
 @record_function("views")
-def place_masks(masks: Tensor, theta: Tensor) -> Tensor:
+def place_masks(masks: Tensor, affine: Tensor) -> Tensor:
     """The masks ``[B, 1, H, W]`` (0/1) placed as their images are; float32 0/1."""
-    return (_place(masks.float(), theta) >= 0.5).float()
+    return (_place(masks.float(), affine) >= 0.5).float()
 
 
-def _place(images: Tensor, theta: Tensor) -> Tensor:
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+def _place(images: Tensor, affine: Tensor) -> Tensor:
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -129,6 +131,23 @@ class Photometry:
     noise: np.ndarray
 
 
+@dataclass(frozen=True)
+class ClampedPhotometry(Photometry):
+    """What the release's ColorJitter does to pictures whose grey values are not 0 to 1 (Ledger 16).
+
+    Attributes:
+        gain: ``[B]``, what the grey values are multiplied by; 1 where there is no jitter.
+        spread: ``[B]``, what their distances from their mean are multiplied by; 1 where there is no jitter.
+        gain_first: ``[B]`` bool, which of the two comes first.
+        jitter: ``[B]`` bool, whether anything is changed, and cut.
+    """
+
+    gain: np.ndarray
+    spread: np.ndarray
+    gain_first: np.ndarray
+    jitter: np.ndarray
+
+
 def draw_photometry(rng: np.random.Generator, batch: int, strong_view: str) -> Photometry:
     """Draws the grey-value changes of a batch of strong views; see the module's table.
 
@@ -137,7 +156,7 @@ def draw_photometry(rng: np.random.Generator, batch: int, strong_view: str) -> P
     """
     if strong_view not in STRONG_VIEWS:
         raise ValueError(f"unknown strong view {strong_view!r}; choose one of {', '.join(STRONG_VIEWS)}")
-    strength, extras = (0.2, 0.0) if strong_view == "release" else (0.5, 1.0)
+    strength, extras = (0.5, 1.0) if strong_view == "strong" else (0.2, 0.0)
     jitter = rng.random(batch) < 0.8
     contrast = np.where(jitter, rng.uniform(1 - strength, 1 + strength, batch), 1.0)
     brightness = np.where(jitter, rng.uniform(-strength, strength, batch), 0.0)
@@ -146,18 +165,46 @@ def draw_photometry(rng: np.random.Generator, batch: int, strong_view: str) -> P
     kernels /= kernels.sum(1, keepdims=True)
     shading = extras * (rng.random(batch) < 0.5)[:, None, None, None] * rng.uniform(-0.6, 0.6, (batch, 1, 3, 3))
     noise = extras * np.where(rng.random(batch) < 0.5, rng.uniform(0, 0.25, batch), 0.0)
-    return Photometry(*(a.astype(np.float32) for a in (contrast, brightness, kernels, shading, noise)))
+    drawn = [a.astype(np.float32) for a in (contrast, brightness, kernels, shading, noise)]
+    if strong_view != "clamped":
+        return Photometry(*drawn)
+    none = np.ones_like(drawn[0]), np.zeros_like(drawn[1])
+    return ClampedPhotometry(*none, *drawn[2:], 1 + drawn[1], drawn[0], rng.random(batch) < 0.5, jitter)
 
 
 @record_function("views")
 def strong_view(
-    weak: Tensor, contrast: Tensor, brightness: Tensor, kernels: Tensor, shading: Tensor, noise: Tensor
+    weak: Tensor,
+    contrast: Tensor,
+    brightness: Tensor,
+    kernels: Tensor,
+    shading: Tensor,
+    noise: Tensor,
+    **clamped: Tensor,
 ) -> Tensor:
-    """The strong view of weak views ``[B, 1, H, W]``; arguments as in :class:`Photometry`, as tensors."""
-    x = weak * contrast[:, None, None, None] + brightness[:, None, None, None]
+    """The strong view of weak views ``[B, 1, H, W]``; arguments as in :class:`Photometry`, as tensors, and those that
+    :class:`ClampedPhotometry` adds."""
+    x = clamped_jitter(weak, **clamped) if clamped else weak
+    x = x * contrast[:, None, None, None] + brightness[:, None, None, None]
     x = x + F.interpolate(shading, weak.shape[2:], mode="bilinear", align_corners=True)
     x = x.transpose(0, 1)  # one channel a sample, so that a grouped convolution blurs each with its own kernel
     batch = x.shape[1]
     x = F.conv2d(F.pad(x, (3, 3, 3, 3), mode="reflect"), kernels[:, None, :, None], groups=batch)
     x = F.conv2d(x, kernels[:, None, None, :], groups=batch).transpose(0, 1)
     return x + noise[:, None, None, None] * torch.randn_like(x)
+
+
+def clamped_jitter(weak: Tensor, gain: Tensor, spread: Tensor, gain_first: Tensor, jitter: Tensor) -> Tensor:
+    """Brightness and contrast of weak views ``[B, 1, H, W]``, each cut to 0 to 1 as the release does (Ledger 16).
+
+    Other arguments as in :class:`ClampedPhotometry`, as tensors.
+    """
+    gain, spread, gain_first, jitter = (value[:, None, None, None] for value in (gain, spread, gain_first, jitter))
+
+    def brighten(x: Tensor) -> Tensor:
+        return (x * gain).clamp(0, 1)
+
+    def stretch(x: Tensor) -> Tensor:
+        return (x * spread + (1 - spread) * x.mean((1, 2, 3), keepdim=True)).clamp(0, 1)
+
+    return torch.where(jitter, torch.where(gain_first, stretch(brighten(weak)), brighten(stretch(weak))), weak)

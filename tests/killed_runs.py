@@ -107,9 +107,9 @@ def left_in(folder: Path) -> dict:
     }
 
 
-def judge_by_step(state: RunState, scores: dict) -> bool:
+def judge_by_step(state: RunState, scores: dict, *how) -> bool:
     scores["teacher"]["dice_image"] = 1 - abs(state.step - BEST_STEP) / 100
-    return judge(state, scores)
+    return judge(state, scores, *how)
 
 
 judge = RunState.judge

@@ -38,7 +38,7 @@ def committed_summary() -> dict[str, float]:
 
 def test_06_runs_on_real_qata_by_the_papers_preset(tmp_path, real_data, monkeypatch):
     monkeypatch.setenv("SEMIMEDREF_DATA", str(real_data.resolve()))
-    settings = {**SMALL, "network": "compact", "eval_every": 4, "burn_in": 0.5}
+    settings = {**SMALL, "network": "compact", "eval_every": 12, "burn_in": 0.5}
     papermill_run.run_notebook("06_train", tmp_path, {"preset": "paper-qata", "settings": settings, "output": "."})
     assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
     config = json.loads((tmp_path / "semi_medref" / "config.json").read_text())

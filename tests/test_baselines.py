@@ -66,7 +66,7 @@ def maps(seed=0, scale=3.0):
 
 
 def both_views(unlabelled, photometry=None):
-    weak = views.weak_view(unlabelled.images, unlabelled.theta)
+    weak = views.weak_view(unlabelled.images, unlabelled.affine)
     return weak, views.strong_view(weak, **(photometry or unlabelled.photometry))
 
 

@@ -174,9 +174,9 @@ def test_early_stopping_keeps_the_best_weights(train, tmp_path, monkeypatch):
     """
     judge, update, at_step = RunState.judge, Teacher.update, []
 
-    def judge_by_step(state, scores):
+    def judge_by_step(state, scores, *how):
         scores["teacher"]["dice_image"] = 1 - abs(state.step - 2) / 100
-        return judge(state, scores)
+        return judge(state, scores, *how)
 
     def watched(teacher, student, decay):
         update(teacher, student, decay)

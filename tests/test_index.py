@@ -14,6 +14,7 @@ from semimedref_core.tools.equation_index import (
     equation_table,
     find_tags,
     ledger_table,
+    symbol_table,
 )
 
 FOUND = find_tags()
@@ -44,7 +45,7 @@ def test_the_tables_that_people_read_are_those_of_these_sources():
     executed = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
     outputs = [output.get("data", {}) for cell in executed.cells for output in cell.get("outputs", [])]
     shown = [data["text/markdown"] for data in outputs if "text/markdown" in data]
-    assert shown == [equation_table(FOUND), ledger_table(FOUND)]
+    assert shown == [equation_table(FOUND), symbol_table(), ledger_table(FOUND)]
 
 
 def test_tags_are_found_where_they_stand(tmp_path):

@@ -77,7 +77,7 @@ def test_a_record_is_told_tensor_by_tensor():
     labelled = Labelled(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), torch.zeros(1, 2, 3), ids, ids[:, 0])
     tensors = named_tensors(Batch(labelled, None)) | named_tensors({"more": {"deep": torch.tensor(2.5)}})
     assert list(tensors) == [
-        *(f"labelled.{name}" for name in ("images", "masks", "theta", "input_ids", "codes")),
+        *(f"labelled.{name}" for name in ("images", "masks", "affine", "input_ids", "codes")),
         "more.deep",
     ]
     assert [shape_text(tensors[name]) for name in ("labelled.masks", "more.deep")] == ["1 x 1 x 2 x 2", "scalar"]

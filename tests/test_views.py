@@ -18,8 +18,8 @@ SIZE = 96
 BOXES = THIRDS.boxes(SIZE, SIZE)
 
 
-def geometry(theta, mirrored=False):
-    return Geometry(np.array([theta], np.float32), np.array([mirrored]))
+def geometry(affine, mirrored=False):
+    return Geometry(np.array([affine], np.float32), np.array([mirrored]))
 
 
 def test_the_identity_view_is_the_picture_with_mean_0_and_deviation_1():
@@ -44,20 +44,20 @@ def test_a_moved_view_shows_the_same_grey_values_and_the_mean_outside():
 
 def test_the_release_view_only_zooms_and_only_one_in_ten():
     drawn = draw_geometry(np.random.default_rng(0), 5000, "release")
-    moved = np.abs(drawn.theta - np.eye(2, 3, dtype=np.float32)).max((1, 2)) > 0
+    moved = np.abs(drawn.affine - np.eye(2, 3, dtype=np.float32)).max((1, 2)) > 0
     assert abs(moved.mean() - 0.1) < 0.02
-    zoom = 1 / drawn.theta[moved, 0, 0]
+    zoom = 1 / drawn.affine[moved, 0, 0]
     assert zoom.min() > 0.95 and zoom.max() < 1.2
-    assert not drawn.mirrored.any() and not drawn.theta[:, 0, 1].any() and not drawn.theta[:, :, 2].any()
+    assert not drawn.mirrored.any() and not drawn.affine[:, 0, 1].any() and not drawn.affine[:, :, 2].any()
 
 
 def test_the_strong_view_zooms_turns_shifts_and_mirrors_half():
     drawn = draw_geometry(np.random.default_rng(0), 5000, "strong")
-    zoom = 1 / np.sqrt(np.abs(np.linalg.det(drawn.theta[:, :, :2].astype(float))))
+    zoom = 1 / np.sqrt(np.abs(np.linalg.det(drawn.affine[:, :, :2].astype(float))))
     assert 0.79 < zoom.min() < 0.82 and 1.22 < zoom.max() < 1.26
     assert abs(drawn.mirrored.mean() - 0.5) < 0.03
-    assert ((np.linalg.det(drawn.theta[:, :, :2]) < 0) == drawn.mirrored).all()
-    assert np.abs(drawn.theta[:, :, 2]).max() <= 0.16
+    assert ((np.linalg.det(drawn.affine[:, :, :2]) < 0) == drawn.mirrored).all()
+    assert np.abs(drawn.affine[:, :, 2]).max() <= 0.16
 
 
 @pytest.mark.parametrize("view", ["release", "strong"])
@@ -69,7 +69,7 @@ def test_a_lesion_in_a_zone_lies_in_the_zone_box_of_its_view_also_when_mirrored(
     y0, x0, y1, x1 = BOXES[zone]
     mask = torch.zeros(64, 1, SIZE, SIZE, dtype=torch.uint8)
     mask[:, :, y0 + 8 : y1 - 8, x0 + 8 : x1 - 8] = 1
-    placed = place_masks(mask, torch.from_numpy(drawn.theta))[:, 0]
+    placed = place_masks(mask, torch.from_numpy(drawn.affine))[:, 0]
     named = np.where(drawn.mirrored, (zone + 3) % 6, zone)
     for lesion, (y0, x0, y1, x1) in zip(placed, boxes[np.arange(64), named], strict=True):
         assert lesion[y0:y1, x0:x1].sum() >= 0.9 * lesion.sum()
@@ -85,7 +85,7 @@ def test_an_unmoved_view_keeps_the_zone_boxes_and_a_mirrored_one_too():
 def test_masks_stay_0_or_1():
     drawn = draw_geometry(np.random.default_rng(0), 16, "strong")
     masks = torch.randint(0, 2, (16, 1, 32, 32), dtype=torch.uint8)
-    assert set(place_masks(masks, torch.from_numpy(drawn.theta)).unique().tolist()) <= {0.0, 1.0}
+    assert set(place_masks(masks, torch.from_numpy(drawn.affine)).unique().tolist()) <= {0.0, 1.0}
 
 
 def drawn_photometry(view):

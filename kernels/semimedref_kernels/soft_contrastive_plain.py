@@ -25,7 +25,7 @@ SHORTEST = 1e-12  # length that a shorter embedding is divided by, as torch.nn.f
 
 
 def jaccard(codes: Tensor, bits: int = BITS) -> Tensor:
-    """Soft positives ``P_ij = |a_i & a_j| / |a_i | a_j|`` (0 where the union is empty), with P_ii = 1 (Eq. 9).
+    """Soft positives ``P_ij = |a_i & a_j| / |a_i | a_j|`` (0 where the union is empty), P_ii = 1 (Eq. 9; paper: 9).
 
     Args:
         codes: ``[N]`` integers, bit k of a code says whether the set holds element k.
@@ -91,8 +91,8 @@ def class_sums(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor) -> Positive
 def forward(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float, normalize: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss ``[]`` (Eq. 11), and the log-sum-exp over texts ``[N]`` and over images ``[M]`` of the similarities z
-    (Eq. 10); float64 if the inputs are."""
+    """Loss ``[]`` (Eq. 11; paper: 9), and the log-sum-exp over texts ``[N]`` and over images ``[M]`` of the
+    similarities z (Eq. 10; paper: 9); float64 if the inputs are."""
     u, v = wide(u), wide(v)
     if normalize:
         u, v = u / lengths(u), v / lengths(v)

@@ -70,6 +70,22 @@ def profile(options: argparse.Namespace) -> None:
         write_json(Path(options.json), found.to_dict())
 
 
+def mixing(options: argparse.Namespace) -> None:
+    """Prints how often T-PatchMix offers, accepts and tells the truth."""
+    from semimedref_core.data.datasets import load_split
+    from semimedref_core.tools.mixing_rates import release_rates, zone_rules
+
+    config = run_config(options)
+    pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts)
+    print(
+        f"{len(pairs)} pairs of {config.dataset} {options.split}, {config.image_size} px, the true masks in place of a "
+        f"teacher, {options.count} samples for each rule, in per cent\n"
+    )
+    print(zone_rules(pairs, config, options.count).round(1).to_string(), "\n")
+    print("the released code, with its own wording of the reports:\n")
+    print(release_rates(pairs, config.image_size, options.count, config.seed).round(1).to_string())
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Scores a trained network on a split."""
     from semimedref_core.config import Config
@@ -80,6 +96,8 @@ def evaluate(options: argparse.Namespace) -> None:
     network, about = from_pretrained(options.checkpoint)
     config = Config(**given(options), image_size=about["image_size"])
     pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts)
+    if about.get("axes") == "transposed":
+        pairs = pairs.transposed()
     scores = evaluate(network, pairs, load_texts(options.checkpoint))
     print(_scores(scores), f"on {len(pairs)} pairs of {config.dataset} {options.split}")
 
@@ -105,7 +123,10 @@ def predict(options: argparse.Namespace) -> None:
         raise CommandError(f"{options.image}: cannot be read as an image ({reason}); give a PNG or JPEG") from None
     size = (about["image_size"], about["image_size"])
     pairs = Pairs(np.array(picture.resize(size, Image.Resampling.BILINEAR))[None], None, (report,), (options.image,))
+    on_its_side = about.get("axes") == "transposed"
+    pairs = pairs.transposed() if on_its_side else pairs
     probs = next(predict(network, pairs, load_texts(options.checkpoint)))[0, 0].numpy()
+    probs = probs.T if on_its_side else probs
     probs = np.asarray(Image.fromarray(probs).resize(picture.size, Image.Resampling.BILINEAR))
     stem = Path(options.output or Path(options.image).stem)
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     _sweep(add("sweep", "Make all runs of a plan and their table. Run it again to go on after a stop."))
     _compare(add("compare", "Show finished runs as one table: mean and spread over seeds."))
     _profile(add("profile", "Show where the time of a training step goes."))
+    _mixing(add("mixing", "Measure what T-PatchMix offers and how often it is true, by each rule and in the release."))
     add_settings(add("doctor", "Look through a folder of real data and name what is wrong."), "data")
     _notebooks(add("notebooks", "Check, run or refresh the notebooks (for contributors)."))
     return top
@@ -101,6 +102,12 @@ def _sweep(command: argparse.ArgumentParser) -> None:
 def _profile(command: argparse.ArgumentParser) -> None:
     command.add_argument("--count", type=int, default=20, metavar="N", help="steps to time (default %(default)s)")
     command.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    add_run(command)
+
+
+def _mixing(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--count", type=int, default=1000, metavar="N", help="samples to draw (default %(default)s)")
+    command.add_argument("--split", default="valid", choices=("train", "valid", "test"), help="default %(default)s")
     add_run(command)
 
 

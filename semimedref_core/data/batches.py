@@ -41,7 +41,7 @@ def plan_mixing(
     choices = []
     for report in reports:
         hits = posaug.draw_hits(rng, config.posaug_p, config.posaug_mode)
-        mixed = patchmix.mixed_reports(report, config.mix_text)
+        mixed = patchmix.mixed_reports(report, config.mix_text, config.mix_count)
         choices.append(texts([posaug.apply_hits(choice, hits) for choice in mixed]))
     proposal = patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p, config.patch_zones)
     return torch.stack(choices), proposal
@@ -95,7 +95,7 @@ class Batches:
         labelled = Labelled(
             _images(pairs.images),
             _images(pairs.masks),
-            torch.from_numpy(geometry.theta),
+            torch.from_numpy(geometry.affine),
             self.texts([report.render() for report in reports]),
             torch.tensor([report.code for report in reports]),
         )
@@ -109,7 +109,7 @@ class Batches:
         text_choices, proposal = self.plan(rng, reports, boxes, config, self.texts)
         unlabelled = Unlabelled(
             images=_images(pairs.images),
-            theta=torch.from_numpy(geometry.theta),
+            affine=torch.from_numpy(geometry.affine),
             input_ids=self.texts([report.render() for report in reports]),
             codes=torch.tensor([report.code for report in reports]),
             photometry=_tensors(photometry),

@@ -26,6 +26,10 @@ class Training:
     valid: Pairs
     unlabelled: Pairs | None = None
 
+    def transposed(self) -> Training:
+        """These pairs with pictures and masks on their side, see :meth:`.pairs.Pairs.transposed`."""
+        return Training(*(pairs and pairs.transposed() for pairs in (self.labelled, self.valid, self.unlabelled)))
+
 
 def data_folder(folder: str = "") -> str:
     """The folder of the real data: the one given, else the environment variable SEMIMEDREF_DATA.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,3 +57,9 @@ class Pairs:
             tuple(self.reports[i] for i in indices),
             tuple(self.names[i] for i in indices),
         )
+
+    def transposed(self) -> Pairs:
+        """Pictures and masks on their side, as the release's network sees them (Ledger 14): rows become columns. The
+        reports stay, so "left" then is the top."""
+        masks = None if self.masks is None else self.masks.swapaxes(1, 2)
+        return replace(self, images=self.images.swapaxes(1, 2), masks=masks)

@@ -36,20 +36,23 @@ def resampled_difference(counts: np.ndarray, metric: str) -> np.ndarray:
     Returns:
         ``[DRAWS]`` differences. The images drawn are the same for all seeds and both methods, and for all metrics.
     """
-    which = int(metric.startswith("miou"))
-    if metric.endswith("image"):
-        of_images = dice_and_iou(counts)[which]
-        data = (of_images[:, 0] - of_images[:, 1]).mean(0)
-        statistic = np.mean
-    else:
-        data = np.moveaxis(counts, 2, -1).astype(np.float32)  # [S, 2, 3, N]; a sum of pixels is exact to 7 digits
+    which, images = int(metric.startswith("miou")), counts.shape[2]
+    of_images = dice_and_iou(counts)[which]
+    difference = (of_images[:, 0] - of_images[:, 1]).mean(0)
+    pixels = np.moveaxis(counts, 2, -1).astype(np.float64)  # [S, 2, 3, N]
 
-        def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
-            micro = dice_and_iou(np.moveaxis(drawn.sum(axis, dtype=np.float64), 2, -1))[which]
-            return (micro[:, 0] - micro[:, 1]).mean(0)
+    def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
+        # What is resampled are the images' numbers. How often each was drawn says all, and makes a sum a product.
+        times = np.stack([np.bincount(row, minlength=images) for row in drawn.reshape(-1, images)], 1)
+        if metric.endswith("image"):
+            found = difference @ times / images
+        else:
+            micro = dice_and_iou(np.moveaxis(pixels @ times, 2, -1))[which]
+            found = (micro[:, 0] - micro[:, 1]).mean(0)
+        return found.reshape(drawn.shape[:-1])
 
     return stats.bootstrap(
-        (data,),
+        (np.arange(images),),
         statistic,
         n_resamples=DRAWS,
         batch=50,

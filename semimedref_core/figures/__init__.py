@@ -4,7 +4,7 @@ from semimedref_core._lazy import by_module, exports
 
 _MODULES = {
     "canvas": "notebook_style",
-    "pairs": "sample_gallery prediction_gallery prediction_overlay",
+    "pairs": "sample_gallery image_row prediction_gallery prediction_overlay",
     "dataset": "sample_apart mean_masks row_histograms grids_over count_tables phrase_bars split_strips dice_by_size",
     "posaug": "text_rows token_rows reading hit_shares",
     "mixing": "teacher_gallery broken_pair proposals gate_curves mixed_pair rewritten_reports outcome_bars",

@@ -23,6 +23,14 @@ def sample_gallery(pairs: Pairs, count: int = 4) -> Figure:
     return figure
 
 
+def image_row(images: Mapping[str, np.ndarray]) -> Figure:
+    """Grey images ``[H, W]`` side by side, each under its name and by grey values of its own."""
+    figure, axes = panels(1, len(images), 3.0, 3.2)
+    for ax, (name, image) in zip(axes[0], images.items(), strict=True):
+        show_image(ax, image, name)
+    return figure
+
+
 def prediction_gallery(pairs: Pairs, predictions: Mapping[str, np.ndarray]) -> Figure:
     """Each method's prediction on the same pairs, one pair a column, the report on top.
 

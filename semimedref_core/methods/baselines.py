@@ -27,7 +27,7 @@ from semimedref_kernels import patch_mix
 
 def labelled_loss(network: nn.Module, labelled: Labelled) -> Tensor:
     """DiceCE of labelled pairs on their weak views."""
-    x, y = weak_view(labelled.images, labelled.theta), place_masks(labelled.masks, labelled.theta)
+    x, y = weak_view(labelled.images, labelled.affine), place_masks(labelled.masks, labelled.affine)
     return dice_ce(network(x, labelled.input_ids).logits, y)
 
 
@@ -57,7 +57,7 @@ def semi_supervised(
 
 def pseudo_labels(teacher: Teacher | nn.Module, unlabelled: Unlabelled, config: Config) -> tuple[Tensor, Tensor]:
     """The weak views ``[B, 1, H, W]`` and the probabilities on them, of one look of the teacher."""
-    weak = weak_view(unlabelled.images, unlabelled.theta)
+    weak = weak_view(unlabelled.images, unlabelled.affine)
     return weak, label(teacher, weak, unlabelled, config)
 
 
@@ -166,7 +166,7 @@ def cps(twins: Twins, teacher: Teacher, unlabelled: Unlabelled, config: Config) 
     is only evaluated, is its average. The paper lets the two label the labelled images too; here these have their masks
     alone.
     """
-    weak = weak_view(unlabelled.images, unlabelled.theta)
+    weak = weak_view(unlabelled.images, unlabelled.affine)
     first, second = (network(weak, unlabelled.input_ids).logits for network in (twins.first, twins.second))
 
     def loss(learns: Tensor, tells: Tensor) -> Tensor:

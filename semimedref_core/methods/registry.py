@@ -39,7 +39,7 @@ METHODS = {
     "supervised": Method(baselines.supervised, unlabelled=False),
     # The paper's step. The settings switch our additions on, as the preset `compact` does, or off, as `paper` does.
     "semi_medref": Method(partial(semi_medref, label=reported_places.label, weigh=reported_places.weigh)),
-    "semi_medref_release": Method(partial(semi_medref, mix=release.paste_then_gate), plan=release.plan_mixing),
+    "semi_medref_release": Method(release.step, plan=release.plan_mixing),
     **{
         loss.__name__: Method(partial(baselines.semi_supervised, loss))
         for loss in (

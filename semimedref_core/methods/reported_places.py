@@ -39,7 +39,7 @@ def label(teacher: Teacher | nn.Module, weak: Tensor, unlabelled: Unlabelled, co
 
 def where_reported(p: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
     """Lesion probabilities p ``[B, 1, H, W]`` on weak views, cut to the reported zones where the settings say so."""
-    return p * place_masks(unlabelled.regions, unlabelled.theta) if config.pseudo_labels == "reported" else p
+    return p * place_masks(unlabelled.regions, unlabelled.affine) if config.pseudo_labels == "reported" else p
 
 
 def weigh(target: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from semimedref_core.config import Config
+from semimedref_core.config import ChooseBy, Config
 from semimedref_core.runtime import checkpoints
 from semimedref_core.runtime.atomic import atomic, read_metrics, write_json
 from semimedref_core.runtime.checkpoints import CheckpointError
@@ -28,7 +28,7 @@ class RunState:
         scaler: of the gradients, for float16; None for other precisions.
         step: number of steps done.
         scores: metrics of the last validation, by network; empty before the first.
-        best: the best validation Dice (per image) of the teacher so far, and
+        best: the best validation Dice so far, of the network and kind that :meth:`judge` is told to go by, and
         stale: the number of validations since.
         seconds: spent until the last checkpoint, by all processes that took part one after the other.
     """
@@ -48,11 +48,23 @@ class RunState:
         """Student and teacher by name."""
         return {"student": self.student, "teacher": self.teacher.network}
 
-    def judge(self, scores: dict[str, dict[str, float]]) -> bool:
-        """Takes in the scores of a validation and says whether the teacher's are the best so far."""
+    def judge(self, scores: dict[str, dict[str, float]], choose_by: ChooseBy = "teacher", steps: int = 0) -> bool:
+        """Takes in the scores of a validation and says whether they are the best so far.
+
+        Args:
+            scores: metrics by network.
+            choose_by: ``teacher`` goes by the teacher's Dice per image. ``student`` goes by the student's micro Dice,
+                does not look in the first fifth of the steps, and wants a gain of 0.001, as the release does
+                (Ledger 17).
+            steps: of the whole run.
+        """
         self.scores = scores
-        improved = scores["teacher"]["dice_image"] > self.best
-        self.best = max(self.best, scores["teacher"]["dice_image"])
+        by_student = choose_by == "student"
+        if by_student and self.step < steps / 5:
+            return False
+        dice = scores["student"]["dice_micro"] if by_student else scores["teacher"]["dice_image"]
+        improved = dice > self.best + (1e-3 if by_student else 0)
+        self.best = dice if improved else self.best
         self.stale = 0 if improved else self.stale + 1
         return improved
 

@@ -3,9 +3,10 @@
 from semimedref_core._lazy import by_module, exports
 
 _MODULES = {
-    "equation_index": "EQUATIONS LEDGER find_tags equation_table ledger_table",
+    "equation_index": "EQUATIONS LEDGER find_tags equation_table ledger_table symbol_table",
     "inspection": "named_tensors tensor_table parameter_table gradient_norms Passes HostReads",
     "mixing_audit": "OUTCOMES sum_in_boxes broken_by_mixing zone_of_patch outcomes",
+    "mixing_rates": "zone_rules release_rates",
     "profiling": "Profile profile",
     "step_cost": "step_costs",
     "notebook_checks": "style_problems pair_problems output_problems",

@@ -1,6 +1,6 @@
 """From the paper to the code: every equation and every difference to the released code, and where each lives.
 
-The numbers are ours, in the order of the method.
+The numbers are ours, in the order of the method; the paper's stand beside them where it has one.
 
 Functions, tests and notebook cells carry tags, ``Eq. 9`` or ``Ledger 3``, in a comment, a docstring or a text cell;
 tests also in their names, ``test_ledger_3_...``.
@@ -25,11 +25,12 @@ NAME = re.compile(r"\bdef test_(eq|ledger)_(\d+)_")
 
 @dataclass(frozen=True)
 class Equation:
-    """``Eq. number``: what it defines, and the formula in TeX."""
+    """``Eq. number``: what it defines, the formula in TeX, and the number that the paper gives it, if it has one."""
 
     number: int
     title: str
     tex: str
+    paper: str = ""
 
     @property
     def tag(self) -> str:
@@ -50,15 +51,19 @@ class Difference:
         return f"Ledger {self.number}"
 
 
+PAPER = {4: "6", 5: "7", 6: "8", 7: "8", 8: "8", 9: "9", 10: "9", 11: "9", 13: "2", 14: "5", 17: "3 to 5"}
+"""Our number -> the paper's, as far as the comments of the released code tell them: its 2 is DiceCE of labelled pairs,
+3 and 4 the unlabelled loss, 5 the teacher and the whole, 6 to 8 T-PatchMix, 9 the contrastive loss."""
+
 EQUATIONS = tuple(
-    Equation(number, title, tex)
+    Equation(number, title, tex, PAPER.get(number, ""))
     for number, (title, tex) in enumerate(
         [
             ("zone vector of a report", r"a \in \{0, 1\}^6"),
             ("labelled and unlabelled pairs", r"|D_L| = \max(1, \mathrm{round}(\rho\, n)),\; D_U = D \setminus D_L"),
             ("PosAug", r"\tilde r: \text{each phrase of } r \text{ is hit independently with probability } p"),
-            ("T-PatchMix: proposal", r"m = \text{square in the box of a zone } k \text{ with } a_{jk} = 1"),
-            ("T-PatchMix: gate", r"\langle m, p_j \rangle / |m| \ge \theta"),
+            ("T-PatchMix: proposal", r"m = \text{square in the box of a zone } k \text{ with } a_{ik} = 1"),
+            ("T-PatchMix: gate", r"\langle m, p_j \rangle / |m| \ge \mathrm{conf\_th}"),
             ("T-PatchMix: image", r"m\, s_j + (1 - m)\, s_i"),
             ("T-PatchMix: target", r"\mathbf{1}[m\, p_j + (1 - m)\, p_i \ge 0.5]"),
             ("T-PatchMix: text", r"a = a_i \lor e_k, \text{ count and laterality rewritten}"),
@@ -95,14 +100,15 @@ LEDGER = tuple(
             ),
             (
                 "The patch lies in a region that the receiver's report names.",
-                "Only the first phrase is read: bilateral reports are patched on the left only, and `upper lower` "
-                "is one box that spans the middle too.",
+                "Only the first phrase is read: bilateral reports are patched on the left only (but see Ledger 13), "
+                "and `upper lower` is one box that spans the middle too. A donor without a phrase may give.",
                 "Every named zone, one at a time. Whose report must name it is a setting (patch_zones): the receiver's "
                 "in the preset `paper`, the donor's in `compact`, or both.",
             ),
             (
                 "The mixed text agrees with the mixed image.",
-                'The first phrase becomes "A and B"; count word and uni/bilateral stay as they were.',
+                'The first phrase becomes "A and B", or stays where both are equal; count word and uni/bilateral stay '
+                "as they were.",
                 "Phrases, count and laterality are written anew from the zones.",
             ),
             (
@@ -150,10 +156,66 @@ LEDGER = tuple(
                 "MosMedData+ is split by slice, and most test studies also occur in train.",
                 "The splits are kept, so that numbers compare; the doctor warns and counts.",
             ),
+            (
+                "Where a patch may lie does not depend on what the student reads.",
+                "PosAug hides phrases first, and mixing looks for them afterwards: fewer patches are offered, and a "
+                "hidden first phrase lets the second be seen.",
+                "Mixing reads the report; PosAug then hides phrases of the mixed one.",
+            ),
+            (
+                '"Left" is the left of the picture that the network sees.',
+                "Its reader gives width x height and nothing turns that back: the network sees pictures on their side, "
+                "while boxes and words mean upright ones.",
+                "Upright; the setting `axes` lays them on their side.",
+            ),
+            (
+                "DiceCE is Dice plus cross-entropy.",
+                "MONAI 1.0.1 takes the cross-entropy of a softmax over one class, which is 0: Dice alone is left.",
+                "Binary cross-entropy; the setting `mask_loss` leaves it out.",
+            ),
+            (
+                "A strong view changes brightness and contrast.",
+                "ColorJitter cuts float pictures to 0 to 1, and they are normalised to mean 0 already: most of the "
+                "picture becomes 0 or 1.",
+                "Nothing is cut; the setting `strong_view` has `clamped` for it.",
+            ),
+            (
+                "The weights that are used are chosen by what is reported.",
+                "The student's micro Dice chooses, after 20 epochs and in gains of at least 0.001.",
+                "The teacher's Dice per image, on pairs that are not reported; the setting `choose_by` has `student`.",
+            ),
         ],
         start=1,
     )
 )
+
+
+SYMBOLS = (
+    ("x, y, r", "image, mask, report; with _l of labelled, with _u of unlabelled pairs", "images, masks, reports"),
+    ("a", "zone vector of a report; its code is a as six bits", "Report.zones, Report.code"),
+    ("i, j", "receiver and donor of a patch", "partner"),
+    ("p", "the teacher's lesion probability; p_j is the donor's", "probs"),
+    ("s", "strong view", "images of t_patchmix"),
+    ("m", "the patch, a square of side `block`", "boxes of patch_mix"),
+    ("conf_th", "the gate", "gate"),
+    ("u, v", "image and text embedding, of length 1", "image_embedding, text_embedding"),
+    ("z", "similarities u·v over tau", ""),
+    ("P", "soft positives", "jaccard"),
+    ("tau", "temperature", "tau"),
+    ("θ, θ'", "weights of student and teacher, and nothing else", "student, teacher"),
+    ("d", "decay of the teacher's average", "ema_decay, ema_decay_last"),
+    ("w_l, w_u, w_c", "weights of the loss", "itcl_weight, unsupervised_weight, itcl_unlabelled_weight"),
+    ("t, t_0, T", "step, end of burn-in, length of the ramp", "steps, burn_in, ramp"),
+    ("ρ, n", "label ratio, number of training pairs", "label_ratio"),
+    ("B, N, D, L", "samples of a batch, pairs of a loss, length of an embedding, tokens of a text", ""),
+)
+"""The one table of symbols: symbol, what it is, and its name in code. ``affine`` is where a weak view lies."""
+
+
+def symbol_table() -> str:
+    """:data:`SYMBOLS` in Markdown."""
+    rows = [f"| {symbol} | {what} | {f'`{name}`' if name else ''} |" for symbol, what, name in SYMBOLS]
+    return "\n".join(["| symbol | what it is | in code |", "|---|---|---|", *rows])
 
 
 @dataclass
@@ -212,13 +274,14 @@ def _tags_of(path: Path) -> list[tuple[str, str]]:
 
 def equation_table(found: dict[str, Places]) -> str:
     """The equations with links to functions, notebook cells and tests, in Markdown, for a reader in ``notebooks/``."""
-    lines = ["| | what | formula | function | notebook | test |", "|---|---|---|---|---|---|"]
+    lines = ["| | paper's | what | formula | function | notebook | test |", "|---|---|---|---|---|---|---|"]
     for entry in EQUATIONS:
         places = found.get(entry.tag, Places())
         functions = _links(places.functions)
         formula = entry.tex.replace("|", r"\vert ")  # a bar would end the table's cell
         lines.append(
-            f"| {entry.tag} | {entry.title} | ${formula}$ | {functions} | {_cells(places)} | {_links(places.tests)} |"
+            f"| {entry.tag} | {entry.paper} | {entry.title} | ${formula}$ | {functions} | {_cells(places)} "
+            f"| {_links(places.tests)} |"
         )
     return "\n".join(lines)
 

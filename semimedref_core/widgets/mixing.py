@@ -48,7 +48,7 @@ def mix_pair(
     mode: str,
     gate: float,
 ) -> PairMix:
-    """T-PatchMix of one pair, by the functions that mix a batch (Eq. 4 to 8).
+    """T-PatchMix of one pair, by the functions that mix a batch (Eq. 4 to 8; paper: 6 to 8).
 
     Args:
         images: ``[2, H, W]`` receiver and donor.

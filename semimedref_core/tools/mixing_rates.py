@@ -1,0 +1,149 @@
+"""How often T-PatchMix offers, accepts and tells the truth, on the reports and masks of a dataset.
+
+``semimedref mixing`` prints it: for our three zone rules, and for the released code as it runs. The true masks stand in
+for the teacher, so what is counted is the fault of the rules, not of a network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from semimedref_core import views
+from semimedref_core.anatomy import QATA, THIRDS
+from semimedref_core.config import Config
+from semimedref_core.data.batches import Batches
+from semimedref_core.data.pairs import Pairs
+from semimedref_core.methods import release
+from semimedref_core.networks import build_texts
+from semimedref_core.patchmix import MIX_COUNTS, PATCH_ZONES, mixed_reports, patch_boxes
+from semimedref_core.reports import Report
+from semimedref_core.tools.mixing_audit import broken_by_mixing, sum_in_boxes
+from semimedref_kernels import patch_mix
+
+LEAST = 4  # so many pixels in a zone make a lesion
+
+
+def zone_rules(pairs: Pairs, config: Config, proposals: int = 1000) -> pd.DataFrame:
+    """What becomes of proposals by each of the three zone rules, in per cent.
+
+    Args:
+        pairs: with masks.
+        config: settings of views and T-PatchMix; every sample is offered a patch.
+        proposals: samples to draw for each rule, rounded up to whole batches.
+
+    Returns:
+        A column for each rule and a row for each share: ``offered`` of all samples; of the offers, those whose patch
+        ``shows a lesion`` and those that the gate has ``accepted``; of the accepted mixes, those in which the ``mask``
+        marks what the image shows, the ``zones`` of the text agree with the image no worse than before mixing, and the
+        number of lesions in the text is right, by each way to give it.
+    """
+    return pd.DataFrame({rule: _zone_rule(pairs, replace(config, patch_zones=rule), proposals) for rule in PATCH_ZONES})
+
+
+def _zone_rule(pairs: Pairs, config: Config, proposals: int) -> dict[str, float]:
+    config = replace(config, method="semi_medref", patch_p=1.0, posaug_p=0.0)
+    texts, grid = build_texts(length=40), THIRDS if config.grid == "thirds" else QATA
+    pictures = Batches(pairs, pairs, config, texts, grid)
+    masks = Batches(pairs, replace(pairs, images=pairs.masks), config, texts, grid)  # the same chance, other pixels
+    samples, offers, lesions, mixes = 0, 0, 0, []
+    for step in range(-(-proposals // config.batch_size)):
+        batch = pictures(step).unlabelled
+        truth = views.place_masks(masks(step).unlabelled.images, batch.affine)
+        how = {"block": config.block, "mode": config.patch_mode, "confident": config.gate}
+        patches, zones = patch_boxes(truth, **batch.proposal, **how)
+        partner = batch.proposal["partner"]
+        shown, target, accepted = patch_mix(truth, truth, partner, patches, config.gate)
+        offered = zones >= 0
+        samples, offers = samples + len(zones), offers + int(offered.sum())
+        lesions += int((sum_in_boxes(truth[partner], patches[:, None])[:, 0] >= LEAST)[offered].sum())
+        own = [Report.parse(text) for text in texts.decode(batch.input_ids)]
+        mixes += _true_in(truth, shown, target, own, zones, accepted, batch.zone_boxes)
+    of_mixes = pd.DataFrame(mixes).mean()
+    shares = {"offered": offers / samples, "shows a lesion": lesions / offers, "accepted": len(mixes) / offers}
+    return {name: 100 * share for name, share in {**shares, **of_mixes}.items()}
+
+
+def _true_in(
+    before: Tensor, after: Tensor, target: Tensor, own: list[Report], zones: Tensor, accepted: Tensor, boxes: Tensor
+) -> list[dict[str, bool]]:
+    """What is true of each accepted mix; before and after are the lesions in the image."""
+    found = []
+    lesions = sum_in_boxes(before, boxes), sum_in_boxes(after, boxes)
+    for i in accepted.nonzero()[:, 0].tolist():
+        told = {count: mixed_reports(own[i], mix_count=count)[int(zones[i]) + 1] for count in MIX_COUNTS}
+        named = torch.tensor([told["none"].zones]).bool()
+        broken = broken_by_mixing(lesions[0][[i]], lesions[1][[i]], named, LEAST)
+        pieces = ndimage.label(after[i, 0].numpy(), np.ones((3, 3)))[1]
+        counts = {f"number right, {count}": told[count].lesions in (pieces, None) for count in MIX_COUNTS}
+        own_count = own[i].lesions == ndimage.label(before[i, 0].numpy(), np.ones((3, 3)))[1]
+        agrees = torch.equal(target[i] >= 0.5, after[i] > 0)
+        zones_true = not any(bool(each[0]) for each in broken)
+        found.append({"mask true": agrees, "zones true": zones_true, **counts, "number right before": own_count})
+    return found
+
+
+def release_rates(pairs: Pairs, image_size: int, proposals: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """What the released code offers on these reports, written in its own words, in per cent.
+
+    Args:
+        pairs: with masks.
+        image_size: height and width, px.
+        proposals: samples to draw, rounded up to whole batches of 32; every sample is offered a patch.
+        seed: of all chance.
+
+    Returns:
+        Columns ``as one expects`` and ``as it runs``. Rows: samples that are ``offered`` a patch and, of these, those
+        ``on the right``, with phrases looked for before PosAug and after (Ledger 13); ``lower left``: where a report
+        names this alone, the lesion pixels in its box, as a mean over images, in upright pictures and on their side
+        (Ledger 14), ``nan`` if no report does; pixels of the strong view that are ``cut``, and ``variance`` of the
+        view that is left, where it acts (Ledger 16).
+    """
+    rng = np.random.default_rng(seed)
+    told = [Report.of(report.zones, style="release").render() for report in pairs.reports]
+    hidden = {"as one expects": 0.0, "as it runs": 0.5}
+    table = {name: {**_offers(rng, told, p, image_size, proposals)} for name, p in hidden.items()}
+    one = [report.phrases == ("lower left lung",) for report in pairs.reports]
+    alone = pairs.masks[np.array(one) & pairs.masks.any((1, 2))]
+    y0, x0, y1, x1 = release.phrase_box("lower left lung", image_size, image_size)
+    chosen = rng.choice(len(pairs), min(len(pairs), proposals), replace=False)
+    images = torch.from_numpy(pairs.images[chosen])[:, None]
+    weak = views.weak_view(images, torch.eye(2, 3).expand(len(images), -1, -1))
+    for name, masks, strong_view in (
+        ("as one expects", alone, "release"),
+        ("as it runs", alone.swapaxes(1, 2), "clamped"),
+    ):
+        inside = masks[:, y0:y1, x0:x1].sum((1, 2)) / masks.sum((1, 2))
+        drawn = views.draw_photometry(np.random.default_rng(seed), len(weak), strong_view)
+        sharp = replace(drawn, kernels=np.eye(7, dtype=np.float32)[np.full(len(weak), 3)])  # no blur
+        strong = views.strong_view(weak, **{key: torch.as_tensor(value) for key, value in vars(sharp).items()})
+        acts = (strong != weak).flatten(1).any(1)
+        low, high = strong[acts].amin((1, 2, 3), keepdim=True), strong[acts].amax((1, 2, 3), keepdim=True)
+        ends = (strong[acts] == low) | (strong[acts] == high)  # what was cut first may be moved from 0 afterwards
+        variance = strong[acts].var((1, 2, 3)).sum() / weak[acts].var((1, 2, 3)).sum()
+        table[name] |= {
+            "lower left, in its box": 100 * float(inside.mean()) if len(inside) else np.nan,
+            "pixels cut": 100 * float(ends.float().mean()),
+            "variance left": 100 * float(variance),
+        }
+    return pd.DataFrame(table)
+
+
+def _offers(
+    rng: np.random.Generator, told: list[str], posaug_p: float, image_size: int, proposals: int
+) -> dict[str, float]:
+    """Shares of samples that are offered a patch and, of these, of patches on the right."""
+    offered, right, samples = 0, 0, 0
+    while samples < proposals:
+        batch = [told[k] for k in rng.choice(len(told), min(32, len(told)), replace=False)]
+        read = [release.hide_phrases(rng, text, posaug_p) for text in batch]
+        plan = release.propose(rng, read, image_size, image_size, p=1.0)
+        given = plan.zones >= 0
+        samples, offered = samples + len(batch), offered + int(given.sum())
+        right += int((plan.boxes[given, 0, 1] >= image_size // 2).sum())
+    return {"offered": 100 * offered / samples, "on the right": 100 * right / max(1, offered)}
