@@ -232,6 +232,10 @@ plt.show()
 #
 # Labelled, mixed and weak samples pass the student together. Of the weak ones only the embeddings are wanted, for ITCL, so
 # they leave behind the encoders: `decode` says how many samples from the front are segmented.
+#
+# Here the student is the compact network. In the paper's two, the attention layers are those of the release, but the text
+# is read differently. Padding is not attended, so the prediction does not depend on its length (Ledger 18).
+# `guide_decoder` reads windows of 24 tokens, where the release takes exactly 24 (Ledger 19).
 
 # %%
 images = torch.cat([x, mixed, weak])

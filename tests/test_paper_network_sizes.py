@@ -46,17 +46,18 @@ LINEAR_768 = 768 * 768 + 768
 
 def guide_level(a, b, condensed):
     words = (24 * condensed + condensed) + (96 * a + a)
-    attentions = 2 * (2 * a + attention(a)) + 1  # one scalar s
+    attentions = 2 * (2 * a + attention(a) + 2 * a) + 1  # a norm before each and one after it; one scalar s
     up = 2 * 2 * a * b + (9 * 2 * b * b + 2 * b) + (9 * b * b + 2 * b) + (2 * b * b + 2 * b)
     return words + attentions + up
 
 
 def fusion(width, last=False):
-    reader = attention(width) + 2 * width + (width * 128 + 128) + (128 * width + width)
-    there_and_back = 2 * (9 * width * width + width)
-    image = there_and_back + 2 * width + reader
+    """Two 2 x 2 convolutions without bias; a decoder layer has two attentions, an MLP of 128 and three norms."""
+    layer = 2 * attention(width) + (width * 128 + 128) + (128 * width + width) + 3 * 2 * width
+    there_and_back = 2 * 4 * width * width
+    image = there_and_back + 2 * width + layer
     text = (96 * width + width) + 2 * width
-    return image + text + (0 if last else reader + (width * 96 + 96))
+    return image + text + (0 if last else layer + (width * 96 + 96))
 
 
 def up(a, b):

@@ -9,8 +9,8 @@ import torch
 from semimedref_core.config import Config
 from semimedref_core.methods.registry import METHODS
 from semimedref_core.networks import build_network, build_texts
-from semimedref_core.networks.blocks import line_codes, plane_codes
-from semimedref_core.networks.guide_decoder import CondensedWords, GuideLevel
+from semimedref_core.networks.guide_decoder import CondensedWords, GuideLevel, line_codes
+from semimedref_core.networks.mmi_unet import Fusion
 from semimedref_core.networks.text import grammar_tokenizer
 from semimedref_core.reports import Report
 from semimedref_core.runtime.checkpoints import from_pretrained
@@ -171,15 +171,169 @@ def test_more_words_than_the_encoder_has_places_for_are_refused(network):
         network(torch.randn(1, 1, 32, 32), torch.full((1, 65), 5))
 
 
-def test_position_codes_are_those_of_the_formula_and_no_two_pixels_share_one():
+def test_position_codes_are_those_of_the_formula_and_no_two_pixels_of_the_largest_map_share_one():
     codes = line_codes(7, 8, "cpu")
     for i, k in ((0, 0), (3, 1), (6, 3)):
         angle = torch.tensor(i / 10_000 ** (2 * k / 8))
         torch.testing.assert_close(codes[i, 2 * k : 2 * k + 2], torch.stack([angle.sin(), angle.cos()]))
-    plane = plane_codes(5, 7, 16, "cpu")
-    assert plane.shape == (35, 16)
-    assert (torch.cdist(plane, plane) + torch.eye(35)).min() > 0.1
-    torch.testing.assert_close(plane[7 * 2 + 3], torch.cat([line_codes(5, 8, "cpu")[2], line_codes(7, 8, "cpu")[3]]))
+    many = line_codes(28 * 28, 96, "cpu")
+    assert (torch.cdist(many, many) + torch.eye(len(many))).min() > 0.1
+
+
+# As released: each block against its formula, written out
+
+
+def attend(module, asking, answering, values, padding=None):
+    """Attention of each head by itself, from the weights of torch's module."""
+    width = module.embed_dim // module.num_heads
+    parts = zip(module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3), strict=True)
+    q, k, v = (
+        (x @ weight.T + bias).unflatten(2, (-1, width)).transpose(1, 2)
+        for x, (weight, bias) in zip((asking, answering, values), parts, strict=True)
+    )
+    scores = q @ k.transpose(2, 3) / width**0.5
+    if padding is not None:
+        scores = scores.masked_fill(padding[:, None, None], -torch.inf)
+    return module.out_proj((scores.softmax(3) @ v).transpose(1, 2).flatten(2))
+
+
+def post_norm_layer(layer, x, other, own_padding=None, other_padding=None):
+    """A decoder layer of DETR: each sum is normed after it is made."""
+    x = layer.norm1(x + attend(layer.self_attn, x, x, x, own_padding))
+    x = layer.norm2(x + attend(layer.multihead_attn, x, other, other, other_padding))
+    return layer.norm3(x + layer.linear2(layer.linear1(x).relu()))
+
+
+def chance_weights(module):
+    """Also of norms and biases, which start at 1 and 0 and would hide where they stand."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        parameter.data.normal_(std=0.3)
+    return module.eval()
+
+
+@pytest.fixture
+def words_and_padding():
+    """Two texts of 24 words, the second one of 10 and padding."""
+    torch.manual_seed(1)
+    padding = torch.zeros(2, 24, dtype=torch.bool)
+    padding[1, 10:] = True
+    return torch.randn(2, 24, 8), padding
+
+
+def test_a_fusion_is_the_post_norm_layer_of_each_of_the_two_and_gives_x_plus_v(words_and_padding):
+    words, padding = words_and_padding
+    fuse, x = chance_weights(Fusion(16, text_width=8)), torch.randn(2, 16, 6, 4)
+    small = torch.nn.functional.conv2d(x, fuse.reduce.weight, stride=2)
+    image, text = fuse.image_norm(small.flatten(2).mT), fuse.text_norm(fuse.words(words))
+    told = post_norm_layer(fuse.image_reads, image, text, other_padding=padding)
+    v = torch.nn.functional.conv_transpose2d(told.mT.unflatten(2, (3, 2)), fuse.restore.weight, stride=2)
+    expected = fuse.text_update(post_norm_layer(fuse.text_reads, text, image, own_padding=padding))
+    fused, update = fuse(x, words, padding)
+    torch.testing.assert_close(fused, x + v)
+    torch.testing.assert_close(update, expected)
+    assert fuse.image_reads.self_attn.num_heads == fuse.image_reads.multihead_attn.num_heads == 8
+    assert {layer.p for layer in fuse.modules() if isinstance(layer, torch.nn.Dropout)} == {0.1}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 1), (2, 3), (7, 7), (56, 28)])
+def test_a_fusion_takes_maps_of_any_size_and_says_nothing_of_the_last_row_and_column_of_an_odd_one(
+    size, words_and_padding
+):
+    fuse, x = chance_weights(Fusion(16, text_width=8)), torch.randn(2, 16, *size)
+    fused, update = fuse(x, *words_and_padding)
+    assert fused.shape == x.shape and update.shape == (2, 24, 8)
+    told = (fused - x).abs().sum((0, 1)) > 0
+    height, width = (each if each == 1 else each // 2 * 2 for each in size)
+    assert told[:height, :width].all() and told.sum() == height * width
+
+
+def test_the_next_stage_gets_x_plus_v_plus_x_and_the_next_fusion_the_original_words_plus_the_last_update():
+    network = build_network("mmi_unet", image=SMALL, embedding=32).eval()
+    fusions = [network.fuse4, network.fuse8, network.fuse16, network.fuse32]
+    fused, entered = [], []
+    for fuse, stage in zip(fusions, network.image_encoder.backbone.encoder.stages, strict=True):
+        fuse.register_forward_hook(lambda _, given, back: fused.append((*given[:2], *back)))
+        stage.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    words = network.text_encoder.read(reports())[:, 1:]
+    with torch.no_grad():
+        features, pooled = network.see(torch.randn(2, 1, 64, 64), words, (words == 0).all(2))
+    assert torch.equal(fused[0][1], words) and fused[3][3] is None
+    for (x, _, x_plus_v, update), (_, text, _, _), enters in zip(fused, fused[1:], entered[1:], strict=False):
+        torch.testing.assert_close(enters, x_plus_v + x)
+        torch.testing.assert_close(text, words + update)
+        assert (x_plus_v - x).abs().max() > 0.01 and update.abs().max() > 0.01
+    assert all(torch.equal(feature, each[2]) for feature, each in zip(features, fused, strict=True))
+    assert torch.equal(pooled, features[3].mean((2, 3)))
+
+
+def test_a_guide_level_norms_before_each_attention_and_its_answer_after_it(words_and_padding):
+    level, x = chance_weights(GuideLevel(16, 8, text_width=8, condensed=12)), torch.randn(2, 16, 4, 6)
+    seen = []
+    level.up.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    words, padding = words_and_padding
+    level(x, torch.randn(2, 8, 8, 12), words, padding)
+    dense, empty = level.words(words, padding)
+    place, order = line_codes(24, 16, "cpu"), line_codes(12, 16, "cpu")
+    y = x.flatten(2).mT
+    normed = level.self_norm(y)
+    answer = attend(level.self_attention.attention, normed + place, normed + place, normed)
+    y = y + level.self_answer_norm(answer)
+    normed = level.cross_norm(y)
+    answer = attend(level.cross_attention.attention, normed + place, dense + order, dense, empty)
+    y = y + level.scale * level.cross_answer_norm(answer)
+    torch.testing.assert_close(seen[0].flatten(2).mT, y)
+
+
+def test_mmi_unet_drops_out_in_training_alone_and_guide_decoder_never(network, name):
+    images, ids = torch.randn(2, 1, 32, 32), reports()
+    assert torch.equal(network(images, ids).logits, network(images, ids).logits)
+    network.train()
+    again = torch.equal(network(images, ids).logits, network(images, ids).logits)
+    assert again == (name == "guide_decoder")
+
+
+# The release's way with padding and with texts of another length, and ours
+
+
+def logits_with_padding_attended(network, images, ids):
+    """The release's: whatever the text encoder says of padding is read like a word."""
+    words = network.text_encoder(ids)[0][-1]
+    nowhere = torch.zeros(words.shape[:2], dtype=torch.bool)
+    features, _ = network.see(images, words, nowhere)
+    return network.segment(features, words, nowhere)
+
+
+@torch.no_grad()
+def test_ledger_18_with_padding_attended_its_length_changes_the_logits_and_masked_it_does_not(network, name):
+    if name == "guide_decoder":
+        for level in (network.level32, network.level16, network.level8):
+            level.scale.fill_(1.0)  # as if learnt: 0.01 would hide what the words do
+    images, lengths = torch.randn(2, 1, 32, 32), (24, 48)
+    short, long = (logits_with_padding_attended(network, images, reports(length=length)) for length in lengths)
+    assert (short - long).abs().max() > 1e-3
+    short, long = (network(images, reports(length=length)) for length in lengths)
+    torch.testing.assert_close(vars(short), vars(long), atol=1e-5, rtol=1e-5)
+
+
+def condensed_as_released(weights, words):
+    """The release's: one convolution, whose input channels are the 24 places of a text."""
+    return weights.project(weights.condense(words))
+
+
+def test_ledger_19_the_release_takes_exactly_24_tokens_and_windows_take_any_number():
+    ours, words = CondensedWords(text_width=8, channels=4, condensed=9), torch.randn(2, 40, 8)
+    for length in (20, 40):
+        with pytest.raises(RuntimeError, match=f"24 channels.* {length} channels"):
+            condensed_as_released(ours, words[:, :length])
+        condensed, _ = ours(words[:, :length], torch.zeros(2, length, dtype=torch.bool))
+        assert condensed.shape == (2, -(-length // 24) * 9, 4)
+    cut = condensed_as_released(ours, words[:, :24])  # what the release makes of 40 tokens
+    whole, _ = ours(words, torch.zeros(2, 40, dtype=torch.bool))
+    torch.testing.assert_close(whole[:, :9], cut)
+    other = words.clone()
+    other[:, 39] += 1.0
+    assert not torch.equal(ours(other, torch.zeros(2, 40, dtype=torch.bool))[0], whole)
 
 
 # A frozen text encoder, training, saving

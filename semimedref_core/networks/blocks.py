@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from semimedref_core.networks.compact import Prediction
@@ -13,6 +12,9 @@ from semimedref_core.networks.encoders import STRIDES, ImageEncoder, TextEncoder
 
 class TwoEncoders(nn.Module):
     """An image encoder and a text encoder whose outputs meet in ``see`` or in ``segment``, which a network defines.
+
+    What is as released stands with each class. Two things differ by choice: padding is not attended (Ledger 18), and
+    ``guide_decoder`` reads texts of any length (Ledger 19).
 
     Args:
         vocabulary: number of token ids of the small BERT; of no meaning if ``text`` is given.
@@ -50,6 +52,9 @@ class TwoEncoders(nn.Module):
     ) -> Prediction:
         """Segments images by their reports.
 
+        The release attends to padding tokens. Here no word and no pixel does, so logits and embeddings do not depend on
+        how far a text is padded (Ledger 18).
+
         Args:
             images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of 32.
             input_ids: ``[B, L]`` token ids; or ``[B, 1 + L, width]``, what the text encoder has read in them before.
@@ -86,25 +91,6 @@ class SubPixelHead(nn.Sequential):
         super().__init__(nn.Conv2d(inputs, channels * 16, 3, padding=1), nn.PixelShuffle(4), nn.Conv2d(channels, 1, 1))
 
 
-class Attention(nn.Module):
-    """Tokens ask, tokens answer; the position codes are added to the questions and to the keys, not to the values."""
-
-    def __init__(self, channels: int, heads: int):
-        super().__init__()
-        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
-
-    def forward(self, asking, answering, asking_codes=0.0, answering_codes=0.0, padding=None) -> Tensor:
-        """asking ``[B, N, C]``, answering ``[B, M, C]``, padding ``[B, M]`` true where nothing can answer."""
-        answer, _ = self.attention(
-            asking + asking_codes,
-            answering + answering_codes,
-            answering,
-            key_padding_mask=padding,
-            need_weights=False,
-        )
-        return answer
-
-
 def pixels(x: Tensor) -> Tensor:
     """A map ``[B, C, h, w]`` as tokens ``[B, hw, C]``."""
     return x.flatten(2).transpose(1, 2)
@@ -113,16 +99,3 @@ def pixels(x: Tensor) -> Tensor:
 def as_map(tokens: Tensor, like: Tensor) -> Tensor:
     """Tokens ``[B, hw, C]`` as a map of the height and width of ``like``."""
     return tokens.transpose(1, 2).unflatten(2, like.shape[2:])
-
-
-def line_codes(length: int, channels: int, device) -> Tensor:
-    """Sine position codes ``[length, channels]``: sines and cosines of the index at wavelengths 2 pi to 20000 pi."""
-    rates = 10_000.0 ** -(torch.arange(0, channels, 2, device=device) / channels)
-    angles = torch.arange(length, device=device)[:, None] * rates
-    return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
-
-
-def plane_codes(height: int, width: int, channels: int, device) -> Tensor:
-    """Sine position codes ``[hw, channels]`` of pixels: half of the channels tell the row, half the column."""
-    y, x = (line_codes(length, channels // 2, device) for length in (height, width))
-    return torch.cat([y[:, None].expand(-1, width, -1), x[None].expand(height, -1, -1)], 2).flatten(0, 1)

@@ -8,21 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from semimedref_core.networks.blocks import (
-    Attention,
-    SubPixelHead,
-    TwoEncoders,
-    as_map,
-    line_codes,
-    pixels,
-    plane_codes,
-)
+from semimedref_core.networks.blocks import SubPixelHead, TwoEncoders, as_map, pixels
 
-WINDOW = 24  # words that are condensed at once: the text length of the paper
+WINDOW = 24  # words that are condensed at once: the text length of the release
 
 
 class GuideDecoder(TwoEncoders):
-    """The first of the paper's two networks. Arguments and errors: see :class:`.blocks.TwoEncoders`."""
+    """The first of the paper's two networks. Arguments and errors: see :class:`.blocks.TwoEncoders`.
+
+    As released: the encoder's plain maps, and three decoder levels that read 24, 12 and 9 condensed words. Different:
+    padding is not attended (Ledger 18), and a text may have any length (Ledger 19).
+    """
 
     parts: ClassVar = {
         "image encoder": ("image_encoder",),
@@ -61,8 +57,11 @@ class GuideDecoder(TwoEncoders):
 class GuideLevel(nn.Module):
     """One level of the decoder: pixels look at each other, then at the words, and go up to twice the size.
 
-    ``x <- x + self_attention(norm(x))``, ``x <- x + s cross_attention(norm(x), words)`` with a learnt scalar s that
-    starts at 0.01, so that an untrained level hardly disturbs the encoder's features.
+    As released: a layer norm stands before each attention and another one after it,
+    ``x <- x + norm(self_attention(norm(x)))``, ``x <- x + s norm(cross_attention(norm(x), words))``. The scalar s is
+    learnt and starts at 0.01, so the words of an untrained level hardly change the map. Position codes are sines of a
+    pixel's index in the flattened map, row after row. They know no columns: the pixel below is as many places away as
+    the map is wide.
 
     Args:
         inputs, outputs: channels before and after; the skip has ``outputs`` channels too.
@@ -74,29 +73,31 @@ class GuideLevel(nn.Module):
         super().__init__()
         self.words = CondensedWords(text_width, inputs, condensed)
         self.self_norm, self.self_attention = nn.LayerNorm(inputs), Attention(inputs, heads=1)
+        self.self_answer_norm = nn.LayerNorm(inputs)
         self.cross_norm, self.cross_attention = nn.LayerNorm(inputs), Attention(inputs, heads=4)
+        self.cross_answer_norm = nn.LayerNorm(inputs)
         self.scale = nn.Parameter(torch.tensor(0.01))
         self.up = UpBlock(inputs, outputs)
 
     def forward(self, x: Tensor, skip: Tensor, words: Tensor, padding: Tensor) -> Tensor:
         """x ``[B, inputs, h, w]``, skip ``[B, outputs, 2h, 2w]``, words ``[B, L, text_width]``, padding ``[B, L]``."""
         words, padding = self.words(words, padding)
-        _, channels, height, width = x.shape
-        place = plane_codes(height, width, channels, x.device)
-        order = line_codes(words.shape[1], channels, x.device)
         tokens = pixels(x)
+        place, order = (line_codes(each.shape[1], each.shape[2], x.device) for each in (tokens, words))
         asking = self.self_norm(tokens)
-        tokens = tokens + self.self_attention(asking, asking, place, place)
+        tokens = tokens + self.self_answer_norm(self.self_attention(asking, asking, place, place))
         asking = self.cross_norm(tokens)
-        tokens = tokens + self.scale * self.cross_attention(asking, words, place, order, padding)
+        answer = self.cross_answer_norm(self.cross_attention(asking, words, place, order, padding))
+        tokens = tokens + self.scale * answer
         return self.up(as_map(tokens, like=x), skip)
 
 
 class CondensedWords(nn.Module):
     """Words to fewer, denser tokens: a 1x1 convolution over the word axis, GELU, Linear, LeakyReLU.
 
-    The convolution has a weight for each of 24 word places. A longer text is read 24 words at a time, each window by
-    the same weights, so nothing is clipped; padding is read as zeros, so its length changes nothing.
+    As released, the convolution has a weight for each of 24 word places. The release takes exactly 24 tokens. Here a
+    text is read 24 words at a time, each window by the same weights, so a text may have any length and none of it is
+    clipped (Ledger 19). Padding is read as zeros, so its length changes nothing (Ledger 18).
     """
 
     def __init__(self, text_width: int, channels: int, condensed: int):
@@ -111,6 +112,28 @@ class CondensedWords(nn.Module):
         empty = pad(padding, (0, extra), value=True).unflatten(1, (-1, WINDOW)).all(2)
         condensed = self.condense(words.flatten(0, 1)).unflatten(0, words.shape[:2]).flatten(1, 2)
         return self.project(condensed), empty.repeat_interleave(self.condense.out_channels, dim=1)
+
+
+class Attention(nn.Module):
+    """Tokens ask, tokens answer; the position codes are added to the questions and to the keys, not to the values."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+
+    def forward(self, asking, answering, asking_codes, answering_codes, padding=None) -> Tensor:
+        """asking ``[B, N, C]``, answering ``[B, M, C]``, codes ``[N, C]`` and ``[M, C]``, to ``[B, N, C]``.
+
+        padding: ``[B, M]``, true where nothing can answer.
+        """
+        answer, _ = self.attention(
+            asking + asking_codes,
+            answering + answering_codes,
+            answering,
+            key_padding_mask=padding,
+            need_weights=False,
+        )
+        return answer
 
 
 class UpBlock(nn.Module):
@@ -133,3 +156,10 @@ class UpBlock(nn.Module):
         """``[B, inputs, h, w]`` and ``[B, outputs, 2h, 2w]`` to ``[B, outputs, 2h, 2w]``."""
         x = torch.cat([self.up(x), skip], 1)
         return self.activation(self.body(x) + self.shortcut(x))
+
+
+def line_codes(length: int, channels: int, device) -> Tensor:
+    """Sine position codes ``[length, channels]``: sines and cosines of the index at wavelengths 2 pi to 20000 pi."""
+    rates = 10_000.0 ** -(torch.arange(0, channels, 2, device=device) / channels)
+    angles = torch.arange(length, device=device)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)

@@ -6,14 +6,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from semimedref_core.networks.blocks import Attention, SubPixelHead, TwoEncoders, as_map, pixels
+from semimedref_core.networks.blocks import SubPixelHead, TwoEncoders, as_map, pixels
 
 
 class MMIUNet(TwoEncoders):
     """The second of the paper's two networks. Arguments and errors: see :class:`.blocks.TwoEncoders`.
 
-    The text changed by the last fusion would go nowhere, so that half of the last block is not built.
+    As released: with x the map that a stage gives and v what the fusion says of it, the decoder gets x + v and the next
+    stage gets (x + v) + x; a fusion reads the original words plus the update of the fusion before it, not plus all
+    updates so far. Different: padding is not attended (Ledger 18). The release's last fusion changes the words too,
+    which nothing reads; that half is not built here.
     """
 
     parts: ClassVar = {
@@ -38,13 +42,15 @@ class MMIUNet(TwoEncoders):
         self.image_projection = nn.Sequential(nn.Linear(d, embedding), nn.LayerNorm(embedding))
 
     def see(self, images: Tensor, words: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The fused maps, and the global mean of the last. A fusion reads the original words plus the last update."""
+        """The fused maps x + v, and the global mean of the last."""
         x, text, features = images, words, []
         for k, fuse in enumerate((self.fuse4, self.fuse8, self.fuse16, self.fuse32)):
-            x, update = fuse(self.image_encoder.stage(k, x), text, padding)
-            text = words + update if update is not None else words
-            features.append(x)
-        return features, x.mean((2, 3))
+            x = self.image_encoder.stage(k, x)
+            fused, update = fuse(x, text, padding)
+            features.append(fused)
+            if update is not None:
+                x, text = fused + x, words + update
+        return features, features[-1].mean((2, 3))
 
     def segment(self, features: list[Tensor], words: Tensor, padding: Tensor) -> Tensor:
         """From stride 32 up to stride 4 over the fused maps, then the head; the words have had their say already."""
@@ -58,6 +64,14 @@ class MMIUNet(TwoEncoders):
 class Fusion(nn.Module):
     """Two-way fusion after a stage: pixels read the words, words read the pixels, both at half the map's size.
 
+    As released: a 2x2 convolution of stride 2 halves the map, a Linear brings the words to its width, and both are
+    layer-normed. Then comes a decoder layer as in DETR for each of the two: self-attention, cross-attention to the
+    other, an MLP of 128 with ReLU; 8 heads, dropout 0.1, a layer norm after each residual sum. A transposed convolution
+    brings the pixels back to x, a Linear the words.
+
+    The last row and column of an odd map have no square of four, so the words say nothing of them: 7 becomes 3, and the
+    transposed convolution fills the 7th with zeros. Different: padding is not attended (Ledger 18).
+
     Args:
         channels: of the stage.
         text_width: of the words.
@@ -66,46 +80,36 @@ class Fusion(nn.Module):
 
     def __init__(self, channels: int, text_width: int, last: bool = False):
         super().__init__()
-        self.reduce = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.reduce = nn.Conv2d(channels, channels, 2, stride=2, bias=False)
         self.image_norm = nn.LayerNorm(channels)
         self.words = nn.Linear(text_width, channels)
         self.text_norm = nn.LayerNorm(channels)
-        self.image_reads = Reader(channels)
-        self.restore = nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1)
-        self.text_reads = None if last else Reader(channels)
+        self.image_reads = _decoder_layer(channels)
+        self.restore = nn.ConvTranspose2d(channels, channels, 2, stride=2, bias=False)
+        self.text_reads = None if last else _decoder_layer(channels)
         self.text_update = None if last else nn.Linear(channels, text_width)
 
     def forward(self, x: Tensor, words: Tensor, padding: Tensor) -> tuple[Tensor, Tensor | None]:
         """x ``[B, C, h, w]``, words ``[B, L, text_width]``, padding ``[B, L]`` true where there is no word.
 
         Returns:
-            The map plus what the words say of it, and the update of the words (none from the last).
+            x + v, the map plus what the words say of it, and the update of the words (none from the last).
         """
-        small = self.reduce(x)
+        height, width = x.shape[2:]
+        whole = pad(x, (0, int(width == 1), 0, int(height == 1)))  # a 2x2 convolution needs two rows and columns
+        small = self.reduce(whole)
         image, text = self.image_norm(pixels(small)), self.text_norm(self.words(words))
-        # The size is told, since 7 and 8 both halve to 4.
-        fused = self.restore(as_map(self.image_reads(image, text, padding), like=small), output_size=x.shape[2:])
-        update = None if self.text_reads is None else self.text_update(self.text_reads(text, image))
-        return x + fused, update
+        told = as_map(self.image_reads(image, text, memory_key_padding_mask=padding), like=small)
+        # The size is told, since 6 and 7 both halve to 3.
+        v = self.restore(told, output_size=whole.shape[2:])[:, :, :height, :width]
+        if self.text_reads is None:
+            return x + v, None
+        return x + v, self.text_update(self.text_reads(text, image, tgt_key_padding_mask=padding))
 
 
-class Reader(nn.Module):
-    """A transformer layer that asks the other modality: cross-attention (8 heads), then an MLP of 128, both residual.
-
-    Its inputs are layer-normed already.
-    """
-
-    def __init__(self, channels: int, heads: int = 8, hidden: int = 128):
-        super().__init__()
-        self.attention = Attention(channels, heads)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels)
-        )
-
-    def forward(self, asking: Tensor, answering: Tensor, padding: Tensor | None = None) -> Tensor:
-        """asking ``[B, N, C]``, answering ``[B, M, C]``, padding ``[B, M]`` true where nothing can answer."""
-        x = asking + self.attention(asking, answering, padding=padding)
-        return x + self.mlp(x)
+def _decoder_layer(channels: int) -> nn.TransformerDecoderLayer:
+    """Tokens ``[B, N, C]`` look at each other, then at others ``[B, M, C]``, to ``[B, N, C]``; post-norm, ReLU."""
+    return nn.TransformerDecoderLayer(channels, nhead=8, dim_feedforward=128, dropout=0.1, batch_first=True)
 
 
 class Up(nn.Module):

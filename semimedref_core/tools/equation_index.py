@@ -184,6 +184,17 @@ LEDGER = tuple(
                 "The student's micro Dice chooses, after 20 epochs and in gains of at least 0.001.",
                 "The teacher's Dice per image, on pairs that are not reported; the setting `choose_by` has `student`.",
             ),
+            (
+                "A prediction does not depend on how far its report is padded.",
+                "Both networks attend to padding tokens, so another length of padding gives another mask.",
+                "Padding is masked in every attention; logits and embeddings are the same for any length of it.",
+            ),
+            (
+                "A report may have more or fewer than 24 tokens.",
+                "GuideDecoder's convolution over the token axis takes exactly 24, so texts are cut or padded to 24.",
+                "It reads windows of 24 tokens by the same weights, so a text may have any length; 24 full tokens are "
+                "read as in the release.",
+            ),
         ],
         start=1,
     )
