@@ -37,8 +37,10 @@ class Unlabelled:
     Attributes:
         images, affine, input_ids, codes: as in :class:`Labelled`.
         photometry: grey-value changes of the strong view, see :class:`semimedref_core.views.Photometry`.
-        text_choices: ``[B, K, L]`` tokens of the K texts that the student may read, PosAug applied.
-        proposal: who may give a patch to whom, and where, see :class:`semimedref_core.patchmix.Proposal`.
+        text_choices: ``[B, K, L]`` tokens of the K texts that the student may read, as the method's plan has it; for
+            T-PatchMix with PosAug applied.
+        proposal: who may give a patch to whom, and where, see :class:`semimedref_core.patchmix.Proposal`, and for other
+            plans :class:`semimedref_core.methods.boxes.Boxes`.
         mirrored_ids: ``[B, L]`` tokens of the mirror image's report, with its sides swapped.
         regions: ``[B, 1, H, W]`` uint8, where in the picture the report lets a lesion be.
         zone_boxes: ``[B, 6, 4]`` int64, where the zones lie in the weak view (y0, x0, y1, x1; px).

@@ -22,7 +22,7 @@ Texts = Literal["lvit", "release"]
 ReportText = Literal["whole", "no_count", "none"]
 Method = Literal[
     "supervised", "semi_medref", "semi_medref_release",
-    "mean_teacher", "fixmatch", "unimatch", "cutmix", "flip_sync", "resmatch", "cps",
+    "mean_teacher", "fixmatch", "unimatch", "unimatch_text", "cutmix", "flip_sync", "resmatch", "cps",
 ]  # fmt: skip
 Network = Literal["compact", "guide_decoder", "mmi_unet"]
 WeakView = Literal["release", "strong"]
@@ -124,7 +124,10 @@ class Config:
         "training", "semi_medref_release alone: Dice with cross-entropy, or Dice alone, as the release runs"
     )
     confidence: float = _setting(
-        "training", "fixmatch and unimatch learn from pixels where max(p, 1 - p) is at least this", low=0, high=1
+        "training",
+        "fixmatch and unimatch learn from pixels where max(p, 1 - p) is at least this; at 0.5 or less from all",
+        low=0,
+        high=1,
     )
     eval_every: int = _setting(
         "training", "steps between two validations, each of which saves a checkpoint; 0: only at the end", low=0

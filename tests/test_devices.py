@@ -92,14 +92,15 @@ def test_scaling_changes_no_gradient_that_float16_can_hold(batches):
 
 
 @pytest.mark.parametrize("method", ["semi_medref", "unimatch", "cps"])
-def test_networks_run_in_bfloat16_and_all_else_in_float32(method, batches, pairs):
+def test_networks_run_in_bfloat16_and_all_else_in_float32(method, pairs):
     """Also for two networks, for what a method does to features, and in validation."""
     state, kinds, results = new_state("bf16", method), set(), []
     students = [state.student.first, state.student.second] if isinstance(state.student, Twins) else [state.student]
     for network in (*students, getattr(state.teacher.network, "first", state.teacher.network)):
         network.stage8.register_forward_hook(lambda module, args, out: kinds.add(out.dtype))
         network.register_forward_hook(lambda module, args, out: results.append(out))
-    config = Config(**SETTINGS, method=method)
+    config, unlabelled = Config(**SETTINGS, method=method), pairs.subset(range(8), masks=False)
+    batches = Batches(pairs, unlabelled, config, build_texts(), THIRDS, plan=method_named(method).plan)
     state.step = 1  # after burn-in
     losses = training_step(state, batches(1), config, Accelerator(cpu=True))
     counts = image_counts(state.teacher.network, pairs, build_texts())

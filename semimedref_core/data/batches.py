@@ -26,12 +26,10 @@ from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.reports import Report
 
-PlanMixing = Callable[
-    [np.random.Generator, list[Report], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor, patchmix.Proposal]
-]
+PlanMixing = Callable[[np.random.Generator, list[Report], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor, object]]
 """What a method may do to B samples and their texts, drawn ahead. From a source of chance, the reports of their views,
 the zone boxes ``[B, 6, 4]`` in these (px), the settings and what reads texts, it gives ``text_choices`` and
-``proposal`` of :class:`semimedref_core.batch.Unlabelled`."""
+``proposal`` (a dataclass of arrays) of :class:`semimedref_core.batch.Unlabelled`."""
 
 
 def plan_mixing(

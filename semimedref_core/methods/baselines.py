@@ -3,7 +3,8 @@
 The loss is ``L = DiceCE(labelled) + w_u L_u`` for all. They share with Semi-MedRef the network, the reports as input,
 the order of the data, the views, burn-in and ramp, the EMA teacher that is evaluated, and what our additions make of
 pseudo-labels (:mod:`.reported_places`), which the preset ``paper`` takes from all methods. :func:`cps` has no mirrored
-teacher: its networks label each other. None has ITCL or a mixed text, and only :func:`resmatch` has PosAug.
+teacher: its networks label each other. None has ITCL. Where they differ from each other and from their papers stands
+in ``docs/methods.md``.
 """
 
 from __future__ import annotations
@@ -38,19 +39,18 @@ def supervised(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, c
 
 
 def semi_supervised(
-    unlabelled_loss: Callable[..., Tensor],
+    unlabelled_loss: Callable[[nn.Module, Teacher, Batch, Config], Tensor],
     student: nn.Module,
     teacher: Teacher,
     batch: Batch,
     w_u: float,
     config: Config,
 ) -> dict[str, Tensor]:
-    """``L = DiceCE(labelled) + w_u L_u``; during burn-in (``w_u`` = 0) supervised. Of :class:`.Twins` each learns."""
-    each = (student.first, student.second) if isinstance(student, Twins) else (student,)
-    loss_labelled = sum(labelled_loss(network, batch.labelled) for network in each)
+    """``L = DiceCE(labelled) + w_u L_u``; during burn-in (``w_u`` = 0) supervised."""
     if w_u == 0:
-        return {"loss": loss_labelled, "loss_labelled": loss_labelled}
-    loss_unlabelled = unlabelled_loss(student, teacher, batch.unlabelled, config)
+        return supervised(student, teacher, batch, w_u, config)
+    loss_labelled = labelled_loss(student, batch.labelled)
+    loss_unlabelled = unlabelled_loss(student, teacher, batch, config)
     loss = loss_labelled + w_u * loss_unlabelled
     return {"loss": loss, "loss_labelled": loss_labelled, "loss_unlabelled": loss_unlabelled}
 
@@ -61,79 +61,105 @@ def pseudo_labels(teacher: Teacher | nn.Module, unlabelled: Unlabelled, config: 
     return weak, label(teacher, weak, unlabelled, config)
 
 
-def rounded_dice_ce(logits: Tensor, p: Tensor, unlabelled: Unlabelled, config: Config, confidence: float = 0.0):
+def teaching(p: Tensor, codes: Tensor, config: Config) -> Tensor:
+    """:func:`.found_images` of ``1[p >= 0.5]`` as a map ``[B, 1, H, W]``: 0 for all pixels of an image that teaches
+    nothing, else 1. So it can be mixed as images are."""
+    return found_images((p >= 0.5).float(), codes, config)[:, None, None, None].expand_as(p)
+
+
+def paste(images: Tensor, p: Tensor, teaches: Tensor, proposal: dict[str, Tensor], view: int = 0) -> list[Tensor]:
+    """Images, pseudo-labels and the map of what teaches, all ``[B, 1, H, W]``, with the partner's boxes of one view.
+
+    The confidence of a pixel follows from its probability, so it is mixed with it.
+
+    Args:
+        images, p, teaches: of the samples.
+        proposal: the fields of :class:`.boxes.Boxes` as tensors.
+        view: which of the V.
+    """
+    maps, p, _ = patch_mix(torch.cat([images, teaches], 1), p, proposal["partner"], proposal["boxes"][view], 0.0)
+    return [maps[:, :1], p, maps[:, 1:]]
+
+
+def rounded_dice_ce(logits: Tensor, p: Tensor, teaches: Tensor, confidence: float = 0.0) -> Tensor:
     """DiceCE against ``1[p >= 0.5]``; pixels where ``max(p, 1 - p) < confidence`` teach nothing.
 
     Args:
-        logits, p: ``[B, 1, H, W]``; p are probabilities.
-        unlabelled, config: what :func:`.found_images` asks.
-        confidence: 0 to 1; at 0 each pixel teaches.
+        logits, p, teaches: ``[B, 1, H, W]``; p are probabilities, the last is that of :func:`teaching`.
+        confidence: 0 to 1. At 0.5 or less each pixel teaches: ``max(p, 1 - p)`` is never below 0.5.
+
+    Returns:
+        The mean over images in which a pixel may teach, whether it is confident or not.
     """
-    target = (p >= 0.5).float()
-    sure = (torch.maximum(p, 1 - p) >= confidence).float() if confidence else None
-    return average(dice_ce_of_images(logits, target, sure), found_images(target, unlabelled.codes, config))
+    sure = teaches * (torch.maximum(p, 1 - p) >= confidence)
+    return average(dice_ce_of_images(logits, (p >= 0.5).float(), sure), teaches.amax((1, 2, 3)))
 
 
-def mean_teacher(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
+def mean_teacher(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
     """Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017 (arXiv 1703.01780).
 
     The mean squared difference of probabilities: the student's on the strong view, and the teacher's on the weak view,
     not rounded.
     """
+    unlabelled = batch.unlabelled
     weak, p = pseudo_labels(teacher, unlabelled, config)
     seen = student(strong_view(weak, **unlabelled.photometry), unlabelled.input_ids).logits.sigmoid()
     return average((seen - p).square().mean((1, 2, 3)), found_images((p >= 0.5).float(), unlabelled.codes, config))
 
 
-def fixmatch(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
+def fixmatch(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
     """Sohn et al., "FixMatch", NeurIPS 2020 (arXiv 2001.07685), for pixels.
 
-    The student itself, not its average, labels the weak view; where it is confident, the strong view learns the rounded
-    label. The teacher is only evaluated, as in the paper.
+    The student itself, not its average, labels the weak view; where it is confident (the paper's 0.95), the strong view
+    learns the rounded label. The teacher is only evaluated, as in the paper.
     """
+    unlabelled = batch.unlabelled
     weak, p = pseudo_labels(student, unlabelled, config)
     logits = student(strong_view(weak, **unlabelled.photometry), unlabelled.input_ids).logits
-    return rounded_dice_ce(logits, p, unlabelled, config, config.confidence)
+    return rounded_dice_ce(logits, p, teaching(p, unlabelled.codes, config), config.confidence)
 
 
-def unimatch(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
+def unimatch(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
     """Yang et al., "Revisiting weak-to-strong consistency in semi-supervised semantic segmentation", CVPR 2023
     (arXiv 2208.09910).
 
     FixMatch with three views of the student, of weights 1/4, 1/4 and 1/2: two strong ones, and the weak one with half
     of the channels dropped between encoder and decoder. The second strong view takes the grey-value changes drawn for
-    the neighbour in the batch. The paper's CutMix of the strong views is left out, since the text would not follow; see
-    :func:`cutmix` for it alone.
+    the neighbour in the batch. Into each strong view a box of the partner's is pasted (CutMix), a box of its own;
+    pseudo-label and confidence are mixed with it. The plan decides on the boxes and on the text of a mixed view:
+    :data:`.boxes.unimatch` leaves it the sample's own (``unimatch``; the paper has no text), and with
+    :data:`.boxes.with_text` it follows what was pasted (``unimatch_text``; ours).
     """
+    unlabelled = batch.unlabelled
     weak, p = pseudo_labels(student, unlabelled, config)
-    photometry = unlabelled.photometry
-    strong = strong_view(weak, **photometry)
-    another = strong_view(weak, **{name: value.roll(1, 0) for name, value in photometry.items()})
+    teaches = teaching(p, unlabelled.codes, config)
 
-    def loss(view: Tensor, perturb: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        logits = student(view, unlabelled.input_ids, perturb=perturb).logits
-        return rounded_dice_ce(logits, p, unlabelled, config, config.confidence)
+    def strong_loss(view: int) -> Tensor:
+        photometry = {name: value.roll(view, 0) for name, value in unlabelled.photometry.items()}
+        mixed, *target = paste(strong_view(weak, **photometry), p, teaches, unlabelled.proposal, view)
+        return rounded_dice_ce(student(mixed, unlabelled.text_choices[:, view]).logits, *target, config.confidence)
 
-    return (loss(strong) + loss(another)) / 4 + loss(weak, lambda features: dropout2d(features, 0.5)) / 2
+    of_strong = (strong_loss(0) + strong_loss(1)) / 4
+    dropped = student(weak, unlabelled.input_ids, perturb=lambda features: dropout2d(features, 0.5)).logits
+    return of_strong + rounded_dice_ce(dropped, p, teaches, config.confidence) / 2
 
 
-def cutmix(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
+def cutmix(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
     """French et al., "Semi-supervised semantic segmentation needs strong, varied perturbations", BMVC 2020
     (arXiv 1906.01916).
 
-    A square of the partner, of side ``patch_size`` and anywhere in the image, is pasted into strong view and teacher's
+    A box of the partner that covers half of the picture (:data:`.boxes.half`) is pasted into strong view and teacher's
     map of every sample: no zones, no gate, and **the text stays the sample's own**, so it may say less than the image
-    shows. The map is rounded, as for Semi-MedRef (the paper's is not).
+    shows, or more. The map is rounded, as for Semi-MedRef (the paper's is not).
     """
+    unlabelled = batch.unlabelled
     weak, p = pseudo_labels(teacher, unlabelled, config)
     strong = strong_view(weak, **unlabelled.photometry)
-    partner, centres = unlabelled.proposal["partner"], unlabelled.proposal["centres"]
-    corner = (centres * (weak.shape[3] - config.block + 1)).floor().long()
-    mixed, target, _ = patch_mix(strong, p, partner, torch.cat([corner, corner + config.block], 1), 0.0)
-    return rounded_dice_ce(student(mixed, unlabelled.input_ids).logits, target, unlabelled, config)
+    mixed, *target = paste(strong, p, teaching(p, unlabelled.codes, config), unlabelled.proposal)
+    return rounded_dice_ce(student(mixed, unlabelled.input_ids).logits, *target)
 
 
-def flip_sync(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
+def flip_sync(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
     """A synchronised augmentation without mixing, of no single paper: image, pseudo-label and text are mirrored as one.
 
     The teacher always sees the mirror image of the student's weak view and reads the report with its sides swapped
@@ -141,35 +167,35 @@ def flip_sync(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, conf
     rounded map, mirrored back, on the strong view. Which of the two is called mirrored makes no difference: weak views
     are mirrored at random.
     """
+    unlabelled = batch.unlabelled
     weak, p = pseudo_labels(teacher, unlabelled, replace(config, teacher_view="mirrored"))
     logits = student(strong_view(weak, **unlabelled.photometry), unlabelled.input_ids).logits
-    return rounded_dice_ce(logits, p, unlabelled, config)
+    return rounded_dice_ce(logits, p, teaching(p, unlabelled.codes, config))
 
 
-def resmatch(student: nn.Module, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
-    """In the style of Zang et al., "RESMatch: Referring expression segmentation in a semi-supervised manner", 2024
-    (arXiv 2402.05589): image and text are perturbed, each for itself, and nothing is mixed.
-
-    The student sees the strong view and reads the report after PosAug; it learns the teacher's rounded map. The
-    paper's own text augmentation and its care for the quality of pseudo-labels are left out.
-    """
-    weak, p = pseudo_labels(teacher, unlabelled, config)
-    logits = student(strong_view(weak, **unlabelled.photometry), unlabelled.text_choices[:, 0]).logits
-    return rounded_dice_ce(logits, p, unlabelled, config)
-
-
-def cps(twins: Twins, teacher: Teacher, unlabelled: Unlabelled, config: Config) -> Tensor:
+def cps(student: Twins, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
     """Chen et al., "Semi-supervised semantic segmentation with cross pseudo supervision", CVPR 2021 (arXiv 2106.01226).
 
     Two networks of different first weights see the same weak views; each learns the other's rounded labels, however
-    sure it is of them. All terms of the loss are summed over both. The first network is the student; the teacher, which
-    is only evaluated, is its average. The paper lets the two label the labelled images too; here these have their masks
-    alone.
+    sure it is of them, of unlabelled and of labelled images: ``L_u`` is the sum of both, as in the paper. All terms are
+    summed over both networks. The first is the student; the teacher, which is only evaluated, is its average.
     """
+    labelled, unlabelled = batch.labelled, batch.unlabelled
+    x, y = weak_view(labelled.images, labelled.affine), place_masks(labelled.masks, labelled.affine)
+    pair = student.first, student.second
+    of_labelled = [network(x, labelled.input_ids).logits for network in pair]
+    loss_labelled = sum(dice_ce(logits, y) for logits in of_labelled)
+    if w_u == 0:
+        return {"loss": loss_labelled, "loss_labelled": loss_labelled}
+
+    def cross(logits: list[Tensor], p: list[Tensor], codes: Tensor) -> Tensor:
+        each = zip(logits, reversed(p), strict=True)
+        return sum(rounded_dice_ce(learns, tells, teaching(tells, codes, config)) for learns, tells in each)
+
     weak = weak_view(unlabelled.images, unlabelled.affine)
-    first, second = (network(weak, unlabelled.input_ids).logits for network in (twins.first, twins.second))
-
-    def loss(learns: Tensor, tells: Tensor) -> Tensor:
-        return rounded_dice_ce(learns, where_reported(tells.detach().sigmoid(), unlabelled, config), unlabelled, config)
-
-    return loss(first, second) + loss(second, first)
+    logits = [network(weak, unlabelled.input_ids).logits for network in pair]
+    reported = [where_reported(each.detach().sigmoid(), unlabelled, config) for each in logits]
+    told = [each.detach().sigmoid() for each in of_labelled]
+    loss_unlabelled = cross(logits, reported, unlabelled.codes) + cross(of_labelled, told, labelled.codes)
+    loss = loss_labelled + w_u * loss_unlabelled
+    return {"loss": loss, "loss_labelled": loss_labelled, "loss_unlabelled": loss_unlabelled}

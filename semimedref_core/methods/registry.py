@@ -12,7 +12,7 @@ from semimedref_core.batch import Batch
 from semimedref_core.config import Config, did_you_mean
 from semimedref_core.data.batches import PlanMixing, plan_mixing
 from semimedref_core.errors import ConfigError
-from semimedref_core.methods import baselines, release, reported_places
+from semimedref_core.methods import baselines, boxes, release, reported_places, resmatch
 from semimedref_core.networks import Twins, build_pretrained
 from semimedref_core.semi_medref import semi_medref
 from semimedref_core.teacher import Teacher
@@ -35,23 +35,23 @@ class Method:
     plan: PlanMixing = plan_mixing
 
 
+def _baseline(unlabelled_loss: Callable, **about) -> Method:
+    return Method(partial(baselines.semi_supervised, unlabelled_loss), **about)
+
+
 METHODS = {
     "supervised": Method(baselines.supervised, unlabelled=False),
     # The paper's step. The settings switch our additions on, as the preset `compact` does, or off, as `paper` does.
     "semi_medref": Method(partial(semi_medref, label=reported_places.label, weigh=reported_places.weigh)),
     "semi_medref_release": Method(release.step, plan=release.plan_mixing),
-    **{
-        loss.__name__: Method(partial(baselines.semi_supervised, loss))
-        for loss in (
-            baselines.mean_teacher,
-            baselines.fixmatch,
-            baselines.unimatch,
-            baselines.cutmix,
-            baselines.flip_sync,
-            baselines.resmatch,
-        )
-    },
-    "cps": Method(partial(baselines.semi_supervised, baselines.cps), build=Twins),
+    "mean_teacher": _baseline(baselines.mean_teacher),
+    "fixmatch": _baseline(baselines.fixmatch),
+    "unimatch": _baseline(baselines.unimatch, plan=boxes.unimatch),
+    "unimatch_text": _baseline(baselines.unimatch, plan=boxes.with_text),
+    "cutmix": _baseline(baselines.cutmix, plan=boxes.half),
+    "flip_sync": _baseline(baselines.flip_sync),
+    "resmatch": _baseline(resmatch.resmatch, plan=resmatch.plan),
+    "cps": Method(baselines.cps, build=Twins),
 }
 
 
