@@ -23,6 +23,7 @@ ReportText = Literal["whole", "no_count", "none"]
 Method = Literal[
     "supervised", "semi_medref", "semi_medref_release",
     "mean_teacher", "fixmatch", "unimatch", "unimatch_text", "cutmix", "flip_sync", "resmatch", "cps",
+    "lvit", "bcp", "ad_mt",
 ]  # fmt: skip
 Network = Literal["compact", "guide_decoder", "mmi_unet"]
 WeakView = Literal["release", "strong"]
@@ -125,7 +126,7 @@ class Config:
     )
     confidence: float = _setting(
         "training",
-        "fixmatch and unimatch learn from pixels where max(p, 1 - p) is at least this; at 0.5 or less from all",
+        "fixmatch, unimatch and ad_mt learn from pixels where max(p, 1 - p) is at least this; at 0.5 or less from all",
         low=0,
         high=1,
     )

@@ -6,7 +6,7 @@ import copy
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.profiler import record_function
 
 
@@ -32,18 +32,35 @@ class Teacher:
     def __init__(self, student: nn.Module):
         self.network = copy.deepcopy(student).eval().requires_grad_(False)
 
-    @record_function("teacher update")
     @torch.no_grad()
     def update(self, student: nn.Module, decay: float) -> None:
         """Moves the teacher towards the student; ``decay`` 0 copies, 1 keeps."""
-        ours, theirs = self.network.state_dict(), student.state_dict()
-        floating = [name for name, value in ours.items() if value.is_floating_point()]
-        torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
-        for name in ours.keys() - set(floating):
-            ours[name].copy_(theirs[name])
+        follow(self.network, student, 1 - decay)
 
     def __call__(self, *args, **kwargs):
         return self.network(*args, **kwargs)
+
+
+@record_function("teacher update")
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, share: float | Tensor) -> None:
+    """Moves what floats in ``average`` towards the network, by this share of the way; copies what are integers.
+
+    Args:
+        average, network: of one kind.
+        share: 0 to 1; a scalar tensor on their device is not waited for.
+    """
+    ours, theirs = average.state_dict(), network.state_dict()
+    floating = [name for name, value in ours.items() if value.is_floating_point()]
+    mine, other = [ours[name] for name in floating], [theirs[name] for name in floating]
+    if isinstance(share, Tensor):
+        way = torch._foreach_sub(other, mine)
+        torch._foreach_mul_(way, share)
+        torch._foreach_add_(mine, way)
+    else:
+        torch._foreach_lerp_(mine, other, share)
+    for name in ours.keys() - set(floating):
+        ours[name].copy_(theirs[name])
 
 
 def ramp(step: int, start: float, length: float) -> float:

@@ -25,14 +25,14 @@ from semimedref_core.errors import SemiMedRefError
 from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
-from semimedref_core.networks import Texts, Twins, build_texts
+from semimedref_core.networks import Texts, build_texts, each_network
 from semimedref_core.networks.text_cache import read_once
 from semimedref_core.runtime.atomic import write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
 from semimedref_core.runtime.devices import adamw, average_gradients, grad_scaler, open_device, set_forward
 from semimedref_core.runtime.environment import environment
 from semimedref_core.runtime.run_state import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim
-from semimedref_core.teacher import Teacher, ema_decay, ramp
+from semimedref_core.teacher import ema_decay, ramp
 
 LOG_EVERY = 10  # steps between log lines; a line costs one host sync
 
@@ -189,7 +189,7 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     grid = zone_grid(config, pairs)
     student.to(place, memory_format=torch.channels_last)
     optimizer = adamw(student, place, config.lr, config.weight_decay)
-    state = RunState(student, Teacher(student), optimizer, grad_scaler(place, config.precision))
+    state = RunState(student, method.teacher(student), optimizer, grad_scaler(place, config.precision))
     for network in state.networks.values():
         set_forward(network, place, config.precision, config.compile)
     processes = accelerator.process_index, accelerator.num_processes
@@ -282,7 +282,7 @@ def _write_results(
     folder: Path, config: Config, state: RunState, texts: Texts, about: dict, scores: dict, write: bool
 ) -> dict:
     """Puts the networks and ``results.json`` into the run's folder; returns the latter's contents."""
-    networks = {name: net.first if isinstance(net, Twins) else net for name, net in state.networks.items()}
+    networks = {name: each_network(net)[0] for name, net in state.networks.items()}
     results = {
         **{name: getattr(config, name) for name in ("dataset", "method", "label_ratio", "seed")},
         "variant": "",

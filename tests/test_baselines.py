@@ -16,11 +16,11 @@ from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import load_training
 from semimedref_core.losses import dice_ce
-from semimedref_core.methods import METHODS, baselines, resmatch
+from semimedref_core.methods import METHODS, ad_mt, baselines, bcp, lvit, resmatch
 from semimedref_core.networks import Twins, build_network, build_texts
 from semimedref_core.reports import Report
 from semimedref_core.runtime.checkpoints import from_pretrained, save_tensors
-from semimedref_core.teacher import Teacher
+from semimedref_core.training import prepare, training_step
 
 CONFIG = Config(image_size=32, batch_size=4, pseudo_labels="teacher", teacher_view="same", strong_view="release")
 BASELINES = [name for name in METHODS if name not in ("supervised", "semi_medref", "semi_medref_release")]
@@ -59,6 +59,11 @@ class NotAsked:
 def confident_dice_ce(logits, p, confidence):
     """As FixMatch and UniMatch have it, where nothing is asked of the reports."""
     return baselines.rounded_dice_ce(logits, p, torch.ones_like(p), confidence)
+
+
+def teachers(*logits, turn=0.0):
+    """In the place of :class:`.AlternateTeachers`: each says one thing."""
+    return SimpleNamespace(both=[Says(one) for one in logits], turn=torch.tensor([turn]))
 
 
 def unlabelled_loss(method, student, teacher, batch, config):
@@ -288,20 +293,155 @@ def test_resmatch_weighs_each_sample_by_how_sure_its_map_is_of_the_lesion(pairs)
     torch.testing.assert_close(loss, sum(each) / 4)
 
 
+def test_lvit_learns_the_teachers_map_on_the_weak_view_and_the_mask_whose_text_is_most_similar(pairs):
+    batch, config = batch_of(pairs, "lvit")
+    student = Says(maps(1))
+    loss = lvit.lvit(student, Says(maps(2)), batch, config)
+    weak, _ = both_views(batch.unlabelled)
+    assert torch.equal(student.seen[0].images, weak)
+    assert torch.equal(student.seen[0].input_ids, batch.unlabelled.input_ids)
+    masks = views.place_masks(batch.labelled.masks, batch.labelled.affine)
+    of_language = lvit.lv_loss(maps(1).sigmoid(), batch.unlabelled.codes, masks, batch.labelled.codes)
+    assert of_language > 0.1
+    torch.testing.assert_close(loss, dice_ce(maps(1), (maps(2) > 0).float()) + 0.1 * of_language)
+
+
+def test_the_contrastive_label_is_lent_by_the_most_similar_text_and_compared_by_its_cosine():
+    """By hand: two zones, none, and another one against one zone of the two, three with both, and none."""
+    similarity = lvit.text_similarity(torch.tensor([3, 0, 8]), torch.tensor([1, 7, 0]))
+    expected = torch.tensor([[1 / 2**0.5, 2 / 6**0.5, 0], [0, 0, 1], [0, 0, 0]])
+    torch.testing.assert_close(similarity, expected)
+    p = torch.tensor([[0.6, 0.8], [0.1, 0.2], [0.5, 0.5]]).view(3, 1, 1, 2)
+    masks = torch.tensor([[1.0, 1], [1, 0], [0, 0]]).view(3, 1, 1, 2)
+    loss = lvit.lv_loss(p, torch.tensor([3, 0, 8]), masks, torch.tensor([1, 7, 0]))
+    # The first borrows the second mask, the second one that is empty, and for the third no text is alike.
+    torch.testing.assert_close(loss, torch.tensor(((1 - 0.6) + 1) / 2))
+
+
+def test_bcp_mixes_labelled_and_unlabelled_images_both_ways_and_halves_what_pseudo_labels_weigh(pairs):
+    batch, config = batch_of(pairs, "bcp")
+    labelled, unlabelled = batch.labelled, batch.unlabelled
+    says = torch.cat([maps(1), maps(3)])
+    student = Says(says)
+    loss = bcp.bcp(student, Says(maps(2)), batch, config)
+    weak, _ = both_views(unlabelled)
+    x = views.weak_view(labelled.images, labelled.affine)
+    y, pseudo = views.place_masks(labelled.masks, labelled.affine), (maps(2) > 0).float()
+    inside = torch.stack([pasted(box) for box in unlabelled.proposal["boxes"][0].tolist()])[:, None]
+    assert (inside.sum((1, 2, 3)) == 21**2).all(), "two thirds of 32 px"
+    mixed = torch.cat([torch.where(inside, weak, x), torch.where(inside, x, weak)])
+    assert torch.equal(student.seen[0].images, mixed)
+    assert torch.equal(student.seen[0].input_ids, torch.cat([labelled.input_ids, unlabelled.input_ids]))
+    inwards, outwards = (
+        dice_ce(logits, y, of_masks.float()) + 0.5 * dice_ce(logits, pseudo, (~of_masks).float())
+        for logits, of_masks in ((maps(1), ~inside), (maps(3), inside))
+    )
+    torch.testing.assert_close(loss, inwards + outwards)
+
+
+def test_bcp_leaves_out_what_is_pasted_of_an_infection_that_was_not_found(pairs):
+    batch, config = batch_of(pairs, "bcp", pseudo_labels="reported")
+    nowhere, logits = torch.full((4, 1, 32, 32), -SURE), torch.cat([maps(1), maps(3)]).requires_grad_()
+    bcp.bcp(Says(logits), Says(nowhere), batch, config).backward()
+    inside = torch.stack([pasted(box) for box in batch.unlabelled.proposal["boxes"][0].tolist()])[:, None]
+    of_masks = torch.cat([~inside, inside])
+    assert not logits.grad[~of_masks].any() and logits.grad[of_masks].all()
+
+
+@pytest.mark.parametrize("turn", [0.0, 1.0])
+def test_ad_mt_learns_what_teachers_agree_on_and_where_they_do_not_what_is_surer(pairs, turn):
+    batch, config = batch_of(pairs, "ad_mt", confidence=0.8)
+    unlabelled, teacher, student = batch.unlabelled, teachers(maps(2), maps(3), turn=turn), Says(maps(1))
+    loss = ad_mt.ad_mt(student, teacher, batch, config)
+    weak, strong = both_views(unlabelled)
+    for one in teacher.both:
+        assert torch.equal(one.seen[0].images, weak) and torch.equal(one.seen[0].input_ids, unlabelled.input_ids)
+    p, own = [maps(2).sigmoid(), maps(3).sigmoid()], maps(1).sigmoid()
+    weights = [(q * q.log() + (1 - q) * (1 - q).log()).exp() for q in p]
+    mean = (weights[0] * p[0] + weights[1] * p[1]) / (weights[0] + weights[1])
+    conflict = (maps(2) > 0) != (maps(3) > 0)
+    if turn:
+        partner, (box,) = unlabelled.proposal["partner"], unlabelled.proposal["boxes"]
+        strong, mean, conflict = (mix(each, partner, box) for each in (strong, mean, conflict))
+    assert torch.equal(student.seen[0].images, strong)
+    assert torch.equal(student.seen[0].input_ids, unlabelled.input_ids)
+    surer = (own - 0.5).abs() > (mean - 0.5).abs()
+    assert (conflict & surer).any() and (conflict & ~surer).any()
+    torch.testing.assert_close(loss, confident_dice_ce(maps(1), torch.where(conflict & surer, own, mean), 0.8))
+
+
+def test_the_surer_of_two_teachers_decides():
+    p = torch.tensor([[0.95, 0.4], [0.4, 0.95]])[:, None, None, None]
+    assert (ad_mt.ensemble(p) > 0.5).all()
+    same = torch.tensor([0.2, 0.2]).view(2, 1, 1, 1, 1)
+    torch.testing.assert_close(ad_mt.ensemble(same), same[0])
+
+
+def test_teachers_follow_by_turns_of_up_to_fifty_steps_and_the_evaluated_one_at_every_step():
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    teacher = ad_mt.AlternateTeachers(student)
+    assert not teacher.network.training and not any(p.requires_grad for p in teacher.network.parameters())
+    moved = []
+    for step in range(120):
+        student[0].weight.data.fill_(step + 2.0)
+        before = [network[0].weight.item() for network in teacher.network.children()]
+        turn = teacher.turn.item()
+        teacher.update(student, 0.75)
+        after = [network[0].weight.item() for network in teacher.network.children()]
+        expected = [0.75 * b + 0.25 * (step + 2) if k in (0, 1 + turn) else b for k, b in enumerate(before)]
+        assert after == pytest.approx(expected)
+        moved.append(turn)
+    switches = [i for i in range(1, 120) if moved[i] != moved[i - 1]]
+    lengths = [b - a for a, b in zip([0, *switches], switches, strict=False)]
+    assert moved[0] == 0 and len(set(lengths)) > 1 and max(lengths) <= 50
+
+
+def test_a_run_of_ad_mt_goes_on_exactly_with_both_teachers_and_their_turns(pairs, monkeypatch, tmp_path):
+    monkeypatch.setattr(ad_mt, "PERIOD", 3)
+    config = replace(CONFIG, method="ad_mt", steps=12, burn_in=0.0)
+
+    def new_run(seed):
+        return prepare(replace(config, seed=seed), "cpu", pairs)
+
+    def run_to(run, step):
+        while run.state.step < step:
+            training_step(run.state, whole.batches(run.state.step), config, run.accelerator)
+
+    whole, resumed = new_run(0), new_run(1)
+    run_to(whole, 5)
+    whole.state.save(tmp_path / "checkpoint")
+    run_to(whole, 12)
+    resumed.state.restore(tmp_path / "checkpoint")
+    assert resumed.state.step == 5
+    run_to(resumed, 12)
+    averages = whole.state.teacher.network
+    assert averages.step.item() == 12 and 1 < averages.turns[:12].sum() < 11
+    for name, network in whole.state.networks.items():
+        theirs = resumed.state.networks[name].state_dict()
+        assert all(value.equal(theirs[key]) for key, value in network.state_dict().items())
+    first, second, third = (network.head[0].weight for network in averages.children())
+    assert not (first.equal(second) or first.equal(third) or second.equal(third))
+
+
 @pytest.mark.parametrize("method", BASELINES)
 def test_the_cut_to_reported_zones_is_every_methods_or_no_ones(pairs, method):
     """All networks see lesion everywhere. Nobody minds, unless the reports are asked, which do not name all zones."""
     batch, config = batch_of(pairs, method)
     losses = {}
     for setting in ("teacher", "reported"):
-        everywhere = [Says(*[torch.full((4, 1, 32, 32), SURE)] * 4) for _ in range(3)]
+        everywhere = [Says(*[torch.full((8 if method == "bcp" else 4, 1, 32, 32), SURE)] * 4) for _ in range(2)]
+        everywhere.append(Says(*[torch.full((4, 1, 32, 32), SURE)] * 2))
         student = SimpleNamespace(first=everywhere[0], second=everywhere[1]) if method == "cps" else everywhere[0]
-        loss = unlabelled_loss(method, student, everywhere[2], batch, replace(config, pseudo_labels=setting))
+        teacher = teachers(*everywhere[2].logits[:2]) if method == "ad_mt" else everywhere[2]
+        loss = unlabelled_loss(method, student, teacher, batch, replace(config, pseudo_labels=setting))
         losses[setting] = loss.item()
-    assert losses["teacher"] < 0.01 and losses["reported"] > 0.2
+    assert losses["reported"] > losses["teacher"] + 0.2
+    if method not in ("bcp", "lvit"):  # which also hold it against true masks, that are not everywhere
+        assert losses["teacher"] < 0.01
 
 
-@pytest.mark.parametrize("method", ["mean_teacher", *ASKS_ITSELF, "cps", *HARD])
+@pytest.mark.parametrize("method", ["mean_teacher", *ASKS_ITSELF, "cps", "ad_mt", *HARD])
 def test_an_infection_that_is_reported_and_not_found_teaches_nothing(pairs, method):
     batch, config = batch_of(pairs, method, pseudo_labels="reported")
     assert batch.unlabelled.codes.all() and batch.labelled.codes.all()
@@ -309,7 +449,8 @@ def test_an_infection_that_is_reported_and_not_found_teaches_nothing(pairs, meth
     student = Says(*(nowhere[:1] + sees if method in ASKS_ITSELF else sees))
     if method == "cps":
         student = SimpleNamespace(first=Says(*nowhere), second=Says(*nowhere))
-    assert unlabelled_loss(method, student, Says(*nowhere), batch, config) == 0
+    teacher = teachers(*nowhere[:2]) if method == "ad_mt" else Says(*nowhere)
+    assert unlabelled_loss(method, student, teacher, batch, config) == 0
 
 
 @pytest.mark.parametrize("method", BASELINES)
@@ -317,7 +458,7 @@ def test_every_part_learns_but_those_of_itcl_and_the_teacher_from_nothing(pairs,
     batch, config = batch_of(pairs, method)
     torch.manual_seed(0)
     student = METHODS[method].build("compact")
-    teacher = Teacher(student)
+    teacher = METHODS[method].teacher(student)
     losses = METHODS[method].step(student, teacher, batch, 0.4, replace(config, confidence=0.5))
     torch.testing.assert_close(losses["loss"], losses["loss_labelled"] + 0.4 * losses["loss_unlabelled"])
     losses["loss_unlabelled"].backward()

@@ -15,12 +15,11 @@ from semimedref_core.data.batches import Batches, made_ahead
 from semimedref_core.data.phantom import phantom
 from semimedref_core.evaluation import image_counts
 from semimedref_core.methods.registry import method_named
-from semimedref_core.networks import Twins, build_texts
+from semimedref_core.networks import build_texts, each_network
 from semimedref_core.networks.compact import Prediction
 from semimedref_core.runtime import devices
 from semimedref_core.runtime.devices import DeviceError, open_device, set_forward
 from semimedref_core.runtime.run_state import RunState
-from semimedref_core.teacher import Teacher
 from semimedref_core.training import training_step
 
 CPU = torch.device("cpu")
@@ -41,7 +40,7 @@ def new_state(precision: str, method: str = "semi_medref") -> RunState:
     torch.manual_seed(0)
     student = method_named(method).build("compact")
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40) if precision == "fp16" else None
-    state = RunState(student, Teacher(student), devices.adamw(student, CPU, 1e-3, 0.05), scaler)
+    state = RunState(student, method_named(method).teacher(student), devices.adamw(student, CPU, 1e-3, 0.05), scaler)
     for network in state.networks.values():
         set_forward(network, CPU, precision)
     return state
@@ -91,12 +90,12 @@ def test_scaling_changes_no_gradient_that_float16_can_hold(batches):
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6) for name in ours)
 
 
-@pytest.mark.parametrize("method", ["semi_medref", "unimatch", "cps"])
+@pytest.mark.parametrize("method", ["semi_medref", "unimatch", "cps", "ad_mt"])
 def test_networks_run_in_bfloat16_and_all_else_in_float32(method, pairs):
     """Also for two networks, for what a method does to features, and in validation."""
     state, kinds, results = new_state("bf16", method), set(), []
-    students = [state.student.first, state.student.second] if isinstance(state.student, Twins) else [state.student]
-    for network in (*students, getattr(state.teacher.network, "first", state.teacher.network)):
+    students = each_network(state.student)
+    for network in (*students, *each_network(state.teacher.network)):
         network.stage8.register_forward_hook(lambda module, args, out: kinds.add(out.dtype))
         network.register_forward_hook(lambda module, args, out: results.append(out))
     config, unlabelled = Config(**SETTINGS, method=method), pairs.subset(range(8), masks=False)

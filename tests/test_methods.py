@@ -19,7 +19,6 @@ from semimedref_core.methods import METHODS, method_named, reported_places
 from semimedref_core.networks import build_texts
 from semimedref_core.networks.compact import Compact
 from semimedref_core.patchmix import PATCH_MODES
-from semimedref_core.teacher import Teacher
 from semimedref_core.tools.inspection import HostReads, Passes
 
 CONFIG = Config(image_size=32, batch_size=4, label_ratio=0.05, patch_p=1.0, gate=0.0)
@@ -38,7 +37,7 @@ def networks():
 def untrained(method):
     torch.manual_seed(0)
     student = METHODS[method].build("compact")
-    return student, Teacher(student)
+    return student, METHODS[method].teacher(student)
 
 
 def batches(pairs, config=CONFIG):

@@ -12,7 +12,7 @@ from semimedref_core.batch import Batch
 from semimedref_core.config import Config, did_you_mean
 from semimedref_core.data.batches import PlanMixing, plan_mixing
 from semimedref_core.errors import ConfigError
-from semimedref_core.methods import baselines, boxes, release, reported_places, resmatch
+from semimedref_core.methods import ad_mt, baselines, bcp, boxes, lvit, release, reported_places, resmatch
 from semimedref_core.networks import Twins, build_pretrained
 from semimedref_core.semi_medref import semi_medref
 from semimedref_core.teacher import Teacher
@@ -27,12 +27,14 @@ class Method:
         unlabelled: whether it reads unlabelled pairs.
         build: builds what is trained, from the network's name and its pretrained encoders.
         plan: what may become of unlabelled samples and their texts.
+        teacher: makes the teacher of a student.
     """
 
     step: Callable[[nn.Module, Teacher, Batch, float, Config], dict[str, Tensor]]
     unlabelled: bool = True
     build: Callable[..., nn.Module] = build_pretrained
     plan: PlanMixing = plan_mixing
+    teacher: Callable[[nn.Module], Teacher] = Teacher
 
 
 def _baseline(unlabelled_loss: Callable, **about) -> Method:
@@ -52,6 +54,9 @@ METHODS = {
     "flip_sync": _baseline(baselines.flip_sync),
     "resmatch": _baseline(resmatch.resmatch, plan=resmatch.plan),
     "cps": Method(baselines.cps, build=Twins),
+    "lvit": _baseline(lvit.lvit),
+    "bcp": _baseline(bcp.bcp, plan=boxes.square),
+    "ad_mt": _baseline(ad_mt.ad_mt, plan=boxes.half, teacher=ad_mt.AlternateTeachers),
 }
 
 

@@ -80,8 +80,20 @@ def build_pretrained(
     return network
 
 
-class Twins(nn.Module):
-    """Two networks of one kind, trained as one; what is used is the first.
+class Several(nn.Module):
+    """Several networks of one kind, kept as one; what is used is ``first``."""
+
+    def forward(self, *args, **kwargs):
+        return self.first(*args, **kwargs)
+
+
+def each_network(network: nn.Module) -> list[nn.Module]:
+    """The networks in :class:`Several`, the one that is used first; any other is one by itself."""
+    return list(network.children()) if isinstance(network, Several) else [network]
+
+
+class Twins(Several):
+    """Two networks, trained as one.
 
     Args:
         name, image_encoder, text_encoder: as in :func:`build_pretrained`. The first starts as that would have started
@@ -91,9 +103,6 @@ class Twins(nn.Module):
     def __init__(self, name: str, image_encoder: str | Path = "", text_encoder: str | Path = ""):
         super().__init__()
         self.first, self.second = (build_pretrained(name, image_encoder, text_encoder) for _ in range(2))
-
-    def forward(self, *args, **kwargs):
-        return self.first(*args, **kwargs)
 
 
 def build_texts(report_text: str = "whole", text_encoder: str | Path = "", length: int = 24) -> Texts:

@@ -17,7 +17,7 @@ from torch import nn
 
 from semimedref_core.config import Device, Precision, Switch
 from semimedref_core.errors import SemiMedRefError
-from semimedref_core.networks import Twins
+from semimedref_core.networks import each_network
 from semimedref_core.networks.compact import Prediction
 
 DEVICES = get_args(Device)
@@ -70,12 +70,12 @@ def set_forward(
     ITCL. With ``fp32`` and ``off`` nothing changes.
 
     Args:
-        network: one network, or :class:`semimedref_core.networks.Twins`.
+        network: one network, or :class:`semimedref_core.networks.Several`.
         device: where it is.
         precision: of ``PRECISIONS``.
         compile: ``on`` or ``off``.
     """
-    for one in (network.first, network.second) if isinstance(network, Twins) else (network,):
+    for one in each_network(network):
         if compile == "on":
             one.forward = torch.compile(one.forward)
         if PRECISIONS[precision]:

@@ -21,7 +21,7 @@ from semimedref_core.config import Config
 from semimedref_core.data.batches import made_ahead
 from semimedref_core.data.datasets import Training
 from semimedref_core.errors import ConfigError
-from semimedref_core.networks import Twins
+from semimedref_core.networks import each_network
 from semimedref_core.training import Prepared, prepare, training_step
 
 WARM_UP = 3  # steps before any is timed: first calls choose kernels, compile and allocate
@@ -136,7 +136,7 @@ def _name_forwards(prepared: Prepared) -> list:
     """Makes the forward passes of student and teacher parts of their own, as long as the hooks are there."""
     hooks = []
     for name, network in prepared.state.networks.items():
-        for one in (network.first, network.second) if isinstance(network, Twins) else (network,):
+        for one in each_network(network):
             forward = record_function(f"{name} forward")
             hooks.append(one.register_forward_pre_hook(lambda *_, forward=forward: forward.__enter__() and None))
             hooks.append(
