@@ -16,6 +16,7 @@ from semimedref_core.widgets.mixing import MixingExplorer, mix_pair
 SIZE = 96
 BOXES = QATA.boxes(SIZE, SIZE)
 LEFT, RIGHT = Report.of([0, 0, 1, 0, 0, 0]), Report.of([0, 0, 0, 0, 1, 0])
+LEFT_UP = Report.of([1, 0, 0, 0, 0, 0])
 BOTH, HEALTHY = Report.of([0, 0, 1, 0, 1, 0]), Report.of([0] * 6)
 
 
@@ -55,6 +56,10 @@ def test_image_target_and_text_of_an_accepted_pair_change_together():
         ({"reports": (LEFT, RIGHT)}, "no compatible zone: the two reports name opposite sides"),
         ({"reports": (LEFT, HEALTHY)}, "no compatible zone: the donor's report names none"),
         ({"zone": 0}, "no compatible zone: the donor's report does not name left upper"),
+        ({"zone": 4, "named_by": "receiver"}, "no compatible zone: the receiver's report does not name right middle"),
+        ({"reports": (HEALTHY, BOTH), "named_by": "receiver"}, "no compatible zone: the receiver's report names none"),
+        ({"reports": (LEFT, LEFT_UP), "named_by": "both"}, "no compatible zone: no zone is named by both"),
+        ({"named_by": "both"}, "no compatible zone: one of the two reports does not name right middle"),
         ({"gate": 0.9}, "mean probability 0.80 below the gate 0.90"),
         ({"mode": "probability", "gate": 0.9}, "no confident pixel: the teacher is nowhere in a zone of the donor as"),
         ({"boxes": np.zeros((6, 4), int)}, "empty patch: no pixel of it lies in the zone's box"),
@@ -64,7 +69,14 @@ def test_a_refused_pair_says_why_and_nothing_changes(changes, why):
     """Eq. 5: all three or none."""
     found = mix(**changes)
     assert found.refused.startswith(why)
-    assert not found.image.any() and not found.target.any() and found.report == LEFT
+    assert not found.image.any() and not found.target.any()
+    assert found.report == changes.get("reports", (LEFT,))[0]
+
+
+def test_by_the_receivers_rule_the_patch_lies_in_a_zone_of_its_own_report_and_the_text_keeps_its_zones():
+    found = mix(zone=2, named_by="receiver", mix_count="none")
+    assert found.refused == "" and found.report.zones == LEFT.zones and found.report.lesions is None
+    assert mix(reports=(LEFT, HEALTHY), zone=2, named_by="receiver").refused == "", "the donor need not name any"
 
 
 def test_random_mode_takes_any_zone_and_the_text_follows_all_the_same():

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from semimedref_core import patchmix
+from semimedref_core.config import MixCount, PatchZones
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.figures.mixing import mixed_pair
 from semimedref_core.reports import ZONES, Report
@@ -47,6 +48,8 @@ def mix_pair(
     block: int,
     mode: str,
     gate: float,
+    named_by: PatchZones = "donor",
+    mix_count: MixCount = "one_more",
 ) -> PairMix:
     """T-PatchMix of one pair, by the functions that mix a batch (Eq. 4 to 8; paper: 6 to 8).
 
@@ -55,12 +58,14 @@ def mix_pair(
         probs: ``[2, H, W]`` the teacher's probabilities, 0 to 1.
         reports: the two reports.
         boxes: ``[6, 4]`` px, the zone boxes of both: the images are as they were taken, in no view that moves zones.
-        zone: which of the donor's zones to take from; in mode ``probability`` the teacher's map decides.
+        zone: which zone to take from; in mode ``probability`` the teacher's map decides.
         place: down and across, 0 to 1: where in the zone's box the patch's centre lies; in mode ``probability`` the
             first picks a confident pixel.
         block: side of the patch in px.
         mode: one of :data:`semimedref_core.patchmix.PATCH_MODES`.
         gate: smallest mean probability of an accepted patch.
+        named_by, mix_count: whose report must name the zone, and the number of lesions that the mixed report gives, see
+            :func:`semimedref_core.patchmix.compatible_zones` and :func:`semimedref_core.patchmix.mixed_reports`.
 
     Raises:
         ValueError: if the mode is unknown.
@@ -68,7 +73,7 @@ def mix_pair(
     if mode not in patchmix.PATCH_MODES:
         raise ValueError(f"unknown patch mode {mode!r}; choose one of {', '.join(patchmix.PATCH_MODES)}")
     own, donor = reports
-    choices = patchmix.zone_choices(own, donor, mode)
+    choices = patchmix.zone_choices(own, donor, mode, named_by)
     may = bool(choices) if mode == "probability" else zone in choices
     plan = {
         "partner": torch.tensor([1, 0]),
@@ -85,19 +90,26 @@ def mix_pair(
     mixed, target, choice, accepted = patchmix.t_patchmix(
         s, p, torch.arange(7).repeat(2, 1)[..., None], plan, block, mode, gate
     )
-    report = patchmix.mixed_reports(own)[int(choice[0])]
-    refused = "" if accepted[0] else _why(own, donor, choices, zone, may, int(zones[0]), inside.numel(), mean, gate)
+    report = patchmix.mixed_reports(own, mix_count=mix_count)[int(choice[0])]
+    landed = int(zones[0]), inside.numel(), mean
+    refused = "" if accepted[0] else _why_not(own, donor, named_by, choices, zone, may) or _why_refused(*landed, gate)
     return PairMix(mixed[0, 0].numpy(), target[0, 0].numpy(), report, (y0, x0, y1, x1), mean, refused)
 
 
-def _why(own, donor, choices, zone, may, landed, area, mean, gate) -> str:
-    """Why a patch was refused, at the first thing that went wrong."""
-    if not choices and not any(donor.zones):
-        return "no compatible zone: the donor's report names none"
-    if not choices:
+def _why_not(own: Report, donor: Report, named_by: PatchZones, choices: list[int], zone: int, may: bool) -> str:
+    """Why no patch may be proposed; empty if one may."""
+    if may:
+        return ""
+    if own.sides and donor.sides and not set(own.sides) & set(donor.sides):
         return "no compatible zone: the two reports name opposite sides"
-    if not may:
-        return f"no compatible zone: the donor's report does not name {ZONES[zone]}"
+    if not choices and named_by == "both":
+        return "no compatible zone: no zone is named by both"
+    asked = "one of the two reports" if named_by == "both" else f"the {named_by}'s report"
+    return f"no compatible zone: {asked} {f'does not name {ZONES[zone]}' if choices else 'names none'}"
+
+
+def _why_refused(landed: int, area: int, mean: float, gate: float) -> str:
+    """Why a proposed patch was refused, at the first thing that went wrong."""
     if landed < 0:
         return f"no confident pixel: the teacher is nowhere in a zone of the donor as sure as {gate:.2f}"
     if area == 0:
@@ -123,6 +135,7 @@ class MixingExplorer(Explorer):
             "receiver": ipywidgets.IntSlider(0, 0, last, description="receiver i", **lazy),
             "donor": ipywidgets.IntSlider(1, 0, last, description="donor j", **lazy),
             "mode": ipywidgets.Dropdown(options=patchmix.PATCH_MODES, description="proposal"),
+            "named_by": ipywidgets.Dropdown(options=patchmix.PATCH_ZONES, value="donor", description="zone named by"),
             "zone": ipywidgets.Dropdown(options=[(name, k) for k, name in enumerate(ZONES)], description="zone"),
             "down": ipywidgets.FloatSlider(0.5, description="down in the zone", **share),
             "across": ipywidgets.FloatSlider(0.5, description="across the zone", **share),
@@ -133,7 +146,7 @@ class MixingExplorer(Explorer):
             controls[name].value = value
         super().__init__(controls, self._mix, "receiver, donor and mixed sample, each with its report")
 
-    def _mix(self, receiver, donor, mode, zone, down, across, size, gate) -> tuple[Figure, str]:
+    def _mix(self, receiver, donor, mode, named_by, zone, down, across, size, gate) -> tuple[Figure, str]:
         """The figure and what happened in words.
 
         Raises:
@@ -143,7 +156,8 @@ class MixingExplorer(Explorer):
             raise ValueError(f"a sample is never its own donor: choose two samples, not {receiver} twice")
         pair, two = self.pairs.subset([receiver, donor]), [receiver, donor]
         block = max(1, round(size * pair.images.shape[1]))
-        mix = mix_pair(pair.images, self.probs[two], pair.reports, self.boxes, zone, (down, across), block, mode, gate)
+        how = zone, (down, across), block, mode, gate, named_by
+        mix = mix_pair(pair.images, self.probs[two], pair.reports, self.boxes, *how)
         figure = mixed_pair(
             pair.images, self.probs[two], mix.image, mix.target, mix.patch, [*pair.reports, mix.report], not mix.refused
         )
