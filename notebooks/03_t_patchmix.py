@@ -325,7 +325,8 @@ print(
 # ## Text (Eq. 8; paper: 8)
 #
 # The mixed report is parsed, united and written anew, not patched as a string: zones are the union of the sample's own and
-# the pasted one, so phrases, the count word and *unilateral* / *bilateral* all follow.
+# the pasted one, so phrases and *unilateral* / *bilateral* follow. How many lesions the mixed picture shows nobody knows, so
+# a mixed report gives no number.
 
 # %%
 choices = patchmix.mixed_reports(pairs.reports[i])
@@ -393,7 +394,7 @@ def stream(config, pairs, teacher):
 # %%
 torch.manual_seed(seed)
 rules = ("accepted mixes", "target marks what the image shows", "text names the pasted zone",
-    "laterality agrees with the zones", "count word is one more", "refused or not offered", "left as they were")  # fmt: skip
+    "laterality agrees with the zones", "text gives no number", "refused or not offered", "left as they were")  # fmt: skip
 checked = dict.fromkeys(rules, 0)
 for batch, s, p_true in stream(replace(config, pseudo_labels="teacher"), pairs, lambda truth, _: truth):
     plan = batch.proposal, config.block, config.patch_mode, config.gate
@@ -405,7 +406,7 @@ for batch, s, p_true in stream(replace(config, pseudo_labels="teacher"), pairs, 
             checked["target marks what the image shows"] += torch.equal(target[k, 0] >= 0.5, mixed[k, 1] == 1)
             checked["text names the pasted zone"] += told[k].zones[zone]
             checked["laterality agrees with the zones"] += told[k].laterality == Report.of(told[k].zones).laterality
-            checked["count word is one more"] += told[k].lesions == own[k].lesions + 1
+            checked["text gives no number"] += told[k].lesions is None
         else:
             checked["refused or not offered"] += 1
             same = torch.equal(mixed[k], s[k]) and torch.equal(target[k], p_true[k]) and told[k] == own[k]
@@ -498,10 +499,11 @@ measures = [
     "count word wrong before mixing",
     "count word wrong after mixing",
 ]
+counting = replace(config, mix_count="one_more")  # as many as before and one more: is that the number?
 still = {
-    "donor's box": limits(config, mixes // 4, donors_box_alone=True),
-    "common box": limits(config, mixes // 4),
-    "and release's views": limits(replace(config, weak_view="release"), mixes // 4),
+    "donor's box": limits(counting, mixes // 4, donors_box_alone=True),
+    "common box": limits(counting, mixes // 4),
+    "and release's views": limits(replace(counting, weak_view="release"), mixes // 4),
 }
 
 # %%
@@ -514,9 +516,10 @@ for measure, *row in zip(measures, *still.values(), strict=True):
 #   next to none does. The price is size: patches are smaller. The gate lets no fewer of them through: what is left lies
 #   nearer to the middle of the zone, where the teacher is surer.
 # - A patch covers a part of the sample's own lesion often, the whole of it in a zone seldom: it brings lesion itself.
-# - The *count word* goes up by one for each patch (`mix_count="one_more"`). A pasted lesion may touch one that is there, hide
-#   one, or come in pieces, and then the number of connected lesions is another. `mix_count="none"` leaves the number out of a
-#   mixed report, which is then never wrong; `"zones"` gives the number of named zones, as the release's texts do.
+# - **A number would often be wrong.** Here each patch counts as one more lesion (`mix_count="one_more"`). But a pasted lesion
+#   may touch one that is there, hide one, or come in pieces, and then the number of connected lesions is another. So a mixed
+#   report gives no number (`mix_count="none"`). On QaTa-COV19 (valid, 1 %, seeds 0 to 2) that costs 0.0 points of Dice per
+#   image and 0.1 micro. `"zones"` counts the named zones, as the release's texts do.
 
 # %% [markdown]
 # ## Gate and paste in the release's order
@@ -654,5 +657,5 @@ print(
     f"lesion in a zone that the text does not name: {cut[2]:.0f} % of our accepted mixes, {uncut[2]:.0f} % without the cut,"
 )
 print(
-    f"for patches of {cut[1]:.0f} % of the image, {uncut[1]:.0f} % without; the count word is wrong in {cut[6]:.0f} %"
+    f"for patches of {cut[1]:.0f} % of the image, {uncut[1]:.0f} % without; 'one more' would be wrong in {cut[6]:.0f} %"
 )

@@ -204,7 +204,7 @@ assert difference < 1e-5
 #
 # The strong view changes grey values only, so $p$ still fits. Then image, target and text are mixed as one: where the gate
 # accepts, all three change; where it refuses, none does. The target is cut at 0.5 (Eq. 7; paper: 8). Below: one sample on
-# its way. The student's text counts one more lesion than the teacher's; PosAug may hide where.
+# its way. The student's text names the pasted zone too, and gives no number of lesions; PosAug may hide where they are.
 
 # %%
 torch.manual_seed(seed)  # white noise is the one thing drawn on the device

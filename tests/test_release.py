@@ -129,9 +129,10 @@ def test_ledger_3_the_release_leaves_the_count_word_and_ours_rewrites_it():
     own, donor = LEFT.render(), Report.of([1, 0, 0, 0, 0, 0], style="release").render()
     _, theirs = release.mixed_texts(own, donor)
     assert theirs == "unilateral pulmonary infection, one infected area, lower left lung and upper left lung."
-    ours = patchmix.mixed_reports(LEFT)[1 + ZONES.index("left upper")]
+    ours = patchmix.mixed_reports(LEFT, mix_count="one_more")[1 + ZONES.index("left upper")]
     assert ours.render() == "unilateral pulmonary infection, two infected areas, upper lower left lung."
     assert Report.parse(theirs).zones == ours.zones and Report.parse(theirs).lesions != ours.lesions
+    assert patchmix.mixed_reports(LEFT)[1].render() == "unilateral pulmonary infection, upper lower left lung."
 
 
 def test_ledger_3_the_release_leaves_the_word_unilateral_and_ours_rewrites_it():

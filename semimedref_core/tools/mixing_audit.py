@@ -69,7 +69,8 @@ def outcomes(
     Args:
         images, mixed: ``[B, C, H, W]`` before and after mixing.
         accepted: ``[B]`` bool, the target was mixed.
-        told: B reports that the student reads, in style ``release``: its count word says how many zones are named.
+        told: B reports that the student reads, in style ``release``: its count word, if there is one, says how many
+            zones are named.
         zones: ``[B]``, in which zone the patch lies.
 
     Returns:
@@ -78,6 +79,7 @@ def outcomes(
     pasted = (images != mixed).flatten(1).any(1)
     found = []
     for changed, marked, report, zone in zip(pasted.tolist(), accepted.tolist(), told, zones, strict=True):
-        agrees = zone >= 0 and report.zones[zone] == 1 and report == Report.of(report.zones, style="release")
+        whole = Report.of(report.zones, style="release")
+        agrees = zone >= 0 and report.zones[zone] == 1 and report in (whole, whole.without_count())
         found.append(("aligned" if agrees else "text wrong") if marked else ("image only" if changed else "left alone"))
     return np.array(found)
