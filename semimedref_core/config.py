@@ -20,6 +20,7 @@ from semimedref_core.presets import preset
 Dataset = Literal["phantom", "phantom-ct", "qata", "mosmed"]
 Texts = Literal["lvit", "release"]
 ReportText = Literal["whole", "no_count", "none"]
+ReportsAtHand = Literal["full", "removed", "masked", "fuzzy", "wrong-side", "none"]
 Method = Literal[
     "supervised", "semi_medref", "semi_medref_release",
     "mean_teacher", "fixmatch", "unimatch", "unimatch_text", "cutmix", "flip_sync", "resmatch", "cps",
@@ -110,6 +111,11 @@ class Config:
     )
     text_encoder: str = _setting(
         "network", "pretrained BERT with its tokenizer, kept frozen: a folder or organisation/name@commit"
+    )
+    ispg: Switch = _setting(
+        "network",
+        "six zones are predicted from the image alone and read as one more text token, for reports without positions; "
+        "for network compact and method semi_medref",
     )
 
     lr: float = _setting(
@@ -215,6 +221,11 @@ class Config:
         stride = STRIDE[self.network]
         if self.image_size % stride:
             raise ConfigError(f"image_size must be a multiple of {stride} for {self.network}, got {self.image_size}")
+        if self.ispg == "on" and (self.network, self.method) != ("compact", "semi_medref"):
+            raise ConfigError(
+                f"ispg 'on' needs network compact and method semi_medref, got {self.network} and {self.method}; "
+                "set ispg to off"
+            )
 
     @property
     def block(self) -> int:

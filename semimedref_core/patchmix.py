@@ -248,3 +248,16 @@ def t_patchmix(
     choice = torch.where(accepted, zones + 1, 0)  # Eq. 8, written ahead; picked on the device
     rows = torch.arange(len(choice), device=choice.device)
     return mixed, target, text_choices[rows, choice], accepted
+
+
+def mixed_codes(
+    codes: Tensor, accepted: Tensor, probs: Tensor, proposal: dict[str, Tensor], block: int, mode: str, gate: float
+) -> Tensor:
+    """Zone codes ``[B]`` of the images after :func:`t_patchmix`: where it has accepted a patch, with the patch's zone.
+
+    Args:
+        codes: ``[B]`` zone codes of the receivers' reports.
+        accepted: ``[B]`` bool, from :func:`t_patchmix`, whose arguments the others are.
+    """
+    _, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
+    return torch.where(accepted, codes | (1 << zones.clamp(min=0)), codes)

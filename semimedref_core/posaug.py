@@ -19,7 +19,8 @@ MASK_TOKEN = "[UNK_POS]"
 FUZZY_PHRASE = "a region of the lung"
 MODES = get_args(PosAugMode)
 _PHRASES = re.compile(
-    r"(?P<head>.* infection, (\w+ infected areas?, )?)(?P<phrases>(?!zero ).+?)(?P<end>\.*)", re.IGNORECASE
+    r"(?P<head>.* infection, (\w+ infected areas?, )?)(?P<phrases>(?!\w+ infected areas?\.*$).+?)(?P<end>\.*)",
+    re.IGNORECASE,
 )
 
 
@@ -87,7 +88,7 @@ class Stretch:
 def stretches(text: str) -> tuple[Stretch, ...]:
     """A report or an augmented text, cut where its phrases begin and end, to be shown; joined it is that text."""
     match = _PHRASES.fullmatch(text)
-    if not match:  # a report without infection has no phrase
+    if not match:  # without infection, or with its positions taken out
         return (Stretch(text, "frame"),)
     pieces = enumerate(re.split("( and )", match["phrases"]))
     kinds = {MASK_TOKEN: "mask", FUZZY_PHRASE: "fuzz"}

@@ -7,6 +7,7 @@ p                   the teacher's lesion probabilities on x_u
 s                   strong views of unlabelled pairs
 s_mix, y_mix, r_mix strong views, targets and reports after T-PatchMix
 u, v                image and text embeddings
+a_l, a_mix, a_u     zones named by the reports of x_l and x_u, and those that s_mix shows (ISPG)
 =================== ===================================================
 """
 
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 from semimedref_core.batch import Batch
 from semimedref_core.config import Config
 from semimedref_core.itcl import itcl
-from semimedref_core.losses import dice_ce
-from semimedref_core.patchmix import t_patchmix
+from semimedref_core.losses import dice_ce, with_zone_loss
+from semimedref_core.patchmix import mixed_codes, t_patchmix
 from semimedref_core.pseudo_labels import Label, Weigh, every_pixel, teacher_probabilities
 from semimedref_core.teacher import Teacher
 from semimedref_core.views import place_masks, strong_view, weak_view
@@ -54,7 +55,8 @@ def semi_medref(
         mix, mask_loss: T-PatchMix and DiceCE, or what stands in their place.
 
     Returns:
-        Scalars by name: ``loss`` is L; the others are its terms, and ``accepted``, the share of mixed samples.
+        Scalars by name: ``loss`` is L; the others are its terms, and ``accepted``, the share of mixed samples. With
+        ISPG L has one more term, for the zones that the network predicts.
     """
     labelled, unlabelled = batch.labelled, batch.unlabelled
     w_l, w_c = config.itcl_weight, config.itcl_unlabelled_weight
@@ -66,7 +68,8 @@ def semi_medref(
         seen = student(x_l, r_l)
         L_seg = mask_loss(seen.logits, y_l)
         L_itcl = itcl(seen.image_embedding, seen.text_embedding, labelled.codes, config.tau, config.positives)
-        return {"loss": L_seg + w_l * L_itcl, "loss_labelled": L_seg, "loss_itcl": L_itcl}
+        losses = {"loss": L_seg + w_l * L_itcl, "loss_labelled": L_seg, "loss_itcl": L_itcl}
+        return with_zone_loss(losses, seen.zones, labelled.codes)
 
     # The teacher looks once, at weak views.
     x_u, r_u = weak_view(unlabelled.images, unlabelled.affine), unlabelled.input_ids
@@ -74,9 +77,8 @@ def semi_medref(
 
     # T-PatchMix: image, pseudo-label and text are mixed as one, or not at all.
     s = strong_view(x_u, **unlabelled.photometry)
-    s_mix, p_mix, r_mix, accepted = mix(
-        s, p, unlabelled.text_choices, unlabelled.proposal, config.block, config.patch_mode, config.gate
-    )
+    how = unlabelled.proposal, config.block, config.patch_mode, config.gate
+    s_mix, p_mix, r_mix, accepted = mix(s, p, unlabelled.text_choices, *how)
     y_mix = (p_mix >= 0.5).float()  # Eq. 7
 
     # The student looks once too: at labelled and mixed samples whole, at weak views with its encoders only, for ITCL.
@@ -90,7 +92,7 @@ def semi_medref(
     L_itcl = itcl(u_l, v_l, labelled.codes, config.tau, config.positives)
     L_mix = mask_loss(logits_mix, y_mix, weigh(y_mix, unlabelled, config))
     L_itcl_u = itcl(u_u, v_u, unlabelled.codes, config.tau, config.positives)
-    return {
+    losses = {
         "loss": L_seg + w_l * L_itcl + w_u * (L_mix + w_c * L_itcl_u),
         "loss_labelled": L_seg,
         "loss_itcl": L_itcl,
@@ -98,3 +100,8 @@ def semi_medref(
         "loss_itcl_unlabelled": L_itcl_u,
         "accepted": accepted.float().mean(),
     }
+    if seen.zones is None:
+        return losses
+    # ISPG: the zone of a pasted patch is a zone of the mixed image.
+    a_l, a_mix, a_u = labelled.codes, mixed_codes(unlabelled.codes, accepted, p, *how), unlabelled.codes
+    return with_zone_loss(losses, seen.zones, torch.cat([a_l, a_mix, a_u]))

@@ -175,7 +175,9 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     method = method_named(config.method)
     texts = build_texts(config.report_text, config.text_encoder, config.text_length)
     torch.manual_seed(config.seed)
-    student = method.build(config.network, config.image_encoder, config.text_encoder)  # before any file of data is read
+    ispg = {"ispg": True} if config.ispg == "on" else {}
+    # Before any file of data is read.
+    student = method.build(config.network, config.image_encoder, config.text_encoder, **ispg)
     pairs = pairs or load_training(
         config.dataset, config.label_ratio, config.image_size, config.data, config.texts, method.unlabelled
     )

@@ -22,9 +22,12 @@ from semimedref_core.batch import Batch, Labelled, Unlabelled
 from semimedref_core.config import Config
 from semimedref_core.data.chance import source
 from semimedref_core.data.pairs import Pairs
+from semimedref_core.missing_positions import draw_changed, text_at_hand, texts_at_hand
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.reports import Report
+
+ISPG_REMOVAL_RATE = 0.5  # release, as described
 
 PlanMixing = Callable[[np.random.Generator, list[Report], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor, object]]
 """What a method may do to B samples and their texts, drawn ahead. From a source of chance, the reports of their views,
@@ -35,14 +38,23 @@ the zone boxes ``[B, 6, 4]`` in these (px), the settings and what reads texts, i
 def plan_mixing(
     rng: np.random.Generator, reports: list[Report], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
 ) -> tuple[Tensor, patchmix.Proposal]:
-    """T-PatchMix's: ``[B, 7, L]`` token ids, own or with one pasted zone, PosAug applied, and the proposal."""
-    choices = []
-    for report in reports:
-        hits = posaug.draw_hits(rng, config.posaug_p, config.posaug_mode)
-        mixed = patchmix.mixed_reports(report, config.mix_text, config.mix_count)
-        choices.append(texts([posaug.apply_hits(choice, hits) for choice in mixed]))
+    """T-PatchMix's: ``[B, 7, L]`` token ids, own or with one pasted zone, PosAug applied, and the proposal.
+
+    For ISPG the positions of some samples are taken out of all seven texts.
+    """
+    hits = [posaug.draw_hits(rng, config.posaug_p, config.posaug_mode) for _ in reports]
     proposal = patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p, config.patch_zones)
+    choices = []
+    for report, hit, bare in zip(reports, hits, draw_changed(rng, len(reports), _removal_rate(config)), strict=True):
+        mixed = patchmix.mixed_reports(report, config.mix_text, config.mix_count)
+        read = [text_at_hand(choice, "removed") if bare else posaug.apply_hits(choice, hit) for choice in mixed]
+        choices.append(texts(read))
     return torch.stack(choices), proposal
+
+
+def _removal_rate(config: Config) -> float:
+    """The share of the student's reports that lose their positions in training."""
+    return ISPG_REMOVAL_RATE if config.ispg == "on" else 0.0
 
 
 class Batches:
@@ -90,11 +102,13 @@ class Batches:
         config = self.config
         rng = source("batch", config.seed, step, self.rank)
         pairs, geometry, reports = self._weak(self.labelled, step, rng, "labelled")
+        # Of a source of its own, so that nothing else is drawn differently with ISPG.
+        bare = source("labelled reports without positions", config.seed, step, self.rank)
         labelled = Labelled(
             _images(pairs.images),
             _images(pairs.masks),
             torch.from_numpy(geometry.affine),
-            self.texts([report.render() for report in reports]),
+            self.texts(texts_at_hand(reports, "removed", _removal_rate(config), bare)),
             torch.tensor([report.code for report in reports]),
         )
         if self.unlabelled is None:

@@ -6,7 +6,8 @@ strides 16 and 8, and a decoder with skips that ends in a x4 sub-pixel upsamplin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from semimedref_core.config import STRIDE
 from semimedref_core.networks.encoders import small_bert
+from semimedref_core.reports import ZONES
 
 
 @dataclass
@@ -25,11 +27,13 @@ class Prediction:
     Attributes:
         logits: ``[n, 1, H, W]`` lesion logits of the n samples that were decoded.
         image_embedding, text_embedding: ``[B, D]`` projections for ITCL, not normalised.
+        zones: ``[B, 6]`` logits of the zones that :class:`ZoneGuide` sees in the image; ``None`` without ISPG.
     """
 
     logits: Tensor
     image_embedding: Tensor
     text_embedding: Tensor
+    zones: Tensor | None = None
 
 
 def _norm(channels: int) -> nn.Module:
@@ -92,6 +96,59 @@ def _position_codes(height: int, width: int, device) -> Tensor:
     return torch.cat([y[:, None].expand(-1, width, -1), x[None].expand(height, -1, -1)], -1).flatten(0, 1)
 
 
+class ZoneGuide(nn.Module):
+    """ISPG, image-derived soft position guidance: the zones that the image shows, as one more word of the text.
+
+    A small image encoder of its own predicts the six zones from the image alone. Their probabilities a become the token
+    ``tanh(g) (W a + b)`` (Eq. 19; paper: 10). The gate g is learnt and starts near 0, so that the network first learns
+    to read. A gate of exactly 0 hides the token, as padding is hidden.
+
+    The token has no gradient to the encoder: what it says stays a prediction of the zones, learnt from reports alone.
+
+    Args:
+        text_width: width of the text encoder, and of the token.
+        widths: channels at strides 4, 8 and 16.
+    """
+
+    def __init__(self, text_width: int, widths=(16, 24, 32)):
+        super().__init__()
+        a, b, c = widths
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, a, 4, 4, bias=False),
+            _norm(a),
+            nn.SiLU(inplace=True),
+            ResidualBlock(a, b, 2),
+            ResidualBlock(b, c, 2),
+            nn.AdaptiveAvgPool2d((3, 2)),  # zones are places
+            nn.Flatten(),
+            nn.Linear(6 * c, len(ZONES)),
+        )
+        self.token = nn.Linear(len(ZONES), text_width)
+        self.gate = nn.Parameter(torch.full((1,), 0.01))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Zone logits ``[B, 6]`` of images ``[B, 1, H, W]``."""
+        return self.encoder(images)
+
+    def append(self, words: Tensor, padding: Tensor, zones: Tensor) -> tuple[Tensor, Tensor]:
+        """Words ``[B, L, width]`` and padding ``[B, L]`` with the token of zone logits ``[B, 6]`` at their end."""
+        token = self.gate.tanh() * self.token(zones.detach().sigmoid())
+        hidden = (self.gate == 0).expand(len(words), 1)
+        return torch.cat([words, token[:, None]], 1), torch.cat([padding, hidden], 1)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """The network reads the text alone meanwhile."""
+        gate = self.gate.detach().clone()
+        with torch.no_grad():
+            self.gate.zero_()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                self.gate.copy_(gate)
+
+
 class Compact(nn.Module):
     """See the module's text.
 
@@ -100,6 +157,8 @@ class Compact(nn.Module):
         widths: channels at strides 4, 8 and 16.
         text_width: width of the text encoder.
         embedding: D of the ITCL projections.
+        ispg: whether a :class:`ZoneGuide` adds its token to the text that is attended to. ITCL's text embedding is that
+            of the text alone.
 
     Raises:
         ValueError: from ``forward`` if the image's sides are not multiples of 16.
@@ -115,7 +174,9 @@ class Compact(nn.Module):
     }
     """What its modules are for; each belongs to one part."""
 
-    def __init__(self, vocabulary: int, widths=(24, 48, 96), text_width: int = 96, embedding: int = 64):
+    def __init__(
+        self, vocabulary: int, widths=(24, 48, 96), text_width: int = 96, embedding: int = 64, ispg: bool = False
+    ):
         super().__init__()
         a, b, c = widths
         self.stem = nn.Sequential(nn.Conv2d(1, a, 4, 4, bias=False), _norm(a), nn.SiLU(inplace=True))
@@ -135,6 +196,10 @@ class Compact(nn.Module):
         # Zones are places, so the pooled feature keeps its place: two columns (sides) by three rows.
         self.image_projection = nn.Sequential(nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten(), nn.Linear(6 * c, embedding))
         self.text_projection = nn.Linear(text_width, embedding)
+        # Last, so that all other weights are drawn as they are without it.
+        self.guide = ZoneGuide(text_width) if ispg else None
+        if ispg:
+            self.parts = {**Compact.parts, "ISPG": ("guide",)}
 
     def forward(
         self,
@@ -163,8 +228,12 @@ class Compact(nn.Module):
         present = (~padding).unsqueeze(2)
         text_embedding = self.text_projection((words * present).sum(1) / present.sum(1))
         image_embedding = self.image_projection(stride16)
+        zones = None
+        if self.guide is not None:
+            zones = self.guide(images)
+            words, padding = self.guide.append(words, padding, zones)
         if decode == 0:  # attention cannot be asked about no sample at all
-            return Prediction(images.new_empty(0, 1, *images.shape[2:]), image_embedding, text_embedding)
+            return Prediction(images.new_empty(0, 1, *images.shape[2:]), image_embedding, text_embedding, zones)
         stride4, stride8, stride16, words, padding = (x[:decode] for x in (stride4, stride8, stride16, words, padding))
         if perturb is not None:
             stride4, stride8, stride16 = (perturb(x) for x in (stride4, stride8, stride16))
@@ -172,4 +241,4 @@ class Compact(nn.Module):
         x = self.decode8(torch.cat([self.up8(x), stride8], 1))
         x = self.fuse8(x, words, padding)
         x = self.decode4(torch.cat([self.up4(x), stride4], 1))
-        return Prediction(self.head(x), image_embedding, text_embedding)
+        return Prediction(self.head(x), image_embedding, text_embedding, zones)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from semimedref_core.config import ReportText
 from semimedref_core.errors import ConfigError
+from semimedref_core.missing_positions import EVERYWHERE
 from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN
-from semimedref_core.reports import COUNT_WORDS, HEIGHTS, SIDES, ZONES, Report
+from semimedref_core.reports import COUNT_WORDS, HEIGHTS, SIDES
 
 _FRAME = "no unilateral bilateral pulmonary infection infected area areas all lung and , .".split()
 _COUNT = re.compile(r", \w+ infected areas?")
-_EVERYWHERE = Report.of([1] * len(ZONES)).render()
 GRAMMAR_WORDS = tuple(dict.fromkeys([*_FRAME, *SIDES, *HEIGHTS, *COUNT_WORDS, *FUZZY_PHRASE.split()]))
 
 
@@ -81,7 +81,7 @@ class Texts:
 
     def _encode(self, text: str, cut: bool) -> Tensor:
         if (text, cut) not in self._ids:
-            read = {"whole": text, "no_count": _COUNT.sub("", text), "none": _EVERYWHERE}[self.report_text]
+            read = {"whole": text, "no_count": _COUNT.sub("", text), "none": EVERYWHERE}[self.report_text]
             read = read if self.own_words else read.replace(MASK_TOKEN, self.tokenizer.mask_token)
             ids = self.tokenizer(read, truncation=cut, max_length=self.length if cut else None)["input_ids"]
             if len(ids) > self.length:

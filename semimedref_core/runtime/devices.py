@@ -87,7 +87,8 @@ def _autocast(forward: Callable[..., Prediction], kind: str, dtype: torch.dtype)
     def cast(*args, **kwargs) -> Prediction:
         with torch.autocast(kind, dtype):
             seen = forward(*args, **kwargs)
-        return Prediction(seen.logits.float(), seen.image_embedding.float(), seen.text_embedding.float())
+        zones = None if seen.zones is None else seen.zones.float()
+        return Prediction(seen.logits.float(), seen.image_embedding.float(), seen.text_embedding.float(), zones)
 
     return cast
 
