@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -51,9 +53,53 @@ def scores(counts: np.ndarray) -> dict[str, float]:
     }
 
 
+def recovery(reached: float, full: float, removed: float) -> float:
+    """How much of what the positions are worth comes back without them: ``(reached - removed) / (full - removed)``.
+
+    Args:
+        reached: a score with the positions filled in again.
+        full, removed: the same score with whole reports, and with the positions removed.
+
+    Returns:
+        1 if all comes back, 0 if nothing does; NaN where the positions are worth nothing, so that nothing can.
+    """
+    return (reached - removed) / (full - removed) if full != removed else float("nan")
+
+
+def network_inputs(
+    pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32, told: Sequence[str] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a network is shown of all pairs, batch by batch: images ``[b, 1, H, W]`` as they lie, and their texts.
+
+    The arguments are those of :func:`predict`.
+    """
+    told = [report.render() for report in pairs.reports] if told is None else told
+    for start in range(0, len(pairs), batch_size):
+        part = slice(start, start + batch_size)
+        images = torch.from_numpy(pairs.images[part])[:, None].to(device)
+        identity = torch.eye(2, 3, device=device).expand(len(images), -1, -1)
+        yield weak_view(images, identity), texts(told[part]).to(device)
+
+
 @torch.no_grad()
-def predict(network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32):
+def predict(
+    network: nn.Module,
+    pairs: Pairs,
+    texts: Texts | ReadTexts,
+    device="cpu",
+    batch_size: int = 32,
+    told: Sequence[str] | None = None,
+):
     """Lesion probabilities of all pairs, batch by batch: yields ``[b, 1, H, W]`` float32 on the device.
+
+    Args:
+        network: is in its own mode, training or eval, again afterwards.
+        pairs: N, with or without masks.
+        texts: turns texts into what the network reads.
+        device: the network's.
+        batch_size: images that are looked at together.
+        told: the N texts that are read, such as those of :func:`semimedref_core.missing_positions.texts_at_hand`; the
+            whole reports if left out.
 
     >>> from semimedref_core import build_network, build_texts, predict, load_split
     >>> pairs = load_split("phantom", "valid", image_size=32).subset(range(3))
@@ -62,35 +108,46 @@ def predict(network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, device="
     """
     was_training = network.training
     network.eval()
-    for start in range(0, len(pairs), batch_size):
-        part = slice(start, start + batch_size)
-        images = torch.from_numpy(pairs.images[part])[:, None].to(device)
-        identity = torch.eye(2, 3, device=device).expand(len(images), -1, -1)
-        ids = texts([report.render() for report in pairs.reports[part]]).to(device)
-        yield network(weak_view(images, identity), ids).logits.float().sigmoid()
+    for images, ids in network_inputs(pairs, texts, device, batch_size, told):
+        yield network(images, ids).logits.float().sigmoid()
     network.train(was_training)
 
 
 def image_counts(
-    network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32
+    network: nn.Module,
+    pairs: Pairs,
+    texts: Texts | ReadTexts,
+    device="cpu",
+    batch_size: int = 32,
+    told: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """What :func:`scores` needs of each image: ``[N, 3]`` int64 pixels, see :func:`overlap`; predicted is p >= 0.5."""
+    """What :func:`scores` needs of each image: ``[N, 3]`` int64 pixels, see :func:`overlap`; predicted is p >= 0.5.
+
+    The arguments are those of :func:`predict`.
+    """
     masks = torch.from_numpy(pairs.masks)[:, None].bool().split(batch_size)
     counts = [
         overlap(probs >= 0.5, mask.to(device))
-        for probs, mask in zip(predict(network, pairs, texts, device, batch_size), masks, strict=True)
+        for probs, mask in zip(predict(network, pairs, texts, device, batch_size, told), masks, strict=True)
     ]
     return torch.cat(counts).cpu().numpy()
 
 
 def evaluate(
-    network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32
+    network: nn.Module,
+    pairs: Pairs,
+    texts: Texts | ReadTexts,
+    device="cpu",
+    batch_size: int = 32,
+    told: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """The metrics of :func:`scores` of a network on pairs with masks, at probability 0.5 and the pairs' own size.
+
+    The arguments are those of :func:`predict`.
 
     >>> from semimedref_core import build_network, build_texts, evaluate, load_split
     >>> pairs = load_split("phantom", "valid", image_size=32).subset(range(3))
     >>> sorted(evaluate(build_network("compact"), pairs, build_texts()))
     ['dice_image', 'dice_micro', 'miou_image', 'miou_micro']
     """
-    return scores(image_counts(network, pairs, texts, device, batch_size))
+    return scores(image_counts(network, pairs, texts, device, batch_size, told))

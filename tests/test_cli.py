@@ -19,7 +19,7 @@ from semimedref_core.teacher import Teacher
 OPTIONS = {
     "tutorial": ["steps", "seed", "output"],
     "train": ["preset", *FIELDS, "device", "output", "resume", "variant"],
-    "evaluate": ["checkpoint", "dataset", "data", "texts", "split"],
+    "evaluate": ["checkpoint", "dataset", "data", "texts", "split", "reports", "removal-rate"],
     "predict": ["checkpoint", "image", "report", "output"],
     "doctor": ["data"],
     "sweep": ["jobs", "output", "engine", "store", "dry-run"],

@@ -87,19 +87,35 @@ def mixing(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Scores a trained network on a split."""
+    """Scores a trained network on a split, with whole reports or with reports that lack their positions."""
     from semimedref_core.config import Config
     from semimedref_core.data.datasets import load_split
-    from semimedref_core.evaluation import evaluate
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
+    from semimedref_core.tools.positions import recoveries, reports_table
 
+    rate = options.removal_rate
+    if not 0 <= rate <= 1:
+        raise CommandError(f"--removal-rate must be 0 to 1, got {rate:g}")
+    if options.reports in ("full", "all") and rate != 1:
+        raise CommandError(f"--removal-rate {rate:g} changes nothing with --reports {options.reports}; leave it out")
     network, about = from_pretrained(options.checkpoint)
     config = Config(**given(options), image_size=about["image_size"])
     pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts)
     if about.get("axes") == "transposed":
         pairs = pairs.transposed()
-    scores = evaluate(network, pairs, load_texts(options.checkpoint))
-    print(_scores(scores), f"on {len(pairs)} pairs of {config.dataset} {options.split}")
+    texts, where = load_texts(options.checkpoint), f"on {len(pairs)} pairs of {config.dataset} {options.split}"
+    if options.reports != "all":
+        (row,) = reports_table(network, pairs, texts, [options.reports], [rate]).to_dict("records")
+        mode, rate = row.pop("reports"), row.pop("removal_rate")
+        changed = "" if mode == "full" else f", reports {mode} at a removal rate of {rate:g}"
+        print(f"{_scores(row)} {where}{changed}")
+        return
+    table = reports_table(network, pairs, texts)
+    for metric in ("dice_image", "dice_micro"):
+        shown = table.pivot(index="reports", columns="removal_rate", values=metric).loc[table["reports"].unique()]
+        print(f"{metric} (%) {where}, by reports and removal rate\n{(100 * shown).round(1).to_string()}")
+        for mode, share in recoveries(table, metric).items():
+            print(f"recovery, {mode}: {100 * share:.1f} %")
 
 
 def predict(options: argparse.Namespace) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import get_args
 
 from semimedref_core.commands.options import add_run, add_settings
+from semimedref_core.config import ReportsAtHand
 from semimedref_core.errors import SemiMedRefError
 from semimedref_core.presets import preset
 
@@ -114,6 +116,20 @@ def _mixing(command: argparse.ArgumentParser) -> None:
 def _evaluate(command: argparse.ArgumentParser) -> None:
     _checkpoint(command)
     command.add_argument("--split", default="valid", choices=("train", "valid", "test"), help="default %(default)s")
+    command.add_argument(
+        "--reports",
+        choices=(*get_args(ReportsAtHand), "all"),
+        default="full",
+        help="reports as they are; or with their positions removed, masked, vague or mirrored; or no text; all: one "
+        "table of these over the removal rate (default %(default)s)",
+    )
+    command.add_argument(
+        "--removal-rate",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="share of the reports that --reports changes, 0 to 1 (default %(default)s)",
+    )
     add_settings(command, "dataset", "data", "texts")
 
 

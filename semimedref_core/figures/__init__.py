@@ -11,7 +11,7 @@ _MODULES = {
     "contrast": "short heat_maps pulls temperatures embedding_space",
     "step": "step_flow sample_strip pseudo_label_gallery gradient_map schedule_curves trajectory_curves",
     "training": "training_curves mixing_gallery replay_panels",
-    "results": "curve_panels cost_and_accuracy",
+    "results": "curve_panels cost_and_accuracy removal_curves",
     "differences": "difference_forest ablation_bars size_bars",
     "kernels": "TILE_COLOURS traffic_bars tile_map online_tiles memory_curves class_blocks gpu_bounds",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semimedref_core.figures.canvas import BLUE, VERMILION
+from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 METRIC_NAMES = {
     "dice_image": "Dice per image",
@@ -209,3 +209,46 @@ def panel_title(setting: str, ratio: float | None = None) -> str:
 
 def per_cent(ratio: float) -> str:
     return f"{100 * ratio:g} %"
+
+
+def removal_curves(tables: Mapping[str, Sequence[pd.DataFrame]], metric: str = "dice_image") -> Figure:
+    """A metric over the removal rate: a line for each method, the mean of its seeds, which are dots.
+
+    Args:
+        tables: the method's name, as the figure shows it -> for each seed what a table of
+            :func:`semimedref_core.tools.positions.reports_table` has of one mode, such as
+            ``table[table["reports"] == "removed"]``; at most seven methods.
+        metric: what is drawn.
+
+    Raises:
+        ValueError: if the tables of a method hold several modes.
+    """
+    figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    ends = {}
+    colours = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+    styles = ("solid", "dashed", "dashdot", "dotted")
+    looks = {name: (colours[i], _MARKERS[i], styles[i % 4]) for i, name in enumerate(tables)}
+    for name, of_seeds in tables.items():
+        colour, marker, style = looks[name]
+        rows = pd.concat(of_seeds)
+        if rows["reports"].nunique() != 1:
+            raise ValueError(f"{name}: a line is of one kind of reports, got {', '.join(rows['reports'].unique())}")
+        mean = 100 * rows.groupby("removal_rate")[metric].mean()
+        ax.plot(rows["removal_rate"], 100 * rows[metric], ".", color=colour, alpha=0.45, markersize=5)
+        ax.plot(mean.index, mean, color=colour, marker=marker, linestyle=style, linewidth=2, markersize=6)
+        ends[name] = mean.index[-1], mean.iloc[-1]
+    low, high = ax.get_ylim()
+    order = sorted(ends, key=lambda name: ends[name][1])
+    places = spread([ends[name][1] for name in order], 0.065 * (high - low))
+    for name, place in zip(order, places, strict=True):
+        colour = looks[name][0]
+        ax.annotate(
+            name, ends[name], (1.06, place), fontsize=10, color=colour, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3,
+                        "relpos": (0, 0.5)},
+        )  # fmt: skip
+    ax.set(xlim=(-0.03, 1.03), ylim=(min(low, places[0]), max(high, places[-1])))
+    ax.set_xlabel("removal rate: share of the reports that lack their positions")
+    ax.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
+    ax.grid(alpha=0.3)
+    return figure

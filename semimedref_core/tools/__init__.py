@@ -7,6 +7,7 @@ _MODULES = {
     "inspection": "named_tensors tensor_table parameter_table gradient_norms Passes HostReads",
     "mixing_audit": "OUTCOMES sum_in_boxes broken_by_mixing zone_of_patch outcomes",
     "mixing_rates": "zone_rules release_rates",
+    "positions": "counts_with predicted_zones reports_table recoveries",
     "profiling": "Profile profile",
     "step_cost": "step_costs",
     "notebook_checks": "style_problems pair_problems output_problems",
