@@ -378,6 +378,53 @@ for r in lvit:
     print(f"{len(PATTERN.findall(r.render()))} of {len(r.phrases)} phrases found: {' and '.join(r.phrases)}")
 
 # %% [markdown]
+# ## Reports without positions
+#
+# PosAug prepares the student for texts that say less. Such texts exist: a report at hand may not say where. So a trained
+# network can be asked with reports as a reader may have them. Laterality and count stay, since "unilateral" says how many
+# lungs are infected and not which; the wrong side is a negative control, and *none* is no text at all, the sentence of all
+# zones.
+
+# %%
+from semimedref_core import missing_positions
+
+as_read = {mode: missing_positions.text_at_hand(report, mode) for mode in missing_positions.MODES}
+figures.text_rows([(mode, posaug.stretches(text)) for mode, text in as_read.items()])
+plt.show()
+for mode, text in as_read.items():
+    print(f"{mode:11} {text}")
+
+# %% [markdown]
+# The *removal rate* is the share of the reports that are changed. The draw has a seed, and a larger rate changes the same
+# reports and more, so that two rates differ in nothing else.
+
+# %%
+before = np.zeros(len(pairs.valid), bool)
+for rate in (0.25, 0.5, 0.75, 1.0):
+    changed = missing_positions.draw_changed(np.random.default_rng(seed), len(pairs.valid), rate)
+    assert changed[before].all()
+    print(f"rate {rate:.2f}: {changed.sum():3} of {len(changed)} reports, {before.sum():3} of them as before")
+    before = changed
+
+# %% [markdown]
+# `semimedref evaluate --checkpoint RUN/teacher --reports all` prints Dice for each mode and rate. There PosAug must earn its
+# place, if it can: the plan `qata_positions.yaml` trains Semi-MedRef with PosAug at 0, at 0.1 and at 0.5.
+#
+# A network can also look for the positions itself. **ISPG** (image-derived soft position guidance, of a later version of
+# the paper; the setting `ispg`) predicts the six zones from the image alone, by a small encoder $E$ of its own. It learns
+# them from the reports. Their probabilities become one more token of the text, behind a gate $g$ that starts near 0:
+#
+# $$\tanh(g)\,(W \hat a + b), \qquad \hat a = \sigma(E(x)) \in [0, 1]^6 \qquad (\text{Eq. 19; paper: 10})$$
+#
+# In training half of the student's reports lose their positions, so that the token is needed. What it brings back is the
+# *recovery*: (Dice with the token - Dice without positions) / (Dice of whole reports - Dice without positions). The zones
+# can be read in two ways, *soft*, as the token, or *hard*, as a sentence that is written from them:
+
+# %%
+predicted = np.array([0.1, 0.7, 0.9, 0.2, 0.4, 0.8])  # made up
+print(missing_positions.filled_in(report, predicted >= 0.5))
+
+# %% [markdown]
 # ## Try it
 #
 # Choose a report or type one (try something that is no report), and move p, mode and seed. Text, tokens and the zones for

@@ -51,9 +51,10 @@ class Difference:
         return f"Ledger {self.number}"
 
 
-PAPER = {4: "6", 5: "7", 6: "8", 7: "8", 8: "8", 9: "9", 10: "9", 11: "9", 13: "2", 14: "5", 17: "3 to 5"}
+PAPER = {4: "6", 5: "7", 6: "8", 7: "8", 8: "8", 9: "9", 10: "9", 11: "9", 13: "2", 14: "5", 17: "3 to 5", 19: "10"}
 """Our number -> the paper's, as far as the comments of the released code tell them: its 2 is DiceCE of labelled pairs,
-3 and 4 the unlabelled loss, 5 the teacher and the whole, 6 to 8 T-PatchMix, 9 the contrastive loss."""
+3 and 4 the unlabelled loss, 5 the teacher and the whole, 6 to 8 T-PatchMix, 9 the contrastive loss; 10
+of a later version is ISPG."""
 
 EQUATIONS = tuple(
     Equation(number, title, tex, PAPER.get(number, ""))
@@ -84,6 +85,7 @@ EQUATIONS = tuple(
                 r"L = \mathrm{DiceCE}_L + w_l\, \mathrm{ITCL}_L + w_u(t) [\mathrm{DiceCE}_U + w_c\, \mathrm{ITCL}_U]",
             ),
             ("Dice and mIoU, micro and per image", r"2 |y \land \hat y| / (|y| + |\hat y|)"),
+            ("ISPG: token of the predicted zones", r"\tanh(g)\, (W \hat a + b),\; \hat a = \sigma(E(x)) \in [0, 1]^6"),
         ],
         start=1,
     )
@@ -216,6 +218,7 @@ SYMBOLS = (
     ("θ, θ'", "weights of student and teacher, and nothing else", "student, teacher"),
     ("d", "decay of the teacher's average", "ema_decay, ema_decay_last"),
     ("w_l, w_u, w_c", "weights of the loss", "itcl_weight, unsupervised_weight, itcl_unlabelled_weight"),
+    ("E, â, g", "ISPG: the image encoder, the zones that it predicts, the gate of their token", "ZoneGuide"),
     ("t, t_0, T", "step, end of burn-in, length of the ramp", "steps, burn_in, ramp"),
     ("ρ, n", "label ratio, number of training pairs", "label_ratio"),
     ("B, N, D, L", "samples of a batch, pairs of a loss, length of an embedding, tokens of a text", ""),
