@@ -1,13 +1,13 @@
 """The compact network: about a million parameters, trained from scratch at 96 to 128 px on a laptop.
 
 An image encoder (strides 4, 8, 16), a small BERT over the words of the report, cross-attention from pixels to words at
-strides 16 and 8, and a decoder with skips that ends in a x4 sub-pixel upsampling to one logit.
+strides 16 and 8, and a decoder with skips that ends in a x4 sub-pixel upsampling to one logit. All but the image
+encoder is also the lite network's (:mod:`.lite`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from semimedref_core.config import STRIDE
 from semimedref_core.networks.encoders import small_bert
-from semimedref_core.reports import ZONES
+from semimedref_core.networks.residual import ResidualBlock, group_norm
+from semimedref_core.networks.zone_guide import ZoneGuide
 
 
 @dataclass
@@ -34,30 +35,6 @@ class Prediction:
     image_embedding: Tensor
     text_embedding: Tensor
     zones: Tensor | None = None
-
-
-def _norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(8, channels)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with group norm around a shortcut: ``[B, in, H, W] -> [B, out, H/stride, W/stride]``."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            _norm(outputs),
-            nn.SiLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            _norm(outputs),
-        )
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, stride, stride, bias=False)
-        self.activation = nn.SiLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.body(x) + self.shortcut(x))
 
 
 class TextCrossAttention(nn.Module):
@@ -96,77 +73,14 @@ def _position_codes(height: int, width: int, device) -> Tensor:
     return torch.cat([y[:, None].expand(-1, width, -1), x[None].expand(height, -1, -1)], -1).flatten(0, 1)
 
 
-class ZoneGuide(nn.Module):
-    """ISPG, image-derived soft position guidance: the zones that the image shows, as one more word of the text.
+class SmallNetwork(nn.Module):
+    """What the small networks share: all but the image encoder, which a network builds and asks in ``see``.
 
-    A small image encoder of its own predicts the six zones from the image alone. Their probabilities a become the token
-    ``tanh(g) (W a + b)`` (Eq. 19; paper: 10). The gate g is learnt and starts near 0, so that the network first learns
-    to read. A gate of exactly 0 hides the token, as padding is hidden.
-
-    The token has no gradient to the encoder: what it says stays a prediction of the zones, learnt from reports alone.
-
-    Args:
-        text_width: width of the text encoder, and of the token.
-        widths: channels at strides 4, 8 and 16.
+    A text encoder, cross-attention from pixels to words at strides 16 and 8, a decoder, and the ITCL projections.
     """
 
-    def __init__(self, text_width: int, widths=(16, 24, 32)):
-        super().__init__()
-        a, b, c = widths
-        self.encoder = nn.Sequential(
-            nn.Conv2d(1, a, 4, 4, bias=False),
-            _norm(a),
-            nn.SiLU(inplace=True),
-            ResidualBlock(a, b, 2),
-            ResidualBlock(b, c, 2),
-            nn.AdaptiveAvgPool2d((3, 2)),  # zones are places
-            nn.Flatten(),
-            nn.Linear(6 * c, len(ZONES)),
-        )
-        self.token = nn.Linear(len(ZONES), text_width)
-        self.gate = nn.Parameter(torch.full((1,), 0.01))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Zone logits ``[B, 6]`` of images ``[B, 1, H, W]``."""
-        return self.encoder(images)
-
-    def append(self, words: Tensor, padding: Tensor, zones: Tensor) -> tuple[Tensor, Tensor]:
-        """Words ``[B, L, width]`` and padding ``[B, L]`` with the token of zone logits ``[B, 6]`` at their end."""
-        token = self.gate.tanh() * self.token(zones.detach().sigmoid())
-        hidden = (self.gate == 0).expand(len(words), 1)
-        return torch.cat([words, token[:, None]], 1), torch.cat([padding, hidden], 1)
-
-    @contextmanager
-    def hidden(self) -> Iterator[None]:
-        """The network reads the text alone meanwhile."""
-        gate = self.gate.detach().clone()
-        with torch.no_grad():
-            self.gate.zero_()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                self.gate.copy_(gate)
-
-
-class Compact(nn.Module):
-    """See the module's text.
-
-    Args:
-        vocabulary: number of token ids; id 0 is padding.
-        widths: channels at strides 4, 8 and 16.
-        text_width: width of the text encoder.
-        embedding: D of the ITCL projections.
-        ispg: whether a :class:`ZoneGuide` adds its token to the text that is attended to. ITCL's text embedding is that
-            of the text alone.
-
-    Raises:
-        ValueError: from ``forward`` if the image's sides are not multiples of 16.
-    """
-
-    stride = STRIDE["compact"]
+    stride: ClassVar[int]
     parts: ClassVar = {
-        "image encoder": ("stem", "stage4", "stage8", "stage16"),
         "text encoder": ("text",),
         "text-to-image fusion": ("fuse16", "fuse8"),
         "decoder": ("up8", "decode8", "up4", "decode4", "head"),
@@ -174,15 +88,20 @@ class Compact(nn.Module):
     }
     """What its modules are for; each belongs to one part."""
 
-    def __init__(
-        self, vocabulary: int, widths=(24, 48, 96), text_width: int = 96, embedding: int = 64, ispg: bool = False
-    ):
-        super().__init__()
+    def add_text_and_decoder(
+        self, vocabulary: int, widths: Sequence[int], text_width: int, embedding: int, ispg: bool
+    ) -> None:
+        """Called once the image encoder is there, so that the order in which weights are drawn stays.
+
+        Args:
+            vocabulary: number of token ids; id 0 is padding.
+            widths: channels at strides 4, 8 and 16.
+            text_width: width of the text encoder.
+            embedding: D of the ITCL projections.
+            ispg: whether a :class:`.zone_guide.ZoneGuide` adds its token to the text that is attended to. ITCL's text
+                embedding is that of the text alone.
+        """
         a, b, c = widths
-        self.stem = nn.Sequential(nn.Conv2d(1, a, 4, 4, bias=False), _norm(a), nn.SiLU(inplace=True))
-        self.stage4 = nn.Sequential(ResidualBlock(a, a), ResidualBlock(a, a))
-        self.stage8 = nn.Sequential(ResidualBlock(a, b, 2), ResidualBlock(b, b))
-        self.stage16 = nn.Sequential(ResidualBlock(b, c, 2), ResidualBlock(c, c))
         self.text = transformers.BertModel(
             transformers.BertConfig(**small_bert(vocabulary, text_width)), add_pooling_layer=False
         )
@@ -199,7 +118,11 @@ class Compact(nn.Module):
         # Last, so that all other weights are drawn as they are without it.
         self.guide = ZoneGuide(text_width) if ispg else None
         if ispg:
-            self.parts = {**Compact.parts, "ISPG": ("guide",)}
+            self.parts = {**self.parts, "ISPG": ("guide",)}
+
+    def see(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps of images ``[B, 1, H, W]`` at strides 4, 8 and 16."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -211,7 +134,7 @@ class Compact(nn.Module):
         """Segments images by their reports.
 
         Args:
-            images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of 16.
+            images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of ``stride``.
             input_ids: ``[B, L]`` token ids, 0 is padding.
             decode: how many samples, from the front, are segmented; all if left out, none if 0. The others pass the
                 encoders only, which is all that ITCL needs.
@@ -222,9 +145,7 @@ class Compact(nn.Module):
         padding = input_ids == 0
         # Four dimensions, as the attention wants it: from two, transformers looks on the host for padding to skip.
         words = self.text(input_ids=input_ids, attention_mask=~padding[:, None, None, :]).last_hidden_state
-        stride4 = self.stage4(self.stem(images))
-        stride8 = self.stage8(stride4)
-        stride16 = self.stage16(stride8)
+        stride4, stride8, stride16 = self.see(images)
         present = (~padding).unsqueeze(2)
         text_embedding = self.text_projection((words * present).sum(1) / present.sum(1))
         image_embedding = self.image_projection(stride16)
@@ -242,3 +163,37 @@ class Compact(nn.Module):
         x = self.fuse8(x, words, padding)
         x = self.decode4(torch.cat([self.up4(x), stride4], 1))
         return Prediction(self.head(x), image_embedding, text_embedding, zones)
+
+
+class Compact(SmallNetwork):
+    """See the module's text.
+
+    Args:
+        vocabulary: number of token ids; id 0 is padding.
+        widths: channels at strides 4, 8 and 16.
+        text_width: width of the text encoder.
+        embedding: D of the ITCL projections.
+        ispg: see :meth:`SmallNetwork.add_text_and_decoder`.
+
+    Raises:
+        ValueError: from ``forward`` if the image's sides are not multiples of 16.
+    """
+
+    stride = STRIDE["compact"]
+    parts: ClassVar = {"image encoder": ("stem", "stage4", "stage8", "stage16"), **SmallNetwork.parts}
+
+    def __init__(
+        self, vocabulary: int, widths=(24, 48, 96), text_width: int = 96, embedding: int = 64, ispg: bool = False
+    ):
+        super().__init__()
+        a, b, c = widths
+        self.stem = nn.Sequential(nn.Conv2d(1, a, 4, 4, bias=False), group_norm(a), nn.SiLU(inplace=True))
+        self.stage4 = nn.Sequential(ResidualBlock(a, a), ResidualBlock(a, a))
+        self.stage8 = nn.Sequential(ResidualBlock(a, b, 2), ResidualBlock(b, b))
+        self.stage16 = nn.Sequential(ResidualBlock(b, c, 2), ResidualBlock(c, c))
+        self.add_text_and_decoder(vocabulary, widths, text_width, embedding, ispg)
+
+    def see(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        stride4 = self.stage4(self.stem(images))
+        stride8 = self.stage8(stride4)
+        return stride4, stride8, self.stage16(stride8)

@@ -1,0 +1,65 @@
+"""ISPG's part of a network: where the image itself says that lesions are, for reports that do not say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from semimedref_core.networks.residual import ResidualBlock, group_norm
+from semimedref_core.reports import ZONES
+
+
+class ZoneGuide(nn.Module):
+    """ISPG, image-derived soft position guidance: the zones that the image shows, as one more word of the text.
+
+    A small image encoder of its own predicts the six zones from the image alone. Their probabilities a become the token
+    ``tanh(g) (W a + b)`` (Eq. 19; paper: 10). The gate g is learnt and starts near 0, so that the network first learns
+    to read. A gate of exactly 0 hides the token, as padding is hidden.
+
+    The token has no gradient to the encoder: what it says stays a prediction of the zones, learnt from reports alone.
+
+    Args:
+        text_width: width of the text encoder, and of the token.
+        widths: channels at strides 4, 8 and 16.
+    """
+
+    def __init__(self, text_width: int, widths=(16, 24, 32)):
+        super().__init__()
+        a, b, c = widths
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, a, 4, 4, bias=False),
+            group_norm(a),
+            nn.SiLU(inplace=True),
+            ResidualBlock(a, b, 2),
+            ResidualBlock(b, c, 2),
+            nn.AdaptiveAvgPool2d((3, 2)),  # zones are places
+            nn.Flatten(),
+            nn.Linear(6 * c, len(ZONES)),
+        )
+        self.token = nn.Linear(len(ZONES), text_width)
+        self.gate = nn.Parameter(torch.full((1,), 0.01))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Zone logits ``[B, 6]`` of images ``[B, 1, H, W]``."""
+        return self.encoder(images)
+
+    def append(self, words: Tensor, padding: Tensor, zones: Tensor) -> tuple[Tensor, Tensor]:
+        """Words ``[B, L, width]`` and padding ``[B, L]`` with the token of zone logits ``[B, 6]`` at their end."""
+        token = self.gate.tanh() * self.token(zones.detach().sigmoid())
+        hidden = (self.gate == 0).expand(len(words), 1)
+        return torch.cat([words, token[:, None]], 1), torch.cat([padding, hidden], 1)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """The network reads the text alone meanwhile."""
+        gate = self.gate.detach().clone()
+        with torch.no_grad():
+            self.gate.zero_()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                self.gate.copy_(gate)
