@@ -26,7 +26,7 @@ Method = Literal[
     "mean_teacher", "fixmatch", "unimatch", "unimatch_text", "cutmix", "flip_sync", "resmatch", "cps",
     "lvit", "bcp", "ad_mt",
 ]  # fmt: skip
-Network = Literal["compact", "guide_decoder", "mmi_unet"]
+Network = Literal["compact", "lite", "guide_decoder", "mmi_unet"]
 WeakView = Literal["release", "strong"]
 StrongView = Literal["release", "strong", "clamped"]
 Axes = Literal["upright", "transposed"]
@@ -46,7 +46,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Switch = Literal["off", "on"]
 Device = Literal["auto", "cpu", "cuda"]
 
-STRIDE = {"compact": 16, "guide_decoder": 32, "mmi_unet": 32}
+STRIDE = {"compact": 16, "lite": 32, "guide_decoder": 32, "mmi_unet": 32}
 """Network -> what the sides of its images must be multiples of, px."""
 GROUPS = ("what to run", "data", "network", "training", "views", "teacher", "T-PatchMix", "PosAug", "ITCL", "machine")
 _KINDS = {"int": int, "float": (int, float), "str": str}
@@ -120,6 +120,9 @@ class Config:
 
     lr: float = _setting(
         "training", "highest learning rate of AdamW; a tenth of the steps warms up, then a cosine goes to 0", above=0
+    )
+    encoder_lr: float = _setting(
+        "training", "learning rate of a pretrained image encoder, as a share of lr; without one it means nothing", low=0
     )
     weight_decay: float = _setting("training", "weight decay of AdamW", low=0)
     burn_in: float = _setting("training", "share of the steps that trains on labelled pairs alone", low=0, high=1)

@@ -190,7 +190,7 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
         pairs = pairs.transposed()
     grid = zone_grid(config, pairs)
     student.to(place, memory_format=torch.channels_last)
-    optimizer = adamw(student, place, config.lr, config.weight_decay)
+    optimizer = adamw(student, place, config.lr, config.weight_decay, config.encoder_lr)
     state = RunState(student, method.teacher(student), optimizer, grad_scaler(place, config.precision))
     for network in state.networks.values():
         set_forward(network, place, config.precision, config.compile)
@@ -216,7 +216,7 @@ def training_step(state: RunState, batch: Batch, config: Config, accelerator: Ac
     # same and no two processes do.
     torch.manual_seed(torch_seed("device", config.seed, state.step, accelerator.process_index))
     for group in state.optimizer.param_groups:
-        group["lr"] = now.lr
+        group["lr"] = now.lr * group["scale"]
     losses = method_named(config.method).step(state.student, state.teacher, batch, now.w_u, config)
     state.optimizer.zero_grad()
     with record_function("backward"):

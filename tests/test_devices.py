@@ -36,13 +36,14 @@ def batches(pairs):
     return Batches(pairs, pairs.subset(range(8), masks=False), Config(**SETTINGS), build_texts(), THIRDS)
 
 
-def new_state(precision: str, method: str = "semi_medref") -> RunState:
+def new_state(precision: str, method: str = "semi_medref", network: str = "compact") -> RunState:
     torch.manual_seed(0)
-    student = method_named(method).build("compact")
+    student = method_named(method).build(network)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40) if precision == "fp16" else None
-    state = RunState(student, method_named(method).teacher(student), devices.adamw(student, CPU, 1e-3, 0.05), scaler)
-    for network in state.networks.values():
-        set_forward(network, CPU, precision)
+    optimizer = devices.adamw(student, CPU, 1e-3, 0.05, 0.3)
+    state = RunState(student, method_named(method).teacher(student), optimizer, scaler)
+    for one in state.networks.values():
+        set_forward(one, CPU, precision)
     return state
 
 
@@ -51,19 +52,24 @@ def run_to(state: RunState, step: int, batches) -> list[dict]:
     return [training_step(state, batches(state.step), config, Accelerator(cpu=True)) for _ in range(state.step, step)]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_in_half_precision_a_resumed_run_goes_on_exactly(precision, batches, tmp_path):
-    """The scale that float16 has come to is part of what is resumed: with it, the next steps are the same."""
-    whole = new_state(precision)
+@pytest.mark.parametrize(
+    ("precision", "network"), [("bf16", "compact"), ("fp16", "compact"), ("fp32", "lite"), ("bf16", "lite")]
+)
+def test_a_resumed_run_goes_on_exactly(precision, network, batches, tmp_path):
+    """In half precision, and with a learning rate for some weights and statistics of batches to keep.
+
+    The scale that float16 has come to is part of what is resumed: with it, the next steps are the same.
+    """
+    whole = new_state(precision, network=network)
     run_to(whole, 2, batches)
     whole.save(tmp_path / "checkpoint")
     expected = run_to(whole, 4, batches)
-    resumed = new_state(precision)
+    resumed = new_state(precision, network=network)
     resumed.restore(tmp_path / "checkpoint")
     assert run_to(resumed, 4, batches) == expected
-    for name, network in whole.networks.items():
+    for name, one in whole.networks.items():
         theirs = resumed.networks[name].state_dict()
-        assert all(value.equal(theirs[key]) for key, value in network.state_dict().items())
+        assert all(value.equal(theirs[key]) for key, value in one.state_dict().items())
     if whole.scaler:
         assert resumed.scaler.state_dict() == whole.scaler.state_dict()
 

@@ -71,7 +71,7 @@ def test_values_that_cannot_be_are_named_with_what_can(refused, monkeypatch, opt
 
 @pytest.mark.parametrize("option, value, cure", [
     ("dataset", "mnist", "'phantom', 'phantom-ct', 'qata', 'mosmed'"),
-    ("network", "resnet", "'compact', 'guide_decoder', 'mmi_unet'"),
+    ("network", "resnet", "'compact', 'lite', 'guide_decoder', 'mmi_unet'"),
     ("method", "magic", "'supervised', 'semi_medref'"),
 ])  # fmt: skip
 def test_an_unknown_choice_is_a_usage_error_with_those_there_are(train, tmp_path, option, value, cure):
@@ -199,7 +199,7 @@ def other_weights(folder):
 def other_name(folder):
     about = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**about, "network": "unet"}))
-    return "unknown network 'unet'; choose one of compact, guide_decoder, mmi_unet"
+    return "unknown network 'unet'; choose one of compact, lite, guide_decoder, mmi_unet"
 
 
 def half_a_config(folder):

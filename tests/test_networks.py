@@ -148,6 +148,6 @@ def test_arguments_that_will_not_do_are_told_with_the_file(tmp_path):
 
 def test_the_compact_network_takes_no_pretrained_encoder():
     with pytest.raises(
-        ValueError, match="'compact' takes no pretrained encoders; choose one of guide_decoder, mmi_unet"
+        ValueError, match="'compact' takes no image_encoder or text_encoder; choose one of guide_decoder, mmi_unet"
     ):
         build_pretrained("compact", text_encoder="anywhere")

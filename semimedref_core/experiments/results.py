@@ -29,9 +29,10 @@ WITHOUT_HELP = "without our help"
 # What all methods of a comparison have in common. Every other setting belongs to a method, save those below.
 CONDITIONS = {
     "weak_view": "{} weak view", "steps": "{} steps", "image_size": "{} px", "texts": "{} texts",
-    "architecture": "{}", "batch_size": "batches of {}", "lr": "lr {:g}", "weight_decay": "weight decay {:g}",
-    "patience": "patience {}", "image_encoder": "image encoder {}", "text_encoder": "text encoder {}",
-    "text_length": "texts of {} tokens", "precision": "{}", "compile": "compile {}", "device": "{}",
+    "architecture": "{}", "batch_size": "batches of {}", "lr": "lr {:g}", "encoder_lr": "encoder's lr {:g}",
+    "weight_decay": "weight decay {:g}", "patience": "patience {}", "image_encoder": "image encoder {}",
+    "text_encoder": "text encoder {}", "text_length": "texts of {} tokens", "precision": "{}",
+    "compile": "compile {}", "device": "{}",
 }  # fmt: skip
 _NOT_COMPARED = {"dataset", "label_ratio", "network", "method", "seed", "data", "eval_every"}
 _OF_METHODS = [name for name in FIELDS if name not in {*CONDITIONS, *_NOT_COMPARED}]

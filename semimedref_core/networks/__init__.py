@@ -13,15 +13,17 @@ from semimedref_core.networks.blocks import TwoEncoders
 from semimedref_core.networks.compact import Compact
 from semimedref_core.networks.encoders import EncoderError
 from semimedref_core.networks.guide_decoder import GuideDecoder
+from semimedref_core.networks.imagenet import load_imagenet
+from semimedref_core.networks.lite import Lite
 from semimedref_core.networks.mmi_unet import MMIUNet
 from semimedref_core.networks.pretrained import load_backbone, load_bert, load_tokenizer
 from semimedref_core.networks.text import Texts, grammar_tokenizer
 
-NETWORKS = {"compact": Compact, "guide_decoder": GuideDecoder, "mmi_unet": MMIUNet}
+NETWORKS = {"compact": Compact, "lite": Lite, "guide_decoder": GuideDecoder, "mmi_unet": MMIUNet}
 
 
 def build_network(name: str, **arguments) -> nn.Module:
-    """A freshly initialised network.
+    """A freshly initialised network, all weights drawn by chance.
 
     Args:
         name: of ``NETWORKS``.
@@ -41,17 +43,19 @@ def build_network(name: str, **arguments) -> nn.Module:
     if name not in NETWORKS:
         raise ConfigError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")
     network = NETWORKS[name](**{"vocabulary": len(grammar_tokenizer()), **arguments})
-    network.arguments = arguments
+    network.arguments, network.image_is_pretrained = arguments, False
     return network
 
 
 def build_pretrained(
     name: str, image_encoder: str | Path = "", text_encoder: str | Path = "", **arguments
 ) -> nn.Module:
-    """One of the paper's networks with pretrained encoders; its other weights are drawn by chance.
+    """A network as training starts with it: with pretrained encoders, if it has any; other weights are drawn by chance.
 
-    The shape of an encoder comes from its own ``config.json``. A pretrained text encoder is frozen, as in the paper,
-    and reads the token ids of its own tokenizer (:func:`build_texts`): those of the grammar mean nothing to it.
+    ``lite`` has the ImageNet weights of a pip package (:mod:`.imagenet`). The paper's two networks have the encoders
+    that are given. The shape of such an encoder comes from its own ``config.json``. A pretrained text encoder is
+    frozen, as in the paper, and reads the token ids of its own tokenizer (:func:`build_texts`): those of the grammar
+    mean nothing to it.
 
     Args:
         name: ``guide_decoder`` or ``mmi_unet``; any network if no encoder is given.
@@ -62,11 +66,9 @@ def build_pretrained(
     Raises:
         EncoderError: if an encoder cannot be found, read or used as a whole, or the network takes none.
     """
-    if not (image_encoder or text_encoder):
-        return build_network(name, **arguments)
-    if not issubclass(NETWORKS.get(name, nn.Module), TwoEncoders):
+    if (image_encoder or text_encoder) and not issubclass(NETWORKS.get(name, nn.Module), TwoEncoders):
         takers = ", ".join(name for name, kind in NETWORKS.items() if issubclass(kind, TwoEncoders))
-        raise EncoderError(f"{name!r} takes no pretrained encoders; choose one of {takers}")
+        raise EncoderError(f"{name!r} takes no image_encoder or text_encoder; choose one of {takers}")
     if image_encoder:
         backbone, arguments["image"] = load_backbone(image_encoder)
     if text_encoder:
@@ -77,6 +79,9 @@ def build_pretrained(
         _copy_weights(backbone, network.image_encoder.backbone)
     if text_encoder:
         _copy_weights(bert, network.text_encoder.bert)
+    if isinstance(network, Lite):
+        load_imagenet(network.image_encoder)
+    network.image_is_pretrained = bool(image_encoder) or isinstance(network, Lite)
     return network
 
 
@@ -103,6 +108,12 @@ class Twins(Several):
     def __init__(self, name: str, image_encoder: str | Path = "", text_encoder: str | Path = ""):
         super().__init__()
         self.first, self.second = (build_pretrained(name, image_encoder, text_encoder) for _ in range(2))
+
+
+def pretrained_image_weights(network: nn.Module) -> list[nn.Parameter]:
+    """The weights of image encoders that :func:`build_pretrained` has loaded, also in :class:`Several`."""
+    starting = [one for one in each_network(network) if one.image_is_pretrained]
+    return [parameter for one in starting for parameter in one.image_encoder.parameters()]
 
 
 def build_texts(report_text: str = "whole", text_encoder: str | Path = "", length: int = 24) -> Texts:

@@ -17,7 +17,7 @@ from torch import nn
 
 from semimedref_core.config import Device, Precision, Switch
 from semimedref_core.errors import SemiMedRefError
-from semimedref_core.networks import each_network
+from semimedref_core.networks import each_network, pretrained_image_weights
 from semimedref_core.networks.compact import Prediction
 
 DEVICES = get_args(Device)
@@ -106,10 +106,20 @@ def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler | 
     return torch.amp.GradScaler(device.type) if precision == "fp16" else None
 
 
-def adamw(network: nn.Module, device: torch.device, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over all weights of a network; on a GPU in one fused kernel."""
+def adamw(
+    network: nn.Module, device: torch.device, lr: float, weight_decay: float, encoder_lr: float
+) -> torch.optim.AdamW:
+    """AdamW over all weights of a network; on a GPU in one fused kernel for each group of weights.
+
+    A group's ``scale`` is what the learning rate of a step is multiplied by: ``encoder_lr`` for a pretrained image
+    encoder, 1 for all else.
+    """
     fused = True if device.type == "cuda" else None
-    return torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
+    encoder = pretrained_image_weights(network)
+    known = {id(parameter) for parameter in encoder}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    groups = [{"params": others, "scale": 1.0}, *([{"params": encoder, "scale": encoder_lr}] if encoder else [])]
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
 def average_gradients(accelerator: Accelerator, network: nn.Module) -> None:
