@@ -26,7 +26,8 @@ from semimedref_core.data.phantom import phantom
 train = phantom("train", 12, size=32)
 pairs = Training(train.subset(range(6)), phantom("valid", 4, size=32), train.subset(range(6, 12), masks=False))
 training.load_training = lambda *about: pairs
-config = Config(method=sys.argv[2], image_size=32, batch_size=2, steps=6, burn_in=0.3, eval_every=3)
+kind = {"method": sys.argv[2], "network": sys.argv[3]}
+config = Config(**kind, image_size=32, batch_size=2, steps=6, burn_in=0.3, eval_every=3)
 networks, original = [], training.RunState
 training.RunState = lambda student, *others: networks.append(student) or original(student, *others)
 training.train(config, sys.argv[1], device="cpu")
@@ -38,11 +39,11 @@ torch.save({n: p.detach() for n, p in networks[0].named_parameters()}, f"{sys.ar
 
 def test_two_processes_train_one_network(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
-    for method in ("supervised", "semi_medref"):
-        run = tmp_path / method
+    for method, network in (("supervised", "compact"), ("semi_medref", "compact"), ("semi_medref", "lite")):
+        run = tmp_path / method / network
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         done = subprocess.run(
-            [*command, tmp_path / "program.py", run, method], capture_output=True, text=True, timeout=300
+            [*command, tmp_path / "program.py", run, method, network], capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr[-3000:]
         weights = [torch.load(run / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
