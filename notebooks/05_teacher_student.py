@@ -37,8 +37,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from semimedref_core import Config, Report, Teacher, dice_ce, figures, patchmix, reports, versions, views
-from semimedref_core.anatomy import THIRDS
+from semimedref_core import Config, Report, Teacher, anatomy, dice_ce, figures, patchmix, reports, versions, views
 from semimedref_core.methods import METHODS, reported_places
 from semimedref_core.tools import HostReads, Passes, gradient_norms, named_tensors, tensor_table
 
@@ -204,7 +203,7 @@ assert difference < 1e-5
 #
 # The strong view changes grey values only, so $p$ still fits. Then image, target and text are mixed as one: where the gate
 # accepts, all three change; where it refuses, none does. The target is cut at 0.5 (Eq. 7; paper: 8). Below: one sample on
-# its way. The student's text names the pasted zone too, and gives no number of lesions; PosAug may hide where they are.
+# its way. The student's text names the pasted zone too, and counts the zones that it names; PosAug may hide where they are.
 
 # %%
 torch.manual_seed(seed)  # white noise is the one thing drawn on the device
@@ -510,7 +509,7 @@ print(f"and {100 * lost:.0f} % of the variance is gone")
 
 # %%
 lesion = pairs.labelled.masks[[report.phrases == ("lower left lung",) for report in pairs.labelled.reports]]
-y0, x0, y1, x1 = THIRDS.boxes(image_size, image_size)[2]
+y0, x0, y1, x1 = anatomy.THIRDS.boxes(image_size, image_size)[2]
 for name, masks in {"upright": lesion, "on its side": lesion.swapaxes(1, 2)}.items():
     inside = masks[:, y0:y1, x0:x1].sum() / masks.sum()
     print(f"lesions of 'lower left lung', {name:11}: {100 * inside:4.1f} % of their pixels lie in the phrase's box")

@@ -115,7 +115,7 @@ class Config:
     ispg: Switch = _setting(
         "network",
         "six zones are predicted from the image alone and read as one more text token, for reports without positions; "
-        "for network compact and method semi_medref",
+        "for the networks compact and lite and the method semi_medref",
     )
 
     lr: float = _setting(
@@ -224,10 +224,10 @@ class Config:
         stride = STRIDE[self.network]
         if self.image_size % stride:
             raise ConfigError(f"image_size must be a multiple of {stride} for {self.network}, got {self.image_size}")
-        if self.ispg == "on" and (self.network, self.method) != ("compact", "semi_medref"):
+        if self.ispg == "on" and not (self.network in ("compact", "lite") and self.method == "semi_medref"):
             raise ConfigError(
-                f"ispg 'on' needs network compact and method semi_medref, got {self.network} and {self.method}; "
-                "set ispg to off"
+                f"ispg 'on' needs network compact or lite and method semi_medref, got {self.network} and "
+                f"{self.method}; set ispg to off"
             )
 
     @property

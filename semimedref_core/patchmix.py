@@ -138,23 +138,23 @@ def propose(
     return Proposal(partner, centres, shared, zones)
 
 
-def mixed_reports(own: Report, mix_text: MixText = "rewrite", mix_count: MixCount = "none") -> list[Report]:
+def mixed_reports(own: Report, mix_text: MixText = "rewrite", mix_count: MixCount = "zones") -> list[Report]:
     """The seven reports a sample can end with (Eq. 8; paper: 8): its own, then its own and a lesion in each zone.
 
     Args:
         own: the receiver's report.
         mix_text: ``keep``: all seven are its own, an ablation: the text does not tell what was pasted.
-        mix_count: the number of lesions that the mixed report gives. ``none``: no number, so it cannot be wrong.
+        mix_count: the number of infected areas that the mixed report gives. ``zones``: so many zones are named, as in
+            the release's texts; the word then counts something else than in a text of LViT. ``none``: no number.
             ``one_more`` is wrong where the pasted lesion touches one that is there, hides one, or comes in several
-            pieces: in half of the mixes or more. ``zones``: so many zones are named, as in the release's texts; the
-            count word then means something else than in a text of LViT.
+            pieces: in half of the mixes or more.
 
     >>> from semimedref_core import Report, mixed_reports
     >>> own = Report.of([0, 0, 1, 0, 0, 0])
     >>> print(mixed_reports(own)[6])  # a lesion in the sixth zone
-    bilateral pulmonary infection, lower left lung and lower right lung.
-    >>> print(mixed_reports(own, mix_count="one_more")[6])
     bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.
+    >>> print(mixed_reports(own, mix_count="none")[6])
+    bilateral pulmonary infection, lower left lung and lower right lung.
     """
     if mix_text == "keep":
         return [own] * (1 + len(ZONES))

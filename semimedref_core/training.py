@@ -216,7 +216,7 @@ def training_step(state: RunState, batch: Batch, config: Config, accelerator: Ac
     # same and no two processes do.
     torch.manual_seed(torch_seed("device", config.seed, state.step, accelerator.process_index))
     for group in state.optimizer.param_groups:
-        group["lr"] = now.lr * group["scale"]
+        group["lr"] = now.lr * group.get("scale", 1.0)
     losses = method_named(config.method).step(state.student, state.teacher, batch, now.w_u, config)
     state.optimizer.zero_grad()
     with record_function("backward"):

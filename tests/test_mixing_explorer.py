@@ -45,7 +45,7 @@ def test_image_target_and_text_of_an_accepted_pair_change_together():
     m[y0:y1, x0:x1] = 1
     assert found.refused == "" and found.mean == pytest.approx(0.8)
     assert np.array_equal(found.image, m) and np.array_equal(found.target, m * np.float32(0.8))
-    assert found.report == LEFT.merge(RIGHT).without_count()
+    assert found.report == LEFT.merge(RIGHT)
     top, left, bottom, right = BOXES[4]
     assert top <= y0 < y1 <= bottom and left <= x0 < x1 <= right
 

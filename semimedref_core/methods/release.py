@@ -7,7 +7,7 @@ Ledger 1  the patch is pasted, then the gate is asked:    image, target and text
           a refused patch stays in the image
 Ledger 2  the first phrase of a report is its only one;   any zone that the receiver's report names, the donor's, or
           ``upper lower`` is one box, the middle included both (``patch_zones``)
-Ledger 3  the first phrase becomes "A and B", the count   zones and laterality are rewritten, no number is given
+Ledger 3  the first phrase becomes "A and B", the count   zones, laterality and number are rewritten
           and laterality words stay
 Ledger 4  in mode ``probability`` the text stays          the text follows in every mode
 Ledger 8  equal thirds                                    a grid that fits the data

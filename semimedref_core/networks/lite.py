@@ -26,6 +26,7 @@ class Lite(SmallNetwork):
         widths: channels at strides 4, 8 and 16, after the encoder.
         text_width: width of the text encoder.
         embedding: D of the ITCL projections.
+        ispg: see :meth:`.compact.SmallNetwork.add_text_and_decoder`.
 
     Raises:
         ValueError: from ``forward`` if the image's sides are not multiples of 32.
@@ -34,7 +35,9 @@ class Lite(SmallNetwork):
     stride = STRIDE["lite"]
     parts: ClassVar = {"image encoder": ("image_encoder", "reduce"), **SmallNetwork.parts}
 
-    def __init__(self, vocabulary: int, widths=(32, 64, 128), text_width: int = 96, embedding: int = 64):
+    def __init__(
+        self, vocabulary: int, widths=(32, 64, 128), text_width: int = 96, embedding: int = 64, ispg: bool = False
+    ):
         super().__init__()
         self.image_encoder = EfficientNetLite0()
         self.reduce = nn.ModuleList(
@@ -43,7 +46,7 @@ class Lite(SmallNetwork):
         )
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        self.add_text_and_decoder(vocabulary, widths, text_width, embedding)
+        self.add_text_and_decoder(vocabulary, widths, text_width, embedding, ispg)
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # A picture comes with mean 0 and standard deviation 1, and each channel leaves with those of ImageNet.

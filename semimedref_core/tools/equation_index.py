@@ -67,7 +67,7 @@ EQUATIONS = tuple(
             ("T-PatchMix: gate", r"\langle m, p_j \rangle / |m| \ge \mathrm{conf\_th}"),
             ("T-PatchMix: image", r"m\, s_j + (1 - m)\, s_i"),
             ("T-PatchMix: target", r"\mathbf{1}[m\, p_j + (1 - m)\, p_i \ge 0.5]"),
-            ("T-PatchMix: text", r"a = a_i \lor e_k, \text{ laterality rewritten, no number}"),
+            ("T-PatchMix: text", r"a = a_i \lor e_k, \text{ laterality and number rewritten}"),
             ("soft anatomical positives", r"P_{ij} = |a_i \land a_j| / |a_i \lor a_j|,\; P_{ii} = 1"),
             ("similarities", r"z_{ij} = u_i^\top v_j / \tau"),
             (
@@ -111,7 +111,7 @@ LEDGER = tuple(
                 "The mixed text agrees with the mixed image.",
                 'The first phrase becomes "A and B", or stays where both are equal; count word and uni/bilateral stay '
                 "as they were.",
-                "Phrases and laterality are written anew from the zones. A number would often be wrong: none is given.",
+                "Phrases and laterality are written anew from the zones, and the number is that of the zones.",
             ),
             (
                 "Text follows image, whichever way the patch was found.",

@@ -49,7 +49,7 @@ def mix_pair(
     mode: str,
     gate: float,
     named_by: PatchZones = "donor",
-    mix_count: MixCount = "none",
+    mix_count: MixCount = "zones",
 ) -> PairMix:
     """T-PatchMix of one pair, by the functions that mix a batch (Eq. 4 to 8; paper: 6 to 8).
 
