@@ -67,12 +67,12 @@ def test_eq_19_the_token_is_the_gated_linear_map_of_the_zone_probabilities():
     words, padding, zones = torch.randn(2, 5, 96), torch.zeros(2, 5, dtype=torch.bool), torch.randn(2, 6)
     more, hidden = guide.append(words, padding, zones)
     probabilities = 1 / (1 + (-zones).exp())
-    token = math.tanh(0.01) * (probabilities @ guide.token.weight.T + guide.token.bias)
+    token = math.tanh(0.1) * (probabilities @ guide.token.weight.T + guide.token.bias)
     torch.testing.assert_close(more[:, 5], token)
     assert torch.equal(more[:, :5], words) and not hidden.any()
     with guide.hidden():
         assert guide.append(words, padding, zones)[1][:, 5].all(), "hidden as padding is"
-    assert guide.gate.item() == pytest.approx(0.01)
+    assert guide.gate.item() == pytest.approx(0.1)
 
 
 def test_an_open_gate_lets_the_predicted_zones_be_read_and_they_come_from_the_image_alone(seen):

@@ -40,7 +40,7 @@ class ZoneGuide(nn.Module):
             nn.Linear(6 * c, len(ZONES)),
         )
         self.token = nn.Linear(len(ZONES), text_width)
-        self.gate = nn.Parameter(torch.full((1,), 0.01))
+        self.gate = nn.Parameter(torch.full((1,), 0.1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Zone logits ``[B, 6]`` of images ``[B, 1, H, W]``."""

@@ -53,8 +53,8 @@ class InSeparatePasses:
     def __call__(self, images: Tensor, texts: Tensor, decode: int | None = None) -> Prediction:
         """As the network, in three parts of one size; what is segmented beyond ``decode`` is thrown away."""
         seen = [self.network(*part) for part in zip(images.chunk(3), texts.chunk(3), strict=True)]
-        together = (torch.cat([getattr(each, name) for each in seen]) for name in Prediction.__dataclass_fields__)
-        logits, image, text = together
+        parts = zip(*((each.logits, each.image_embedding, each.text_embedding) for each in seen), strict=True)
+        logits, image, text = (torch.cat(part) for part in parts)
         return Prediction(logits[:decode], image, text)
 
 
