@@ -136,7 +136,7 @@ if mixes:
 
 # %%
 if mixes and accepted.any():
-    rows = accepted.nonzero().flatten()[:3]
+    rows = accepted.nonzero().flatten()[:2]
     titles = list(zip(texts.decode(batch.input_ids[rows]), texts.decode(input_ids[rows]), strict=True))
     images = [x[rows, 0].numpy() for x in (weak, p, mixed, (target >= 0.5).float())]
     mixing_gallery(*images, titles).savefig(folder / "teacher.png", dpi=110)

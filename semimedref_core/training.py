@@ -204,7 +204,8 @@ def training_step(state: RunState, batch: Batch, config: Config, accelerator: Ac
     """One step: the method's loss, its gradient, the optimiser, and the teacher moved after the student.
 
     Args:
-        state: changed in place; its ``step`` goes up by one.
+        state: changed in place; its ``step`` goes up by one. The learning rate of the step is multiplied by the
+            ``scale`` of each group of weights in its optimiser, if the group has one.
         batch: of this step.
         accelerator: of this process; gradients are averaged over all processes.
 

@@ -111,14 +111,14 @@ def adamw(
 ) -> torch.optim.AdamW:
     """AdamW over all weights of a network; on a GPU in one fused kernel for each group of weights.
 
-    A group's ``scale`` is what the learning rate of a step is multiplied by: ``encoder_lr`` for a pretrained image
-    encoder, 1 for all else.
+    A pretrained image encoder is a group of its own. Its ``scale`` is ``encoder_lr``: the learning rate of a step is
+    multiplied by it.
     """
     fused = True if device.type == "cuda" else None
     encoder = pretrained_image_weights(network)
     known = {id(parameter) for parameter in encoder}
     others = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    groups = [{"params": others, "scale": 1.0}, *([{"params": encoder, "scale": encoder_lr}] if encoder else [])]
+    groups = [{"params": others}, *([{"params": encoder, "scale": encoder_lr}] if encoder else [])]
     return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
