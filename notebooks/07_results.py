@@ -90,7 +90,10 @@ print(f"teacher and student end at most {100 * (ends['teacher'] - ends['student'
 
 # %%
 curves = experiments.learning_curves(runs, metric)
-figures.curve_panels(curves, method, metric, experiments.learning_curves(experiments.without_help(runs), metric))
+if len(curves):
+    figures.curve_panels(curves, method, metric, experiments.learning_curves(experiments.without_help(runs), metric))
+else:
+    print("all runs are variants: nothing to draw over the share of labels")
 plt.show()
 
 # %% [markdown]
@@ -313,7 +316,8 @@ print(pd.DataFrame(by_size).T.to_string() if by_size else "no variant that kept 
 # weak ones for ITCL and the teacher. The grey line joins the methods that no other beats in both time and accuracy.
 
 # %%
-figures.cost_and_accuracy(curves, method, metric)
+if len(curves):
+    figures.cost_and_accuracy(curves, method, metric)
 plt.show()
 
 # %% tags=["nbval-ignore-output"]

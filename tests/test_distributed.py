@@ -26,26 +26,26 @@ from semimedref_core.data.phantom import phantom
 train = phantom("train", 12, size=32)
 pairs = Training(train.subset(range(6)), phantom("valid", 4, size=32), train.subset(range(6, 12), masks=False))
 training.load_training = lambda *about: pairs
-kind = {"method": sys.argv[2], "network": sys.argv[3]}
-config = Config(**kind, image_size=32, batch_size=2, steps=6, burn_in=0.3, eval_every=3)
 networks, original = [], training.RunState
 training.RunState = lambda student, *others: networks.append(student) or original(student, *others)
-training.train(config, sys.argv[1], device="cpu")
-state = PartialState()
-assert state.num_processes == 2
-torch.save({n: p.detach() for n, p in networks[0].named_parameters()}, f"{sys.argv[1]}/rank{state.process_index}.pt")
+for run in sys.argv[2:]:  # all in one program: two processes take seconds to start
+    method, network = run.split("/")
+    config = Config(method=method, network=network, image_size=32, batch_size=2, steps=6, burn_in=0.3, eval_every=3)
+    training.train(config, f"{sys.argv[1]}/{run}", device="cpu")
+    state = PartialState()
+    assert state.num_processes == 2
+    weights = {name: parameter.detach() for name, parameter in networks[-1].named_parameters()}
+    torch.save(weights, f"{sys.argv[1]}/{run}/rank{state.process_index}.pt")
 """
+RUNS = ("supervised/compact", "semi_medref/compact", "semi_medref/lite")
 
 
 def test_two_processes_train_one_network(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
-    for method, network in (("supervised", "compact"), ("semi_medref", "compact"), ("semi_medref", "lite")):
-        run = tmp_path / method / network
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        done = subprocess.run(
-            [*command, tmp_path / "program.py", run, method, network], capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*command, tmp_path / "program.py", tmp_path, *RUNS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for run in (tmp_path / name for name in RUNS):
         weights = [torch.load(run / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
         saved, _ = load_tensors(run / "student" / "model.safetensors")
