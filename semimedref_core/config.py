@@ -14,6 +14,7 @@ import typing
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from semimedref_core.data.mask_values import mask_values
 from semimedref_core.errors import ConfigError
 from semimedref_core.presets import preset
 
@@ -100,6 +101,9 @@ class Config:
 
     data: str = _setting("data", "folder of the real data; by default the environment variable SEMIMEDREF_DATA")
     texts: Texts = _setting("data", "version of the real reports")
+    mask_values: str = _setting(
+        "data", "which values of real masks are lesion, such as 85,255 or #ff0000; by default masks have one class"
+    )
     report_text: ReportText = _setting(
         "data", "what the network reads of a report: all of it, all but the number of areas, or nothing"
     )
@@ -221,6 +225,7 @@ class Config:
             for bound, holds, words in bounds:
                 if bound is not None and not holds(value, bound):
                     raise ConfigError(f"{field.name} must be {words} {bound}, got {value}")
+        mask_values(self.mask_values)
         stride = STRIDE[self.network]
         if self.image_size % stride:
             raise ConfigError(f"image_size must be a multiple of {stride} for {self.network}, got {self.image_size}")

@@ -179,7 +179,13 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     # Before any file of data is read.
     student = method.build(config.network, config.image_encoder, config.text_encoder, **ispg)
     pairs = pairs or load_training(
-        config.dataset, config.label_ratio, config.image_size, config.data, config.texts, method.unlabelled
+        config.dataset,
+        config.label_ratio,
+        config.image_size,
+        config.data,
+        config.texts,
+        method.unlabelled,
+        config.mask_values,
     )
     if method.unlabelled and pairs.unlabelled is None:
         raise TrainingError(

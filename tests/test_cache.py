@@ -35,8 +35,12 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """The files that were read from disk, by name, since the list was last cleared."""
-    names, read = [], files.read_grey
-    monkeypatch.setattr(files, "read_grey", lambda path: names.append(path.name) or read(path))
+    names = []
+    for name in ("read_grey", "read_mask"):
+        read = getattr(files, name)
+        monkeypatch.setattr(
+            files, name, lambda path, *values, read=read: names.append(path.name) or read(path, *values)
+        )
     return names
 
 

@@ -73,10 +73,10 @@ def test_links_to_sgsegs_folders_make_a_whole_dataset(downloads, tmp_path):
 
 def test_every_layout_and_column_of_the_code_is_on_the_page():
     from semimedref_core.data.datasets import SOURCES
-    from semimedref_core.data.real.sources import _TEXT_COLUMNS
+    from semimedref_core.data.real.report_tables import TEXT_COLUMNS
 
     for source in SOURCES.values():
         assert all(layout in PAGE for layout in source.folders) and all(f"{name}/" in PAGE for name in source.holders)
         assert all(str(count) in PAGE for count in source.sizes.values()) or source.key == "mosmed"
         assert source.stand_in in PAGE
-    assert all(column in PAGE.lower() for column in _TEXT_COLUMNS)
+    assert all(column in PAGE.lower() for column in TEXT_COLUMNS)

@@ -14,7 +14,8 @@ from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.doctor import examine, examine_all
 from semimedref_core.data.real.mosmed import MOSMED_PLUS, find_mosmed, load_mosmed
 from semimedref_core.data.real.qata import QATA_COV19, find_qata
-from semimedref_core.data.real.sources import SPLITS, ReportTable
+from semimedref_core.data.real.report_tables import ReportTable
+from semimedref_core.data.real.sources import SPLITS
 from semimedref_core.data.splits import labelled_indices
 from semimedref_core.evaluation import overlap, scores
 from semimedref_core.reports import Report
@@ -178,7 +179,7 @@ def test_a_run_trains_on_mosmed_and_the_doctor_looks_at_it(train, semimedref, mo
 def test_absent_data_name_what_to_set_and_the_phantom_that_stands_in(train, tmp_path):
     outcome = train(output=tmp_path / "run", dataset="mosmed", data=tmp_path)
     assert outcome.status == 1
-    assert f"{tmp_path}: holds no MosMedData+ (looked for frames|Images and masks|GTs, or Train_Folder/img and" in (
+    assert f"{tmp_path}: holds no MosMedData+ (looked for frames|Images and masks|GTs, or Train_Folder/img|" in (
         outcome.errors
     )
     assert "set SEMIMEDREF_DATA or --data to the folder that holds MosMedData+/" in outcome.errors

@@ -1,11 +1,16 @@
 """A picture of any depth is read with its grey levels, or refused by name."""
 
+import os
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from semimedref_core.data.pairs import DataError
-from semimedref_core.data.real.files import read_grey
+from semimedref_core.data.real.pictures import read_grey
 
 RAMP = np.linspace(0, 1, 256, dtype=np.float64).reshape(16, 16)
 
@@ -50,3 +55,88 @@ def test_a_mask_of_16_bits_is_a_mask(tmp_path):
     path = tmp_path / "mask.png"
     Image.fromarray(((RAMP > 0.5) * 65535).astype(np.uint16)).save(path)
     assert np.array_equal(read_grey(path), (RAMP > 0.5) * 255)
+
+
+def saved(path, picture, **options):
+    picture.save(path, **options)
+    return path
+
+
+GREY = Image.fromarray(np.rint(RAMP * 255).astype(np.uint8))
+COLOURS = Image.merge("RGB", [GREY, GREY.rotate(90), GREY.rotate(180)])
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_its_exif_data_say(tmp_path, ending, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / f"turned.{ending}", GREY, exif=exif)
+    how = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
+           7: "TRANSVERSE", 8: "ROTATE_90"}.get(orientation)  # fmt: skip
+    upright = np.asarray(GREY.transpose(Image.Transpose[how]) if how else GREY).astype(int)
+    assert np.abs(read_grey(path) - upright).max() <= (8 if ending == "jpg" else 0)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
+def test_printers_colours_are_read_as_the_colours_that_they_show(tmp_path, ending):
+    path = saved(tmp_path / f"print.{ending}", COLOURS.convert("CMYK"))
+    assert np.abs(read_grey(path).astype(int) - np.asarray(COLOURS.convert("L"))).max() <= 8
+
+
+def test_a_palette_shows_its_colours_and_not_its_numbers(tmp_path):
+    picture = Image.fromarray(np.tile(np.arange(3, dtype=np.uint8), (4, 1))).convert("P")
+    picture.putpalette([0, 0, 0, 90, 90, 90, 255, 255, 255])
+    assert read_grey(saved(tmp_path / "palette.png", picture))[0].tolist() == [0, 90, 255]
+
+
+def transparent(mode):
+    picture = GREY.convert(mode)
+    alpha = Image.new("L", picture.size, 255)
+    alpha.putpixel((3, 3), 128)
+    picture.putalpha(alpha)
+    return picture, {}
+
+
+REFUSED = {
+    "transparent grey": ("png", *transparent("L"), "partly transparent"),
+    "transparent colours": ("png", *transparent("RGB"), "partly transparent"),
+    "a transparent grey value": ("png", GREY, {"transparency": 17}, "partly transparent"),
+    "a transparent colour of a palette": ("png", GREY.convert("P"), {"transparency": 3}, "partly transparent"),
+    "two pages": ("tif", GREY, {"save_all": True, "append_images": [COLOURS]}, "holds 2 pictures; save the one"),
+    "a film": ("png", GREY, {"save_all": True, "append_images": [GREY.rotate(90)]}, "holds 2 pictures; save the one"),
+    "white is 0": ("tif", Image.fromarray(np.rint(RAMP * 65535).astype(np.uint16)), {"tiffinfo": {262: 0}}, "0 is"),
+    "colours that nobody shows": ("tif", COLOURS.convert("LAB"), {}, "colours of the kind LAB; save it as grey or RGB"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_viewers_show_in_different_ways_is_refused_by_name(tmp_path, case):
+    ending, picture, options, message = REFUSED[case]
+    with pytest.raises(DataError, match=rf"case\.{ending}: .*{message}"):
+        read_grey(saved(tmp_path / f"case.{ending}", picture, **options))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "EPS", "PPM", "ICO", "PDF"])
+def test_other_formats_are_refused_whatever_the_name_says(tmp_path, kind, monkeypatch):
+    """Pillow would start a program, Ghostscript, for one of them."""
+    monkeypatch.setattr("subprocess.check_call", pytest.fail)
+    path = saved(tmp_path / "picture", COLOURS, format=kind).rename(tmp_path / "picture.png")
+    with pytest.raises(DataError, match=r"picture.png: corrupt picture, or no PNG, JPEG, TIFF, BMP"):
+        read_grey(path)
+
+
+def test_a_file_that_may_not_be_read_is_named_with_the_reason(tmp_path, monkeypatch):
+    path = saved(tmp_path / "picture.png", GREY)
+    monkeypatch.setattr(type(path), "read_bytes", lambda path: os.listdir(path))
+    with pytest.raises(DataError, match="picture.png: cannot be read .*check its rights"):
+        read_grey(path)
+
+
+@given(values=arrays(np.uint16, (5, 7), elements=st.integers(0, 65535)), ending=st.sampled_from(["png", "tif"]))
+def test_any_picture_of_16_bits_keeps_the_order_of_its_grey_levels(tmp_path_factory, values, ending):
+    path = tmp_path_factory.mktemp("deep") / f"picture.{ending}"
+    Image.fromarray(values).save(path)
+    grey, order = read_grey(path).ravel(), np.argsort(values.ravel(), kind="stable")
+    assert (np.diff(grey[order].astype(int)) >= 0).all()
+    assert values.max() < 128 or grey.max() >= 63, "the brightest value is not lost"

@@ -76,7 +76,7 @@ def mixing(options: argparse.Namespace) -> None:
     from semimedref_core.tools.mixing_rates import release_rates, zone_rules
 
     config = run_config(options)
-    pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts)
+    pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values)
     print(
         f"{len(pairs)} pairs of {config.dataset} {options.split}, {config.image_size} px, the true masks in place of a "
         f"teacher, {options.count} samples for each rule, in per cent\n"
@@ -89,6 +89,7 @@ def mixing(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Scores a trained network on a split, with whole reports or with reports that lack their positions."""
     from semimedref_core.config import Config
+    from semimedref_core.data.content import require_content
     from semimedref_core.data.datasets import load_split
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
     from semimedref_core.tools.positions import recoveries, reports_table
@@ -100,7 +101,8 @@ def evaluate(options: argparse.Namespace) -> None:
         raise CommandError(f"--removal-rate {rate:g} changes nothing with --reports {options.reports}; leave it out")
     network, about = from_pretrained(options.checkpoint)
     config = Config(**given(options), image_size=about["image_size"])
-    pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts)
+    pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values)
+    require_content(pairs, f"{config.dataset} {options.split}")
     if about.get("axes") == "transposed":
         pairs = pairs.transposed()
     texts, where = load_texts(options.checkpoint), f"on {len(pairs)} pairs of {config.dataset} {options.split}"
@@ -124,7 +126,7 @@ def predict(options: argparse.Namespace) -> None:
     from PIL import Image
 
     from semimedref_core.data.pairs import DataError, Pairs
-    from semimedref_core.data.real.files import read_grey
+    from semimedref_core.data.real.pictures import read_grey
     from semimedref_core.evaluation import predict
     from semimedref_core.figures.pairs import prediction_overlay
     from semimedref_core.reports import Report
@@ -196,10 +198,12 @@ def notebooks(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Looks through a data folder."""
+    from semimedref_core.config import Config
     from semimedref_core.data.datasets import data_folder
     from semimedref_core.data.real.doctor import examine_all
 
-    diagnoses = examine_all(data_folder(given(options).get("data", "")))
+    settings = Config(**given(options))
+    diagnoses = examine_all(data_folder(settings.data), settings.mask_values)
     print("\n\n".join(diagnosis.render() for diagnosis in diagnoses))
     return 0 if all(diagnosis.ok for diagnosis in diagnoses) else 1
 

@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     _compare(add("compare", "Show finished runs as one table: mean and spread over seeds."))
     _profile(add("profile", "Show where the time of a training step goes."))
     _mixing(add("mixing", "Measure what T-PatchMix offers and how often it is true, by each rule and in the release."))
-    add_settings(add("doctor", "Look through a folder of real data and name what is wrong."), "data")
+    add_settings(add("doctor", "Look through a folder of real data and name what is wrong."), "data", "mask_values")
     _notebooks(add("notebooks", "Check, run or refresh the notebooks (for contributors)."))
     return top
 
@@ -130,7 +130,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         metavar="X",
         help="share of the reports that --reports changes, 0 to 1 (default %(default)s)",
     )
-    add_settings(command, "dataset", "data", "texts")
+    add_settings(command, "dataset", "data", "texts", "mask_values")
 
 
 def _predict(command: argparse.ArgumentParser) -> None:

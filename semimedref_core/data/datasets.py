@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semimedref_core.config import Dataset, Texts
+from semimedref_core.data.content import require_content
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.phantom import phantom
 from semimedref_core.data.real.mosmed import MOSMED_PLUS
@@ -46,7 +47,14 @@ def data_folder(folder: str = "") -> str:
     return folder
 
 
-def load_split(dataset: Dataset, split: str, image_size: int = 96, data: str = "", texts: Texts = "lvit") -> Pairs:
+def load_split(
+    dataset: Dataset,
+    split: str,
+    image_size: int = 96,
+    data: str = "",
+    texts: Texts = "lvit",
+    mask_values: str = "",
+) -> Pairs:
     """One split with its masks, decoded to one size.
 
     Args:
@@ -55,6 +63,7 @@ def load_split(dataset: Dataset, split: str, image_size: int = 96, data: str = "
         image_size: height and width, px.
         data: folder of the real data, see :func:`data_folder`.
         texts: version of the real reports.
+        mask_values: which values of real masks are lesion, see :func:`.mask_values.mask_values`.
 
     Raises:
         DataError: naming everything that is wrong with the files.
@@ -67,7 +76,7 @@ def load_split(dataset: Dataset, split: str, image_size: int = 96, data: str = "
     'bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.'
     """
     if source := SOURCES.get(dataset):
-        return source.load(data_folder(data), split, image_size, texts)
+        return source.load(data_folder(data), split, image_size, texts, mask_values=mask_values)
     return phantom(split, size=image_size, modality="ct" if dataset == "phantom-ct" else "xray")
 
 
@@ -78,16 +87,18 @@ def load_training(
     data: str = "",
     texts: Texts = "lvit",
     unlabelled: bool = True,
+    mask_values: str = "",
 ) -> Training:
     """The labelled pairs of a label ratio, the rest of the train split without masks, and the valid split.
 
     Args:
-        dataset, image_size, data, texts: as in :func:`load_split`.
+        dataset, image_size, data, texts, mask_values: as in :func:`load_split`.
         label_ratio: share of the training pairs whose masks are used, above 0 up to 1.
         unlabelled: ``False`` does not read the rest.
 
     Raises:
-        DataError: naming everything that is wrong with the files, or the ratio.
+        DataError: naming everything that is wrong with the files, or the ratio; if nothing can be learnt from the
+            pairs, see :func:`.content.nothing_to_learn`.
 
     >>> from semimedref_core import load_training
     >>> pairs = load_training("phantom", label_ratio=0.05, image_size=32)
@@ -104,12 +115,15 @@ def load_training(
         loaded, problems = [], []
         for split, indices, masks in parts:
             try:
-                loaded.append(source.load(folder, split, image_size, texts, indices, masks))
+                loaded.append(source.load(folder, split, image_size, texts, indices, masks, mask_values))
             except DataError as error:
                 problems.append(str(error))
         if problems:
             raise DataError("\n".join(problems))
-        return Training(*loaded)
+        training = Training(*loaded)
+        require_content(training.labelled, f"{dataset} train, labelled")
+        require_content(training.valid, f"{dataset} valid")
+        return training
     train = load_split(dataset, "train", image_size)
     chosen, rest = _divide(train.names, label_ratio, dataset)
     others = train.subset(rest, masks=False) if unlabelled and rest else None

@@ -41,7 +41,7 @@ def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4)
             "trained into, with teacher/ in each run"
         )
     of_seed = folders[folders["seed"] == min(common)].set_index("method")
-    of_data = of_seed.loc[methods[-1], ["dataset", "data", "texts", "image_size"]].to_dict()
+    of_data = of_seed.loc[methods[-1], ["dataset", "data", "texts", "mask_values", "image_size"]].to_dict()
     pairs = load_split(split="valid", **of_data)
     probs = {method: _probabilities(Path(of_seed.loc[method, "folder"], "teacher"), pairs) for method in methods}
     masks = torch.from_numpy(pairs.masks)[:, None].bool()

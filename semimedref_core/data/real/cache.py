@@ -20,7 +20,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-FORMAT = 2  # counts up when the way pictures are made changes
+FORMAT = 3  # counts up when the way pictures are made changes
 
 
 def cache_folder() -> Path | None:
@@ -36,7 +36,7 @@ def kept_at(source: Path, kind: str, size: int) -> Path | None:
 
     Args:
         source: the file.
-        kind: ``image`` or ``mask``, which are resized in different ways.
+        kind: ``image``, ``mask``, or ``mask`` with the values that are lesion: each is made in its own way.
         size: height and width, px.
 
     Returns:

@@ -1,101 +1,24 @@
-"""What is in a data folder, what is wrong with it, and how far its reports and masks agree."""
+"""Looks through a data folder: what is there, what is wrong with it, and what contradicts what."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
 from semimedref_core.data.datasets import SOURCES
+from semimedref_core.data.mask_values import Value
+from semimedref_core.data.mask_values import mask_values as values_of
 from semimedref_core.data.pairs import DataError
-from semimedref_core.data.real.agreement import Agreement, Lesions, Share
-from semimedref_core.data.real.files import LESION, Entry, by_name, in_threads, locate, repeated
+from semimedref_core.data.real.contradictions import Contents, between_splits, look_at, of_report, of_split
+from semimedref_core.data.real.diagnosis import Diagnosis, SplitDiagnosis, TextCheck
+from semimedref_core.data.real.files import Entry, by_name, in_threads, repeated
 from semimedref_core.data.real.qata import QATA_COV19
 from semimedref_core.data.real.sources import SPLITS, Layout, Source
 from semimedref_core.data.splits import PUBLISHED, digest, labelled_indices
 
 
-@dataclass(kw_only=True)
-class TextCheck(Agreement):
-    """One text version of one split against its masks, at full resolution.
-
-    Attributes:
-        source: the report table.
-        listed: number of entries.
-        published: number of pairs of the published split, which need not be there.
-        zones: texts whose zones are the pseudo-label that a table gives for their image.
-    """
-
-    source: Path
-    listed: int
-    published: int
-    zones: Share = field(default_factory=Share)
-
-    def report(self, version: str) -> list[str]:
-        """The lines of the diagnosis that are about this text version."""
-        lines = self.lines()
-        if self.zones.total:
-            lines.append(f"zones = pseudo_label: {self.zones}")
-        listed = f"{self.listed} listed{'' if self.listed == self.published else f' ({self.published} published)'}"
-        return [f"  {version} texts ({self.source.name}): {listed}", *(f"    {line}" for line in lines)]
-
-
-@dataclass
-class SplitDiagnosis:
-    """One split: files in its folders, its text versions, the names listed, and notes on the labelled subset."""
-
-    name: str
-    images: int
-    masks: int
-    texts: dict[str, TextCheck] = field(default_factory=dict)
-    listed: list[str] = field(default_factory=list)
-    labelled: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        lines = [f"{self.name}: {self.images} image files, {self.masks} mask files"]
-        for version, check in self.texts.items():
-            lines += check.report(version)
-        return lines + self.labelled
-
-
-@dataclass
-class Diagnosis:
-    """What :func:`examine` found. ``ok`` decides the exit status of ``semimedref doctor``.
-
-    Attributes:
-        title: folder and layout.
-        splits: what was found of each split.
-        patients: how many patients the file names of each split tell.
-        warnings: what to know before comparing or trusting numbers; no fault of the files.
-        problems: everything missing, corrupt, unparsable or contradictory, by name.
-    """
-
-    title: str
-    splits: list[SplitDiagnosis] = field(default_factory=list)
-    patients: str = ""
-    warnings: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def render(self) -> str:
-        """The whole diagnosis as text, every problem by name."""
-        lines = [self.title]
-        for split in self.splits:
-            lines += ["", *split.lines()]
-        if self.splits and (absent := [name for name in SPLITS if name not in {s.name for s in self.splits}]):
-            lines += ["", f"not looked at or not here: {', '.join(absent)}"]
-        for line in filter(None, (self.patients, *(f"WARNING {warning}" for warning in self.warnings))):
-            lines += ["", line]
-        if self.ok:
-            return "\n".join([*lines, "", "no problems"] if self.splits else lines)
-        return "\n".join([*lines, "", f"{len(self.problems)} problem(s):", *self.problems])
-
-
-def examine_all(root: str | Path) -> list[Diagnosis]:
+def examine_all(root: str | Path, mask_values: str = "") -> list[Diagnosis]:
     """Every dataset that a folder holds, examined; a single problem with all that was looked for if it holds none."""
     sources, absent, errors = {}, [], []
     for source in SOURCES.values():
@@ -103,14 +26,16 @@ def examine_all(root: str | Path) -> list[Diagnosis]:
             sources[source.find(root).root] = source  # MosMedData+ is found only where masks are not named as QaTa's
         except DataError as error:
             errors.append(str(error))
-            if any(locate(Path(root), holder) for holder in source.holders):
+            if any((Path(root) / holder).is_dir() for holder in source.holders):
                 absent.append(Diagnosis(f"not looked at: {error}"))
     if not sources:
         return [Diagnosis(str(root), problems=errors)]
-    return [*(examine(root, source=source) for source in sources.values()), *absent]
+    return [*(examine(root, source=source, mask_values=mask_values) for source in sources.values()), *absent]
 
 
-def examine(root: str | Path, splits: Sequence[str] = SPLITS, source: Source = QATA_COV19) -> Diagnosis:
+def examine(
+    root: str | Path, splits: Sequence[str] = SPLITS, source: Source = QATA_COV19, mask_values: str = ""
+) -> Diagnosis:
     """Reads every listed file of a dataset's folder and says what is there, what is wrong and what agrees.
 
     Never raises for bad data: problems are listed in the diagnosis.
@@ -119,18 +44,21 @@ def examine(root: str | Path, splits: Sequence[str] = SPLITS, source: Source = Q
         root: the dataset's folder, or the one that holds it.
         splits: which splits to read, where they are there.
         source: the dataset.
+        mask_values: which values of a mask are lesion, see :func:`.mask_values.mask_values`.
     """
     try:
         layout = source.find(root)
     except DataError as error:
         return Diagnosis(str(root), problems=[str(error)])
     diagnosis = Diagnosis(f"{source.title} in {layout.root}, layout {layout.name}")
+    contents: dict[str, dict[str, Contents]] = {}
     for split in splits:
         if split in layout.splits:
-            found, warnings, problems = _examine_split(layout, split)
-            diagnosis.splits.append(found)
-            diagnosis.warnings += warnings
-            diagnosis.problems += problems
+            try:
+                contents[split] = _examine_split(layout, split, diagnosis, values_of(mask_values))
+            except DataError as error:  # a folder that cannot be looked into
+                diagnosis.problems.append(str(error))
+    diagnosis.contradictions |= between_splits(contents)
     patients = {found.name: list(map(source.patient_of, found.listed)) for found in diagnosis.splits}
     diagnosis.patients = _count_patients(patients)
     diagnosis.warnings += _shared_patients(patients)
@@ -160,22 +88,26 @@ def _shared_patients(patients: Mapping[str, Sequence[str | None]]) -> list[str]:
     return warnings
 
 
-def _examine_split(layout: Layout, split: str) -> tuple[SplitDiagnosis, list[str], list[str]]:
-    files = layout.splits[split]
+def _examine_split(layout: Layout, split: str, diagnosis: Diagnosis, lesion: Sequence[Value]) -> dict[str, Contents]:
+    """Adds what is found to the diagnosis; returns what the readable pairs hold, by name."""
+    files, problems = layout.splits[split], diagnosis.problems
     found = SplitDiagnosis(split, len(by_name(files.images)), len(by_name(files.masks)))
+    diagnosis.splits.append(found)
+    if not files.tables:
+        problems.append(f"{layout.root}: no report table for split {split!r}")
     versions: dict[str, list[Entry]] = {}
-    warnings, problems = [], [] if files.tables else [f"{layout.root}: no report table for split {split!r}"]
     for version in files.tables:
         try:
             versions[version] = layout.entries(split, version)
         except DataError as error:
             problems.append(str(error))
     listed = {entry.image: entry for entries in versions.values() for entry in entries}
-    lesions: dict[Path, Lesions | None] = {}
-    looked_at = in_threads(_look_at, list(listed.values()), f"doctor {split}")
-    for image, (seen, wrong) in zip(listed, looked_at, strict=True):
-        lesions[image] = seen
+    seen: dict[Path, Contents] = {}
+    looked_at = in_threads(lambda entry: look_at(entry, lesion), list(listed.values()), f"doctor {split}")
+    for image, (contents, wrong) in zip(listed, looked_at, strict=True):
         problems += wrong
+        if contents:
+            seen[image] = contents
     pseudo_labels = {entry.image: entry.zones for entry in listed.values() if entry.zones is not None}
     for version, entries in versions.items():
         check = TextCheck(source=files.tables[version].path, listed=len(entries), published=layout.source.sizes[split])
@@ -191,26 +123,28 @@ def _examine_split(layout: Layout, split: str) -> tuple[SplitDiagnosis, list[str
                 problems.append(f"{version} texts: {differ}")
             if entry.image in pseudo_labels:
                 check.zones.add(report.zones == pseudo_labels[entry.image])
-            if lesions[entry.image]:
-                check.add(entry.name, report, lesions[entry.image])
+            if contents := seen.get(entry.image):
+                check.add(entry.name, report, contents.lesions)
+                for kind in of_report(report, contents.lesions):
+                    diagnosis.contradictions.setdefault(f"{split}, {version} texts: {kind}", []).append(entry.name)
         if check.mirrored:
-            told = problems if layout.source.left_is_left_half else warnings
+            told = problems if layout.source.left_is_left_half else diagnosis.warnings
             told.append(
                 f"{check.source}: left and right disagree with the masks; are pictures mirrored? Zones would be "
                 "looked for in the wrong half"
             )
+        elif check.off_side:
+            kind = f"{split}, {version} texts: most of the lesion on the other side than the report names"
+            diagnosis.contradictions[kind] = check.off_side
+    by_file_name = {listed[image].name: contents for image, contents in seen.items()}
+    wrong, contradictions = of_split(by_file_name, versions)
+    problems += [f"{layout.root}, {split}: {problem}" for problem in wrong]
+    diagnosis.contradictions |= {f"{split}: {kind}": names for kind, names in contradictions.items()}
     if versions:
         found.listed = [entry.name for entry in next(iter(versions.values()))]
         if split == "train":
             found.labelled = _labelled(found.listed, layout.source)
-    return found, warnings, problems
-
-
-def _look_at(entry: Entry) -> tuple[Lesions | None, list[str]]:
-    pictures, problems = entry.pictures()
-    if problems:
-        return None, problems
-    return Lesions.of(pictures[1] > LESION), []
+    return by_file_name
 
 
 def _labelled(names: list[str], source: Source) -> list[str]:

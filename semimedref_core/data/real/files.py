@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -14,15 +13,16 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from semimedref_core.data.mask_values import Value
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.cache import keep, kept_at, read_kept
+from semimedref_core.data.real.pictures import read_grey, read_mask
 from semimedref_core.reports import Report, ReportError
 
 THREADS = 4  # Pillow decodes outside the interpreter lock
 QUIET = 500  # fewer files than this need no progress bar
 SHOWN = 20  # problems written out in one error message
-LESION = 127  # mask values above this are lesion
-DEPTHS = (8, 10, 12, 14, 16)  # bits of a grey value
+JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # what other systems leave in folders, beside names with a dot first
 
 
 @dataclass(frozen=True)
@@ -57,58 +57,29 @@ class Entry:
             return None
         return f"{self.name}: pseudo-label {list(self.zones)}, but the text {self.text!r} gives {list(report.zones)}"
 
-    def pictures(self, masks: bool = True) -> tuple[list[np.ndarray], list[str]]:
-        """Image and (if wanted) mask at full size, ``[H, W]`` uint8 each, and all that is wrong with them."""
+    def pictures(self, masks: bool = True, lesion: Sequence[Value] = ()) -> tuple[list[np.ndarray], list[str]]:
+        """Image ``[H, W]`` uint8 and (if wanted) mask ``[H, W]`` bool at full size, and all that is wrong with them.
+
+        Args:
+            masks: whether the mask is wanted.
+            lesion: which values of the mask are lesion, see :func:`.pictures.read_mask`.
+        """
         pictures, problems = [], []
-        for path in (self.image, self.mask)[: 1 + masks]:
+        for read in (lambda: read_grey(self.image), lambda: read_mask(self.mask, lesion))[: 1 + masks]:
             try:
-                pictures.append(read_grey(path))
+                pictures.append(read())
             except DataError as error:
                 problems.append(str(error))
         if masks and not problems:
             image, mask = pictures
             if image.shape != mask.shape:
                 problems.append(f"{self.mask}: mask of {_size(mask)} pixels for an image of {_size(image)}")
-            if 0 < mask.max() <= LESION:
-                problems.append(f"{self.mask}: brightest value {mask.max()}; lesion must be 255, background 0")
         return pictures, problems
 
 
-def read_grey(path: Path) -> np.ndarray:
-    """A picture of any mode as ``[H, W]`` uint8 grey values.
-
-    A picture of more than 8 bits is scaled from the fewest bits that hold its brightest value, so that 12 bits in a
-    file of 16 keep their grey levels.
-
-    Raises:
-        DataError: if it is missing or corrupt, or holds values that have no place between black and white.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: listed but missing{'' if path.parent.is_dir() else ' (as is its folder)'}")
-    try:
-        data = path.read_bytes()
-        Image.open(io.BytesIO(data)).verify()  # checksums, which decoding alone does not look at
-        picture = Image.open(io.BytesIO(data))
-        deep = picture.mode.startswith(("I", "F"))  # other modes have 8 bits a channel
-        values = np.asarray(picture if deep else picture.convert("L"))
-    except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and others for broken files
-        raise DataError(f"{path}: corrupt picture ({error})") from error
-    return _to_8_bits(values, path) if deep else values
-
-
-def _to_8_bits(values: np.ndarray, path: Path) -> np.ndarray:
-    low, high = values.min(), values.max()
-    if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1:
-        return np.rint(values * 255).astype(np.uint8)
-    depth = next((bits for bits in DEPTHS if high < 2**bits), None)
-    if not np.isfinite([low, high]).all() or low < 0 or depth is None:
-        raise DataError(
-            f"{path}: holds values from {low:g} to {high:g}; save it as grey of 8 or 16 bits, or as numbers from 0 to 1"
-        )
-    return np.rint(values.astype(np.float64) * (255 / (2**depth - 1))).astype(np.uint8)
-
-
-def decode(entries: Sequence[Entry], size: int, style: str, masks: bool, label: str) -> Pairs:
+def decode(
+    entries: Sequence[Entry], size: int, style: str, masks: bool, label: str, lesion: Sequence[Value] = ()
+) -> Pairs:
     """Reads all entries into memory; what is wrong with any of them is told in one message.
 
     Images become grey and are resized with antialiasing; a mask pixel is lesion where half its area is. What was
@@ -120,6 +91,7 @@ def decode(entries: Sequence[Entry], size: int, style: str, masks: bool, label: 
         style: of the reports, ``lvit`` or ``release``.
         masks: ``False`` neither needs nor reads the masks.
         label: of the progress bar and the message.
+        lesion: which values of a mask are lesion, see :func:`.pictures.read_mask`.
 
     Warns of pseudo-labels that contradict their text, all by name.
 
@@ -135,12 +107,12 @@ def decode(entries: Sequence[Entry], size: int, style: str, masks: bool, label: 
         report, problems = None, []
         places = [
             kept_at(entries[i].image, "image", size),
-            *([kept_at(entries[i].mask, "mask", size)] if masks else []),
+            *([kept_at(entries[i].mask, f"mask {lesion}" if lesion else "mask", size)] if masks else []),
         ]
         pictures = [read_kept(place, size) for place in places]
         fresh = any(picture is None for picture in pictures)
         if fresh:
-            pictures, problems = entries[i].pictures(masks)
+            pictures, problems = entries[i].pictures(masks, lesion)
         try:
             report = entries[i].report(style)
         except DataError as error:
@@ -150,7 +122,7 @@ def decode(entries: Sequence[Entry], size: int, style: str, masks: bool, label: 
         if fresh:
             pictures[0] = _resize(pictures[0], size, Image.Resampling.BILINEAR)
             if masks:
-                area = _resize((pictures[1] > LESION).astype(np.float32), size, Image.Resampling.BOX)
+                area = _resize(pictures[1].astype(np.float32), size, Image.Resampling.BOX)
                 pictures[1] = (area >= 0.5).astype(np.uint8)
             for place, picture in zip(places, pictures, strict=True):
                 keep(place, picture)
@@ -200,8 +172,34 @@ def locate(folder: Path, relative: str) -> Path | None:
 
 
 def by_name(folder: Path) -> dict[str, Path]:
-    """What a folder holds, by lower-case name; nothing if it is no folder."""
-    return {path.name.lower(): path for path in folder.iterdir()} if folder.is_dir() else {}
+    """What a folder holds, by lower-case name, without :data:`JUNK`; nothing if it is no folder.
+
+    Raises:
+        DataError: if two names differ in case alone, so that a table could mean either.
+    """
+    found: dict[str, Path] = {}
+    for path in _listed(folder):
+        name = path.name.lower()
+        if name in found:
+            raise DataError(f"{folder}: holds {found[name].name} and {path.name}, which differ in case alone; keep one")
+        found[name] = path
+    return found
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, without :data:`JUNK`; none where it cannot be looked into."""
+    try:
+        return [path for path in _listed(folder) if path.is_dir()]
+    except DataError:
+        return []
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be looked into ({error.strerror}); check its rights") from None
+    return [path for path in paths if not path.name.startswith(".") and path.name.lower() not in JUNK]
 
 
 def _resize(picture: np.ndarray, size: int, how: Image.Resampling) -> np.ndarray:

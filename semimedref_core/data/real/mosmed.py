@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from semimedref_core.data.real.sources import ALL, LVIT_NAMES, SPLITS, Source
+from semimedref_core.data.real.report_tables import ALL
+from semimedref_core.data.real.sources import LVIT_NAMES, SPLITS, Source, lvit_folders
 
 _LISTS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 
@@ -37,7 +38,7 @@ MOSMED_PLUS = Source(
     holders=("MosMedData+", "MosMedDataPlus", "MosMed"),
     folders={
         "flat": {split: (("frames", "Images"), ("masks", "GTs")) for split in SPLITS},
-        "lvit": {split: ((f"{name}_Folder/img",), (f"{name}_Folder/labelcol",)) for split, name in LVIT_NAMES.items()},
+        "lvit": {split: lvit_folders(name) for split, name in LVIT_NAMES.items()},
     },
     tables={split: _tables(split) for split in SPLITS},
     marked_masks=False,

@@ -7,79 +7,26 @@ A :class:`Source` says where a dataset keeps its files; :mod:`qata <semimedref_c
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import pandas as pd
-
+from semimedref_core.data.mask_values import mask_values as values_of
 from semimedref_core.data.pairs import DataError, Pairs
-from semimedref_core.data.real.files import Entry, by_name, decode, locate
+from semimedref_core.data.real.files import Entry, by_name, decode, folders_in, locate
+from semimedref_core.data.real.report_tables import ReportTable
 from semimedref_core.reports import STYLES
 
 SPLITS = ("train", "valid", "test")
 LVIT_NAMES = {"train": "Train", "valid": "Val", "test": "Test"}
-ALL, FIRST_FOUR, LAST = (0, 5), (0, 4), (4, 5)  # fifths of a table's rows
 MARK = "mask_"  # before the image's name, in the name of a mask
-_TEXT_COLUMNS = ("description", "text")
+DEPTH = 3  # folders within folders that are looked through for a dataset
 
 
-@dataclass(frozen=True)
-class ReportTable:
-    """A file with reports (``.xlsx``, ``.csv`` or ``.json``), and which fifths of its rows are the split."""
-
-    path: Path
-    split: str
-    fifths: tuple[int, int] = ALL
-
-    def rows(self) -> list[tuple[str, str, tuple[int, ...] | None]]:
-        """(name, text, pseudo-label) of each entry. Raises DataError for a broken or empty table."""
-        try:
-            about = self.path.stat()  # a load asks for the same table several times, and a spreadsheet takes seconds
-            rows = _table_rows(self, about.st_size, about.st_mtime_ns)
-        except DataError:
-            raise
-        except Exception as error:  # zip, XML, CSV, JSON and encoding errors share no base class
-            raise DataError(f"{self.path}: no readable table of reports ({error!r}); get the file again") from error
-        start, stop = (len(rows) * fifth // 5 for fifth in self.fifths)
-        if start == stop:
-            raise DataError(f"{self.path}: empty split, nothing is listed for {self.split!r}")
-        return rows[start:stop]
-
-    def _json_rows(self):
-        entries = json.loads(self.path.read_text(encoding="utf-8"))[self.split]
-        return [
-            (str(entry["image_path"]), str(entry.get("caption") or ""), _bits(entry.get("pseudo_label") or ""))
-            for entry in entries
-        ]
-
-    def _sheet_rows(self):
-        excel = self.path.suffix.lower() == ".xlsx"
-        sheet = pd.read_excel(self.path) if excel else pd.read_csv(self.path, encoding="utf-8-sig")
-        sheet = sheet.rename(columns=lambda name: str(name).strip().lower()).dropna(how="all")
-        text = next((column for column in _TEXT_COLUMNS if column in sheet.columns), None)
-        if "image" not in sheet.columns or text is None:
-            raise DataError(f"{self.path}: has columns {list(sheet.columns)}, expected Image and Description (or text)")
-        if sheet["image"].isna().any():
-            rows = [index + 2 for index in sheet.index[sheet["image"].isna()]]  # 1-based, below the header
-            raise DataError(f"{self.path}: rows {rows} name no image; fill in the column Image")
-        zones = sheet["pseudo_label"].fillna("") if "pseudo_label" in sheet.columns else [""] * len(sheet)
-        return [
-            (str(name).strip(), str(text), _bits(label))
-            for name, text, label in zip(sheet["image"], sheet[text].fillna(""), zones, strict=True)
-        ]
-
-    def is_about_split(self) -> bool:
-        """Whether it lists its split; a ``.json`` of all splits may not. A broken one counts: reading it tells."""
-        try:
-            return self.path.suffix.lower() != ".json" or self.split in json.loads(
-                self.path.read_text(encoding="utf-8")
-            )
-        except (ValueError, TypeError):
-            return True
+def lvit_folders(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Folders of images and of masks of a split in LViT's layout, and in that of those who build on it."""
+    return (f"{name}_Folder/img", f"{name}_Folder/images"), (f"{name}_Folder/labelcol", f"{name}_Folder/labels")
 
 
 @dataclass(frozen=True)
@@ -187,20 +134,50 @@ class Source:
         Args:
             root: the dataset's folder, or the one that holds it.
 
+        A folder within folders is found too, as unzipping makes them, if there is one alone.
+
         Raises:
-            DataError: no such folder, or none of the layouts in it.
+            DataError: no such folder, none of the layouts in it, or several datasets within its folders.
         """
-        for base in (*(locate(Path(root), holder) for holder in self.holders), Path(root)):
-            for name, folders in self.folders.items():
-                if base and any(_first(base, images) for images, _ in folders.values()):
-                    layout = Layout(self, name, base, self._splits(base, folders))
-                    if self.marked_masks or not _marked(layout):
-                        return layout
-        what = f"holds no {self.title}" if Path(root).is_dir() else "is no folder"
+        root = Path(root)
+        for base in (*(locate(root, holder) for holder in self.holders), root):
+            if base and (layout := self._layout(base)):
+                return layout
+        level = [root]
+        for _ in range(DEPTH):
+            level = [folder for above in level for folder in folders_in(above)]
+            found = [layout for folder in level if (layout := self._sure_layout(folder))]
+            if len(found) > 1:
+                which = " and ".join(str(layout.root) for layout in found)
+                raise DataError(f"{root}: holds {self.title} more than once ({which}); name the one that is meant")
+            if found:
+                return found[0]
+        what = f"holds no {self.title}" if root.is_dir() else "is no folder"
         known = ", or ".join(
             " and ".join("|".join(places) for places in folders["train"]) for folders in self.folders.values()
         )
-        raise DataError(f"{root}: {what} (looked for {known}); {self.cure}")
+        there = [folder.name for folder in folders_in(root)]
+        seen = f"; folders there: {', '.join(there[:8])}{', ...' if len(there) > 8 else ''}" if there else ""
+        raise DataError(f"{root}: {what} (looked for {known}{seen}); {self.cure}")
+
+    def _layout(self, base: Path) -> Layout | None:
+        """The layout that a folder itself has: one with masks before one without."""
+        there = [name for name, folders in self.folders.items() if any(_first(base, i) for i, _ in folders.values())]
+        whole = [name for name in there if any(_first(base, m) for _, m in self.folders[name].values())]
+        for name in (*whole, *there):
+            layout = Layout(self, name, base, self._splits(base, self.folders[name]))
+            if self.marked_masks or not _marked(layout):
+                return layout
+        return None
+
+    def _sure_layout(self, base: Path) -> Layout | None:
+        """The layout of a folder that nobody named, if what is in it can be of this dataset alone."""
+        try:
+            layout = self._layout(base)
+        except DataError:
+            return None
+        sure = _marked if self.marked_masks else lambda found: any(files.tables for files in found.splits.values())
+        return layout if layout and sure(layout) else None
 
     def load(
         self,
@@ -210,6 +187,7 @@ class Source:
         texts: str = "lvit",
         indices: Sequence[int] | None = None,
         masks: bool = True,
+        mask_values: str = "",
     ) -> Pairs:
         """Decodes a split, or the listed pairs at ``indices``, into memory (how: see ``files.decode``).
 
@@ -220,6 +198,7 @@ class Source:
             texts: ``lvit`` or ``release``.
             indices: positions in the list; default all.
             masks: ``False`` neither needs nor reads the masks.
+            mask_values: which values of a mask are lesion, see :func:`.mask_values.mask_values`.
 
         Raises:
             DataError: everything that is wrong with the listed files and reports, in one message.
@@ -229,7 +208,7 @@ class Source:
             if outside := [i for i in indices if not 0 <= i < len(entries)]:
                 raise DataError(f"indices {outside} are outside the {len(entries)} entries of split {split!r}")
             entries = [entries[i] for i in indices]
-        return decode(entries, size, texts, masks, f"{self.title} {split}")
+        return decode(entries, size, texts, masks, f"{self.title} {split}", values_of(mask_values))
 
     def patient_of(self, name: str) -> str | None:
         """The patient that a file name tells, in lower case; None where it tells none."""
@@ -251,12 +230,6 @@ class Source:
         return splits
 
 
-@lru_cache(maxsize=8)
-def _table_rows(table: ReportTable, size: int, changed: int) -> list[tuple[str, str, tuple[int, ...] | None]]:
-    """All rows of a table, read once for each state of its file."""
-    return table._json_rows() if table.path.suffix.lower() == ".json" else table._sheet_rows()
-
-
 def _first(base: Path, places: Sequence[str]) -> Path | None:
     """The first of these folders or files that is there."""
     return next((path for place in places if (path := locate(base, place))), None)
@@ -270,8 +243,3 @@ def _marked(layout: Layout) -> bool:
 
 def _file(files: Mapping[str, Path], name: str) -> Path | None:
     return files.get(name.lower()) or files.get(f"{name.lower()}.png")
-
-
-def _bits(label) -> tuple[int, ...] | None:
-    """A pseudo-label, a list or one written out, as integers (malformed: other than six); None for an empty one."""
-    return tuple(int(bit) for bit in re.findall(r"\d+", str(label))) if label else None

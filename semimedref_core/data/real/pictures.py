@@ -1,0 +1,162 @@
+"""One picture file as a viewer shows it, in grey values or as a mask; what cannot be read so is refused by name."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy import ndimage
+
+from semimedref_core.data.mask_values import Value
+from semimedref_core.data.pairs import DataError
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # named: for some others Pillow starts a program of this machine
+DEPTHS = (8, 10, 12, 14, 16)  # bits of a grey value
+LESION = 127  # mask values above this are lesion
+_OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # of a TIFF
+_COLOURED = 32  # channels of a grey pixel differ by less, also in a JPEG
+_SOFT = 16  # values so near to black or to the brightest one are no class of their own
+_FLAT = 4  # values of a class differ by no more, also in a JPEG; those of a soft rim do
+_RINGING = 64  # a JPEG has spots of up to these values beside its edges
+_SPECK = 4  # pixels that may be anything
+_CURE = "save it with lesion 255 and background 0, or say by mask_values which values are lesion"
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """A picture of any mode as ``[H, W]`` uint8 grey values, turned upright as its EXIF data say.
+
+    A picture of more than 8 bits is scaled from the fewest bits that hold its brightest value, so that 12 bits in a
+    file of 16 keep their grey levels.
+
+    Raises:
+        DataError: if it is missing or corrupt, holds several pictures, is partly transparent, or holds values that
+            have no place between black and white.
+    """
+    picture = _open(path)
+    return _to_8_bits(np.asarray(picture), path) if _is_deep(picture) else np.asarray(picture.convert("L"))
+
+
+def read_mask(path: Path, lesion: Sequence[Value] = ()) -> np.ndarray:
+    """A mask as ``[H, W]`` bool, true where the lesion is.
+
+    Args:
+        path: the file.
+        lesion: the values that are lesion, as the file holds them; every other value is background. If there are
+            none, the mask must have one class: what is brighter than half of white is lesion, and rims may be soft.
+
+    Raises:
+        DataError: as in :func:`read_grey`; if no values are given, also for a mask with colours or several classes.
+    """
+    picture = _open(path)
+    if lesion:
+        return _of_values(picture, lesion)
+    if picture.mode not in ("1", "L", "LA") and not _is_deep(picture):
+        _refuse_colours(np.asarray(picture.convert("RGB")), path)
+    grey = _to_8_bits(np.asarray(picture), path) if _is_deep(picture) else np.asarray(picture.convert("L"))
+    _refuse_classes(grey, path)
+    return grey > LESION
+
+
+def _open(path: Path) -> Image.Image:
+    """The one picture of a file, decoded and upright."""
+    if not path.is_file():
+        raise DataError(f"{path}: listed but missing{'' if path.parent.is_dir() else ' (as is its folder)'}")
+    try:
+        data = path.read_bytes()
+        Image.open(io.BytesIO(data), formats=FORMATS).verify()  # checksums, which decoding alone does not look at
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        frames = getattr(picture, "n_frames", 1)
+        white_is_zero = picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        picture.load()
+        picture = ImageOps.exif_transpose(picture)
+    except OSError as error:
+        if error.errno:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
+        raise DataError(f"{path}: corrupt picture, or no {', '.join(FORMATS)} ({_reason(error)})") from error
+    except Exception as error:  # Pillow raises SyntaxError, struct.error and others for broken files
+        raise DataError(f"{path}: corrupt picture ({_reason(error)})") from error
+    if frames > 1:
+        raise DataError(f"{path}: holds {frames} pictures; save the one that is meant as a file of its own")
+    if picture.mode not in _OF_8_BITS and not _is_deep(picture):
+        raise DataError(f"{path}: holds colours of the kind {picture.mode}; save it as grey or RGB")
+    if white_is_zero and _is_deep(picture):  # Pillow turns these round at 8 bits only
+        raise DataError(f"{path}: holds grey values of which 0 is white; save it with 0 as black")
+    if _is_transparent(picture):
+        raise DataError(f"{path}: is partly transparent, so what it shows depends on the viewer; save it without alpha")
+    return picture
+
+
+def _reason(error: Exception) -> str:
+    return str(error).replace(" <_io.BytesIO object", " the file <").partition(" <")[0] or type(error).__name__
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether it has more than 8 bits a pixel and channel."""
+    return picture.mode.startswith(("I", "F"))
+
+
+def _is_transparent(picture: Image.Image) -> bool:
+    if not picture.has_transparency_data:
+        return False
+    return _is_deep(picture) or picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+def _to_8_bits(values: np.ndarray, path: Path) -> np.ndarray:
+    low, high = values.min(), values.max()
+    if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1:
+        return np.rint(values * 255).astype(np.uint8)
+    depth = next((bits for bits in DEPTHS if high < 2**bits), None)
+    if not np.isfinite([low, high]).all() or low < 0 or depth is None:
+        raise DataError(
+            f"{path}: holds values from {low:g} to {high:g}; save it as grey of 8 or 16 bits, or as numbers from 0 to 1"
+        )
+    return np.rint(values.astype(np.float64) * (255 / (2**depth - 1))).astype(np.uint8)
+
+
+def _of_values(picture: Image.Image, lesion: Sequence[Value]) -> np.ndarray:
+    if _is_deep(picture):
+        return np.isin(np.asarray(picture), [value for value in lesion if isinstance(value, int)])
+    rgb = np.asarray(picture.convert("RGB"))
+    return np.any([(rgb == np.array(value)).all(axis=2) for value in lesion], axis=0)
+
+
+def _refuse_colours(rgb: np.ndarray, path: Path) -> None:
+    coloured = np.ptp(rgb, axis=2) >= _COLOURED
+    if coloured.any():
+        shown = ", ".join(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in _most(map(tuple, rgb[coloured])))
+        raise DataError(f"{path}: mask with colours ({shown}); {_CURE}")
+
+
+def _refuse_classes(grey: np.ndarray, path: Path) -> None:
+    """Refuses a mask that holds more than background, lesion and soft rims: flat areas and whole spots in between."""
+    brightest = int(grey.max())
+    if brightest == 0:
+        return
+    if brightest <= LESION:
+        raise DataError(f"{path}: brightest value {brightest}; {_CURE}")
+    between = (grey > _SOFT) & (grey < brightest - _SOFT)
+    if not between.any():
+        return
+    drawn = grey > _SOFT
+    flat = grey[between & (ndimage.maximum_filter(grey, 3) - ndimage.minimum_filter(grey, 3) <= _FLAT)]
+    if flat.size and np.count_nonzero(abs(flat - np.median(flat)) <= _FLAT) >= max(_SPECK, drawn.sum() / 200):
+        shown = ", ".join(map(str, sorted(_most(flat.tolist()))))
+        raise DataError(f"{path}: mask with areas of the values {shown} beside {brightest}; {_CURE}")
+    spots, count = ndimage.label(drawn, np.ones((3, 3), int))
+    numbers = np.arange(1, count + 1)
+    brightest_of = ndimage.maximum(grey, spots, numbers)
+    dim = (brightest_of > _RINGING) & (brightest_of <= LESION)
+    dim &= ndimage.sum_labels(drawn, spots, numbers) >= _SPECK
+    if dim.any():
+        shown = ", ".join(map(str, sorted(_most(grey[np.isin(spots, numbers[dim])].tolist()))))
+        raise DataError(f"{path}: mask with spots of the values {shown} alone, which would be lost; {_CURE}")
+
+
+def _most(values) -> list:
+    """The three most frequent values."""
+    return [value for value, _ in Counter(values).most_common(3)]
