@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from semimedref_core.runtime.atomic import write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
 from semimedref_core.runtime.devices import adamw, average_gradients, grad_scaler, open_device, set_forward
 from semimedref_core.runtime.environment import environment
-from semimedref_core.runtime.run_state import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim
+from semimedref_core.runtime.run_state import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim, held
 from semimedref_core.teacher import ema_decay, ramp
 
 LOG_EVERY = 10  # steps between log lines; a line costs one host sync
@@ -82,8 +83,16 @@ def train(
     (2, 40, ['dice_image', 'dice_micro', 'miou_image', 'miou_micro'])
     """
     folder = Path(folder)
+    environment()  # what runs is what is there now; a checkout may change meanwhile
     prepared = prepare(config, device)
+    with held(folder) if prepared.accelerator.is_main_process else nullcontext():
+        return _run(prepared, config, folder, resume, note)
+
+
+def _run(prepared: Prepared, config: Config, folder: Path, resume: bool, note: dict | None) -> dict:
+    """The steps of :func:`train` in a folder that is this run's alone."""
     accelerator, pairs, state = prepared.accelerator, prepared.pairs, prepared.state
+    state.data = pairs.digest()
     if accelerator.is_main_process:
         claim(folder, config, resume)
     if resume and (folder / CHECKPOINT).exists():

@@ -58,7 +58,7 @@ def half_line(log, line) -> None:
 
 
 def writes(name: str):
-    return lambda tensors, path, *_: path.name == f".{name}.partial"
+    return lambda tensors, path, *_: path.name.startswith(f".{name}.") and path.suffix == ".partial"
 
 
 def replaces(name: str):

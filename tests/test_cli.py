@@ -19,9 +19,9 @@ from semimedref_core.teacher import Teacher
 OPTIONS = {
     "tutorial": ["steps", "seed", "output"],
     "train": ["preset", *FIELDS, "device", "output", "resume", "variant"],
-    "evaluate": ["checkpoint", "dataset", "data", "texts", "split", "reports", "removal-rate"],
+    "evaluate": ["checkpoint", "dataset", "data", "texts", "mask_values", "split", "reports", "removal-rate"],
     "predict": ["checkpoint", "image", "report", "output"],
-    "doctor": ["data"],
+    "doctor": ["data", "mask_values"],
     "sweep": ["jobs", "output", "engine", "store", "dry-run"],
 }
 

@@ -27,6 +27,11 @@ class Training:
     valid: Pairs
     unlabelled: Pairs | None = None
 
+    def digest(self) -> str:
+        """A fingerprint of all pairs, see :meth:`.pairs.Pairs.digest`."""
+        parts = (self.labelled, self.valid, self.unlabelled)
+        return " ".join("none" if part is None else part.digest() for part in parts)
+
     def transposed(self) -> Training:
         """These pairs with pictures and masks on their side, see :meth:`.pairs.Pairs.transposed`."""
         return Training(*(pairs and pairs.transposed() for pairs in (self.labelled, self.valid, self.unlabelled)))

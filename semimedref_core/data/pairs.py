@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 import numpy as np
 
@@ -57,6 +58,14 @@ class Pairs:
             tuple(self.reports[i] for i in indices),
             tuple(self.names[i] for i in indices),
         )
+
+    def digest(self) -> str:
+        """16 hex digits of all that these pairs hold: names, reports, pictures, masks, and their order."""
+        about = repr((self.images.shape, self.names, [(str(r), r.style) for r in self.reports]))
+        digest = blake2b(about.encode(), digest_size=8)
+        for arrays in (self.images, self.masks):
+            digest.update(b"none" if arrays is None else np.ascontiguousarray(arrays))
+        return digest.hexdigest()
 
     def transposed(self) -> Pairs:
         """Pictures and masks on their side, as the release's network sees them (Ledger 14): rows become columns. The

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 
 @contextlib.contextmanager
@@ -16,7 +17,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Whoever looks, at whatever moment, finds the old file or the new one, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")  # two processes may write one file
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from semimedref_core.networks.pretrained import read_tokenizer
 from semimedref_core.runtime.atomic import atomic, write_json
 
 TOKENIZER = "tokenizer.json"
+LARGEST = 100_000  # of any size or number that a network is built with
 
 
 class CheckpointError(SemiMedRefError, ValueError):
@@ -55,7 +57,7 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], source: Path) -
     """Puts weights into a network of the same kind.
 
     Raises:
-        CheckpointError: if a weight is missing, unexpected or of another shape; lists them.
+        CheckpointError: if a weight is missing, unexpected, of another shape or type, or not finite; lists them.
     """
     own = network.state_dict()
     problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]
@@ -65,10 +67,21 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], source: Path) -
         for name in own.keys() & tensors.keys()
         if own[name].shape != tensors[name].shape
     ]
+    problems += [
+        f"{name} is {tensors[name].dtype}, not {own[name].dtype}"
+        for name in own.keys() & tensors.keys()
+        if own[name].dtype != tensors[name].dtype
+    ]
     if problems:
-        shown = "; ".join(sorted(problems)[:5]) + ("" if len(problems) <= 5 else f"; and {len(problems) - 5} more")
+        shown = _listed(problems)
         raise CheckpointError(f"{source}: weights of another network ({shown}); choose the network it was trained with")
+    if broken := [name for name, value in tensors.items() if not value.isfinite().all()]:
+        raise CheckpointError(f"{source}: weights that are not finite ({_listed(broken)}); delete it and train again")
     network.load_state_dict(tensors)
+
+
+def _listed(problems: list[str]) -> str:
+    return "; ".join(sorted(problems)[:5]) + ("" if len(problems) <= 5 else f"; and {len(problems) - 5} more")
 
 
 def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None, **about) -> None:
@@ -116,7 +129,7 @@ def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
     about = _about(folder)
     try:
         network = build_network(about["network"], **about.get("arguments", {}))
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # each network refuses what it cannot be built with by an error of its own
         raise _no_config(folder, error) from None
     tensors, _ = load_tensors(folder / "model.safetensors")
     load_weights(network, tensors, folder / "model.safetensors")
@@ -158,9 +171,41 @@ def _about(folder: Path) -> dict:
             f"{path}: no trained network here; give the folder 'student' or 'teacher' of a finished run"
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise _no_config(folder, error) from None
+    if not isinstance(about, dict):
+        raise _no_config(folder, TypeError(f"it holds a {type(about).__name__} instead of names with values"))
+    _check_about(folder, about)
+    return about
+
+
+def _check_about(folder: Path, about: dict) -> None:
+    """Refuses sizes that no network of this project has, before anything is built from them.
+
+    Raises:
+        CheckpointError: naming the value and what it may be.
+    """
+    arguments = about.get("arguments", {})
+    if not isinstance(arguments, dict):
+        raise _no_config(folder, TypeError("arguments must be names with values"))
+    for name, (low, high) in {"image_size": (32, 4096), "text_length": (1, 512)}.items():
+        value = about.get(name, low)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            what = f"a whole number from {low} to {high}"
+            raise _no_config(folder, ValueError(f"{name} must be {what}, got {value!r:.60}"))
+    for name, value in _numbers(arguments):
+        if not -1 <= value <= LARGEST:
+            raise _no_config(folder, ValueError(f"{name} must be at most {LARGEST}, got {value!r:.60}"))
+
+
+def _numbers(value, name: str = "arguments") -> Iterator[tuple[str, float]]:
+    """Every number in a value, with the name that it stands under."""
+    if isinstance(value, dict | list):
+        for key, one in value.items() if isinstance(value, dict) else ((name, one) for one in value):
+            yield from _numbers(one, str(key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, value
 
 
 def _no_config(folder: Path, error: Exception) -> CheckpointError:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from semimedref_core.teacher import Teacher
 
 CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config.json"
 VALID = "valid.npz"
+SAVED = ("step", "scores", "best", "stale", "seconds", "data")  # of a run's state, beside its tensors
 
 
 @dataclass
@@ -31,6 +35,7 @@ class RunState:
         best: the best validation Dice so far, of the network and kind that :meth:`judge` is told to go by, and
         stale: the number of validations since.
         seconds: spent until the last checkpoint, by all processes that took part one after the other.
+        data: :meth:`.Training.digest` of the pairs that it learns from; a run goes on with the same ones alone.
     """
 
     student: nn.Module
@@ -42,6 +47,7 @@ class RunState:
     best: float = -1.0
     stale: int = 0
     seconds: float = 0.0
+    data: str = ""
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -78,7 +84,7 @@ class RunState:
         for name, parameter in self.student.named_parameters():
             for entry, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{entry}.{name}"] = value
-        about = {name: getattr(self, name) for name in ("step", "scores", "best", "stale", "seconds")}
+        about = {name: getattr(self, name) for name in SAVED}
         scaler = self.scaler.state_dict() if self.scaler else {}
         checkpoints.save_tensors(path, tensors, state=about, scaler=scaler)
 
@@ -86,9 +92,17 @@ class RunState:
         """Takes everything back from :meth:`save`'s file.
 
         Raises:
-            CheckpointError: if the file is missing, damaged or of another network.
+            CheckpointError: if the file is missing, damaged, of another network, or of a run on other pairs.
         """
         tensors, metadata = checkpoints.load_tensors(path)
+        if not isinstance(metadata.get("state"), dict):
+            raise CheckpointError(f"{path}: damaged checkpoint (no state); delete it and train again")
+        known = {name: value for name, value in metadata["state"].items() if name in SAVED}
+        if self.data and known.get("data", self.data) != self.data:
+            raise CheckpointError(
+                f"{path}: the run there learnt from other pictures, masks or reports than are there now; put them "
+                "back, or train in another folder"
+            )
         for name, network in self.networks.items():
             own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
             checkpoints.load_weights(network, own, path)
@@ -102,8 +116,36 @@ class RunState:
                 self.optimizer.state[parameters[name]][entry] = value.to(device)
         if self.scaler:
             self.scaler.load_state_dict(metadata["scaler"])
-        for name, value in metadata["state"].items():
+        for name, value in known.items():
             setattr(self, name, value)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a run's folder while the body runs, so that no second run starts in it. Killing the process lets it go.
+
+    Raises:
+        CheckpointError: if another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, where folders cannot be locked
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise CheckpointError(f"{folder}: a run is going on there; wait for its end, or use another folder") from None
+    try:
+        for place in (folder, folder / "student", folder / "teacher"):
+            for left in (*place.glob(".*.partial"), *place.glob(".tmp??????")):  # by a run that was killed
+                left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(handle)
 
 
 def claim(folder: Path, config: Config, resume: bool) -> None:
