@@ -9,6 +9,8 @@ from pathlib import Path
 from semimedref_core.commands.options import given, run_config
 from semimedref_core.errors import SemiMedRefError
 
+WRITTEN_BY = "semimedref predict"  # in the pictures that predict writes
+
 
 class CommandError(SemiMedRefError):
     """A command that was given something it cannot use."""
@@ -124,6 +126,7 @@ def predict(options: argparse.Namespace) -> None:
     """Segments one image by its report."""
     import numpy as np
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     from semimedref_core.data.pairs import DataError, Pairs
     from semimedref_core.data.real.pictures import read_grey
@@ -132,6 +135,9 @@ def predict(options: argparse.Namespace) -> None:
     from semimedref_core.reports import Report
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
 
+    stem = Path(options.output or Path(options.image).stem)
+    mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
+    _refuse_to_overwrite(mask, overlay)
     network, about = from_pretrained(options.checkpoint)
     report = Report.parse(options.report)
     try:
@@ -146,12 +152,31 @@ def predict(options: argparse.Namespace) -> None:
     probs = next(predict(network, pairs, load_texts(options.checkpoint)))[0, 0].numpy()
     probs = probs.T if on_its_side else probs
     probs = np.asarray(Image.fromarray(probs).resize(picture.size, Image.Resampling.BILINEAR))
-    stem = Path(options.output or Path(options.image).stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
-    Image.fromarray(((probs >= 0.5) * 255).astype(np.uint8)).save(mask)
-    prediction_overlay(np.asarray(picture), probs, report.render()).savefig(overlay, dpi=150)
+    about = PngInfo()
+    about.add_text("Software", WRITTEN_BY)
+    Image.fromarray(((probs >= 0.5) * 255).astype(np.uint8)).save(mask, pnginfo=about)
+    prediction_overlay(np.asarray(picture), probs, report.render()).savefig(
+        overlay, dpi=150, metadata={"Software": WRITTEN_BY}
+    )
     print(f"lesion on {100 * (probs >= 0.5).mean():.1f} % of the image\nmask     {mask}\noverlay  {overlay}")
+
+
+def _refuse_to_overwrite(*paths: Path) -> None:
+    """Lets a prediction replace an earlier prediction alone: a mask beside an image may be the true one."""
+    from PIL import Image
+
+    for path in paths:
+        if path.parent.exists() and not path.parent.is_dir():
+            raise CommandError(f"{path.parent}: is no folder; give another --output")
+        if not path.exists():
+            continue
+        try:
+            ours = Image.open(path, formats=("PNG",)).info.get("Software") == WRITTEN_BY
+        except (OSError, SyntaxError):
+            ours = False
+        if not ours:
+            raise CommandError(f"{path}: is there already and was not written by predict; give another --output")
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -180,7 +205,12 @@ def notebooks(options: argparse.Namespace) -> int:
     from semimedref_core.tools import notebook_checks
 
     problems, folder = 0, notebooks_folder()
-    for name in options.names or sorted(source.stem for source in folder.glob("*.py")):
+    names = options.names or sorted(source.stem for source in folder.glob("*.py"))
+    if not names:
+        raise CommandError(f"{folder}: no notebooks here, so nothing was done; use a checkout, or reinstall semimedref")
+    if options.task == "check" and (absent := [name for name in names if not (folder / f"{name}.py").is_file()]):
+        raise CommandError(f"{folder}: no notebook {', '.join(absent)}, so nothing was checked")
+    for name in names:
         print(f"{options.task} {name} ...", flush=True)
         source = folder / f"{name}.py"
         if options.task == "refresh":

@@ -47,6 +47,17 @@ _NAME = re.compile(r"[\w.+-]+")  # what a folder may be called anywhere
 _WORDS = re.compile(r"[\w.+-]+(,? [\w.+-]+)*")
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in one place: the second would replace the first without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise PlanError(f"the key {key!r} stands twice below line {node.start_mark.line + 1}; keep one")
+        return super().construct_mapping(node, deep)
+
+
 class PlanError(SemiMedRefError, ValueError):
     """A plan that cannot be carried out; the message names the file, the place, the value and the cure."""
 
@@ -87,11 +98,15 @@ def read_plan(path: str | Path) -> Plan:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise PlanError(f"{path}: cannot be read ({error.strerror}); name a plan, a YAML file") from None
     except UnicodeDecodeError as error:
         raise PlanError(f"{path}: is no UTF-8 text ({error}); save it as UTF-8") from None
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from None
+    except RecursionError:
+        raise PlanError(f"{path}: is nested too deeply") from None
     except yaml.YAMLError as error:
         raise PlanError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
     try:
@@ -103,7 +118,7 @@ def read_plan(path: str | Path) -> Plan:
 def _plan(content, default_name: str) -> Plan:
     content = _mapping(content, KEYS, "the plan", "key")
     name = str(content.get("name", default_name))
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or not name.strip("."):
         raise PlanError(f"name {name!r} is no name of a folder; use letters, digits, and any of _ . + -")
     common = _mapping(content.get("settings", {}), FIELDS, "settings", "setting")
     tuned = {
@@ -146,8 +161,13 @@ def _expand(block, number: int, common: Mapping, tuned: Mapping[str, Mapping]) -
             config = _config(where, {**common, **tuned.get(method, {}), **chosen, **settings, "method": method})
             words = [str(variant).replace(",", "").replace(" ", "_")] if variant else []
             parts = [config.dataset, f"{config.label_ratio:g}", of_block, *words]
-            parts += [f"{name}{chosen[name]}" for name in shown] + [f"seed{config.seed}"]
+            parts += [f"{name}{_in_a_name(chosen[name])}" for name in shown] + [f"seed{config.seed}"]
             yield PlannedRun("-".join(parts), config, of_block, str(variant))
+
+
+def _in_a_name(value) -> str:
+    """A value as a part of a folder's name: of a path the last part alone, and no character that means a folder."""
+    return re.sub(r"[^\w.+-]+", "_", Path(value).name if isinstance(value, str) else str(value))
 
 
 def _config(where: str, settings: Mapping) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import pandas as pd
@@ -66,12 +67,17 @@ def markdown_table(runs: pd.DataFrame) -> str:
     metrics = "dice_image", "dice_micro"
     helped, bare = ([methods_by_ratio(some, metric) for metric in metrics] for some in (runs, without_help(runs)))
     methods = helped[0].index
-    lines = [["", *methods], ["---"] * (1 + len(methods))]
+    lines = [["", *map(_plain, methods)], ["---"] * (1 + len(methods))]
     for name in helped[0]:
         if name in bare[0]:
-            lines.append([f"{name}, {WITHOUT_HELP}", *_cells(bare, name, methods)])
-        lines.append([name, *_cells(helped, name, methods)])
+            lines.append([f"{_plain(name)}, {WITHOUT_HELP}", *_cells(bare, name, methods)])
+        lines.append([_plain(name), *_cells(helped, name, methods)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(name: str) -> str:
+    """A name as text of a Markdown table: no tag, no column and no line of its own."""
+    return html.escape(" ".join(name.split()), quote=False).replace("|", "\\|")
 
 
 def _cells(tables: list[pd.DataFrame], column: str, methods: pd.Index) -> list[str]:
