@@ -209,3 +209,56 @@ def test_checking_no_notebook_is_no_success(semimedref, command_line, tmp_path, 
     assert outcome.status == 1 and f"{tmp_path}: no notebooks here, so nothing was done" in outcome.errors
     outcome = command_line("notebooks", "--check", "06_train")
     assert outcome.status == 1 and "no notebook 06_train, so nothing was checked" in outcome.errors
+
+
+@pytest.mark.parametrize("arguments", [
+    ("sweep", "plan.yaml", "--jobs", "-1"), ("sweep", "plan.yaml", "--jobs", "0"), ("mixing", "--count", "0"),
+    ("profile", "--count", "-5"), ("profile", "--count", "99999999999"), ("tutorial", "--steps", "0"),
+    ("tutorial", "--seed", "-1"), ("tutorial", "--seed", str(2**70)),
+])  # fmt: skip
+def test_numbers_that_cannot_be_are_a_usage_error(command_line, arguments):
+    outcome = command_line(*arguments)
+    assert outcome.status == 2 and "must be a whole number from" in outcome.errors
+
+
+def test_a_home_that_the_shell_left_as_a_tilde_is_the_home(tmp_path, monkeypatch):
+    from semimedref_core.data.datasets import data_folder
+    from semimedref_core.data.real.cache import cache_folder
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SEMIMEDREF_CACHE", "~/cache")
+    monkeypatch.setenv("SEMIMEDREF_DATA", "~/data")
+    assert cache_folder() == tmp_path / "cache" and data_folder() == str(tmp_path / "data") == data_folder("~/data")
+
+
+def test_a_notebook_runs_in_a_folder_with_braces(tmp_path, monkeypatch):
+    from semimedref_core.experiments import papermill_run
+
+    source = papermill_run.jupytext.reads("# %% tags=['parameters']\nseed = 1\n# %%\nseed", fmt="py:percent")
+    source.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    monkeypatch.setattr(papermill_run, "_source", lambda name: source)
+    written = papermill_run.run_notebook("x", tmp_path / "{seed} {other}", {})
+    assert written == tmp_path / "{seed} {other}/x.ipynb" and written.is_file()
+
+
+def test_a_kernel_of_another_python_is_refused(tmp_path, monkeypatch):
+    """Its notebook would tell of other packages than those of the record beside it."""
+    from semimedref_core.experiments import papermill_run
+
+    spec = tmp_path / "kernels/python3/kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": ["/opt/other/python", "-m", "x"], "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    with pytest.raises(papermill_run.NotebookError, match="starts /opt/other/python and not .*ipykernel install"):
+        papermill_run.run_notebook("06_train", tmp_path / "run", {})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dollar_in_a_name_is_text_in_a_figure():
+    import matplotlib.pyplot as plt
+
+    from semimedref_core.figures.results import panel_title
+
+    figure, ax = plt.subplots()
+    ax.set_title(panel_title("qata, image encoder $a_{b$ $\\frac$"))
+    figure.canvas.draw()

@@ -57,12 +57,31 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _count(text: str) -> int:
+    """A number of things, at least one."""
+    return _whole(text, 1, 10**7)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, 2**32 - 1)
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {low} to {high}, got {text:.40}")
+    return number
+
+
 def _tutorial(command: argparse.ArgumentParser) -> None:
     steps, seed = preset("tutorial")["steps"], preset("tutorial")["seed"]
     command.add_argument(
-        "--steps", type=int, default=steps, help="optimiser steps of each method (default %(default)s)"
+        "--steps", type=_count, default=steps, help="optimiser steps of each method (default %(default)s)"
     )
-    command.add_argument("--seed", type=int, default=seed, help="seed of both runs (default %(default)s)")
+    command.add_argument("--seed", type=_seed, default=seed, help="seed of both runs (default %(default)s)")
     command.add_argument("--output", default="runs/tutorial", metavar="DIR", help="folder (default %(default)s)")
 
 
@@ -86,7 +105,7 @@ def _sweep(command: argparse.ArgumentParser) -> None:
     command.add_argument("plan", metavar="PLAN.yaml", help="methods, label ratios, seeds, settings; see docs/sweeps.md")
     command.add_argument("--dry-run", action="store_true", help="list the runs and what they will cost; run nothing")
     command.add_argument("--output", metavar="DIR", help="folder of the sweep (default runs/NAME OF THE PLAN)")
-    command.add_argument("--jobs", type=int, metavar="N", help="most runs at a time (default: one for each core)")
+    command.add_argument("--jobs", type=_count, metavar="N", help="most runs at a time (default: one for each core)")
     command.add_argument(
         "--engine",
         choices=("local", "slurm"),
@@ -102,13 +121,15 @@ def _sweep(command: argparse.ArgumentParser) -> None:
 
 
 def _profile(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--count", type=int, default=20, metavar="N", help="steps to time (default %(default)s)")
+    command.add_argument("--count", type=_count, default=20, metavar="N", help="steps to time (default %(default)s)")
     command.add_argument("--json", metavar="FILE", help="write the numbers there too")
     add_run(command)
 
 
 def _mixing(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--count", type=int, default=1000, metavar="N", help="samples to draw (default %(default)s)")
+    command.add_argument(
+        "--count", type=_count, default=1000, metavar="N", help="samples to draw (default %(default)s)"
+    )
     command.add_argument("--split", default="valid", choices=("train", "valid", "test"), help="default %(default)s")
     add_run(command)
 

@@ -49,7 +49,7 @@ def data_folder(folder: str = "") -> str:
             "no data folder: set SEMIMEDREF_DATA (or the setting `data`) to the folder that holds QaTa/ or "
             "MosMedData+/; the datasets phantom and phantom-ct need none"
         )
-    return folder
+    return os.path.expanduser(folder)  # a shell leaves the ~ of --data=~/x, and of a plan, as it is
 
 
 def load_split(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import sysconfig
 import tempfile
 import threading
@@ -12,12 +14,14 @@ from pathlib import Path
 import jupytext
 import nbformat
 import papermill
+from jupyter_client.kernelspec import get_kernel_spec
 from papermill.iorw import papermill_io
 from tqdm.auto import tqdm
 
 from semimedref_core.errors import SemiMedRefError
 from semimedref_core.runtime.atomic import read_metrics
 
+KERNEL = "python3"
 CELL_TIMEOUT = 3600  # seconds; papermill's own default waits for ever
 
 
@@ -49,16 +53,17 @@ def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
     unknown = [key for key in parameters if key not in known]
     if unknown:
         raise NotebookError(f"{name}: unknown parameters {', '.join(unknown)}; it has {', '.join(known)}")
+    _require_own_kernel()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f"{name}.ipynb"
     try:
         papermill.execute_notebook(
             notebook,
-            str(output),
+            _as_it_is(output),
             parameters,
             cwd=str(folder),
-            kernel_name="python3",
+            kernel_name=KERNEL,
             progress_bar=False,
             execution_timeout=CELL_TIMEOUT,
             extra_arguments=["--log-level=ERROR"],  # or the kernel warns of its own local sockets
@@ -68,6 +73,26 @@ def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
     finally:
         _forget_where_it_ran(output)
     return output
+
+
+def _as_it_is(path: Path) -> str:
+    """A path in which braces stand for themselves; papermill would put parameters in their place."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _require_own_kernel() -> None:
+    """Looks whether notebooks run with the Python that runs this, so that records tell of what executed them.
+
+    Raises:
+        NotebookError: if another Python has put its kernel before this one's.
+    """
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+    python = get_kernel_spec(KERNEL).argv[0]
+    if os.path.isabs(python) and os.path.dirname(os.path.abspath(python)) != os.path.dirname(sys.executable):
+        raise NotebookError(
+            f"the kernel {KERNEL} starts {python} and not {sys.executable}, of which the record would tell; "
+            f"run `{sys.executable} -m ipykernel install --sys-prefix`"
+        )
 
 
 def parameters_of(name: str) -> list[str]:

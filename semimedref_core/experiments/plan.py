@@ -178,8 +178,9 @@ def _config(where: str, settings: Mapping) -> Config:
             raise PlanError(f"{where}: {name} must be one value, got {value!r}; only a block's own settings are axes")
         typed[name] = _number(value) if kind_of(FIELDS[name]) == "float" else value
     for name in ("data", "image_encoder", "text_encoder"):
-        if os.path.isdir(str(typed.get(name, ""))):
-            typed[name] = os.path.abspath(typed[name])  # a run works in its own folder
+        place = os.path.expanduser(str(typed.get(name, "")))
+        if os.path.isdir(place):
+            typed[name] = os.path.abspath(place)  # a run works in its own folder
     try:
         config = Config(**typed)
     except SemiMedRefError as error:

@@ -23,6 +23,11 @@ def notebook_style(dpi: int = 70) -> None:
     plt.rcParams["figure.dpi"] = dpi
 
 
+def as_text(name: str) -> str:
+    """A name of somebody's own as text of a figure: a dollar sign in it begins no formula."""
+    return name.replace("$", r"\$")
+
+
 def show_image(ax: Axes, image: np.ndarray, title: str = "") -> None:
     """A grey image ``[H, W]`` without axes; the title is wrapped."""
     ax.imshow(image, cmap="gray")

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, as_text
 
 METRIC_NAMES = {
     "dice_image": "Dice per image",
@@ -204,7 +204,7 @@ def panel_title(setting: str, ratio: float | None = None) -> str:
     """The data in the first line, other settings in the second."""
     dataset, _, others = setting.partition(", ")
     labels = "" if ratio is None else f", {per_cent(ratio)} labels"
-    return f"{dataset}{labels}" + (f"\n{others}" if others else "")
+    return as_text(f"{dataset}{labels}" + (f"\n{others}" if others else ""))
 
 
 def per_cent(ratio: float) -> str:

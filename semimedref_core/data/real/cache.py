@@ -28,7 +28,7 @@ def cache_folder() -> Path | None:
     folder = os.environ.get("SEMIMEDREF_CACHE")
     if folder is None:
         return Path.home() / ".cache" / "semimedref"
-    return Path(folder) if folder else None
+    return Path(folder).expanduser() if folder else None
 
 
 def kept_at(source: Path, kind: str, size: int) -> Path | None:
