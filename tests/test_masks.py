@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from semimedref_core.config import Config
-from semimedref_core.data.mask_values import mask_values
+from semimedref_core.config import Config, mask_values
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.pictures import read_mask
 from semimedref_core.data.real.qata import load_qata

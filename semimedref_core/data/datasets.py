@@ -68,7 +68,7 @@ def load_split(
         image_size: height and width, px.
         data: folder of the real data, see :func:`data_folder`.
         texts: version of the real reports.
-        mask_values: which values of real masks are lesion, see :func:`.mask_values.mask_values`.
+        mask_values: which values of real masks are lesion, see :func:`semimedref_core.config.mask_values`.
 
     Raises:
         DataError: naming everything that is wrong with the files.

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from semimedref_core.data.mask_values import Value
+from semimedref_core.config import MaskValue
 from semimedref_core.data.real.agreement import Lesions
 from semimedref_core.data.real.files import Entry
 from semimedref_core.reports import Report
@@ -50,7 +50,7 @@ class Contents:
         )
 
 
-def look_at(entry: Entry, lesion: Sequence[Value] = ()) -> tuple[Contents | None, list[str]]:
+def look_at(entry: Entry, lesion: Sequence[MaskValue] = ()) -> tuple[Contents | None, list[str]]:
     """What a pair's files hold, None if they cannot be read; and all that is wrong with them."""
     pictures, problems = entry.pictures(lesion=lesion)
     if problems:

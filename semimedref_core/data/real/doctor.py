@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
+from semimedref_core.config import MaskValue
+from semimedref_core.config import mask_values as values_of
 from semimedref_core.data.datasets import SOURCES
-from semimedref_core.data.mask_values import Value
-from semimedref_core.data.mask_values import mask_values as values_of
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.contradictions import Contents, between_splits, look_at, of_report, of_split
 from semimedref_core.data.real.diagnosis import Diagnosis, SplitDiagnosis, TextCheck
@@ -44,7 +44,7 @@ def examine(
         root: the dataset's folder, or the one that holds it.
         splits: which splits to read, where they are there.
         source: the dataset.
-        mask_values: which values of a mask are lesion, see :func:`.mask_values.mask_values`.
+        mask_values: which values of a mask are lesion, see :func:`semimedref_core.config.mask_values`.
     """
     try:
         layout = source.find(root)
@@ -88,7 +88,9 @@ def _shared_patients(patients: Mapping[str, Sequence[str | None]]) -> list[str]:
     return warnings
 
 
-def _examine_split(layout: Layout, split: str, diagnosis: Diagnosis, lesion: Sequence[Value]) -> dict[str, Contents]:
+def _examine_split(
+    layout: Layout, split: str, diagnosis: Diagnosis, lesion: Sequence[MaskValue]
+) -> dict[str, Contents]:
     """Adds what is found to the diagnosis; returns what the readable pairs hold, by name."""
     files, problems = layout.splits[split], diagnosis.problems
     found = SplitDiagnosis(split, len(by_name(files.images)), len(by_name(files.masks)))

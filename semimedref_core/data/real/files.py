@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from semimedref_core.data.mask_values import Value
+from semimedref_core.config import MaskValue
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.cache import keep, kept_at, read_kept
 from semimedref_core.data.real.pictures import read_grey, read_mask
@@ -57,7 +57,7 @@ class Entry:
             return None
         return f"{self.name}: pseudo-label {list(self.zones)}, but the text {self.text!r} gives {list(report.zones)}"
 
-    def pictures(self, masks: bool = True, lesion: Sequence[Value] = ()) -> tuple[list[np.ndarray], list[str]]:
+    def pictures(self, masks: bool = True, lesion: Sequence[MaskValue] = ()) -> tuple[list[np.ndarray], list[str]]:
         """Image ``[H, W]`` uint8 and (if wanted) mask ``[H, W]`` bool at full size, and all that is wrong with them.
 
         Args:
@@ -78,7 +78,7 @@ class Entry:
 
 
 def decode(
-    entries: Sequence[Entry], size: int, style: str, masks: bool, label: str, lesion: Sequence[Value] = ()
+    entries: Sequence[Entry], size: int, style: str, masks: bool, label: str, lesion: Sequence[MaskValue] = ()
 ) -> Pairs:
     """Reads all entries into memory; what is wrong with any of them is told in one message.
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from semimedref_core.data.mask_values import Value
+from semimedref_core.config import MaskValue
 from semimedref_core.data.pairs import DataError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # named: for some others Pillow starts a program of this machine
@@ -41,7 +41,7 @@ def read_grey(path: Path) -> np.ndarray:
     return _to_8_bits(np.asarray(picture), path) if _is_deep(picture) else np.asarray(picture.convert("L"))
 
 
-def read_mask(path: Path, lesion: Sequence[Value] = ()) -> np.ndarray:
+def read_mask(path: Path, lesion: Sequence[MaskValue] = ()) -> np.ndarray:
     """A mask as ``[H, W]`` bool, true where the lesion is.
 
     Args:
@@ -118,7 +118,7 @@ def _to_8_bits(values: np.ndarray, path: Path) -> np.ndarray:
     return np.rint(values.astype(np.float64) * (255 / (2**depth - 1))).astype(np.uint8)
 
 
-def _of_values(picture: Image.Image, lesion: Sequence[Value]) -> np.ndarray:
+def _of_values(picture: Image.Image, lesion: Sequence[MaskValue]) -> np.ndarray:
     if _is_deep(picture):
         return np.isin(np.asarray(picture), [value for value in lesion if isinstance(value, int)])
     rgb = np.asarray(picture.convert("RGB"))

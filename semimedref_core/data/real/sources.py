@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semimedref_core.data.mask_values import mask_values as values_of
+from semimedref_core.config import mask_values as values_of
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.files import Entry, by_name, decode, folders_in, locate
 from semimedref_core.data.real.report_tables import ReportTable
@@ -198,7 +198,7 @@ class Source:
             texts: ``lvit`` or ``release``.
             indices: positions in the list; default all.
             masks: ``False`` neither needs nor reads the masks.
-            mask_values: which values of a mask are lesion, see :func:`.mask_values.mask_values`.
+            mask_values: which values of a mask are lesion, see :func:`semimedref_core.config.mask_values`.
 
         Raises:
             DataError: everything that is wrong with the listed files and reports, in one message.
