@@ -208,8 +208,9 @@ def test_t_patchmix_image_outline_and_text_are_mixed_together_and_refused_togeth
                     shown.said.inner_text())  # fmt: skip
     assert not of_colour(_mixed(refused), PATCH).any(), "no frame around what was not pasted"
     assert (_mixed(accepted)[patch] != _mixed(refused)[patch]).mean() > 0.5, "another image"
+    pasted, own = (of_colour(_mixed(pixels)[patch], PREDICTED) for pixels in (accepted, refused))
+    assert pasted.any() and not np.array_equal(pasted, own), "outline of the pasted lesion, or of the sample's own"
     for pixels, pasted in ((accepted, True), (refused, False)):
-        assert of_colour(_mixed(pixels)[patch], PREDICTED).any() == pasted, "outline of the pasted lesion"
         assert of_colour(pixels[int(0.8 * len(pixels)) :], COMES).any() == pasted, "words that came, marked"
     assert np.array_equal(shown.press("gate", "ArrowLeft"), accepted)
     expect(shown.said).to_have_text(line)

@@ -19,7 +19,7 @@ from semimedref_core.teacher import Teacher
 OPTIONS = {
     "tutorial": ["steps", "seed", "output"],
     "train": ["preset", *FIELDS, "device", "output", "resume", "variant"],
-    "evaluate": ["checkpoint", "dataset", "data", "texts", "mask_values", "split", "reports", "removal-rate"],
+    "evaluate": ["checkpoint", "dataset", "data", "texts", "mask_values", "split", "reports", "removal-rate", "csv"],
     "predict": ["checkpoint", "image", "report", "output"],
     "doctor": ["data", "mask_values"],
     "sweep": ["jobs", "output", "engine", "store", "dry-run"],

@@ -201,3 +201,23 @@ def test_evaluate_prints_the_whole_table(semimedref, finished_run):
 def test_a_removal_rate_that_makes_no_sense_is_refused(semimedref, finished_run, options, told):
     outcome = semimedref("evaluate", checkpoint=finished_run / "teacher", **options)
     assert outcome.status == 1 and told in outcome.errors
+
+
+def test_the_tables_of_several_runs_come_into_one_file_and_a_run_that_comes_again_takes_its_old_place(
+    semimedref, finished_run, small_phantom, tmp_path
+):
+    for name in ("one", "two", "one"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        if not (tmp_path / name / "teacher").exists():
+            (tmp_path / name / "teacher").symlink_to(finished_run / "teacher")
+        given = {"checkpoint": tmp_path / name / "teacher", "reports": "all", "csv": tmp_path / "all.csv"}
+        outcome = semimedref("evaluate", **given)
+        assert outcome.status == 0, outcome.errors
+    table = pd.read_csv(tmp_path / "all.csv")
+    assert table.groupby("run").size().to_dict() == {name: len(MODES[1:]) * len(RATES) for name in ("one", "two")}
+    assert {"reports", "removal_rate", "dice_image", "dice_micro"} < set(table)
+
+
+def test_a_table_of_one_mode_is_not_kept(semimedref, finished_run, tmp_path):
+    outcome = semimedref("evaluate", checkpoint=finished_run / "teacher", reports="removed", csv=tmp_path / "all.csv")
+    assert outcome.status == 1 and "--csv keeps the table of --reports all" in outcome.errors

@@ -97,4 +97,4 @@ def test_steps_of_any_size_can_be_timed_before_a_sweep(size):
 
 def test_a_count_of_no_steps_is_refused(semimedref):
     outcome = semimedref("profile", **{**SETTINGS, "count": 0})
-    assert outcome.status == 1 and "count must be at least 1, got 0" in outcome.errors
+    assert outcome.status == 2 and "argument --count: must be a whole number from 1" in outcome.errors

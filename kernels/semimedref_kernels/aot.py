@@ -62,7 +62,8 @@ class Row:
 def configurations(target: str) -> dict[str, Launch]:
     """Every configuration that is shipped for a target, by name, as launches of tensors without memory (``meta``)."""
     precision = "ieee" if TARGETS[target].backend == "hip" else "tf32x3"  # AMD's compiler knows no tf32x3
-    return patch_mix_configurations() | soft_contrastive_triton.aot_configurations(precision)
+    widths = (256, 512, 768) if target == "sm_90" else (256,)  # D is how often loops run
+    return patch_mix_configurations() | soft_contrastive_triton.aot_configurations(precision, widths)
 
 
 def patch_mix_configurations() -> dict[str, Launch]:

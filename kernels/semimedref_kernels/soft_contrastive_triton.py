@@ -10,7 +10,7 @@ programs find is added up in a fixed order: no atomics, the same bits every time
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import triton
@@ -174,7 +174,7 @@ def unit(x: Tensor) -> Tensor:
     return (wide(x) / lengths(wide(x))).to(x.dtype)
 
 
-def aot_configurations(precision: str = "tf32x3") -> dict[str, Launch]:
+def aot_configurations(precision: str = "tf32x3", widths: Sequence[int] = (256, 512, 768)) -> dict[str, Launch]:
     """What to compile ahead of time, by name, as launches of tensors without memory (device ``meta``).
 
     Each kernel for float32 and bfloat16 at the widths of common projections, the small ones for each size of tile and
@@ -182,10 +182,11 @@ def aot_configurations(precision: str = "tf32x3") -> dict[str, Launch]:
 
     Args:
         precision: "tf32x3" for NVIDIA, "ieee" for AMD.
+        widths: D of the embeddings. It is how often loops run, so what a kernel takes hardly depends on it.
     """
     found = {}
     for dtype, short in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
-        for D in (256, 512, 768):
+        for D in widths:
 
             def arguments(kernel: triton.JITFunction, n: int, dtype: torch.dtype = dtype, D: int = D) -> dict:
                 args = dict.fromkeys(kernel.arg_names, torch.empty(n, device="meta"))

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semimedref_core.commands.options import given, run_config
 from semimedref_core.errors import SemiMedRefError
+
+if TYPE_CHECKING:
+    import pandas
 
 WRITTEN_BY = "semimedref predict"  # in the pictures that predict writes
 
@@ -101,6 +105,8 @@ def evaluate(options: argparse.Namespace) -> None:
         raise CommandError(f"--removal-rate must be 0 to 1, got {rate:g}")
     if options.reports in ("full", "all") and rate != 1:
         raise CommandError(f"--removal-rate {rate:g} changes nothing with --reports {options.reports}; leave it out")
+    if options.csv and options.reports != "all":
+        raise CommandError("--csv keeps the table of --reports all; give both")
     network, about = from_pretrained(options.checkpoint)
     config = Config(**given(options), image_size=about["image_size"])
     pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values)
@@ -115,11 +121,23 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"{_scores(row)} {where}{changed}")
         return
     table = reports_table(network, pairs, texts)
+    if options.csv:
+        _add_rows(Path(options.csv), table.assign(run=Path(options.checkpoint).absolute().parent.name))
     for metric in ("dice_image", "dice_micro"):
         shown = table.pivot(index="reports", columns="removal_rate", values=metric).loc[table["reports"].unique()]
         print(f"{metric} (%) {where}, by reports and removal rate\n{(100 * shown).round(1).to_string()}")
         for mode, share in recoveries(table, metric).items():
             print(f"recovery, {mode}: {100 * share:.1f} %")
+
+
+def _add_rows(path: Path, table: pandas.DataFrame) -> None:
+    """Adds a run's rows to a CSV file; rows that the file has of this run are replaced."""
+    import pandas as pd
+
+    if path.exists():
+        kept = pd.read_csv(path)
+        table = pd.concat([kept[~kept["run"].isin(table["run"])], table])
+    table.round(4).to_csv(path, index=False)
 
 
 def predict(options: argparse.Namespace) -> None:

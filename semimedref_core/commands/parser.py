@@ -151,6 +151,9 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         metavar="X",
         help="share of the reports that --reports changes, 0 to 1 (default %(default)s)",
     )
+    command.add_argument(
+        "--csv", metavar="FILE", help="with --reports all: add the table there, under the name of the run's folder"
+    )
     add_settings(command, "dataset", "data", "texts", "mask_values")
 
 
