@@ -455,7 +455,7 @@ pd.DataFrame(lost).T
 
 # %% [markdown]
 # It does. Without PosAug a network that has always been told where to look falls apart when nobody tells it. PosAug at 0.1
-# costs nothing with whole reports and saves much of the loss. At 0.5 it saves most and costs a little with whole reports.
+# costs nothing with whole reports and saves much of the loss. At 0.5 it saves more and costs a little with whole reports.
 # Training with ISPG loses least, since half of its student's reports have no positions at all; but whole reports are worth
 # less to it. How much of that is the token's? The same network is read with and without it:
 

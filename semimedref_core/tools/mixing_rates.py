@@ -34,7 +34,8 @@ def zone_rules(pairs: Pairs, config: Config, proposals: int = 1000) -> pd.DataFr
 
     Args:
         pairs: with masks.
-        config: settings of views and T-PatchMix; every sample is offered a patch.
+        config: settings of views and T-PatchMix; every sample is offered a patch. The zone grid is thirds if they say
+            so, else that of QaTa: nothing is estimated here.
         proposals: samples to draw for each rule, rounded up to whole batches.
 
     Returns:
@@ -106,8 +107,8 @@ def release_rates(pairs: Pairs, image_size: int, proposals: int = 1000, seed: in
     """
     rng = np.random.default_rng(seed)
     told = [Report.of(report.zones, style="release").render() for report in pairs.reports]
-    hidden = {"as one expects": 0.0, "as it runs": 0.5}
-    table = {name: {**_offers(rng, told, p, image_size, proposals)} for name, p in hidden.items()}
+    posaug_p = {"as one expects": 0.0, "as it runs": 0.5}
+    table = {name: _offers(rng, told, p, image_size, proposals) for name, p in posaug_p.items()}
     one = [report.phrases == ("lower left lung",) for report in pairs.reports]
     alone = pairs.masks[np.array(one) & pairs.masks.any((1, 2))]
     y0, x0, y1, x1 = release.phrase_box("lower left lung", image_size, image_size)
