@@ -10,10 +10,12 @@ from semimedref_core.experiments.statistics import (
     DRAWS,
     ablations,
     by_lesion_size,
+    holm,
     in_points,
     interval,
     learning_curves,
     method_differences,
+    p_value,
     paired_difference,
     resampled_difference,
 )
@@ -66,6 +68,33 @@ def test_without_counts_the_interval_is_student_s_over_seeds():
     low, high = interval(np.array([1.0, 2.0, 3.0]))
     assert (low, high) == pytest.approx((2 - 4.3027 / np.sqrt(3), 2 + 4.3027 / np.sqrt(3)), abs=1e-3)
     assert np.isnan(interval(np.array([1.0]))).all()
+
+
+def test_holm_s_rule_on_a_worked_example():
+    assert holm([0.01, 0.04, 0.03, np.nan]) == pytest.approx([0.03, 0.06, 0.06, np.nan], nan_ok=True)
+    assert holm([0.5, 0.9]).tolist() == [1.0, 1.0] and holm([0.02]).tolist() == [0.02]
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["seeds", "seeds and images"])
+def test_a_p_value_is_below_5_percent_just_where_the_interval_leaves_out_zero(drawn):
+    rng = np.random.default_rng(0)
+    for mean in np.linspace(-2, 2, 21):
+        by_seed = mean + rng.standard_normal(5)
+        by_draw = by_seed.mean() + 0.3 * rng.standard_normal(2000) if drawn else None
+        low, high = interval(by_seed, by_draw)
+        if min(abs(low), abs(high)) > 0.02:  # so near to zero the number of draws decides
+            assert (p_value(by_seed, by_draw) < 0.05) == (low > 0 or high < 0)
+    assert np.isnan(p_value(np.array([1.0]))), "one seed says nothing of others"
+
+
+def test_of_many_equal_methods_holm_s_rule_seldom_calls_one_different():
+    """With ten others, an uncorrected verdict at 5 % would be wrong somewhere in about a third of the comparisons."""
+    rng, found = np.random.default_rng(0), {"single": 0, "corrected": 0}
+    for _ in range(300):
+        p = [p_value(seeds) for seeds in rng.standard_normal((10, 5))]
+        found["single"] += min(p) < 0.05
+        found["corrected"] += holm(p).min() < 0.05
+    assert found["single"] > 90 and found["corrected"] <= 25
 
 
 def test_images_are_paired_so_that_their_difficulty_drops_out(run):

@@ -11,6 +11,9 @@ Two things are drawn by chance, and each interval says over which of them it goe
 Both together give the interval that a claim "the method is better" needs; images alone are about these trained
 networks. Both together are a sum, in which the interaction of image and seed counts twice: a little too wide rather
 than too narrow. The labelled pairs are the same in all runs of a ratio, so that no interval covers their choice.
+
+Where a method is compared with several others at once, one of them may seem different by chance. So verdicts are by
+p values that are corrected for it (Holm, Scandinavian Journal of Statistics, 1979); intervals are not corrected.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from semimedref_core.evaluation import dice_and_iou
 from semimedref_core.experiments.results import METRICS, counts_of
 
 DRAWS, LEVEL = 2000, 0.95
-_OF_DIFFERENCES = "difference low high low_images high_images by_seed seeds over verdict".split()
+_OF_DIFFERENCES = "difference low high low_images high_images by_seed seeds over p p_holm verdict".split()
 
 
 def resampled_difference(counts: np.ndarray, metric: str) -> np.ndarray:
@@ -74,14 +77,45 @@ def interval(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> tuple[fl
         low, high; not a number where neither seeds (S < 2) nor images say anything.
     """
     tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    seeds = len(by_seed)
-    error = np.std(by_seed, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.nan
     if by_draw is None:
-        return tuple(np.mean(by_seed) + error * stats.t.ppf(tails, max(seeds - 1, 1)))
-    if seeds > 1:  # evenly spaced quantiles in random order: a draw of t without its own noise in the tails
-        levels = (np.random.default_rng(1).permutation(len(by_draw)) + 0.5) / len(by_draw)
-        by_draw = by_draw + error * stats.t.ppf(levels, seeds - 1)
-    return tuple(np.quantile(by_draw, tails))
+        return tuple(np.mean(by_seed) + _standard_error(by_seed) * stats.t.ppf(tails, max(len(by_seed) - 1, 1)))
+    return tuple(np.quantile(_moved_by_seeds(by_seed, by_draw), tails))
+
+
+def p_value(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> float:
+    """How often chance alone would bring a mean over seeds as far from 0, on either side; arguments as in
+    :func:`interval`. Not a number for one seed: it says nothing about others."""
+    if len(by_seed) < 2:
+        return np.nan
+    if by_draw is None:
+        return float(stats.ttest_1samp(by_seed, 0).pvalue)
+    moved = _moved_by_seeds(by_seed, by_draw)
+    beyond = 1 + min((moved <= 0).sum(), (moved >= 0).sum())  # 1: so many draws cannot show that none is beyond
+    return min(1.0, 2 * beyond / (len(moved) + 1))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values of one family of comparisons, corrected by Holm's rule: the smallest times their number, the next one
+    times one less, and so on, never falling and at most 1. What is not a number stays so and does not count."""
+    p = np.asarray(p, float)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return corrected
+
+
+def _standard_error(by_seed: np.ndarray) -> float:
+    return np.std(by_seed, ddof=1) / np.sqrt(len(by_seed)) if len(by_seed) > 1 else np.nan
+
+
+def _moved_by_seeds(by_seed: np.ndarray, by_draw: np.ndarray) -> np.ndarray:
+    """The draws of the images, each moved by a draw of t for the seeds; as they are for one seed."""
+    if len(by_seed) < 2:
+        return by_draw
+    # Evenly spaced quantiles in random order: a draw of t without its own noise in the tails.
+    levels = (np.random.default_rng(1).permutation(len(by_draw)) + 0.5) / len(by_draw)
+    return by_draw + _standard_error(by_seed) * stats.t.ppf(levels, len(by_seed) - 1)
 
 
 def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> dict:
@@ -93,8 +127,9 @@ def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> 
 
     Returns:
         ``difference``, ``low`` and ``high`` (shares, -1 to 1), ``low_images`` and ``high_images`` for these trained
-        networks and other images, ``by_seed``, the number of ``seeds``, ``over`` what the interval goes, and the
-        ``verdict``: "above" or "below" if the interval over seeds leaves out 0, else "not told apart", or "one seed".
+        networks and other images, ``by_seed``, the number of ``seeds``, ``over`` what the interval goes, ``p`` of the
+        seeds (and images), ``p_holm`` (of this comparison alone the same), and the ``verdict``: "above" or "below" if
+        ``p_holm`` is below 5 %, else "not told apart", or "one seed".
     """
     pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs")).sort_values("seed")
     by_seed = (pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy()
@@ -107,15 +142,24 @@ def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> 
         by_draw = resampled_difference(np.array(counts), metric)
     low, high = interval(by_seed, by_draw)
     low_images, high_images = (np.nan, np.nan) if by_draw is None else interval(by_seed[:1], by_draw)
-    over = ["seeds"] * (len(by_seed) > 1) + ["images"] * (by_draw is not None)
-    verdict = _verdict(low, high) if len(by_seed) > 1 else "one seed"
-    over = " and ".join(over) or "nothing"
-    values = by_seed.mean(), low, high, low_images, high_images, by_seed, len(by_seed), over, verdict
-    return dict(zip(_OF_DIFFERENCES, values, strict=True))
+    over = " and ".join(["seeds"] * (len(by_seed) > 1) + ["images"] * (by_draw is not None)) or "nothing"
+    p = p_value(by_seed, by_draw)
+    values = by_seed.mean(), low, high, low_images, high_images, by_seed, len(by_seed), over, p, p, ""
+    return _judged([dict(zip(_OF_DIFFERENCES, values, strict=True))])[0]
 
 
-def _verdict(low: float, high: float) -> str:
-    return "above" if low > 0 else "below" if high < 0 else "not told apart"
+def _judged(family: list[dict]) -> list[dict]:
+    """Comparisons that were made at once, with ``p_holm`` and ``verdict`` for all of them together."""
+
+    def verdict(row: dict, p: float) -> str:
+        if row["seeds"] < 2:
+            return "one seed"
+        if not p < 1 - LEVEL:
+            return "not told apart"
+        return "above" if row["difference"] > 0 else "below"
+
+    corrected = holm([row["p"] for row in family])
+    return [{**row, "p_holm": p, "verdict": verdict(row, p)} for row, p in zip(family, corrected, strict=True)]
 
 
 def in_points(rows: pd.DataFrame) -> pd.DataFrame:
@@ -137,6 +181,7 @@ def in_points(rows: pd.DataFrame) -> pd.DataFrame:
             "smallest seed": [f"{100 * min(values):+.1f}" for values in rows["by_seed"]],
             "seeds": rows["seeds"],
             "over": rows["over"],
+            "p, Holm": ["" if np.isnan(p) else f"{p:.3f}" for p in rows["p_holm"]],
             "verdict": rows["verdict"],
         },
         index=rows.index,
@@ -149,9 +194,10 @@ def method_differences(
     """What a method is above each other one, for each setting and label ratio; of main runs, not of variants.
 
     Returns:
-        ``setting``, ``label_ratio``, ``against``, ``metric``, the columns of :func:`paired_difference`, and ``best``:
-        is this the other method with the best mean, of those with the most seeds in common? The best of several was
-        partly lucky, so the difference to it is rather too small than too large.
+        ``setting``, ``label_ratio``, ``against``, ``metric``, the columns of :func:`paired_difference` (``p_holm``
+        takes the others of a setting, ratio and metric as one family), and ``best``: is this the other method with the
+        best mean, of those with the most seeds in common? The best of several was partly lucky, so the difference to it
+        is rather too small than too large.
     """
     rows = []
     chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
@@ -164,7 +210,7 @@ def method_differences(
                     about = {"setting": setting, "label_ratio": ratio, "against": against, "metric": metric}
                     found.append({**about, **paired_difference(ours, theirs, metric)})
             best = min(found, key=lambda row: (-row["seeds"], row["difference"]), default=None)
-            rows += [{**row, "best": row is best} for row in found]
+            rows += [{**row, "best": row["against"] == best["against"]} for row in _judged(found)]
     return pd.DataFrame(rows, columns=["setting", "label_ratio", "against", "metric", *_OF_DIFFERENCES, "best"])
 
 
@@ -174,16 +220,20 @@ def ablations(
     """What each variant of a method is above the method itself, for each setting and label ratio.
 
     Returns:
-        ``setting``, ``label_ratio``, ``variant``, ``metric`` and the columns of :func:`paired_difference`.
+        ``setting``, ``label_ratio``, ``variant``, ``metric`` and the columns of :func:`paired_difference`, where
+        ``p_holm`` counts the variants of a setting, ratio and metric as one family.
     """
     rows = []
     chosen = runs[(runs["network"] == network) & (runs["method"] == method)]
     for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
         full = group[group["variant"] == ""]
+        found = {metric: [] for metric in metrics}
         for variant, changed in group[group["variant"] != ""].groupby("variant", sort=False):
             if set(full["seed"]) & set(changed["seed"]):
-                about = {"setting": setting, "label_ratio": ratio, "variant": variant}
-                rows += [{**about, "metric": m, **paired_difference(changed, full, m)} for m in metrics]
+                for metric in metrics:
+                    about = {"setting": setting, "label_ratio": ratio, "variant": variant, "metric": metric}
+                    found[metric].append({**about, **paired_difference(changed, full, metric)})
+        rows += [row for family in found.values() for row in _judged(family)]
     return pd.DataFrame(rows, columns=["setting", "label_ratio", "variant", "metric", *_OF_DIFFERENCES])
 
 
