@@ -21,7 +21,7 @@ from semimedref_core.experiments.results import (
     run_folders,
     without_help,
 )
-from semimedref_core.experiments.tables import markdown_table, methods_by_ratio, results_table, write_table
+from semimedref_core.experiments.tables import markdown_table, methods_by_ratio, results_table, write_between
 from semimedref_core.runtime.checkpoints import CheckpointError
 
 BARE = {"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image", "variant": WITHOUT_HELP}
@@ -147,11 +147,11 @@ def test_the_table_in_the_readme_is_that_of_the_committed_runs():
 def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
-    write_table(page, "| new |")
+    write_between(page, "results", "| new |")
     assert page.read_text() == "before\n<!-- results -->\n| new |\n<!-- /results -->\nafter\n"
     page.write_text("no marks")
-    with pytest.raises(CheckpointError, match="page.md: no place for the table; add the lines <!-- results -->"):
-        write_table(page, "| new |")
+    with pytest.raises(CheckpointError, match="page.md: no place for the results; add the lines <!-- results -->"):
+        write_between(page, "results", "| new |")
     assert page.read_text() == "no marks"
 
 

@@ -11,8 +11,6 @@ from semimedref_core.experiments.results import CONDITIONS, METRICS, SETTINGS, W
 from semimedref_core.runtime.atomic import atomic
 from semimedref_core.runtime.checkpoints import CheckpointError
 
-MARKS = "<!-- results -->", "<!-- /results -->"  # around the table that write_table renews
-
 
 def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Metrics in per cent, mean ± standard deviation over seeds.
@@ -91,17 +89,17 @@ def _best_in_bold(cells: pd.Series) -> pd.Series:
     return cells.where((means < means.max()) | (means.count() < 2) | (cells == ""), "**" + cells + "**")
 
 
-def write_table(path: str | Path, table: str) -> None:
-    """Puts a table in place of what stands between the two :data:`MARKS` of a Markdown file.
+def write_between(path: str | Path, name: str, text: str) -> None:
+    """Puts text in place of what stands between the lines ``<!-- name -->`` and ``<!-- /name -->`` of a Markdown file.
 
     Raises:
-        CheckpointError: if the file lacks them.
+        CheckpointError: if the file lacks one of them.
     """
-    path = Path(path)
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    before, first, rest = text.partition(MARKS[0])
-    _, last, after = rest.partition(MARKS[1])
+    path, marks = Path(path), (f"<!-- {name} -->", f"<!-- /{name} -->")
+    page = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, first, rest = page.partition(marks[0])
+    _, last, after = rest.partition(marks[1])
     if not (first and last):
-        raise CheckpointError(f"{path}: no place for the table; add the lines {MARKS[0]} and {MARKS[1]}")
+        raise CheckpointError(f"{path}: no place for the {name}; add the lines {marks[0]} and {marks[1]}")
     with atomic(path) as temporary:
-        temporary.write_text(f"{before}{first}\n{table}\n{last}{after}", encoding="utf-8")
+        temporary.write_text(f"{before}{first}\n{text}\n{last}{after}", encoding="utf-8")

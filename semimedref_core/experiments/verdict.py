@@ -1,0 +1,266 @@
+"""The verdict: what finished runs say of each claim, in a box of five lines, a table and the steps of one figure.
+
+Every number here is computed from the runs. A claim is *supported* where the difference points its way, per image and
+micro, and Holm's p is below 5 % for both; *contradicted* where one of them points the other way and is as sure; *not
+distinguishable* in between; *untested* where no runs of two seeds are there to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from semimedref_core.experiments.results import WITHOUT_HELP, without_help
+from semimedref_core.experiments.statistics import (
+    ablations,
+    in_points,
+    learning_curves,
+    method_differences,
+    paired_difference,
+)
+
+SUPPORTED, OPEN, CONTRADICTED, UNTESTED = "supported", "not distinguishable", "contradicted", "untested"
+JUDGED_BY = ("dice_image", "dice_micro")
+NO_BASELINE = ("supervised", "semi_medref_release")
+"""Methods that are no semi-supervised baselines: one has no unlabelled pairs, the other is the method as released."""
+
+OF_PARTS = {
+    "without T-PatchMix": "T-PatchMix helps",
+    "without PosAug": "PosAug helps",
+    "without ITCL": "ITCL helps",
+    "hard positives": "soft positives are better than hard ones",
+    "mixed, but own text": "the text must follow the patch",
+}
+"""A variant of the method -> the claim that it tests: the method without something should be worse."""
+
+NEAR_FULL = 0.97
+UNSEEN = {
+    "all of it on MosMedData+": "its pictures could not be had; its texts are read and tested",
+    "all of it with the paper's pretrained encoders": "their weights could not be had; the code loads and tests them",
+}
+"""Claim -> why no run can say."""
+
+ALL_PARTS = "without all three parts"
+WATERFALL = (
+    ("supervised", "supervised", ""),
+    ("shared recipe", "semi_medref", f"{WITHOUT_HELP}, {ALL_PARTS}"),
+    ("our additions", "semi_medref", ALL_PARTS),
+    ("PosAug", "semi_medref", "PosAug alone"),
+    ("T-PatchMix", "semi_medref", "without ITCL"),
+    ("ITCL", "semi_medref", ""),
+)
+"""What each bar adds to the one before it, and the method and variant that have it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say.
+
+    Attributes:
+        box: five lines to read first.
+        claims: a row for each claim and label ratio: ``claim``, ``labels``, ``measured``, ``verdict``.
+    """
+
+    box: tuple[str, ...]
+    claims: pd.DataFrame
+
+
+def verdict(runs: pd.DataFrame, method: str = "semi_medref") -> Verdict:
+    """The verdict on a method, of the setting that has the most label ratios.
+
+    Args:
+        runs: of :func:`.results.finished_runs`, whose order says which setting that is.
+        method: whose claims are asked.
+
+    Returns:
+        The box and the table. Without runs of the method everything is untested.
+    """
+    mains = runs[(runs["network"] == "teacher") & (runs["method"] == method) & (runs["variant"] == "")]
+    here = runs[runs["setting"] == mains["setting"].iloc[0]] if len(mains) else runs.iloc[:0]
+    against = method_differences(here, method, metrics=JUDGED_BY)
+    parts = ablations(here, method, metrics=JUDGED_BY)
+    bare = method_differences(without_help(here), method, metrics=JUDGED_BY)
+    curves = learning_curves(here)
+    rows = [
+        *_against("better than supervised training", against[against["against"] == "supervised"]),
+        *_against("better than the best semi-supervised baseline", _best_baseline(against)),
+        *_against("the same with nothing of ours for any method", _best_baseline(bare)),
+        *(row for variant, claim in OF_PARTS.items() for row in _part(claim, parts[parts["variant"] == variant])),
+        *_near_full(here, method),
+        *({"claim": claim, "labels": "", "measured": why, "verdict": UNTESTED} for claim, why in UNSEEN.items()),
+    ]
+    claims = pd.DataFrame(rows, columns=["claim", "labels", "measured", "verdict"])
+    return Verdict(_box(here, method, against, parts, curves), claims)
+
+
+def waterfall(runs: pd.DataFrame, ratio: float, metric: str = "dice_image") -> pd.DataFrame:
+    """What each step from supervised training to the whole method adds, at one label ratio.
+
+    Args:
+        runs: as in :func:`verdict`, of one setting.
+        ratio: of labels.
+
+    Returns:
+        A row for each step of :data:`WATERFALL`: ``step``, ``mean``, and the columns of
+        :func:`.statistics.paired_difference` to the step before, over the seeds that both have. Empty unless all steps
+        have run.
+    """
+    chosen = runs[(runs["network"] == "teacher") & (runs["label_ratio"] == ratio)]
+    steps = [chosen[(chosen["method"] == name) & (chosen["variant"] == variant)] for _, name, variant in WATERFALL]
+    if any(step.empty for step in steps):
+        return pd.DataFrame()
+    seeds = set.intersection(*(set(step["seed"]) for step in steps))
+    steps = [step[step["seed"].isin(seeds)] for step in steps]
+    rows = []
+    for (name, _, _), before, step in zip(WATERFALL, [None, *steps], steps, strict=False):
+        added = {} if before is None else paired_difference(step, before, metric)
+        rows.append({"step": name, "mean": step[metric].mean(), **added})
+    return pd.DataFrame(rows)
+
+
+def _best_baseline(differences: pd.DataFrame) -> pd.DataFrame:
+    """For each ratio and metric the baseline with the best mean, of those with the most seeds."""
+    others = differences[~differences["against"].isin(NO_BASELINE)]
+    order = others.assign(fewer=-others["seeds"]).sort_values(["label_ratio", "fewer", "difference"], kind="stable")
+    return order.drop_duplicates(["label_ratio", "metric"])
+
+
+def _against(claim: str, differences: pd.DataFrame) -> list[dict]:
+    """A row for each label ratio; the difference should be above zero."""
+    if differences.empty:
+        return [{"claim": claim, "labels": "", "measured": "no runs", "verdict": UNTESTED}]
+    groups = differences.groupby("label_ratio")
+    return [
+        {
+            "claim": claim,
+            "labels": percent(ratio),
+            "measured": _told(group, "against"),
+            "verdict": _judge(group, "above"),
+        }
+        for ratio, group in groups
+    ]
+
+
+def _part(claim: str, ablated: pd.DataFrame) -> list[dict]:
+    """A row for each label ratio; what is left without the part should be worse. It is told as what the part adds."""
+    if ablated.empty:
+        return [{"claim": claim, "labels": "", "measured": "no runs", "verdict": UNTESTED}]
+    return [
+        {
+            "claim": claim,
+            "labels": percent(ratio),
+            "measured": _told(_turned(group)),
+            "verdict": _judge(group, "below"),
+        }
+        for ratio, group in ablated.groupby("label_ratio")
+    ]
+
+
+def _turned(differences: pd.DataFrame) -> pd.DataFrame:
+    """The same differences, seen from the other side."""
+    return differences.assign(difference=-differences["difference"], low=-differences["high"], high=-differences["low"])
+
+
+def _near_full(runs: pd.DataFrame, method: str) -> list[dict]:
+    """Whether the fewest masks reach a share of what all masks do, by supervised training of as many steps."""
+    chosen = runs[(runs["network"] == "teacher") & (runs["variant"] == "")]
+    full = chosen.loc[(chosen["method"] == "supervised") & (chosen["label_ratio"] == 1), "dice_image"]
+    ours = chosen[chosen["method"] == method]
+    ours = ours.loc[ours["label_ratio"] == ours["label_ratio"].min(), ["label_ratio", "dice_image"]]
+    claim = f"the fewest masks reach {100 * NEAR_FULL:g} % of all masks' Dice per image"
+    if full.empty or ours.empty:
+        return [{"claim": claim, "labels": "", "measured": "no runs", "verdict": UNTESTED}]
+    reached = ours["dice_image"].to_numpy() / full.mean()
+    ratio = percent(ours["label_ratio"].iloc[0])
+    spread = f" ± {100 * reached.std(ddof=1):.1f}" if len(reached) > 1 else ""
+    judged = UNTESTED if len(reached) < 2 else SUPPORTED if reached.mean() >= NEAR_FULL else CONTRADICTED
+    measured = f"{100 * reached.mean():.1f}{spread} %, {_seeds(len(reached))}"
+    return [{"claim": claim, "labels": ratio, "measured": measured, "verdict": judged}]
+
+
+def _told(group: pd.DataFrame, whose: str = "") -> str:
+    """``per image +1.2 [+0.4, +2.0] over unimatch, micro ..., 5 seeds``."""
+    group = group.sort_values("metric")  # per image first
+    shown = in_points(group)
+    parts = []
+    for name, points, bounds, (_, row) in zip(
+        group["metric"], shown["points"], shown["95 %"], group.iterrows(), strict=True
+    ):
+        other = f" over {row[whose]}" if whose else ""
+        parts.append(f"{ {'dice_image': 'per image', 'dice_micro': 'micro'}[name] } {points} {bounds}".strip() + other)
+    return f"{', '.join(parts)}; {_seeds(group['seeds'].min())}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _judge(group: pd.DataFrame, wanted: str) -> str:
+    if (group["seeds"] < 2).any() or set(group["metric"]) != set(JUDGED_BY):
+        return UNTESTED
+    unwanted = {"above": "below", "below": "above"}[wanted]
+    if (group["verdict"] == unwanted).any():
+        return CONTRADICTED
+    return SUPPORTED if (group["verdict"] == wanted).all() else OPEN
+
+
+def percent(ratio: float) -> str:
+    """A share for people to read: ``1 %``."""
+    return f"{100 * ratio:g} %"
+
+
+def _box(
+    runs: pd.DataFrame, method: str, against: pd.DataFrame, parts: pd.DataFrame, curves: pd.DataFrame
+) -> tuple[str, ...]:
+    if runs.empty:
+        return (f"No finished runs of {method}: nothing can be said.",)
+    first = runs.iloc[0]
+    seeds = runs[(runs["method"] == method) & (runs["variant"] == "")].groupby("label_ratio")["seed"].nunique()
+    of_images = against[against["metric"] == "dice_image"]
+    supervised = of_images[of_images["against"] == "supervised"]
+    best = _best_baseline(of_images)
+    full = curves[(curves["method"] == method) & curves["of_full"].notna()]
+    return (
+        f"{first['dataset']}, network {first['architecture']}, {first['image_size']} px, {first['steps']} steps of "
+        f"{first['batch_size']} and {first['batch_size']} pairs; teacher, valid split, Dice per image; seeds: "
+        + ", ".join(f"{count} at {percent(ratio)}" for ratio, count in seeds.items())
+        + ".",
+        "Over supervised training: " + _by_ratio(supervised) + ".",
+        "Over the best semi-supervised baseline: " + _by_ratio(best, named=True) + ".",
+        "What each part adds: " + _parts(parts[parts["metric"] == "dice_image"]) + ".",
+        "Of supervised training with all masks and as many steps it reaches "
+        + (", ".join(f"{100 * row.of_full:.1f} % at {percent(row.label_ratio)}" for row in full.itertuples()) or "?")
+        + ".",
+    )
+
+
+def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
+    said = [
+        f"{100 * row.difference:+.1f} at {percent(row.label_ratio)} "
+        f"({f'{row.against}, ' if named else ''}{row.verdict.replace('told apart', 'distinguishable')})"
+        for row in differences.sort_values("label_ratio").itertuples()
+    ]
+    return "; ".join(said) or "no runs"
+
+
+def _parts(parts: pd.DataFrame) -> str:
+    said: list[str] = []
+    for variant in list(OF_PARTS)[:3]:
+        rows = parts[parts["variant"] == variant].sort_values("label_ratio")
+        if len(rows):
+            worth = ", ".join(
+                f"{-100 * row.difference:+.1f} at {percent(row.label_ratio)}" for row in rows.itertuples()
+            )
+            said.append(f"{variant.removeprefix('without ')} {worth}")
+    return "; ".join(said) or "no runs"
+
+
+def claims_table(claims: pd.DataFrame) -> Sequence[str]:
+    """The table of claims as lines of Markdown."""
+    head = [
+        "| claim | labels | what we measured (points of Dice, 95 % interval) | verdict |",
+        "| --- | --- | --- | --- |",
+    ]
+    return head + [f"| {r.claim} | {r.labels} | {r.measured} | **{r.verdict}** |" for r in claims.itertuples()]

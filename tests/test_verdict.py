@@ -1,0 +1,94 @@
+"""The verdict says what the runs say: each claim, on runs whose answer is known."""
+
+import pytest
+
+from semimedref_core.experiments.results import finished_runs
+from semimedref_core.experiments.verdict import WATERFALL, claims_table, verdict, waterfall
+
+ABOVE_SUPERVISED = "better than supervised training"
+ABOVE_BASELINES = "better than the best semi-supervised baseline"
+
+
+def judged(runs) -> dict:
+    claims = verdict(runs).claims
+    return {(row.claim, row.labels): row.verdict for row in claims.itertuples()}
+
+
+def test_a_claim_is_supported_contradicted_or_left_open_by_its_runs(run):
+    for seed, noise in enumerate((-0.001, 0.0, 0.001)):
+        run(0.70 + noise, seed=seed, label_ratio=0.01)
+        run(0.60, seed=seed, label_ratio=0.01, method="supervised")
+        run(0.65, seed=seed, label_ratio=0.01, method="cutmix")
+        run(0.70, seed=seed, label_ratio=0.05)
+        run(0.72 + noise, seed=seed, label_ratio=0.05, method="supervised")
+        run(0.70 + 20 * noise, seed=seed, label_ratio=0.05, method="cps")
+    said = judged(finished_runs(run.folders))
+    assert said[ABOVE_SUPERVISED, "1 %"] == said[ABOVE_BASELINES, "1 %"] == "supported"
+    assert said[ABOVE_SUPERVISED, "5 %"] == "contradicted"
+    assert said[ABOVE_BASELINES, "5 %"] == "not distinguishable"
+    assert said["T-PatchMix helps", ""] == "untested", "no run without it"
+
+
+def test_the_best_baseline_is_no_other_form_of_the_method_and_not_supervised_training(run):
+    for seed in range(2):
+        run(0.7, seed=seed)
+        run(0.9, seed=seed, method="supervised")
+        run(0.8, seed=seed, method="semi_medref_release")
+        run(0.6 + 0.001 * seed, seed=seed, method="cutmix")
+        run(0.5, seed=seed, method="cps")
+    claims = verdict(finished_runs(run.folders)).claims.set_index("claim")
+    assert "over cutmix" in claims.loc[ABOVE_BASELINES, "measured"]
+
+
+def test_one_seed_tests_nothing(run):
+    run(0.7, label_ratio=0.01)
+    run(0.6, label_ratio=0.01, method="cutmix")
+    run(0.5, label_ratio=0.01, method="supervised")
+    assert set(judged(finished_runs(run.folders)).values()) == {"untested"}
+
+
+def test_a_part_is_told_as_what_it_adds(run):
+    for seed in range(3):
+        run(0.70, seed=seed, label_ratio=0.01)
+        run(0.68 + 0.001 * seed, seed=seed, label_ratio=0.01, variant="without ITCL")
+        run(0.73 + 0.001 * seed, seed=seed, label_ratio=0.01, variant="without PosAug")
+    runs = finished_runs(run.folders)
+    said, claims = judged(runs), verdict(runs).claims.set_index("claim")
+    assert said["ITCL helps", "1 %"] == "supported" and said["PosAug helps", "1 %"] == "contradicted"
+    assert "per image +1.9 [+1.7, +2.1]" in claims.loc["ITCL helps", "measured"]
+    assert "per image -3.1" in claims.loc["PosAug helps", "measured"]
+
+
+@pytest.mark.parametrize(("dice", "said"), [(0.79, "supported"), (0.7, "contradicted")])
+def test_the_fewest_masks_are_held_against_all_masks(run, dice, said):
+    run(0.8, method="supervised", label_ratio=1.0)
+    for seed in range(2):
+        run(dice, seed=seed, label_ratio=0.01)
+        run(0.81, seed=seed, label_ratio=0.05)
+    claim = "the fewest masks reach 97 % of all masks' Dice per image"
+    assert judged(finished_runs(run.folders))[claim, "1 %"] == said
+
+
+def test_what_no_run_can_say_is_in_the_table(run):
+    lines = "\n".join(claims_table(verdict(finished_runs([run(0.7)])).claims))
+    assert "| all of it on MosMedData+ |" in lines and "**untested**" in lines
+
+
+def test_the_box_has_five_lines_and_says_so_where_the_method_has_not_run(run):
+    other = finished_runs([run(0.7, method="cps")])
+    assert verdict(other).box == ("No finished runs of semi_medref: nothing can be said.",)
+    run(0.6, method="supervised", seed=1)
+    box = verdict(finished_runs([*run.folders, run(0.8, seed=1)])).box
+    assert len(box) == 5 and "Over supervised training: +20.0 at 5 % (one seed)." in box
+
+
+def test_the_waterfall_adds_up_over_the_seeds_that_all_steps_have(run):
+    for seed in range(3):
+        for number, (_, method, variant) in enumerate(WATERFALL):
+            if (seed, number) != (2, 3):
+                run(0.5 + 0.05 * number, seed=seed, method=method, variant=variant, label_ratio=0.01)
+    steps = waterfall(finished_runs(run.folders), 0.01)
+    assert steps["step"].tolist()[::5] == ["supervised", "ITCL"]
+    assert steps["difference"][1:].tolist() == pytest.approx([0.05] * 5) and set(steps["seeds"][1:]) == {2}
+    assert steps["mean"].iloc[0] + steps["difference"][1:].sum() == pytest.approx(steps["mean"].iloc[-1])
+    assert waterfall(finished_runs(run.folders), 0.05).empty
