@@ -22,6 +22,7 @@ from semimedref_core.experiments.results import (
     without_help,
 )
 from semimedref_core.experiments.tables import markdown_table, methods_by_ratio, results_table, write_between
+from semimedref_core.experiments.verdict import verdict
 from semimedref_core.runtime.checkpoints import CheckpointError
 
 BARE = {"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image", "variant": WITHOUT_HELP}
@@ -137,22 +138,31 @@ def test_runs_without_our_help_are_a_comparison_and_a_row_of_their_own(run):
     assert without_help(finished_runs(run.folders[4:])).empty, "there is nothing to compare them with"
 
 
-def test_the_table_in_the_readme_is_that_of_the_committed_runs():
-    """``semimedref compare notebooks/results --markdown README.md --figure notebooks/pictures/results.png``"""
-    readme = (notebooks_folder().parent / "README.md").read_text()
-    table = re.search(r"<!-- results -->\n(.*)\n<!-- /results -->", readme, re.DOTALL)[1]
-    assert table == markdown_table(finished_runs([notebooks_folder() / "results"]))
+def test_the_pages_say_what_the_committed_runs_say():
+    """``semimedref compare notebooks/results --markdown docs/results.md`` (and README.md)"""
+    runs = finished_runs([notebooks_folder() / "results"])
+    said = verdict(runs)
+    parts = {"verdict": said.box, "claims": said.table, "results": markdown_table(runs)}
+    root = notebooks_folder().parent
+    for page, names in ((root / "README.md", ["verdict"]), (root / "docs" / "results.md", list(parts))):
+        for name in names:
+            found = re.search(rf"<!-- {name} -->\n(.*)\n<!-- /{name} -->", page.read_text(), re.DOTALL)
+            assert found[1] == parts[name], f"{name} in {page.name}: run the command above"
 
 
-def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path):
+def test_texts_go_between_their_marks_and_nowhere_else(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
-    write_between(page, "results", "| new |")
+    write_between(page, {"verdict": "no place for it", "results": "| new |"})
     assert page.read_text() == "before\n<!-- results -->\n| new |\n<!-- /results -->\nafter\n"
-    page.write_text("no marks")
-    with pytest.raises(CheckpointError, match="page.md: no place for the results; add the lines <!-- results -->"):
-        write_between(page, "results", "| new |")
-    assert page.read_text() == "no marks"
+    for text, said in (
+        ("no marks", "page.md: no place for the results; add the lines <!-- results -->"),
+        ("<!-- results -->\nhalf", "has only one of the lines <!-- results --> and <!-- /results -->"),
+    ):
+        page.write_text(text)
+        with pytest.raises(CheckpointError, match=said):
+            write_between(page, {"results": "| new |"})
+        assert page.read_text() == text
 
 
 def test_a_folder_of_runs_stands_for_all_of_them(run, tmp_path):

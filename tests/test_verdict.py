@@ -3,7 +3,7 @@
 import pytest
 
 from semimedref_core.experiments.results import finished_runs
-from semimedref_core.experiments.verdict import WATERFALL, claims_table, verdict, waterfall
+from semimedref_core.experiments.verdict import WATERFALL, verdict, waterfall
 
 ABOVE_SUPERVISED = "better than supervised training"
 ABOVE_BASELINES = "better than the best semi-supervised baseline"
@@ -70,16 +70,16 @@ def test_the_fewest_masks_are_held_against_all_masks(run, dice, said):
 
 
 def test_what_no_run_can_say_is_in_the_table(run):
-    lines = "\n".join(claims_table(verdict(finished_runs([run(0.7)])).claims))
+    lines = verdict(finished_runs([run(0.7)])).table
     assert "| all of it on MosMedData+ |" in lines and "**untested**" in lines
 
 
 def test_the_box_has_five_lines_and_says_so_where_the_method_has_not_run(run):
     other = finished_runs([run(0.7, method="cps")])
-    assert verdict(other).box == ("No finished runs of semi_medref: nothing can be said.",)
+    assert verdict(other).lines == ("No finished runs of semi_medref: nothing can be said.",)
     run(0.6, method="supervised", seed=1)
-    box = verdict(finished_runs([*run.folders, run(0.8, seed=1)])).box
-    assert len(box) == 5 and "Over supervised training: +20.0 at 5 % (one seed)." in box
+    lines = verdict(finished_runs([*run.folders, run(0.8, seed=1)])).lines
+    assert len(lines) == 5 and "Over supervised training: +20.0 at 5 % (one seed)." in lines
 
 
 def test_the_waterfall_adds_up_over_the_seeds_that_all_steps_have(run):

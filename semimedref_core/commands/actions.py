@@ -200,16 +200,17 @@ def _refuse_to_overwrite(*paths: Path) -> None:
 def compare(options: argparse.Namespace) -> None:
     """Prints the results of finished runs as one table."""
     from semimedref_core.experiments import results, tables
-    from semimedref_core.experiments.verdict import claims_table, verdict
+    from semimedref_core.experiments.verdict import verdict
 
     runs = results.finished_runs(options.runs)
     said = verdict(runs)
-    print("\n".join([*said.box, "", *claims_table(said.claims), ""]))
+    print(f"{said.box}\n\n{said.table}\n")
     print(tables.results_table(runs).to_string())
     if options.keep:
         results.keep(runs, options.keep)
     if options.markdown:
-        tables.write_between(options.markdown, "results", tables.markdown_table(runs))
+        parts = {"verdict": said.box, "claims": said.table, "results": tables.markdown_table(runs)}
+        tables.write_between(options.markdown, parts)
     if options.figure:
         from semimedref_core.experiments.statistics import learning_curves
         from semimedref_core.figures.results import curve_panels

@@ -183,7 +183,9 @@ def _compare(command: argparse.ArgumentParser) -> None:
         "--keep", metavar="DIR", help="write what a comparison needs there, in two files and without networks"
     )
     command.add_argument(
-        "--markdown", metavar="FILE", help="renew the table between <!-- results --> and <!-- /results --> there"
+        "--markdown",
+        metavar="FILE",
+        help="renew what stands there between <!-- verdict --> and <!-- /verdict -->; the same for claims, results",
     )
     command.add_argument("--figure", metavar="PNG", help="draw the learning curves there")
 

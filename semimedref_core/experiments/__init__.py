@@ -10,7 +10,7 @@ _MODULES = {
     "results": "METRICS WITHOUT_HELP finished_runs counts_of keep without_help missing_runs",
     "statistics": "paired_difference method_differences ablations learning_curves by_lesion_size in_points",
     "tables": "results_table methods_by_ratio markdown_table write_between",
-    "verdict": "Verdict waterfall claims_table",
+    "verdict": "Verdict waterfall",
     "examples": "gains_and_losses",
 }
 __getattr__, __dir__, __all__ = exports(__name__, by_module(_MODULES))

@@ -1,8 +1,9 @@
-"""Finished runs as tables to read: means over seeds, methods against label ratios, and the one in the README."""
+"""Finished runs as tables to read: means over seeds, methods against label ratios, and those in its pages."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -89,17 +90,29 @@ def _best_in_bold(cells: pd.Series) -> pd.Series:
     return cells.where((means < means.max()) | (means.count() < 2) | (cells == ""), "**" + cells + "**")
 
 
-def write_between(path: str | Path, name: str, text: str) -> None:
-    """Puts text in place of what stands between the lines ``<!-- name -->`` and ``<!-- /name -->`` of a Markdown file.
+def write_between(path: str | Path, parts: Mapping[str, str]) -> None:
+    """Renews a Markdown file between the lines ``<!-- name -->`` and ``<!-- /name -->``, for each name that it has.
+
+    Args:
+        path: of the file.
+        parts: name -> the text that goes there.
 
     Raises:
-        CheckpointError: if the file lacks one of them.
+        CheckpointError: if the file has none of the names, or one only half.
     """
-    path, marks = Path(path), (f"<!-- {name} -->", f"<!-- /{name} -->")
+    path, written = Path(path), 0
     page = path.read_text(encoding="utf-8") if path.is_file() else ""
-    before, first, rest = page.partition(marks[0])
-    _, last, after = rest.partition(marks[1])
-    if not (first and last):
-        raise CheckpointError(f"{path}: no place for the {name}; add the lines {marks[0]} and {marks[1]}")
+    for name, text in parts.items():
+        before, first, rest = page.partition(f"<!-- {name} -->\n")
+        _, last, after = rest.partition(f"<!-- /{name} -->")
+        if first and last:
+            page, written = f"{before}{first}{text}\n{last}{after}", written + 1
+        elif first or f"<!-- /{name} -->" in page:
+            raise CheckpointError(
+                f"{path}: has only one of the lines <!-- {name} --> and <!-- /{name} -->; add the other"
+            )
+    if not written:
+        lines = ", ".join(f"<!-- {name} --> and <!-- /{name} -->" for name in parts)
+        raise CheckpointError(f"{path}: no place for the results; add the lines {lines}, or one of these pairs")
     with atomic(path) as temporary:
-        temporary.write_text(f"{before}{first}\n{text}\n{last}{after}", encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")

@@ -7,7 +7,6 @@ distinguishable* in between; *untested* where no runs of two seeds are there to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -59,12 +58,24 @@ class Verdict:
     """What the runs say.
 
     Attributes:
-        box: five lines to read first.
+        lines: five, to read first.
         claims: a row for each claim and label ratio: ``claim``, ``labels``, ``measured``, ``verdict``.
     """
 
-    box: tuple[str, ...]
+    lines: tuple[str, ...]
     claims: pd.DataFrame
+
+    @property
+    def box(self) -> str:
+        """The lines as a list in Markdown."""
+        return "\n".join(f"- {line}" for line in self.lines)
+
+    @property
+    def table(self) -> str:
+        """The claims as a table in Markdown."""
+        head = "| claim | labels | what we measured (points of Dice, 95 % interval) | verdict |"
+        rows = [f"| {r.claim} | {r.labels} | {r.measured} | **{r.verdict}** |" for r in self.claims.itertuples()]
+        return "\n".join([head, "| --- | --- | --- | --- |", *rows])
 
 
 def verdict(runs: pd.DataFrame, method: str = "semi_medref") -> Verdict:
@@ -75,7 +86,7 @@ def verdict(runs: pd.DataFrame, method: str = "semi_medref") -> Verdict:
         method: whose claims are asked.
 
     Returns:
-        The box and the table. Without runs of the method everything is untested.
+        The lines and the claims. Without runs of the method everything is untested.
     """
     mains = runs[(runs["network"] == "teacher") & (runs["method"] == method) & (runs["variant"] == "")]
     here = runs[runs["setting"] == mains["setting"].iloc[0]] if len(mains) else runs.iloc[:0]
@@ -92,7 +103,7 @@ def verdict(runs: pd.DataFrame, method: str = "semi_medref") -> Verdict:
         *({"claim": claim, "labels": "", "measured": why, "verdict": UNTESTED} for claim, why in UNSEEN.items()),
     ]
     claims = pd.DataFrame(rows, columns=["claim", "labels", "measured", "verdict"])
-    return Verdict(_box(here, method, against, parts, curves), claims)
+    return Verdict(_lines(here, method, against, parts, curves), claims)
 
 
 def waterfall(runs: pd.DataFrame, ratio: float, metric: str = "dice_image") -> pd.DataFrame:
@@ -211,7 +222,7 @@ def percent(ratio: float) -> str:
     return f"{100 * ratio:g} %"
 
 
-def _box(
+def _lines(
     runs: pd.DataFrame, method: str, against: pd.DataFrame, parts: pd.DataFrame, curves: pd.DataFrame
 ) -> tuple[str, ...]:
     if runs.empty:
@@ -255,12 +266,3 @@ def _parts(parts: pd.DataFrame) -> str:
             )
             said.append(f"{variant.removeprefix('without ')} {worth}")
     return "; ".join(said) or "no runs"
-
-
-def claims_table(claims: pd.DataFrame) -> Sequence[str]:
-    """The table of claims as lines of Markdown."""
-    head = [
-        "| claim | labels | what we measured (points of Dice, 95 % interval) | verdict |",
-        "| --- | --- | --- | --- |",
-    ]
-    return head + [f"| {r.claim} | {r.labels} | {r.measured} | **{r.verdict}** |" for r in claims.itertuples()]
