@@ -40,6 +40,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from semimedref_core import Report, itcl, reports, versions
 from semimedref_core.figures import embedding_space, heat_maps, notebook_style, pulls, short, temperatures
+from semimedref_core.teaching import check
 from semimedref_kernels import jaccard, soft_contrastive_loss
 
 notebook_style()
@@ -160,6 +161,22 @@ text_to_image = -(target * z.T.log_softmax(1)).sum(1).mean()  # P is symmetric, 
 by_hand, op = (image_to_text + text_to_image) / 2, soft_contrastive_loss(u3, v3, codes3, tau3)
 print(f"image to text {image_to_text:.4f}, text to image {text_to_image:.4f}: loss {by_hand:.4f}, op {op:.4f}")
 assert torch.isclose(by_hand, op, rtol=1e-12)
+
+# %% [markdown]
+# ### Exercise 04.1
+#
+# Train as long as you like: what is the least value that this loss can have for the three pairs? Work it out from the
+# table *wanted*, with a pencil or in the cell.
+#
+# <details><summary>Solution</summary>
+#
+# A cross-entropy is least where the softmax equals its target, and then it is the target's entropy. Two rows ask for
+# $2/3$ and $1/3$, the third asks for its own text alone: $\tfrac23\,(\log 3 - \tfrac23 \log 2) = 0.42$.
+# </details>
+
+# %%
+least_value = None
+check("04.1", least_value)
 
 # %% [markdown]
 # **The loss does not go to 0.** A cross-entropy is never below the entropy of what is wanted, and a soft target has some.

@@ -23,7 +23,7 @@ LAYERS = [
     {"tools"},
     {"experiments"},
     {"figures"},
-    {"widgets"},
+    {"widgets", "teaching"},
     {"commands", "__main__"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,1 @@
+"""What is right, a module for each notebook."""
