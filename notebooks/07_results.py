@@ -13,18 +13,18 @@
 # ---
 
 # %% [markdown]
-# # 07 · Results
+# # 07 · Results: the verdict first
 #
-# **What you will see.** Finished runs, read from their folders: accuracy against the share of labelled pairs, the
-# difference to each other method with an interval that says how sure it is, what each part of the method is worth, where in
-# the data the differences come from, and what they cost. The committed runs are ours, with a small network that trains on
-# one CPU core; those at 224 px ran on a GPU. None of the paper's numbers is shown: its tables are for another network,
+# **What you will see.** What finished runs say of the paper's claims: a verdict of five lines, a table with a line for each
+# claim, and one figure. Then the details: every method at every share of labels, differences with intervals, what each
+# part is worth. An appendix holds the rest.
+#
+# *You need:* the abstract of the paper; notebook 05 for the parts. *To read:* one minute for the verdict, twenty for all.
+# *To run:* a minute on one core.
+#
+# **Read with care.** All scores are on the *valid* split, with the last weights of each run. The committed runs are ours,
+# with small networks, most of them on a CPU. None of the paper's numbers is shown: its tables are for other networks,
 # another size and other settings.
-#
-# **Read with care.** All scores are on the *valid* split, and settings were chosen on it. Each baseline had four trials with
-# seed 0, in shorter runs, all listed in `plans/qata_trials.yaml`; `semi_medref` had more, with seeds 0 to 2, while it was
-# developed. On further seeds nothing was chosen. Some help is ours and shared: pseudo-labels are cut to reported zones
-# for every method, and made on the mirror image for most. *As in the papers* takes it away.
 
 # %% tags=["parameters"]
 folder = ""  # of run folders, such as "runs"; empty: the runs that came with the notebooks
@@ -38,23 +38,80 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from semimedref_core import SemiMedRefError, experiments, figures, versions
-from semimedref_core.experiments import in_points, method_differences
+from semimedref_core.experiments import in_points, method_differences, verdict
 
 figures.notebook_style()
 pd.set_option("display.width", 200)
 pd.set_option("display.max_columns", 30)
+pd.set_option("display.max_colwidth", None)
 print(versions("pandas"))
+
+# %% [markdown]
+# ## The verdict
+#
+# A run is a folder with `config.json` (every setting), `metrics.jsonl`, `results.json` and `valid.npz` (pixel counts of each
+# validation image). Everything below is computed from these files.
+
+# %%
+runs = experiments.finished_runs([folder or experiments.notebooks_folder() / "results"])
+said = verdict.verdict(runs, method)
+print(said.box)
+
+# %% [markdown]
+# **Claim by claim.** *Supported*: the difference points that way, per image and micro, and Holm's p is below 5 % for both.
+# *Contradicted*: one of the two is as sure the other way. *Not distinguishable*: in between. *Untested*: no runs of two
+# seeds can say. Differences are points of Dice, with 95 % intervals over seeds and validation images.
+
+# %%
+said.claims.set_index(["claim", "labels"])
+
+# %% [markdown]
+# **From supervised training to the whole method.** Each bar adds one thing. *Shared recipe*: teacher and student,
+# pseudo-labels on strong views. *Our additions*: pseudo-labels cut to the reported zones, made on the mirror image, nothing
+# taught where a named zone is empty. Then the paper's three parts.
+
+# %%
+setting = runs["setting"].iloc[0]
+here = runs[runs["setting"] == setting]
+steps = {
+    f"{100 * ratio:g} % labels": verdict.waterfall(here, ratio, metric)
+    for ratio in sorted(here["label_ratio"].unique())
+}
+steps = {title: table for title, table in steps.items() if len(table)}
+if steps:
+    figures.waterfall_panels(steps, metric)
+else:
+    print("the runs do not hold every step of this figure yet; plans/qata_ablations.yaml makes them")
+plt.show()
+
+# %% [markdown]
+# ## The methods
+#
+# | method | in one line | from |
+# |---|---|---|
+# | `supervised` | the labelled pairs alone | |
+# | `mean_teacher` | an average of the student labels; squared difference | Tarvainen and Valpola, NeurIPS 2017 |
+# | `fixmatch` | confident pseudo-labels from the weak view teach the strong one | Sohn et al., NeurIPS 2020 |
+# | `unimatch` | two strong views with boxes, and dropped features | Yang et al., CVPR 2023 |
+# | `cutmix` | a box of half the picture from another pair | French et al., BMVC 2020 |
+# | `cps` | two networks label for each other | Chen et al., CVPR 2021 |
+# | `resmatch` | in the style of RESMatch: hidden phrases, weighed samples | Zang et al., 2024 |
+# | `lvit` | an average labels, and the mask of the most similar report helps | Li et al., TMI 2023 |
+# | `bcp` | copy-paste both ways between labelled and unlabelled | Bai et al., CVPR 2023 |
+# | `ad_mt` | two teachers take turns | Zhao et al., ECCV 2024 |
+# | `flip_sync` | the teacher sees the mirror image and reads its report | ours |
+# | `semi_medref` | T-PatchMix, PosAug and ITCL | Li et al., 2026 |
+#
+# [The page on methods](../docs/methods.md) says what neighbours differ in, and what of each paper is ours.
 
 # %% [markdown]
 # ## The runs
 #
-# A run is a folder with `config.json` (every setting), `metrics.jsonl` (the way), `results.json` (the end) and `valid.npz`
-# (pixel counts of each validation image). Kept runs are one table of all this, `runs.parquet`, and one file of the counts,
+# Kept runs are one table of all this, `runs.parquet`, and one file of the counts,
 # `counts.npz`. Runs that differ in nothing but the seed are repetitions of each other. A *variant* is a run of a method
 # with a setting changed: an ablation. Its name is what its run says.
 
 # %%
-runs = experiments.finished_runs([folder or experiments.notebooks_folder() / "results"])
 teachers = runs[runs["network"] == "teacher"]
 mains = teachers[teachers["variant"] == ""]
 counts = mains.groupby(["setting", "label_ratio"], sort=False).agg(methods=("method", "nunique"), runs=("seed", "size"))
@@ -65,21 +122,6 @@ print(
     "\n".join(f"missing  {line}" for line in experiments.missing_runs(runs))
     or "no method lacks a seed that another one has"
 )
-
-# %% [markdown]
-# ## The table
-#
-# In per cent, mean ± standard deviation over seeds, of the teacher, with the last weights of each run. *micro* adds up the
-# pixels of all images before it divides; *image* averages over images, where a small lesion counts as much as a large one
-# (Eq. 18). The two differ by ten points and more, so a number without the word says little (Ledger 11).
-
-# %%
-for name in ("dice_image", "dice_micro"):
-    print(f"{name}\n{experiments.methods_by_ratio(runs, name).to_string()}\n")
-
-# %%
-ends = runs.pivot(index="folder", columns="network", values="dice_image")
-print(f"teacher and student end at most {100 * (ends['teacher'] - ends['student']).abs().max():.1f} points apart")
 
 # %% [markdown]
 # ## Learning curves
@@ -106,6 +148,21 @@ for row in reached.itertuples():
     print(f"{row.method} on {row.setting}, {100 * row.label_ratio:g} % labels: {100 * row.of_full:.1f} % of it")
 if reached.empty:
     print("no setting has runs of several label ratios and a supervised one with all masks")
+
+# %% [markdown]
+# ## The table
+#
+# In per cent, mean ± standard deviation over seeds, of the teacher, with the last weights of each run. *micro* adds up the
+# pixels of all images before it divides; *image* averages over images, where a small lesion counts as much as a large one
+# (Eq. 18). The two differ by ten points and more, so a number without the word says little (Ledger 11).
+
+# %%
+for name in ("dice_image", "dice_micro"):
+    print(f"{name}\n{experiments.methods_by_ratio(runs, name).to_string()}\n")
+
+# %%
+ends = runs.pivot(index="folder", columns="network", values="dice_image")
+print(f"teacher and student end at most {100 * (ends['teacher'] - ends['student']).abs().max():.1f} points apart")
 
 # %% [markdown]
 # ## The difference to each other method
@@ -156,12 +213,33 @@ else:
     print(f"no other method has a higher mean than {method} in the {len(judged)} comparisons")
 
 # %% [markdown]
+# ## What each part is worth
+#
+# The method with one setting changed, against the whole: a bar to the left says that what was taken away helps. Intervals
+# as above.
+
+# %%
+ablated = experiments.ablations(runs, method)
+if len(ablated):
+    figures.ablation_bars(ablated, metric)
+else:
+    print(f"no run of {method} differs from the others in a setting: no ablations")
+plt.show()
+
+# %%
+if len(ablated):
+    shown = ablated[ablated["metric"].isin(["dice_image", "dice_micro"])].set_index(
+        ["setting", "label_ratio", "variant", "metric"]
+    )
+    print(in_points(shown).drop(columns="over").to_string())
+
+# %% [markdown]
 # ## As in the papers
 #
-# All methods above have two helps that are ours and in none of the papers: pseudo-labels are cut to the zones that the
-# report names, and the teacher looks at the mirror image (`flip_sync`'s always does). Both are about text and image, so one
-# may say that they belong to Semi-MedRef and not to methods that know no text. Here nobody has them, nor Semi-MedRef its
-# care for unfound zones:
+# Above, methods with a teacher have additions that are ours and in none of the papers: pseudo-labels are cut to the zones
+# that the report names, and the teacher looks at the mirror image. Some methods have only the first, supervised training
+# has none; [the page on methods](../docs/methods.md) says who has what. Here nobody has them, nor Semi-MedRef its care for
+# unfound zones:
 
 # %%
 published = experiments.without_help(runs)
@@ -198,27 +276,9 @@ crossed = crossed[crossed["against"] != "supervised"].set_index(["setting", "lab
 print(in_points(crossed).to_string() if len(crossed) else "")
 
 # %% [markdown]
-# ## Why, as far as the runs can tell
+# ## Appendix
 #
-# Where another method is level or ahead, we think of four reasons. Each leaves a trace in the tables.
-#
-# 1. *What the report says of the place is used up.* With our help every method is told in which zones a lesion lies. What
-#    is left is its outline, of which the report says nothing, so that methods that use the report better have nothing more
-#    to gain: they draw together, as far above the runs without our help as the two comparisons above are apart.
-# 2. *Masks replace what unlabelled pairs teach.* Training with all masks and as many steps is a ceiling, and not a high
-#    one where the steps are few. At 5 % of QaTa-COV19 supervised training alone comes within two points of it; that is all
-#    that unlabelled pairs could add, and Semi-MedRef cannot be told from any other method there but CPS, which it is
-#    above. At 2 % it is level with the best, at 1 % ahead. At 15 % there is nothing to add: mean teacher, which changes
-#    the views least, is level per image and a little ahead micro; CutMix, CPS and UniMatch have lower means than
-#    supervised training. The phantom, with a seventh of the pairs and no report that is wrong, is not so soon used up:
-#    there Semi-MedRef is above all others at 15 % too, and above supervised training with all masks.
-# 3. *A pasted square cuts lesions.* A patch is half as wide as the image. A method without mixing sees large lesions
-#    whole; `flip_sync` has text and image agree as T-PatchMix does, and cuts nothing. Then the difference is mostly
-#    smallest, or negative, on large lesions: the figure below.
-# 4. *Any pasting helps.* Plain CutMix pastes into every sample, T-PatchMix only what the gate lets through. In the
-#    ablations below, at 1 %, the mean without the gate is 2.4 points lower, though seeds are far apart; neither where
-#    patches lie nor whose text it is can be told to matter. Then a method that pastes, or flips, with less care is hardly
-#    worse. How many samples are mixed:
+# How many samples are mixed:
 
 # %%
 for (setting, ratio), rows in mains[mains["method"] == method].groupby(["setting", "label_ratio"], sort=False):
@@ -241,41 +301,6 @@ print(pd.concat(sizes).round(3).to_string() if sizes else "no two runs to compar
 if sizes:
     figures.size_bars(sizes, method)
 plt.show()
-
-# %% [markdown]
-# ## What each part is worth
-#
-# The method with one setting changed, against the whole: a bar to the left says that what was taken away helps. Intervals
-# as above. What we read in it, at 1 % of QaTa-COV19 and with three seeds:
-#
-# - *The three parts.* Without all of them 0.8 points are lost, and zero is just left out. ITCL alone wins most of that back
-#   per image, T-PatchMix alone micro; left out, each of the two lowers the same score a little, which is not certain.
-#   PosAug, which hides one phrase in ten here, makes no difference either way. What the report says of the place is used
-#   by all methods, before any of these parts (see 1. above).
-# - *Zones and gate.* Equal thirds instead of a grid read off the labelled pairs cost more than all three parts. Without
-#   the gate seeds are far apart, one of them nearly five points below.
-# - *Where patches lie, how large they are, and how many,* cannot be told to matter.
-# - *Whose text.* That the text follows the patch is the paper's point. Left as it was, it gives half a point more per
-#   image and less micro, neither certain. The table by size hints at why: more is painted, 1.6 times the area of a small
-#   lesion instead of 1.5; on small lesions that wins, and of all pixels together more are wrong.
-# - *Reports.* Without them most is lost. Without the *number* of infected areas something is won, and zero is left out:
-#   with 57 masks, we think, there is more to misread in a number than to learn. The others that were run without it win
-#   something too, below, so that between the methods little changes.
-
-# %%
-ablated = experiments.ablations(runs, method)
-if len(ablated):
-    figures.ablation_bars(ablated, metric)
-else:
-    print(f"no run of {method} differs from the others in a setting: no ablations")
-plt.show()
-
-# %%
-if len(ablated):
-    shown = ablated[ablated["metric"].isin(["dice_image", "dice_micro"])].set_index(
-        ["setting", "label_ratio", "variant", "metric"]
-    )
-    print(in_points(shown).drop(columns="over").to_string())
 
 # %% [markdown]
 # Other methods with a setting changed, where they ran so, against themselves:
@@ -309,7 +334,7 @@ for at, rows in variants.groupby(["setting", "label_ratio", "variant"], sort=Fal
 print(pd.DataFrame(by_size).T.to_string() if by_size else "no variant that kept its counts")
 
 # %% [markdown]
-# ## What it costs
+# ### What it costs
 #
 # Minutes on one CPU core, other work beside some of the runs, so times are rough; the runs on a GPU shared it, all of
 # the panel at once. A step of Semi-MedRef sees three times as many pictures as a supervised one: labelled, mixed, and
@@ -325,7 +350,7 @@ minutes = mains.pivot_table(index=["setting", "label_ratio"], columns="method", 
 print(minutes.round(1).to_string(na_rep=""))
 
 # %% [markdown]
-# ## To look at
+# ### To look at
 #
 # Teachers on validation images: where the method gains most over the best other one, where it loses most, and two in
 # between. This needs the trained networks, which the committed runs left behind, and the data.
