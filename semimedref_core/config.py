@@ -89,9 +89,11 @@ class Config:
     dataset: Dataset = _setting("what to run", "what to train on")
     label_ratio: float = _setting("what to run", "share of the training pairs whose masks are used", above=0, high=1)
     network: Network = _setting("what to run", "which network to train")
-    image_size: int = _setting("what to run", "height and width of the images, px", above=0)
-    steps: int = _setting("what to run", "number of optimiser steps", above=0)
-    batch_size: int = _setting("what to run", "labelled pairs in a step, and as many unlabelled ones", above=0)
+    image_size: int = _setting("what to run", "height and width of the images, px", above=0, high=4096)
+    steps: int = _setting("what to run", "number of optimiser steps", above=0, high=10**6)
+    batch_size: int = _setting(
+        "what to run", "labelled pairs in a step, and as many unlabelled ones", above=0, high=1024
+    )
     seed: int = _setting(
         "what to run",
         "seed of weights, order and augmentations; the labelled pairs do not depend on it",
@@ -107,7 +109,9 @@ class Config:
     report_text: ReportText = _setting(
         "data", "what the network reads of a report: all of it, all but the number of areas, or nothing"
     )
-    text_length: int = _setting("data", "most tokens that a text may have; a longer text is an error", above=0)
+    text_length: int = _setting(
+        "data", "most tokens that a text may have; a longer text is an error", above=0, high=512
+    )
     grid: GridName = _setting("data", "where the zones lie; 'estimated' reads it off the labelled masks")
 
     image_encoder: str = _setting(

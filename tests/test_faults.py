@@ -60,6 +60,10 @@ def test_bad_files_of_all_parts_are_told_at_once(qata_folder, refused):
     ({"label_ratio": "nan"}, "got nan", "label_ratio must be a finite number"),
     ({"lr": "inf"}, "got inf", "lr must be a finite number"),
     ({"steps": 0}, "got 0", "steps must be above 0"),
+    ({"steps": 10**9}, "got 1000000000", "steps must be at most 1000000"),
+    ({"batch_size": 10**9}, "got 1000000000", "batch_size must be at most 1024"),
+    ({"text_length": 10**6}, "got 1000000", "text_length must be at most 512"),
+    ({"image_size": 9600}, "got 9600", "image_size must be at most 4096"),
     ({"image_size": 40}, "got 40", "image_size must be a multiple of 16"),
     ({"image_size": 16}, "got 16", "size must be at least 32"),
 ])  # fmt: skip
