@@ -18,3 +18,20 @@ class SemiMedRefError(Exception):
 
 class ConfigError(SemiMedRefError, ValueError):
     """A setting with a value that it cannot have."""
+
+
+class FileError(SemiMedRefError):
+    """A file that cannot be written, or does not hold what it should; the message names it and the cure."""
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may show it: what would move its cursor, colour it or hide something is written out.
+
+    Names of files and what a foreign file holds may have such characters, also ones that no encoding knows.
+
+    >>> from semimedref_core.errors import printable
+    >>> print(printable("a\x1b[2Jb\nc"))
+    a\x1b[2Jb
+    c
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.profiler import record_function
-from tqdm.auto import tqdm
 
 from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
 from semimedref_core.batch import Batch
@@ -28,11 +28,23 @@ from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
 from semimedref_core.networks import Texts, build_texts, each_network
 from semimedref_core.networks.text_cache import read_once
-from semimedref_core.runtime.atomic import write_json
+from semimedref_core.runtime.atomic import own_folder, write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
 from semimedref_core.runtime.devices import adamw, average_gradients, grad_scaler, open_device, set_forward
 from semimedref_core.runtime.environment import environment
-from semimedref_core.runtime.run_state import BEST, CHECKPOINT, VALID, MetricsLog, RunState, claim, held
+from semimedref_core.runtime.interrupts import Interrupted, interrupts_noted
+from semimedref_core.runtime.progress import progress
+from semimedref_core.runtime.run_state import (
+    BEST,
+    CHECKPOINT,
+    VALID,
+    MetricsLog,
+    RunState,
+    claim,
+    held,
+    require_free,
+    require_there,
+)
 from semimedref_core.teacher import ema_decay, ramp
 
 LOG_EVERY = 10  # steps between log lines; a line costs one host sync
@@ -72,6 +84,8 @@ def train(
         TrainingError: the loss or a weight is no longer finite, or the method learns from unlabelled pairs and none is
             left.
         DeviceError: the device is not there, or cannot do what the settings ask.
+        FileError: no room or no rights to write; what was saved before is whole.
+        Interrupted: Ctrl-C; the step is ended and a checkpoint saved, a second Ctrl-C ends at once without.
         EncoderError, DataError, CheckpointError: what is wrong with a pretrained encoder, the data, the folder or its
             checkpoint.
 
@@ -84,7 +98,12 @@ def train(
     """
     folder = Path(folder)
     environment()  # what runs is what is there now; a checkout may change meanwhile
+    main = int(os.environ.get("RANK", 0)) == 0  # of several processes, one looks at the folder
+    if main:
+        require_free(folder, config, resume)  # before any data are read
     prepared = prepare(config, device)
+    if main:
+        own_folder(folder)
     with held(folder) if prepared.accelerator.is_main_process else nullcontext():
         return _run(prepared, config, folder, resume, note)
 
@@ -108,38 +127,43 @@ def _run(prepared: Prepared, config: Config, folder: Path, resume: bool, note: d
             for name, network in state.networks.items()
         }
 
-    started, since_log, counts = time.perf_counter() - state.seconds, [], None
-    bar = tqdm(
-        total=config.steps,
-        initial=state.step,
-        desc=f"{config.method}, seed {config.seed}",
-        unit="step",
-        disable=not accelerator.is_main_process,
-    )
-    while state.step < config.steps and not (config.patience and state.stale >= config.patience):
-        now = schedule(config, state.step)
-        since_log.append(training_step(state, next(batches), config, accelerator))
-        bar.update()
-        every = config.eval_every or config.steps
-        validate = state.step == config.steps or state.step % every == 0
-        if validate or state.step % LOG_EVERY == 0:
-            means, since_log = _means(since_log, state.step), []
-            bar.set_postfix(loss=f"{means['loss']:.3f}")
-            if log:
-                log.write({"step": state.step, "lr": now.lr, "w_u": now.w_u, **means})
-        if validate:
-            _check_weights(state.student, state.step)
-            counts = validation(choosing)
-            scores = {name: metrics(pixels) for name, pixels in counts.items()}
-            best = state.judge(scores, config.choose_by, config.steps)
-            if log:
-                log.write({"step": state.step, "valid": scores})
-                state.seconds = time.perf_counter() - started
-                if best and config.patience:
-                    state.save(folder / BEST)
-                state.save(folder / CHECKPOINT)
-    bar.close()
-    batches.close()
+    started, counts = time.perf_counter() - state.seconds, None
+
+    def save(name: str) -> None:
+        require_there(folder)
+        state.seconds = time.perf_counter() - started
+        state.save(folder / name)
+
+    bar = progress(config.steps, f"{config.method}, seed {config.seed}", state.step, shown=accelerator.is_main_process)
+    with closing(batches), bar, interrupts_noted(accelerator.num_processes == 1) as stop:
+        while state.step < config.steps and not (config.patience and state.stale >= config.patience):
+            now = schedule(config, state.step)
+            state.since_log.append(training_step(state, next(batches), config, accelerator))
+            every = config.eval_every or config.steps
+            validate = state.step == config.steps or state.step % every == 0
+            if validate or state.step % LOG_EVERY == 0:
+                means, state.since_log = _means(state.since_log, state.step), []
+                bar.set_postfix(loss=f"{means['loss']:.3f}")
+                if log:
+                    log.write({"step": state.step, "lr": now.lr, "w_u": now.w_u, **means})
+            bar.update()
+            if validate:
+                _check_weights(state.student, state.step)
+                counts = validation(choosing)
+                scores = {name: metrics(pixels) for name, pixels in counts.items()}
+                best = state.judge(scores, config.choose_by, config.steps)
+                if log:
+                    log.write({"step": state.step, "valid": scores})
+                    if best and config.patience:
+                        save(BEST)
+                    save(CHECKPOINT)
+            if stop() and state.step < config.steps:
+                _check_weights(state.student, state.step)
+                save(CHECKPOINT)
+                raise Interrupted(
+                    f"{folder}: stopped after step {state.step} of {config.steps}, and saved; the same command with "
+                    "--resume goes on from there (in Python: resume=True)"
+                )
     if config.patience:
         accelerator.wait_for_everyone()
         state.restore(folder / BEST)
@@ -155,6 +179,7 @@ def _run(prepared: Prepared, config: Config, folder: Path, resume: bool, note: d
         "device": str(accelerator.device),
     }
     if accelerator.is_main_process:
+        require_there(folder)
         write_arrays(folder / VALID, counts)
     about = {**about, **(note or {}), "environment": environment()}
     scores = {name: metrics(pixels) for name, pixels in counts.items()}
@@ -313,6 +338,7 @@ def _write_results(
     if write:
         for name, network in networks.items():
             note = {"image_size": config.image_size, "axes": config.axes, "trained_on": config.dataset}
+            note |= {"text_version": config.texts, "mask_values": config.mask_values}
             note["valid"] = scores[name]
             save_pretrained(folder / name, network, texts, **note)
         write_json(folder / "results.json", results)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -137,6 +138,15 @@ def finished_run(train, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "run"
     outcome = train(output=folder)
     assert outcome.status == 0, outcome.errors
+    return folder
+
+
+@pytest.fixture
+def of_qata(finished_run, tmp_path) -> Path:
+    """A trained network that says it was trained on QaTa-COV19."""
+    folder = shutil.copytree(finished_run / "teacher", tmp_path / "of_qata" / "teacher")
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**about, "trained_on": "qata"}))
     return folder
 
 

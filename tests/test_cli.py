@@ -22,6 +22,7 @@ OPTIONS = {
     "evaluate": ["checkpoint", "dataset", "data", "texts", "mask_values", "split", "reports", "removal-rate", "csv"],
     "predict": ["checkpoint", "image", "report", "output"],
     "doctor": ["data", "mask_values"],
+    "cache": ["clear"],
     "sweep": ["jobs", "output", "engine", "store", "dry-run"],
 }
 
@@ -56,7 +57,6 @@ def test_the_help_of_train_shows_what_matters_first(command_line):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ([], "COMMAND"),
     (["fly"], "invalid choice: 'fly'"),
     (["train", "--learning-rate", "1"], "unrecognized arguments: --learning-rate"),
     (["train", "--steps", "many"], "invalid int value: 'many'"),
@@ -78,8 +78,8 @@ def test_every_setting_arrives_in_the_run(train, tmp_path):
 def test_a_run_is_put_where_its_settings_say(train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = train(method="supervised", steps=1, seed=2)
-    assert outcome.status == 0 and "Written to runs/phantom-0.25-supervised-seed2/" in outcome.text
-    assert (tmp_path / "runs/phantom-0.25-supervised-seed2/results.json").is_file()
+    assert outcome.status == 0 and "Written to runs/phantom-0.25-supervised-32px-1steps-seed2/" in outcome.text
+    assert (tmp_path / "runs/phantom-0.25-supervised-32px-1steps-seed2/results.json").is_file()
 
 
 @pytest.mark.parametrize("network", ["student", "teacher"])
@@ -100,11 +100,12 @@ def test_a_run_keeps_what_its_scores_were_counted_from_image_by_image(finished_r
         assert scores(counts[network]) == pytest.approx(results[network])
 
 
-def test_evaluate_takes_another_split_or_data_set(semimedref, finished_run, qata_folder):
-    checkpoint = finished_run / "teacher"
-    test = semimedref("evaluate", checkpoint=checkpoint, split="test")
+def test_evaluate_takes_another_split_and_the_data_set_that_the_network_was_trained_on(
+    semimedref, finished_run, of_qata, qata_folder
+):
+    test = semimedref("evaluate", checkpoint=finished_run / "teacher", split="test")
     assert test.status == 0 and "on 6 pairs of phantom test" in test.text
-    real = semimedref("evaluate", checkpoint=checkpoint, dataset="qata", data=qata_folder())
+    real = semimedref("evaluate", checkpoint=of_qata, data=qata_folder())
     assert real.status == 0 and "on 2 pairs of qata valid" in real.text
 
 

@@ -123,7 +123,7 @@ USELESS = {
 
 @pytest.mark.parametrize("why", USELESS)
 def test_training_and_scoring_refuse_pairs_in_which_nothing_can_be_learnt(
-    qata_folder, train, semimedref, finished_run, tmp_path, why
+    qata_folder, train, semimedref, of_qata, tmp_path, why
 ):
     root = qata_folder()
     every(root, *USELESS[why])
@@ -134,7 +134,7 @@ def test_training_and_scoring_refuse_pairs_in_which_nothing_can_be_learnt(
         and "semimedref doctor" in outcome.errors
     )
     assert not (tmp_path / "run").exists()
-    scored = semimedref("evaluate", checkpoint=finished_run / "student", dataset="qata", data=root)
+    scored = semimedref("evaluate", checkpoint=of_qata, data=root)
     assert scored.status == 1 and f"qata valid: {why}" in scored.errors and "%" not in scored.text
     assert not examine(root).ok or "inverted" in told(root)
 

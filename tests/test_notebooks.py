@@ -3,8 +3,6 @@
 import re
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -70,19 +68,3 @@ def test_a_misspelt_parameter_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(papermill_run.NotebookError, match="unknown parameters label_ration; it has .*label_ratio"):
         papermill_run.run_notebook("06_train", tmp_path / "run", {"label_ration": 0.01})
     assert not (tmp_path / "run").exists()
-
-
-def test_the_progress_bar_follows_a_relative_folder_although_the_working_directory_changes(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    run = tmp_path / "runs" / "semi_medref"
-    run.mkdir(parents=True)
-    with papermill_run.follow(Path("runs"), 1000, "tutorial"):
-        monkeypatch.chdir(run)
-        (run / "metrics.jsonl").write_text('{"step": 730, "loss": 0.5}\n')
-        told, deadline = "", time.monotonic() + 60
-        while "730/1000" not in told and time.monotonic() < deadline:
-            time.sleep(0.1)
-            told += capsys.readouterr().err
-    assert "730/1000" in told and "loss=0.500" in told

@@ -7,13 +7,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semimedref_core.commands.endings import say
 from semimedref_core.commands.options import given, run_config
-from semimedref_core.errors import SemiMedRefError
+from semimedref_core.errors import FileError, SemiMedRefError
 
 if TYPE_CHECKING:
     import pandas
 
+    from semimedref_core.config import Config
+
 WRITTEN_BY = "semimedref predict"  # in the pictures that predict writes
+_NO_SIZE = "its config.json does not tell the image_size that it was trained at; add it there"
 
 
 class CommandError(SemiMedRefError):
@@ -22,23 +26,22 @@ class CommandError(SemiMedRefError):
 
 def tutorial(options: argparse.Namespace) -> None:
     """Runs notebook 06 on the phantom."""
-    from semimedref_core.experiments.papermill_run import follow, run_notebook
+    from semimedref_core.experiments.papermill_run import run_notebook
+    from semimedref_core.runtime.progress import follow
 
     folder = Path(options.output)
     if (folder / "06_train.ipynb").exists():
         raise CommandError(f"{folder}: holds a tutorial run already; delete it or give another --output")
-    print(
-        f"Training supervised and Semi-MedRef on the phantom, {options.steps} steps each. Everything goes to {folder}/"
-    )
-    with follow(folder, 2 * options.steps, "tutorial"):
+    say(f"Training supervised and Semi-MedRef on the phantom, {options.steps} steps each. Everything goes to {folder}/")
+    with follow(folder, options.steps):
         parameters = {"steps": options.steps, "eval_every": max(1, options.steps // 5), "seed": options.seed}
         notebook = run_notebook("06_train", folder, {**parameters, "output": "."})
-    print((folder / "table.txt").read_text(encoding="utf-8"))
-    print(f"executed notebook  {notebook}")
-    print(f"figures            {folder}/*.png")
+    say((folder / "table.txt").read_text(encoding="utf-8"))
+    say(f"executed notebook  {notebook}")
+    say(f"figures            {folder}/*.png")
     for run in sorted(path.parent for path in folder.glob("*/results.json")):
-        print(f"metrics            {run / 'metrics.jsonl'}, results.json")
-        print(f"checkpoints        {run}/student, teacher")
+        say(f"metrics            {run / 'metrics.jsonl'}, results.json")
+        say(f"checkpoints        {run}/student, teacher")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -46,15 +49,26 @@ def train(options: argparse.Namespace) -> None:
     from semimedref_core import training
 
     config = run_config(options)
-    folder = options.output or f"runs/{config.dataset}-{config.label_ratio:g}-{config.method}-seed{config.seed}"
+    folder = options.output or f"runs/{_run_name(config)}"
     note = {"variant": options.variant}
-    results = training.train(config, folder, resume=options.resume, device=options.device, note=note)
+    try:
+        results = training.train(config, folder, resume=options.resume, device=options.device, note=note)
+    except FileError as error:
+        raise CommandError(
+            f"{error}\nWhat was saved before is whole: with --resume the same command goes on from there"
+        ) from error
     for network in ("student", "teacher"):
-        print(f"{network:8}", _scores(results[network]))
-    print(
+        say(f"{network:8} {_scores(results[network])}")
+    say(
         f"{config.dataset}, {results['split']} split, {results['labelled']} labelled pairs, seed {config.seed}, preset "
         f"{options.preset}. Written to {folder}/"
     )
+
+
+def _run_name(config: Config) -> str:
+    """What the folder of a run is called that was given no other name."""
+    size = f"{config.image_size}px-{config.steps}steps"
+    return f"{config.dataset}-{config.label_ratio:g}-{config.method}-{size}-seed{config.seed}"
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -71,7 +85,7 @@ def profile(options: argparse.Namespace) -> None:
     from semimedref_core.tools.profiling import profile
 
     found = profile(run_config(options), options.device, options.count)
-    print(found.render())
+    say(found.render())
     if options.json:
         write_json(Path(options.json), found.to_dict())
 
@@ -83,21 +97,20 @@ def mixing(options: argparse.Namespace) -> None:
 
     config = run_config(options)
     pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values)
-    print(
+    say(
         f"{len(pairs)} pairs of {config.dataset} {options.split}, {config.image_size} px, the true masks in place of a "
         f"teacher, {options.count} samples for each rule, in per cent\n"
     )
-    print(zone_rules(pairs, config, options.count).round(1).to_string(), "\n")
-    print("the released code, with its own wording of the reports:\n")
-    print(release_rates(pairs, config.image_size, options.count, config.seed).round(1).to_string())
+    say(zone_rules(pairs, config, options.count).round(1).to_string() + "\n")
+    say("the released code, with its own wording of the reports:\n")
+    say(release_rates(pairs, config.image_size, options.count, config.seed).round(1).to_string())
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Scores a trained network on a split, with whole reports or with reports that lack their positions."""
-    from semimedref_core.config import Config
     from semimedref_core.data.content import require_content
     from semimedref_core.data.datasets import load_split
-    from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
+    from semimedref_core.runtime.checkpoints import from_pretrained, load_texts, network_folder
     from semimedref_core.tools.positions import recoveries, reports_table
 
     rate = options.removal_rate
@@ -107,27 +120,60 @@ def evaluate(options: argparse.Namespace) -> None:
         raise CommandError(f"--removal-rate {rate:g} changes nothing with --reports {options.reports}; leave it out")
     if options.csv and options.reports != "all":
         raise CommandError("--csv keeps the table of --reports all; give both")
-    network, about = from_pretrained(options.checkpoint)
-    config = Config(**given(options), image_size=about["image_size"])
+    checkpoint = network_folder(options.checkpoint)
+    network, about = from_pretrained(checkpoint)
+    config = _trained_with(about, checkpoint, given(options))
     pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values)
     require_content(pairs, f"{config.dataset} {options.split}")
     if about.get("axes") == "transposed":
         pairs = pairs.transposed()
-    texts, where = load_texts(options.checkpoint), f"on {len(pairs)} pairs of {config.dataset} {options.split}"
+    texts, where = load_texts(checkpoint), f"on {len(pairs)} pairs of {config.dataset} {options.split}"
     if options.reports != "all":
         (row,) = reports_table(network, pairs, texts, [options.reports], [rate]).to_dict("records")
         mode, rate = row.pop("reports"), row.pop("removal_rate")
         changed = "" if mode == "full" else f", reports {mode} at a removal rate of {rate:g}"
-        print(f"{_scores(row)} {where}{changed}")
+        say(f"{_scores(row)} {where}{changed}")
         return
     table = reports_table(network, pairs, texts)
     if options.csv:
-        _add_rows(Path(options.csv), table.assign(run=Path(options.checkpoint).absolute().parent.name))
+        _add_rows(Path(options.csv), table.assign(run=checkpoint.absolute().parent.name))
     for metric in ("dice_image", "dice_micro"):
         shown = table.pivot(index="reports", columns="removal_rate", values=metric).loc[table["reports"].unique()]
-        print(f"{metric} (%) {where}, by reports and removal rate\n{(100 * shown).round(1).to_string()}")
+        say(f"{metric} (%) {where}, by reports and removal rate\n{(100 * shown).round(1).to_string()}")
         for mode, share in recoveries(table, metric).items():
-            print(f"recovery, {mode}: {100 * share:.1f} %")
+            say(f"recovery, {mode}: {100 * share:.1f} %")
+
+
+def _trained_with(about: dict, checkpoint: Path, given: dict) -> Config:
+    """The settings of the data that a network was trained on, with what was given besides.
+
+    Args:
+        about: its ``config.json``.
+        checkpoint: its folder.
+        given: settings; another dataset or other texts than it was trained on are refused.
+    """
+    from semimedref_core.config import Config
+    from semimedref_core.runtime.atomic import read_json
+
+    run = checkpoint.parent / "config.json"
+    of_run = read_json(run) if run.is_file() else {}  # networks of before tell less
+    trained = {
+        "dataset": about.get("trained_on", of_run.get("dataset")),
+        "texts": about.get("text_version", of_run.get("texts")),
+        "mask_values": about.get("mask_values", of_run.get("mask_values")),
+        "image_size": about.get("image_size", of_run.get("image_size")),
+    }
+    known = {name: value for name, value in trained.items() if value is not None}
+    for name in ("dataset", "texts"):
+        if name in given and given[name] != known.get(name, given[name]):
+            raise CommandError(
+                f"{checkpoint}: was trained with {name} {known[name]}, not {given[name]}; leave --{name} out"
+            )
+    if "image_size" not in known:
+        raise CommandError(f"{checkpoint}: {_NO_SIZE}")
+    if "dataset" not in {**known, **given}:
+        raise CommandError(f"{checkpoint}: does not tell what it was trained on; give --dataset")
+    return Config(**{**known, **given})
 
 
 def _add_rows(path: Path, table: pandas.DataFrame) -> None:
@@ -157,7 +203,9 @@ def predict(options: argparse.Namespace) -> None:
     mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
     _refuse_to_overwrite(mask, overlay)
     network, about = from_pretrained(options.checkpoint)
-    report = Report.parse(options.report)
+    if "image_size" not in about:
+        raise CommandError(f"{options.checkpoint}: {_NO_SIZE}")
+    report = Report.parse(options.report, about.get("text_version"))
     try:
         picture = Image.fromarray(read_grey(Path(options.image)))
     except DataError as error:
@@ -177,7 +225,7 @@ def predict(options: argparse.Namespace) -> None:
     prediction_overlay(np.asarray(picture), probs, report.render()).savefig(
         overlay, dpi=150, metadata={"Software": WRITTEN_BY}
     )
-    print(f"lesion on {100 * (probs >= 0.5).mean():.1f} % of the image\nmask     {mask}\noverlay  {overlay}")
+    say(f"lesion on {100 * (probs >= 0.5).mean():.1f} % of the image\nmask     {mask}\noverlay  {overlay}")
 
 
 def _refuse_to_overwrite(*paths: Path) -> None:
@@ -204,8 +252,11 @@ def compare(options: argparse.Namespace) -> None:
 
     runs = results.finished_runs(options.runs)
     said = verdict(runs)
-    print(f"{said.box}\n\n{said.table}\n")
-    print(tables.results_table(runs).to_string())
+    say(f"{said.box}
+
+{said.table}
+")
+    say(tables.results_table(runs).to_string())
     if options.keep:
         results.keep(runs, options.keep)
     if options.markdown:
@@ -233,17 +284,18 @@ def notebooks(options: argparse.Namespace) -> int:
     if options.task == "check" and (absent := [name for name in names if not (folder / f"{name}.py").is_file()]):
         raise CommandError(f"{folder}: no notebook {', '.join(absent)}, so nothing was checked")
     for name in names:
-        print(f"{options.task} {name} ...", flush=True)
+        say(f"{options.task} {name} ...")
         source = folder / f"{name}.py"
         if options.task == "refresh":
-            print(f"    {refresh(name)}")
+            say(f"    {refresh(name)}")
         if options.task == "run":
             with tempfile.TemporaryDirectory() as temporary:
                 executed = nbformat.read(run_notebook(name, temporary, {}), as_version=4)
             found = notebook_checks.output_problems(executed, nbformat.read(source.with_suffix(".ipynb"), as_version=4))
         else:
             found = notebook_checks.style_problems(source) + notebook_checks.pair_problems(source)
-        print("".join(f"    {problem}\n" for problem in found), end="")
+        for problem in found:
+            say(f"    {problem}")
         problems += len(found)
     return 1 if problems else 0
 
@@ -256,8 +308,23 @@ def doctor(options: argparse.Namespace) -> int:
 
     settings = Config(**given(options))
     diagnoses = examine_all(data_folder(settings.data), settings.mask_values)
-    print("\n\n".join(diagnosis.render() for diagnosis in diagnoses))
+    say("\n\n".join(diagnosis.render() for diagnosis in diagnoses))
     return 0 if all(diagnosis.ok for diagnosis in diagnoses) else 1
+
+
+def cache(options: argparse.Namespace) -> None:
+    """Tells of the cache of decoded pictures, or clears it."""
+    from semimedref_core.data.real import cache as pictures
+
+    folder = pictures.cache_folder()
+    if folder is None:
+        say("SEMIMEDREF_CACHE is set to nothing, so no decoded pictures are kept")
+        return
+    files, size = pictures.room_taken(folder)
+    if options.clear:
+        pictures.clear(folder)
+    what = "deleted" if options.clear else "decoded pictures kept"
+    say(f"{folder}: {files} {what}, {size / 1e6:.1f} MB")
 
 
 def _scores(scores: dict[str, float]) -> str:

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import get_args
 
+from semimedref_core.commands.endings import carried_out
 from semimedref_core.commands.options import add_run, add_settings
-from semimedref_core.config import ReportsAtHand
-from semimedref_core.errors import SemiMedRefError
+from semimedref_core.commands.suggestions import Parser
+from semimedref_core.config import FIELDS, ReportsAtHand
 from semimedref_core.presets import preset
+from semimedref_core.runtime.environment import version_of
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command.
+    """Runs one command; without one it shows what there is.
 
     Returns:
-        The exit status: 0; 1 after an error of the user's, which is told in a few lines; 130 after Ctrl-C.
+        The exit status, see :func:`.endings.carried_out`.
     """
     options = parser().parse_args(arguments)
+    if options.action is None:
+        parser().print_help()
+        return 0
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from semimedref_core.commands import actions  # after the options are known: --help and typing errors are quick
 
-    try:
-        return getattr(actions, options.action)(options) or 0
-    except SemiMedRefError as error:
-        print(f"semimedref {options.name}: {error}", file=sys.stderr)
-        return 1
+    return carried_out(getattr(actions, options.action), options)
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="semimedref",
         description="Semi-MedRef, step by step: teacher and student learn to segment a medical image by its report.",
         epilog="Start with `semimedref tutorial`. It needs no data and takes a few minutes on a laptop.",
     )
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    top.set_defaults(action=None)
+    top.add_argument("--version", action="version", version=f"semimedref {version_of('semimedref')}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(name: str, help: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help)
@@ -53,13 +55,14 @@ def parser() -> argparse.ArgumentParser:
     _profile(add("profile", "Show where the time of a training step goes."))
     _mixing(add("mixing", "Measure what T-PatchMix offers and how often it is true, by each rule and in the release."))
     add_settings(add("doctor", "Look through a folder of real data and name what is wrong."), "data", "mask_values")
+    _cache(add("cache", "Show where decoded pictures are kept and how much room they take, or delete them."))
     _notebooks(add("notebooks", "Check, run or refresh the notebooks (for contributors)."))
     return top
 
 
 def _count(text: str) -> int:
     """A number of things, at least one."""
-    return _whole(text, 1, 10**7)
+    return _whole(text, 1, FIELDS["steps"].metadata["high"])
 
 
 def _seed(text: str) -> int:
@@ -86,7 +89,9 @@ def _tutorial(command: argparse.ArgumentParser) -> None:
 
 
 def _train(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--output", metavar="DIR", help="run folder (default runs/DATASET-RATIO-METHOD-seedN)")
+    command.add_argument(
+        "--output", metavar="DIR", help="run folder (default runs/DATASET-RATIO-METHOD-SIZEpx-STEPSsteps-seedN)"
+    )
     command.add_argument(
         "--resume",
         action="store_true",
@@ -168,7 +173,10 @@ def _predict(command: argparse.ArgumentParser) -> None:
 
 def _checkpoint(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--checkpoint", required=True, metavar="DIR", help="folder student/ or teacher/ of a finished run"
+        "--checkpoint",
+        required=True,
+        metavar="DIR",
+        help="a finished run, whose teacher is taken, or its folder student/ or teacher/",
     )
 
 
@@ -188,6 +196,10 @@ def _compare(command: argparse.ArgumentParser) -> None:
         help="renew what stands there between <!-- verdict --> and <!-- /verdict -->; the same for claims, results",
     )
     command.add_argument("--figure", metavar="PNG", help="draw the learning curves there")
+
+
+def _cache(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--clear", action="store_true", help="delete the pictures that are kept; they are made anew")
 
 
 def _notebooks(command: argparse.ArgumentParser) -> None:

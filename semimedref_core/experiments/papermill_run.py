@@ -6,9 +6,7 @@ import os
 import sys
 import sysconfig
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import jupytext
@@ -16,10 +14,8 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import get_kernel_spec
 from papermill.iorw import papermill_io
-from tqdm.auto import tqdm
 
 from semimedref_core.errors import SemiMedRefError
-from semimedref_core.runtime.atomic import read_metrics
 
 KERNEL = "python3"
 CELL_TIMEOUT = 3600  # seconds; papermill's own default waits for ever
@@ -165,33 +161,3 @@ def refresh(name: str) -> Path:
     pair = notebooks_folder() / f"{name}.ipynb"
     jupytext.write(notebook, pair)
     return pair
-
-
-@contextmanager
-def follow(folder: Path, steps: int, description: str) -> Iterator[None]:
-    """Shows the progress of the runs below a folder, read off their ``metrics.jsonl``, while the body runs.
-
-    Args:
-        folder: where the runs' folders are or will be.
-        steps: steps of all runs together.
-        description: in front of the bar.
-    """
-    folder = folder.resolve()  # papermill changes the working directory while a notebook runs
-    done = threading.Event()
-
-    def watch(bar):
-        while not done.wait(1.0):
-            logs = [read_metrics(path) for path in folder.glob("*/metrics.jsonl")]
-            bar.update(sum(lines[-1]["step"] for lines in logs if lines) - bar.n)
-            losses = [line["loss"] for lines in logs for line in lines if "loss" in line]
-            if losses:
-                bar.set_postfix(loss=f"{losses[-1]:.3f}")
-
-    with tqdm(total=steps, desc=description, unit="step") as bar:
-        watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()

@@ -8,18 +8,21 @@ A run says itself what it is: its ``results.json`` holds method, variant, plan, 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
-from semimedref_core.config import FIELDS
-from semimedref_core.runtime.atomic import atomic, read_metrics
-from semimedref_core.runtime.checkpoints import CheckpointError, write_arrays
+from semimedref_core.config import FIELDS, Config
+from semimedref_core.errors import FileError
+from semimedref_core.runtime.atomic import atomic, read_json, read_metrics
+from semimedref_core.runtime.checkpoints import CheckpointError, read_arrays, write_arrays
 from semimedref_core.runtime.run_state import CONFIG, VALID
 
+NETWORKS = ("student", "teacher")
 METRICS = ["dice_image", "miou_image", "dice_micro", "miou_micro"]
 SETTINGS = ["dataset", "label_ratio", "weak_view", "steps"]  # always shown
 TABLE, COUNTS = "runs.parquet", "counts.npz"  # the two files of kept runs
@@ -38,6 +41,7 @@ _NOT_COMPARED = {"dataset", "label_ratio", "network", "method", "seed", "data", 
 _OF_METHODS = [name for name in FIELDS if name not in {*CONDITIONS, *_NOT_COMPARED}]
 _ONE_RUN = ["setting", "label_ratio", "method", "variant", "seed", "network"]
 _PATHS = ("image_encoder", "text_encoder")
+LARGEST_TABLE = 2**30  # bytes of a kept table, unpacked; that of a few hundred runs has 10 million
 _KEPT_EVERY = 50  # steps between two kept log lines
 
 
@@ -96,21 +100,32 @@ def counts_of(folder: str | Path, network: str) -> np.ndarray | None:
     """Pixels ``[N, 3]`` (both, predicted, target) of each validation image of a run; None if they were not kept."""
     folder = Path(folder)
     if (folder / VALID).exists():
-        with np.load(folder / VALID) as counts:
-            return counts[network].astype(float)
+        return _counts(read_arrays(folder / VALID), network, folder / VALID)
     path = folder.parent / COUNTS
     if path.exists():
         kept = _kept_counts(path, path.stat().st_mtime_ns)
         if f"{folder.name}/{network}" in kept:
-            found, target = kept[f"{folder.name}/{network}"], kept[str(kept[f"{folder.name}/target"])]
-            return np.column_stack([found, target]).astype(float)
+            try:
+                found, target = kept[f"{folder.name}/{network}"], kept[str(kept[f"{folder.name}/target"])]
+                both = {network: np.column_stack([found, target])}
+            except (KeyError, ValueError):
+                both = {}
+            return _counts(both, network, path)
     return None
 
 
+def _counts(arrays: Mapping[str, np.ndarray], network: str, path: Path) -> np.ndarray:
+    """The pixel counts ``[N, 3]`` of a network. Raises CheckpointError if they are none."""
+    counts = arrays[network] if network in arrays else np.zeros(0)
+    if counts.ndim != 2 or counts.shape[1] != 3 or counts.dtype.kind not in "iuf":
+        raise CheckpointError(f"{path}: holds no pixel counts of the {network}; put the right file back")
+    return counts.astype(float)
+
+
 @lru_cache(maxsize=2)
-def _kept_counts(path: Path, changed: int) -> np.lib.npyio.NpzFile:
+def _kept_counts(path: Path, changed: int) -> Mapping[str, np.ndarray]:
     """The open file of one state; it holds hundreds of arrays, which are read when they are asked for."""
-    return np.load(path)
+    return read_arrays(path)
 
 
 def keep(runs: pd.DataFrame, target: str | Path) -> None:
@@ -194,38 +209,53 @@ def _rows(folder: Path) -> list[dict]:
     """Student and teacher of one run."""
     results, config = _read(folder / "results.json"), _read(folder / CONFIG)
     try:
+        Config(**{name: value for name, value in config.items() if name in FIELDS})  # each value is one that can be
         about = {
             **config,
             "architecture": config["network"],
-            "method": results.get("variant_of") or config["method"],
-            "variant": results.get("variant", ""),
-            "plan": results.get("plan", ""),
+            "method": str(results.get("variant_of") or config["method"]),
+            "variant": str(results.get("variant", "")),
+            "plan": str(results.get("plan", "")),
             "folder": str(folder),
-            "seconds": results["seconds"],
+            "seconds": float(results["seconds"]),
             "device": results["device"].partition(":")[0],
             "accepted": _mean_logged(folder, "accepted"),
         }
-        return [{**about, "network": network, **results[network]} for network in ("student", "teacher")]
-    except (KeyError, TypeError, AttributeError) as error:
+        scores = {network: {name: float(results[network][name]) for name in METRICS} for network in NETWORKS}
+    except FileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder}: results.json or config.json is not of a finished run ({error!r}); leave this run out, or train "
-            "it again"
+            f"{folder}: results.json or config.json is not of a finished run ({error!r:.200}); leave this run out, or "
+            "train it again"
         ) from None
+    for network, found in scores.items():
+        if not np.isfinite(list(found.values())).all():
+            raise CheckpointError(f"{folder / 'results.json'}: scores of the {network} are no numbers; train it again")
+    return [{**about, "network": network, **found} for network, found in scores.items()]
 
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); leave this run out, or train it again") from None
+        return read_json(path)
+    except FileError as error:
+        raise CheckpointError(f"{error}; leave this run out, or train it again") from None
 
 
 def _read_kept(folder: Path) -> pd.DataFrame:
+    path = folder / TABLE
     try:
-        table = pd.read_parquet(folder / TABLE)
+        about = pq.ParquetFile(path).metadata
+        if sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups)) > LARGEST_TABLE:
+            raise CheckpointError(f"{path}: unpacked it has more than {LARGEST_TABLE} bytes, so it is no table of runs")
+        table = pd.read_parquet(path)
+    except CheckpointError:
+        raise
     except Exception as error:  # pyarrow has errors of its own
-        raise CheckpointError(f"{folder / TABLE}: cannot be read ({error}); get the file again") from None
-    return table.assign(folder=[str(folder / name) for name in table["folder"]])
+        raise CheckpointError(f"{path}: cannot be read ({error}); get the file again") from None
+    if absent := [name for name in (*_ONE_RUN, "folder", "dataset", *METRICS) if name not in {*table, "setting"}]:
+        raise CheckpointError(f"{path}: is no table of runs, its column {absent[0]} is missing; get the file again")
+    return table.assign(folder=[str(folder / Path(str(name)).name) for name in table["folder"]])
 
 
 def _settings(runs: pd.DataFrame) -> pd.Series:
@@ -269,7 +299,7 @@ def _mean_logged(folder: Path, name: str) -> float:
     """The mean of a quantity of ``metrics.jsonl`` over all lines that have it; not a number if none."""
     path = folder / "metrics.jsonl"
     lines = read_metrics(path) if path.is_file() else []
-    return float(np.mean([line[name] for line in lines if name in line] or [np.nan]))
+    return float(np.mean([float(line[name]) for line in lines if name in line] or [np.nan]))
 
 
 def _thin_log(folder: Path) -> str:

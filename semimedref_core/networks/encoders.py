@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from semimedref_core.config import POSITIONS
 from semimedref_core.errors import SemiMedRefError
 
 BACKBONES = ("convnext", "convnextv2", "swin")
@@ -20,7 +21,7 @@ class EncoderError(SemiMedRefError, ValueError):
 
 
 def small_bert(vocabulary: int, width: int = 96) -> dict:
-    """Configuration of the two-layer BERT that is trained from scratch on report texts, up to 64 tokens of them.
+    """Configuration of the two-layer BERT that is trained from scratch, on texts of up to ``POSITIONS`` tokens.
 
     Args:
         vocabulary: number of token ids; id 0 is padding.
@@ -32,7 +33,7 @@ def small_bert(vocabulary: int, width: int = 96) -> dict:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 2 * width,
-        "max_position_embeddings": 64,
+        "max_position_embeddings": POSITIONS,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }

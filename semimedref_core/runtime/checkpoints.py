@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from semimedref_core.errors import SemiMedRefError
+from semimedref_core.errors import FileError, SemiMedRefError
 from semimedref_core.networks import NETWORKS, Texts, build_network, grammar_tokenizer
 from semimedref_core.networks.pretrained import read_tokenizer
-from semimedref_core.runtime.atomic import atomic, write_json
+from semimedref_core.runtime.atomic import atomic, read_json, write_json
 
 TOKENIZER = "tokenizer.json"
 LARGEST = 100_000  # of any size or number that a network is built with
+HEADER = 10**8  # bytes; safetensors reads no larger one
+LARGEST_ARRAYS = 2**30  # bytes of all arrays of a file; those of a hundred runs on QaTa-COV19 have a few million
 
 
 class CheckpointError(SemiMedRefError, ValueError):
@@ -30,27 +33,81 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez_compressed(file, **arrays)
 
 
+def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
+    """The arrays that :func:`write_arrays` wrote, by name; each is read when it is asked for.
+
+    What the file says of their sizes is checked before it is believed, and nothing in it is executed.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, holds something else, or is far too large when unpacked.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = file.infolist()
+            if sum(member.file_size for member in members) > LARGEST_ARRAYS:
+                raise ValueError(f"unpacked it has more than {LARGEST_ARRAYS} bytes")
+            for member in members:
+                with file.open(member) as stream:
+                    _check_array(member, stream)
+        return np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # zipfile, zlib and numpy have errors of their own
+        raise CheckpointError(f"{path}: holds no arrays of a run ({error}); put the right file back") from None
+
+
+def _check_array(member: zipfile.ZipInfo, stream) -> None:
+    """Looks whether an array has the size that its header says, before numpy makes room for it."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{member.filename} is an array of an unknown kind")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError(f"{member.filename} holds objects instead of numbers")
+    if int(np.prod(shape, dtype=object)) * dtype.itemsize != member.file_size - stream.tell():
+        raise ValueError(f"{member.filename} is cut short")
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], **metadata) -> None:
     """Writes one safetensors file atomically; ``metadata`` is stored as JSON in its header, so both are one file."""
     tensors = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
+        try:
+            save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
+        except SafetensorError as error:  # it has no number, and says as much: no space left on device
+            raise OSError(str(error)) from error
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+def load_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor], dict]:
     """The tensors and the metadata of :func:`save_tensors`.
 
+    Args:
+        path: the file.
+        most: bytes that the tensors may have together; a larger file is refused before it is read.
+
     Raises:
-        CheckpointError: if the file is missing or damaged.
+        CheckpointError: if the file is missing, damaged or too large.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first, or name another folder")
+    if most is not None and (size := path.stat().st_size) > most + HEADER:
+        raise CheckpointError(
+            f"{path}: has {size} bytes, but the network has only {most}; choose the network it was trained with"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check its rights") from None
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({error}); delete it and train again") from None
+
+
+def bytes_of(network: nn.Module) -> int:
+    """Of all its weights and buffers together."""
+    return sum(value.numel() * value.element_size() for value in network.state_dict().values())
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
@@ -110,8 +167,25 @@ def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None
     write_json(folder / "config.json", {"network": name, **about})
 
 
+def network_folder(folder: str | Path) -> Path:
+    """The folder of a network: the one given, or the teacher's of a run's folder.
+
+    Raises:
+        CheckpointError: for a run that has not ended yet.
+    """
+    folder = Path(folder)
+    if (folder / "teacher" / "config.json").is_file():
+        return folder / "teacher"
+    if (folder / "metrics.jsonl").is_file():
+        raise CheckpointError(f"{folder}: its run has not come to its end; go on with it by `train --resume`")
+    return folder
+
+
 def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
     """The network that :func:`save_pretrained` wrote, in eval mode on the CPU, and its ``config.json``.
+
+    Args:
+        folder: of the network, or of a finished run, whose teacher it then is.
 
     Raises:
         CheckpointError: if a file is missing, damaged or does not fit.
@@ -125,13 +199,13 @@ def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
     >>> network.training, about["network"], about["image_size"]
     (False, 'compact', 64)
     """
-    folder = Path(folder)
+    folder = network_folder(folder)
     about = _about(folder)
     try:
         network = build_network(about["network"], **about.get("arguments", {}))
     except Exception as error:  # each network refuses what it cannot be built with by an error of its own
         raise _no_config(folder, error) from None
-    tensors, _ = load_tensors(folder / "model.safetensors")
+    tensors, _ = load_tensors(folder / "model.safetensors", bytes_of(network))
     load_weights(network, tensors, folder / "model.safetensors")
     return network.eval(), about
 
@@ -150,7 +224,8 @@ def load_texts(folder: str | Path) -> Texts:
     >>> load_texts(folder).length
     24
     """
-    about, path = _about(Path(folder)), Path(folder) / TOKENIZER
+    folder = network_folder(folder)
+    about, path = _about(folder), folder / TOKENIZER
     how = about.get("text_length", 24), about.get("report_text", "whole")  # what the first checkpoints do not tell
     if about.get("own_words", True):
         return Texts(grammar_tokenizer(), *how)
@@ -171,11 +246,9 @@ def _about(folder: Path) -> dict:
             f"{path}: no trained network here; give the folder 'student' or 'teacher' of a finished run"
         )
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _no_config(folder, error) from None
-    if not isinstance(about, dict):
-        raise _no_config(folder, TypeError(f"it holds a {type(about).__name__} instead of names with values"))
+        about = read_json(path)
+    except FileError as error:
+        raise _no_config(folder, str(error).removeprefix(f"{path}: ")) from None
     _check_about(folder, about)
     return about
 
@@ -208,5 +281,5 @@ def _numbers(value, name: str = "arguments") -> Iterator[tuple[str, float]]:
         yield name, value
 
 
-def _no_config(folder: Path, error: Exception) -> CheckpointError:
+def _no_config(folder: Path, error: Exception | str) -> CheckpointError:
     return CheckpointError(f"{folder / 'config.json'}: not a network's config.json ({error})")

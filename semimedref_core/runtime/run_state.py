@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from semimedref_core.config import ChooseBy, Config
+from semimedref_core.errors import FileError
 from semimedref_core.runtime import checkpoints
-from semimedref_core.runtime.atomic import atomic, read_metrics, write_json
+from semimedref_core.runtime.atomic import atomic, not_written, read_json, read_metrics, write_json
 from semimedref_core.runtime.checkpoints import CheckpointError
 from semimedref_core.teacher import Teacher
 
 CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config.json"
 VALID = "valid.npz"
-SAVED = ("step", "scores", "best", "stale", "seconds", "data")  # of a run's state, beside its tensors
+SAVED = {"step": int, "scores": dict, "best": float, "stale": int, "seconds": float, "data": str, "since_log": list}
+"""What is kept of a run's state beside its tensors, and of what type it is."""
+_OF_OPTIMIZER = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -36,6 +39,7 @@ class RunState:
         stale: the number of validations since.
         seconds: spent until the last checkpoint, by all processes that took part one after the other.
         data: :meth:`.Training.digest` of the pairs that it learns from; a run goes on with the same ones alone.
+        since_log: the loss terms of each step since the last log line.
     """
 
     student: nn.Module
@@ -48,6 +52,7 @@ class RunState:
     stale: int = 0
     seconds: float = 0.0
     data: str = ""
+    since_log: list[dict[str, Tensor]] = field(default_factory=list)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -85,6 +90,7 @@ class RunState:
             for entry, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{entry}.{name}"] = value
         about = {name: getattr(self, name) for name in SAVED}
+        about["since_log"] = [{name: value.item() for name, value in line.items()} for line in self.since_log]
         scaler = self.scaler.state_dict() if self.scaler else {}
         checkpoints.save_tensors(path, tensors, state=about, scaler=scaler)
 
@@ -94,10 +100,9 @@ class RunState:
         Raises:
             CheckpointError: if the file is missing, damaged, of another network, or of a run on other pairs.
         """
-        tensors, metadata = checkpoints.load_tensors(path)
-        if not isinstance(metadata.get("state"), dict):
-            raise CheckpointError(f"{path}: damaged checkpoint (no state); delete it and train again")
-        known = {name: value for name, value in metadata["state"].items() if name in SAVED}
+        networks = sum(map(checkpoints.bytes_of, self.networks.values()))
+        tensors, metadata = checkpoints.load_tensors(path, 4 * networks)  # the student's moments are twice as large
+        known = _checked(metadata, path)
         if self.data and known.get("data", self.data) != self.data:
             raise CheckpointError(
                 f"{path}: the run there learnt from other pictures, masks or reports than are there now; put them "
@@ -110,6 +115,9 @@ class RunState:
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, entry, name = key.split(".", 2)
+                fits = name in parameters and entry in _OF_OPTIMIZER
+                if not fits or value.shape != (torch.Size() if entry == "step" else parameters[name].shape):
+                    raise CheckpointError(f"{path}: damaged checkpoint ({key} fits no weight); train in another folder")
                 # AdamW keeps its step count on the CPU, unless it is fused; the moments follow their parameter.
                 stays = entry == "step" and not self.optimizer.defaults["fused"]
                 device = value.device if stays else parameters[name].device
@@ -118,6 +126,28 @@ class RunState:
             self.scaler.load_state_dict(metadata["scaler"])
         for name, value in known.items():
             setattr(self, name, value)
+        self.since_log = [{name: torch.tensor(value) for name, value in line.items()} for line in self.since_log]
+
+
+def _checked(metadata: dict, path: Path) -> dict:
+    """The state of a run as a checkpoint tells it: names that are known, each with a value of its type.
+
+    Raises:
+        CheckpointError: if it tells none, or another type.
+    """
+    state = metadata.get("state")
+    if not isinstance(state, dict) or not isinstance(metadata.get("scaler", {}), dict):
+        raise CheckpointError(f"{path}: damaged checkpoint (no state); delete it and train again")
+    known = {name: value for name, value in state.items() if name in SAVED}
+    for name, value in known.items():
+        kinds = (int, float) if SAVED[name] is float else SAVED[name]
+        if isinstance(value, bool) or not isinstance(value, kinds) or (name in ("step", "stale") and value < 0):
+            raise CheckpointError(f"{path}: damaged checkpoint ({name} is no such value); delete it and train again")
+    lines = known.get("since_log", [])
+    numbers = [value for line in lines for value in (line.values() if isinstance(line, dict) else [None])]
+    if not all(isinstance(value, float) for value in numbers):
+        raise CheckpointError(f"{path}: damaged checkpoint (since_log holds no losses); delete it and train again")
+    return known
 
 
 @contextmanager
@@ -148,18 +178,43 @@ def held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def claim(folder: Path, config: Config, resume: bool) -> None:
-    """Makes a folder this run's own: writes its ``config.json``, or finds the same settings there when resuming.
+def require_free(folder: Path, config: Config, resume: bool) -> None:
+    """Looks whether a run with these settings may use a folder; writes nothing.
 
     Raises:
-        CheckpointError: if the folder holds a run and ``resume`` is not set, or the run there has other settings.
+        CheckpointError: if the folder holds a run and ``resume`` is not set, the run there has other settings, or a
+            checkpoint there tells no settings.
     """
     if not (folder / CONFIG).exists():
-        write_json(folder / CONFIG, config.to_dict())
+        if (folder / CHECKPOINT).exists():
+            raise CheckpointError(
+                f"{folder}: holds a checkpoint without its {CONFIG}; put it back, or use another folder"
+            )
         return
     if not resume:
         raise CheckpointError(f"{folder}: holds a run already; give --resume to go on with it, or another folder")
     require_same_settings(folder / CONFIG, config)
+
+
+def claim(folder: Path, config: Config, resume: bool) -> None:
+    """Makes a folder this run's own: writes its ``config.json``, or finds the same settings there when resuming.
+
+    Raises:
+        CheckpointError: as :func:`require_free`.
+    """
+    require_free(folder, config, resume)
+    if not (folder / CONFIG).exists():
+        write_json(folder / CONFIG, config.to_dict())
+
+
+def require_there(folder: Path) -> None:
+    """Looks whether a run's folder is still there, before anything is written that would make it anew.
+
+    Raises:
+        CheckpointError: if it is gone.
+    """
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder}: has gone while the run was going on; put it back and resume, or train again")
 
 
 def require_same_settings(path: Path, config: Config) -> None:
@@ -170,14 +225,14 @@ def require_same_settings(path: Path, config: Config) -> None:
     """
     settings = config.to_dict()
     try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); delete the folder and train again") from None
+        found = read_json(path)
+    except FileError as error:
+        raise CheckpointError(f"{error}; it is damaged: delete the folder and train again") from None
     changed = [
         name for name in settings if _without_place(name, found.get(name)) != _without_place(name, settings[name])
     ]
     if changed:
-        was = ", ".join(f"{name} {found.get(name)!r} is now {settings[name]!r}" for name in changed)
+        was = ", ".join(f"{name} {found.get(name)!r:.80} is now {settings[name]!r}" for name in changed)
         raise CheckpointError(
             f"{path}: the run there has other settings ({was}); resume with the same, or use another folder"
         )
@@ -205,6 +260,12 @@ class MetricsLog:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def write(self, line: dict) -> None:
-        """Appends one line."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Appends one line. Raises FileError if there is no room, or the file has gone."""
+        try:
+            with open(os.open(self.path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except FileNotFoundError:
+            require_there(self.path.parent)
+            raise FileError(f"{self.path}: has gone while the run was going on; resume it, or train again") from None
+        except OSError as error:
+            raise not_written(self.path, error) from error

@@ -4,15 +4,18 @@ Each is a small PNG of its own. Its name is a digest of what it was made from: p
 it was made. So a changed file has another name, and a damaged picture is noticed, as PNG holds checksums.
 
 Files go to ``$SEMIMEDREF_CACHE``, by default ``~/.cache/semimedref``; if the variable is set to nothing, none are
-written or read. They hold patients' pictures: delete them with the data.
+written or read. They hold patients' pictures: what is made here can be read by its owner alone, and ``semimedref cache
+--clear`` deletes it.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 import warnings
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -21,6 +24,7 @@ import PIL
 from PIL import Image
 
 FORMAT = 3  # counts up when the way pictures are made changes
+_OURS = re.compile(r"[0-9a-f]{32}\.png|\.[0-9a-f]{32}-\w+\.partial")
 
 
 def cache_folder() -> Path | None:
@@ -71,7 +75,8 @@ def keep(path: Path | None, picture: np.ndarray) -> None:
     if path is None:
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parents[2], path.parents[1], path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(".partial", f".{path.stem}-", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -85,3 +90,26 @@ def keep(path: Path | None, picture: np.ndarray) -> None:
             "set SEMIMEDREF_CACHE to a folder with room, or to nothing",
             stacklevel=2,
         )
+
+
+def room_taken(folder: Path) -> tuple[int, int]:
+    """The number of files that are kept in a cache folder, and their bytes."""
+    sizes = [path.stat().st_size for path in _kept(folder)]
+    return len(sizes), sum(sizes)
+
+
+def clear(folder: Path) -> None:
+    """Deletes what is kept in a cache folder, and its folders if they are then empty; whatever else is there stays."""
+    paths = list(_kept(folder))
+    for path in paths:
+        path.unlink(missing_ok=True)
+    for place in sorted({parent for path in paths for parent in path.parents[:2]}, reverse=True):
+        if not any(place.iterdir()):
+            place.rmdir()
+
+
+def _kept(folder: Path) -> Iterator[Path]:
+    """The files that :func:`keep` has written, whole or cut short by a kill."""
+    for path in folder.glob("*px/*/*"):
+        if _OURS.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            yield path

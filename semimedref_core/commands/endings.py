@@ -1,0 +1,79 @@
+"""How a command ends: in a few lines and with an exit status, whatever the machine or its user did meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from semimedref_core.errors import SemiMedRefError, printable
+
+INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell gives after SIGINT and SIGPIPE
+
+
+class OutputError(SemiMedRefError):
+    """What a command says cannot be written."""
+
+
+def carried_out(action: Callable[[argparse.Namespace], int | None], options: argparse.Namespace) -> int:
+    """Does what a command does, and tells its user's errors in a few lines. A bug shows its traceback.
+
+    What the command writes is for its owner alone: pictures of patients may be among it.
+
+    Returns:
+        The exit status: that of the action; 1 after an error; 130 after Ctrl-C; 141 if nobody reads the output.
+    """
+    rights = os.umask(0o077)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # for a terminal that does not know a letter
+    try:
+        return action(options) or 0
+    except SemiMedRefError as error:
+        return _told(options.name, str(error))
+    except KeyboardInterrupt as stop:
+        return _told(options.name, str(stop) or "stopped", INTERRUPTED)
+    except BrokenPipeError:
+        _forget(sys.stdout)
+        return PIPE_CLOSED
+    except MemoryError:
+        return _told(options.name, "not enough memory; take a smaller --batch-size or --image-size")
+    except OSError as error:
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return _told(
+            options.name, f"{place}{error.strerror or error}; check that it is there, its rights, and the room"
+        )
+    finally:
+        os.umask(rights)
+
+
+def say(text: str) -> None:
+    """Prints what a command has to say, as :func:`semimedref_core.errors.printable` text.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    try:
+        print(printable(text), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _forget(sys.stdout)
+        raise OutputError(f"the output cannot be written ({error.strerror})") from None
+
+
+def _told(name: str, message: str, status: int = 1) -> int:
+    try:
+        print(printable(f"semimedref {name}: {message}"), file=sys.stderr)
+    except OSError:
+        _forget(sys.stderr)
+    return status
+
+
+def _forget(stream: TextIO) -> None:
+    """What could not be written is not tried again when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
