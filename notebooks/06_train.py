@@ -175,7 +175,7 @@ replay
 # Validation pairs that neither network has seen: mask (blue), prediction (orange, dashed), each with its own Dice.
 
 # %%
-shown = pairs.valid.subset(range(4))
+shown = pairs.valid.subset(range(min(4, len(pairs.valid))))
 predictions = {
     method: torch.cat(list(predict(from_pretrained(place / "teacher")[0], shown, texts)))[:, 0].numpy()
     for method, place in folders.items()

@@ -57,3 +57,10 @@ def test_a_cell_that_fails_is_told_with_its_error_and_the_notebook_up_to_it_is_k
     with pytest.raises(papermill_run.NotebookError, match="failed with ConfigError: dataset: unknown value 'mnist'"):
         papermill_run.run_notebook("06_train", tmp_path, {**SMALL, "dataset": "mnist", "output": "."})
     assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
+
+
+def test_06_shows_what_is_there_where_fewer_than_four_pairs_validate(tmp_path, qata_folder):
+    settings = {"data": str(qata_folder()), "label_ratio": 0.5, "image_size": 32, "batch_size": 2}
+    parameters = {"methods": ["supervised"], "dataset": "qata", "steps": 2, "settings": settings, "output": "."}
+    papermill_run.run_notebook("06_train", tmp_path / "run", parameters)
+    assert {"predictions.png", "results.json", "summary.json"} <= {path.name for path in (tmp_path / "run").iterdir()}

@@ -13,6 +13,7 @@ from semimedref_core.data.content import nothing_to_learn
 from semimedref_core.data.datasets import load_training
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.doctor import examine
+from semimedref_core.data.real.qata import load_qata
 
 
 def told(root) -> str:
@@ -150,3 +151,25 @@ def test_one_pair_and_slices_without_a_lesion_beside_others_can_be_learnt_from()
     images, masks = np.arange(2 * 64, dtype=np.uint8).reshape(2, 8, 8), np.zeros((2, 8, 8), np.uint8)
     masks[0, 2:4] = 1
     assert nothing_to_learn(images[:1], masks[:1]) == nothing_to_learn(images, masks) == ""
+
+
+def test_loading_for_training_says_how_many_reports_contradict_themselves(qata_folder, recwarn):
+    """The zones of the phrases are taken; nothing is said where all agree."""
+    root = qata_folder()
+    load_qata(root, "train", 32)
+    assert not [told for told in recwarn if "contradict" in str(told.message)]
+    table = pd.read_excel(root / "Train_text.xlsx")
+    for row, text in enumerate(
+        (
+            "Bilateral pulmonary infection, two infected areas, lower left lung.",
+            "Unilateral pulmonary infection, two infected areas, left lung and right lung.",
+        )
+    ):
+        table.loc[row, "Description"] = text  # fmt: skip
+    table.to_excel(root / "Train_text.xlsx", index=False)
+    with pytest.warns(
+        UserWarning, match=r"2 report\(s\) contradict themselves \(2 times .* another number of sides"
+    ) as all:
+        pairs = load_qata(root, "train", 32)
+    assert len([told for told in all if "contradict" in str(told.message)]) == 1
+    assert pairs.reports[0].zones == (0, 0, 1, 0, 0, 0) and sum(pairs.reports[1].zones) == 6

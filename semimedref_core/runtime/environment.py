@@ -9,6 +9,13 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from semimedref_core.errors import SemiMedRefError
+
+
+class MissingPackage(SemiMedRefError, ImportError):
+    """A package that something needs is not installed; the message says how to get it."""
+
+
 PACKAGES = "torch triton transformers accelerate numpy scipy pandas papermill jupytext ipykernel".split()
 
 
@@ -28,10 +35,18 @@ def environment() -> dict:
 def versions(*packages: str) -> str:
     """The versions that a result was made with, on one line: this project, Python, torch, and further packages.
 
+    Raises:
+        MissingPackage: if one of the further packages is not installed.
+
     >>> from semimedref_core import versions
     >>> versions("numpy").split(",")[0].split()[0]
     'semimedref'
     """
+    if absent := [name for name in packages if version_of(name) is None]:
+        hint = " (there is none for macOS and Windows)" if "triton" in absent else ""
+        raise MissingPackage(
+            f"{', '.join(absent)} not installed{hint}, and needed here: pip install {' '.join(absent)}"
+        )
     found = [f"{name} {version(name)}" for name in ("torch", *packages)]
     return f"semimedref {version('semimedref')}, Python {platform.python_version()}, {', '.join(found)}"
 

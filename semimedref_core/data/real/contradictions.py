@@ -12,9 +12,8 @@ import numpy as np
 from semimedref_core.config import MaskValue
 from semimedref_core.data.real.agreement import Lesions
 from semimedref_core.data.real.files import Entry
+from semimedref_core.data.real.wording import against_itself
 from semimedref_core.reports import Report
-
-_SIDES = {"no": 0, "unilateral": 1, "bilateral": 2}
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,7 @@ def look_at(entry: Entry, lesion: Sequence[MaskValue] = ()) -> tuple[Contents | 
 
 def of_report(report: Report, lesions: Lesions) -> list[str]:
     """The kinds of contradiction of a report with itself and with its mask, save the side of the lesion."""
-    kinds = []
-    if _SIDES[report.laterality] != len(report.sides):
-        kinds.append("the report says unilateral or bilateral and names another number of sides")
-    if report.style == "release" and report.lesions not in (None, sum(report.zones)):
-        kinds.append("the report counts other than the zones that it names")
+    kinds = against_itself(report)
     if any(report.zones) and not lesions.count:
         kinds.append("the report tells of an infection, the mask shows none")
     if lesions.count and not any(report.zones):

@@ -17,6 +17,7 @@ from semimedref_core.config import MaskValue
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.cache import keep, kept_at, read_kept
 from semimedref_core.data.real.pictures import read_grey, read_mask
+from semimedref_core.data.real.wording import counted
 from semimedref_core.reports import Report, ReportError
 
 THREADS = 4  # Pillow decodes outside the interpreter lock
@@ -93,7 +94,7 @@ def decode(
         label: of the progress bar and the message.
         lesion: which values of a mask are lesion, see :func:`.pictures.read_mask`.
 
-    Warns of pseudo-labels that contradict their text, all by name.
+    Warns of pseudo-labels that contradict their text, all by name, and of reports that contradict themselves.
 
     Raises:
         DataError: naming the first 20 problems and their number.
@@ -146,6 +147,10 @@ def decode(
     ]:
         differ.insert(0, f"{label}: {len(differ)} pseudo-label(s) contradict their text; the text is taken")
         warnings.warn("\n".join(differ), stacklevel=3)
+    if told := counted(reports):
+        warnings.warn(
+            f"{label}: {told}; the zones of the phrases are taken, and `semimedref doctor` names all", stacklevel=3
+        )
     return Pairs(images, lesions, reports, tuple(entry.name for entry in entries))
 
 
