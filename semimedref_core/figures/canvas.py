@@ -24,17 +24,17 @@ def notebook_style(dpi: int = 70) -> None:
 
 
 def as_text(name: str) -> str:
-    """A name of somebody's own as text of a figure: a dollar sign in it begins no formula."""
+    """A name or a report as text of a figure: a dollar sign in it begins no formula."""
     return name.replace("$", r"\$")
 
 
 def show_image(ax: Axes, image: np.ndarray, title: str = "") -> None:
-    """A grey image ``[H, W]`` without axes; the title is wrapped."""
+    """A grey image ``[H, W]`` without axes; the title is wrapped, and text as it stands."""
     ax.imshow(image, cmap="gray")
     ax.set_axis_off()
     if title:
         # y given: matplotlib would lay out ticks that are not shown, to keep the title off them.
-        ax.set_title("\n".join(textwrap.wrap(title, 34)), fontsize=8, y=1)
+        ax.set_title(as_text("\n".join(textwrap.wrap(title, 34))), fontsize=8, y=1)
 
 
 def outline(ax: Axes, mask: np.ndarray, colour: str = TRUTH, style: str = "solid") -> None:

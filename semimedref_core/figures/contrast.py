@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, as_text
 from semimedref_core.reports import Report
 
 POSITIVE_COLOURS = {"hard": VERMILION, "soft": BLUE}
@@ -49,7 +49,7 @@ def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning
         ax.set_xlabel("text j")
     font = {"fontsize": 9 if len(labels) <= 16 else 6.5, "ha": "right", "va": "center"}
     for i, label in enumerate(labels):
-        figure.axes[0].text(-0.02, i, label, transform=figure.axes[0].get_yaxis_transform(), **font)
+        figure.axes[0].text(-0.02, i, as_text(label), transform=figure.axes[0].get_yaxis_transform(), **font)
     extend = "max" if max(matrix.max() for matrix in values) > 1.001 * top else "neither"
     beside = figure.add_axes(((x + side + 0.15) / width, (bottom + 0.1) / height, 0.15 / width, (side - 0.2) / height))
     figure.colorbar(drawn, cax=beside, label=meaning, extend=extend)

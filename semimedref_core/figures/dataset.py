@@ -22,6 +22,7 @@ from semimedref_core.figures.canvas import (
     TRUTH,
     VERMILION,
     YELLOW,
+    as_text,
     legend,
     outline,
     panels,
@@ -44,7 +45,7 @@ def sample_apart(image: np.ndarray, mask: np.ndarray, report: Report) -> Figure:
     right.set_title("report r and its zones a", fontsize=11)
     right.set(xlim=(0, 2), ylim=(4.6, 0))
     right.set_axis_off()
-    right.text(1, 0.1, "\n".join(textwrap.wrap(report.render(), 40)), ha="center", va="top", fontsize=10)
+    right.text(1, 0.1, as_text("\n".join(textwrap.wrap(report.render(), 40))), ha="center", va="top", fontsize=10)
     for k, bit in enumerate(report.zones):
         side, height = divmod(k, 3)
         corner = (side + 0.06, 1.45 + height)
@@ -134,7 +135,7 @@ def phrase_bars(shares: pd.DataFrame) -> Figure:
     ax.plot(100 * there, y, "o", color="black", markersize=5, label=known)
     for side, colour in zip(SIDES, (BLUE, GREEN), strict=True):
         ax.barh(0, 0, color=colour, alpha=0.75, label=f"{counted}, {side} lung")
-    ax.set_yticks(y, shares.index)
+    ax.set_yticks(y, map(as_text, shares.index))
     ax.invert_yaxis()
     ax.set_xlabel("texts that hold the phrase (%)")
     ax.grid(axis="x", alpha=0.3)

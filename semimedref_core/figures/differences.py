@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semimedref_core.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from semimedref_core.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, as_text
 from semimedref_core.figures.results import METRIC_NAMES, panel_title
 
 
@@ -95,7 +95,7 @@ def size_bars(tables: dict[str, pd.DataFrame], method: str = "semi_medref") -> F
     ax.axvline(0, color="black", linewidth=1)
     ax.set_yticks(
         range(len(tables)),
-        [textwrap.fill(title.replace(" %", "\N{NO-BREAK SPACE}%"), 34) for title in tables],
+        [as_text(textwrap.fill(title.replace(" %", "\N{NO-BREAK SPACE}%"), 34)) for title in tables],
         fontsize=9,
     )
     ax.set_ylim(len(tables) - 0.45, -0.55)
@@ -130,7 +130,7 @@ def _rows(ax: Axes, names: list[str], rows: pd.DataFrame) -> None:
     """
     ax.axvline(0, color="black", linewidth=1)
     ax.grid(axis="x", alpha=0.3)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), map(as_text, names))
     ax.set_ylim(len(names) - 0.4, -0.6)
     seen = [
         rows["difference"],

@@ -22,6 +22,7 @@ from semimedref_core.figures.canvas import (
     TRUTH,
     VERMILION,
     YELLOW,
+    as_text,
     legend,
     outline,
     panels,
@@ -93,7 +94,7 @@ def proposals(
     figure, axes = panels(1, 2 + len(patches), 2.35, 2.95)
     for ax, image, report, who in zip(axes[0], images, reports, ("receiver", "donor"), strict=False):
         show_image(ax, image)
-        ax.set_title("\n".join(textwrap.wrap(f"{who}: {report}", 32)), fontsize=7.5)
+        ax.set_title(as_text("\n".join(textwrap.wrap(f"{who}: {report}", 32))), fontsize=7.5)
         for corners, named in zip(boxes, report.zones, strict=True):
             box(ax, corners, SKY, "solid" if named else "dotted", 1.2, 0.2 if named else 0)
     for ax, (mode, drawn) in zip(axes[0, 2:], patches.items(), strict=True):
@@ -131,7 +132,8 @@ def mixed_pair(
     outcome = "mixed" if accepted else "refused: the receiver's own"
     titles = ("receiver $s_i$", "donor $s_j$", outcome, "$p_i$", "$p_j$", "target" if accepted else "target: $p_i$")
     for name, title, shown in zip("ABCDEF", titles, (*images, mixed, *probs, target), strict=True):
-        show_image(axes[name], shown, title)
+        show_image(axes[name], shown)
+        axes[name].set_title(title, fontsize=8, y=1)  # it holds formulas
     for name in "DEF":
         axes[name].images[0].set(cmap="cividis", clim=(0, 1))
     outline(axes["C"], target, PREDICTED)
@@ -175,7 +177,7 @@ def _write(ax: Axes, lines: Sequence[tuple[str, str, str, str]]) -> None:
         same = {a + n for a, _, length in matcher.get_matching_blocks() for n in range(length)}
         for k, word in enumerate(words):
             mark = None if k in same else {"facecolor": colour, "edgecolor": "none", "pad": 1.2}
-            ax.text((indent + word.start()) / columns, y, word[0], bbox=mark, **style)
+            ax.text((indent + word.start()) / columns, y, as_text(word[0]), bbox=mark, **style)
     ax.set_axis_off()
 
 

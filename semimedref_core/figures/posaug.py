@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILION
+from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILION, as_text
 from semimedref_core.posaug import Stretch
 
 # kind of a part: (background, opacity, colour of the letters, what the key calls it)
@@ -138,7 +138,7 @@ def _write(ax: Axes, y: float, label: str, flow: list[tuple[int, int, Stretch]])
     ax.text(0.5, y + 0.5, label, va="center", color="#444444", **FONT)
     for line, column, part in flow:
         _highlight(ax, LABEL + column, y + line, len(part.text), part)
-        ax.text(LABEL + column, y + line + 0.5, part.text, va="center", color=_letters(part), **FONT)
+        ax.text(LABEL + column, y + line + 0.5, as_text(part.text), va="center", color=_letters(part), **FONT)
 
 
 def _write_tokens(ax: Axes, y: float, label: str, flow: list[tuple[int, int, int, Stretch, int]]) -> float:
@@ -151,7 +151,7 @@ def _write_tokens(ax: Axes, y: float, label: str, flow: list[tuple[int, int, int
         box.set(facecolor="none", edgecolor="#888888", linewidth=0.8)
         _highlight(ax, x, top, width, part)
         ax.add_patch(box)
-        ax.text(x + width / 2, top + 0.5, part.text, ha="center", va="center", color=_letters(part), **FONT)
+        ax.text(x + width / 2, top + 0.5, as_text(part.text), ha="center", va="center", color=_letters(part), **FONT)
         ax.text(x + width / 2, top + 1.5, str(number), ha="center", va="center", color="#444444", **small)
     return y + 2.3 * (flow[-1][0] + 1) + 0.3
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from semimedref_core.figures.canvas import GREEN, PREDICTED, TRUTH, legend, outline, show_image
+from semimedref_core.figures.canvas import GREEN, PREDICTED, TRUTH, as_text, legend, outline, show_image
 
 
 def prediction_panel(
@@ -36,7 +36,7 @@ def prediction_panel(
         outline(left, mask)
         entries = {"mask": (TRUTH, "solid"), **entries}
     outline(left, predicted, PREDICTED, "dashed")
-    figure.text(0.01, 0.97, report, fontsize=9, va="top")
+    figure.text(0.01, 0.97, as_text(report), fontsize=9, va="top")
     shown = right.imshow(probs, cmap="cividis", vmin=0, vmax=1)
     right.set_axis_off()
     figure.colorbar(shown, cax=figure.add_axes((0.91, 0.12, 0.015, 0.76)), label="lesion probability")

@@ -117,7 +117,7 @@ def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> list[fl
     for name, place in zip(order, places, strict=True):
         colour = styles[name]["color"]
         ax.annotate(
-            name, ends[name], (ratios[-1] * 1.13, place), fontsize=9, color=colour, va="center",
+            as_text(name), ends[name], (ratios[-1] * 1.13, place), fontsize=9, color=colour, va="center",
             fontweight="bold" if name == method else None,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 2,
                         "relpos": (0, 0.5)},
@@ -140,7 +140,9 @@ def _columns(ax: Axes, group: pd.DataFrame, styles: dict) -> None:
                 [position] * 2, [100 * row["low"], 100 * row["high"]], color=style["color"], linewidth=1.6, alpha=0.6
             )
         ax.plot(position, 100 * row["mean"], markersize=7, **style)
-    ax.set_xticks(range(len(group)), group["method"], rotation=50, ha="right", rotation_mode="anchor", fontsize=9)
+    ax.set_xticks(
+        range(len(group)), group["method"].map(as_text), rotation=50, ha="right", rotation_mode="anchor", fontsize=9
+    )
     ax.set_xlim(-0.6, len(group) - 0.4)
 
 
@@ -180,7 +182,9 @@ def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric:
     order = list(
         curves.groupby("method")["mean"].mean().sort_values(ascending=False).index.intersection(handles, sort=False)
     )
-    figure.legend([handles[name] for name in order], order, loc="outside right upper", fontsize=9, frameon=False)
+    figure.legend(
+        [handles[name] for name in order], map(as_text, order), loc="outside right upper", fontsize=9, frameon=False
+    )
     return figure
 
 
@@ -243,7 +247,7 @@ def removal_curves(tables: Mapping[str, Sequence[pd.DataFrame]], metric: str = "
     for name, place in zip(order, places, strict=True):
         colour = looks[name][0]
         ax.annotate(
-            name, ends[name], (1.06, place), fontsize=10, color=colour, va="center", annotation_clip=False,
+            as_text(name), ends[name], (1.06, place), fontsize=10, color=colour, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3,
                         "relpos": (0, 0.5)},
         )  # fmt: skip

@@ -18,6 +18,7 @@ from semimedref_core.figures.canvas import (
     PURPLE,
     SKY,
     VERMILION,
+    as_text,
     legend,
     outline,
     panels,
@@ -35,11 +36,15 @@ def training_curves(logs: Mapping[str, Sequence[dict]]) -> Figure:
     for method, lines in logs.items():
         colour = METHOD_COLOURS.get(method) or next(others)
         losses = [(line["step"], line["loss_labelled"]) for line in lines if "loss_labelled" in line]
-        left.plot(*zip(*losses, strict=True), color=colour, label=method)
+        left.plot(*zip(*losses, strict=True), color=colour, label=as_text(method))
         for network, style in (("student", "dotted"), ("teacher", "solid")):
             scores = [(line["step"], 100 * line["valid"][network]["dice_image"]) for line in lines if "valid" in line]
             right.plot(
-                *zip(*scores, strict=True), color=colour, linestyle=style, marker="o", label=f"{method}, {network}"
+                *zip(*scores, strict=True),
+                color=colour,
+                linestyle=style,
+                marker="o",
+                label=as_text(f"{method}, {network}"),
             )
     left.set(xlabel="step", ylabel="DiceCE on labelled pairs", ylim=(0, None))
     right.set(xlabel="step", ylabel="validation Dice per image (%)")
