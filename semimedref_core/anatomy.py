@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semimedref_core.reports import SIDES, Report
+from semimedref_core.positions import LUNGS, AnyReport
 
 LEAST_SHOWN = 0.003  # of the image; less lesion than this in a zone's box is a neighbour's edge
 
@@ -34,6 +34,11 @@ class Grid:
     def __post_init__(self):
         if not (len(self.cuts) == 4 and self.cuts[0] >= 0 and self.cuts[3] <= 1 and np.all(np.diff(self.cuts) > 0)):
             raise ValueError(f"grid cuts must be four increasing fractions of the height, got {self.cuts}")
+
+    @property
+    def swapped(self) -> tuple[int, ...]:
+        """Which zone each becomes in the mirror image."""
+        return LUNGS.swapped
 
     def boxes(self, height: int, width: int) -> np.ndarray:
         """The boxes of the six zones in pixels, ``[6, 4]`` int64 of (y0, x0, y1, x1), ends exclusive."""
@@ -76,12 +81,12 @@ QATA = Grid((0.10, 0.37, 0.57, 0.90))
 """Bands that fit QaTa-COV19's lesions."""
 
 
-def lesion_rows(masks: np.ndarray, reports: Sequence[Report]) -> np.ndarray:
+def lesion_rows(masks: np.ndarray, reports: Sequence[AnyReport]) -> np.ndarray:
     """In which rows the lesions of each position phrase lie, both sides together.
 
     Args:
         masks: ``[N, H, W]``, 1 where the lesion is.
-        reports: N reports.
+        reports: N reports of the lungs.
 
     Returns:
         ``[8, H]`` float64, lesion pixels in each row of the halves whose side the report names so: entry
@@ -90,13 +95,13 @@ def lesion_rows(masks: np.ndarray, reports: Sequence[Report]) -> np.ndarray:
     height, width = masks.shape[1:]
     rows = np.zeros((8, height))
     for mask, report in zip(masks, reports, strict=True):
-        for side, half in zip(SIDES, (mask[:, : width // 2], mask[:, width // 2 :]), strict=True):
-            upper, middle, lower = report.side(side)
+        for half, named in zip(np.split(mask, [width // 2], 1), (report.zones[:3], report.zones[3:]), strict=True):
+            upper, middle, lower = named
             rows[upper + 2 * middle + 4 * lower] += half.sum(1, dtype=np.float64)
     return rows
 
 
-def estimate_grid(masks: np.ndarray, reports: Sequence[Report]) -> Grid:
+def estimate_grid(masks: np.ndarray, reports: Sequence[AnyReport]) -> Grid:
     """The grid that agrees best with what labelled pairs show. Give it labelled pairs only.
 
     Each lesion pixel on a side that the report names in one or two bands votes, with its row, for those bands. The
@@ -106,7 +111,7 @@ def estimate_grid(masks: np.ndarray, reports: Sequence[Report]) -> Grid:
 
     Args:
         masks: ``[N, H, W]``, 1 where the lesion is.
-        reports: N reports.
+        reports: N reports of the lungs.
 
     Returns:
         The grid; :data:`THIRDS` if no pixel has a vote.

@@ -20,7 +20,7 @@ class Labelled:
         affine: ``[B, 2, 3]`` placement of the weak view.
         input_ids: ``[B, L]`` tokens of the report r; or ``[B, 1 + L, width]``, what a frozen text encoder has read in
             it.
-        codes: ``[B]`` zone codes, the vector a of the report as six bits.
+        codes: ``[B]`` zone codes, the vector a of the report as bits.
     """
 
     images: Tensor
@@ -43,7 +43,9 @@ class Unlabelled:
             plans :class:`semimedref_core.methods.boxes.Boxes`.
         mirrored_ids: ``[B, L]`` tokens of the mirror image's report, with its sides swapped.
         regions: ``[B, 1, H, W]`` uint8, where in the picture the report lets a lesion be.
-        zone_boxes: ``[B, 6, 4]`` int64, where the zones lie in the weak view (y0, x0, y1, x1; px).
+        zone_boxes: ``[B, 6, 4]`` int64, where the zones lie in the weak view (y0, x0, y1, x1; px); n instead of six
+            for another layout of positions.
+        mirrors: ``[B]`` bool, which pairs have a true text of their mirror image.
     """
 
     images: Tensor
@@ -56,6 +58,7 @@ class Unlabelled:
     mirrored_ids: Tensor
     regions: Tensor
     zone_boxes: Tensor
+    mirrors: Tensor
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A network that is trained on whole reports may meet others. Each mode turns a re
 full       the report as it is
 removed    the position phrases are taken out; the words of laterality and count stay
 masked     each phrase becomes ``[UNK_POS]``, the mask of PosAug
-fuzzy      each phrase becomes ``a region of the lung``, the vague phrase of PosAug
+fuzzy      each phrase becomes ``a region of the lung``, the vague phrase of PosAug (or that of the layout)
 wrong-side the phrases of the mirrored report: a negative control. Sides that say the same are the same
 none       no text: the sentence of all zones that the setting ``report_text = none`` reads too
 ========== ============================================================================================
@@ -23,7 +23,8 @@ from typing import get_args
 import numpy as np
 
 from semimedref_core.config import ReportsAtHand
-from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN
+from semimedref_core.posaug import MASK_TOKEN
+from semimedref_core.positions import AnyReport
 from semimedref_core.reports import ZONES, Report
 
 MODES = get_args(ReportsAtHand)
@@ -31,7 +32,7 @@ EVERYWHERE = Report.of([1] * len(ZONES)).render()
 """The sentence of all zones, which tells nothing about one image."""
 
 
-def text_at_hand(report: Report, mode: ReportsAtHand) -> str:
+def text_at_hand(report: AnyReport, mode: ReportsAtHand) -> str:
     """What is read of one report.
 
     Raises:
@@ -49,7 +50,7 @@ def text_at_hand(report: Report, mode: ReportsAtHand) -> str:
         "full": report.phrases,
         "removed": (),
         "masked": (MASK_TOKEN,) * len(report.phrases),
-        "fuzzy": (FUZZY_PHRASE,) * len(report.phrases),
+        "fuzzy": (report.layout.vague,) * len(report.phrases),
         "wrong-side": report.flip().phrases,
     }
     return report.render(phrases[mode])
@@ -64,7 +65,9 @@ def draw_changed(rng: np.random.Generator, count: int, rate: float) -> np.ndarra
     return rng.random(count) < rate
 
 
-def texts_at_hand(reports: Sequence[Report], mode: ReportsAtHand, rate: float, rng: np.random.Generator) -> list[str]:
+def texts_at_hand(
+    reports: Sequence[AnyReport], mode: ReportsAtHand, rate: float, rng: np.random.Generator
+) -> list[str]:
     """The texts of reports of which a share, the removal rate, is changed as the mode says; the others are whole."""
     changed = draw_changed(rng, len(reports), rate)
     return [text_at_hand(report, mode if hit else "full") for report, hit in zip(reports, changed, strict=True)]

@@ -11,7 +11,7 @@ has spoken: both texts are prepared on the CPU, and the accepted flag picks one 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from semimedref_core.config import MixCount, MixText, PatchMode, PatchZones
-from semimedref_core.reports import ZONES, Report
+from semimedref_core.positions import AnyReport
 from semimedref_kernels import patch_mix
 
 PATCH_MODES = get_args(PatchMode)
@@ -48,8 +48,9 @@ class Proposal:
     zones: np.ndarray
 
 
-def compatible_zones(own: Report, donor: Report, named_by: PatchZones = "donor") -> list[int]:
-    """The zones in which the donor may give a patch; none where the two reports name opposite sides.
+def compatible_zones(own: AnyReport, donor: AnyReport, named_by: PatchZones = "donor") -> list[int]:
+    """The zones in which the donor may give a patch; none where the two reports name opposite sides, or one does not
+    say where.
 
     The release looks at first phrases only (Ledger 2).
 
@@ -71,7 +72,8 @@ def compatible_zones(own: Report, donor: Report, named_by: PatchZones = "donor")
     if named_by not in PATCH_ZONES:
         raise ValueError(f"unknown rule {named_by!r} for zones; choose one of {', '.join(PATCH_ZONES)}")
     of_own, of_donor = ({k for k, bit in enumerate(report.zones) if bit} for report in (own, donor))
-    if of_own and of_donor and not {k // 3 for k in of_own} & {k // 3 for k in of_donor}:
+    opposite = of_own and of_donor and not set(own.sides) & set(donor.sides)
+    if opposite or not (own.located and donor.located):
         return []
     return sorted({"receiver": of_own, "donor": of_donor, "both": of_own & of_donor}[named_by])
 
@@ -82,19 +84,19 @@ def common_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.where((low < high).all(-1, keepdims=True), np.concatenate([low, high], -1), 0)
 
 
-def zone_choices(own: Report, donor: Report, mode: PatchMode, named_by: PatchZones = "donor") -> list[int]:
+def zone_choices(own: AnyReport, donor: AnyReport, mode: PatchMode, named_by: PatchZones = "donor") -> list[int]:
     """The zones that a patch of this donor is drawn from; none where the pair is not to be mixed.
 
     In mode ``probability`` the donor's map decides where a patch lies, so what the donor's report names decides here.
     """
     if mode == "random":
-        return list(range(len(ZONES)))
+        return list(range(len(own.layout))) if own.located and donor.located else []
     return compatible_zones(own, donor, named_by if mode == "position" else "donor")
 
 
 def propose(
     rng: np.random.Generator,
-    reports: Sequence[Report],
+    reports: Sequence[AnyReport],
     boxes: np.ndarray,
     mode: PatchMode = "position",
     p: float = 0.5,
@@ -138,12 +140,12 @@ def propose(
     return Proposal(partner, centres, shared, zones)
 
 
-def mixed_reports(own: Report, mix_text: MixText = "rewrite", mix_count: MixCount = "zones") -> list[Report]:
-    """The seven reports a sample can end with (Eq. 8; paper: 8): its own, then its own and a lesion in each zone.
+def mixed_reports(own: AnyReport, mix_text: MixText = "rewrite", mix_count: MixCount = "zones") -> list[AnyReport]:
+    """The reports a sample can end with (Eq. 8; paper: 8): its own, then its own and a lesion in each zone.
 
     Args:
-        own: the receiver's report.
-        mix_text: ``keep``: all seven are its own, an ablation: the text does not tell what was pasted.
+        own: the receiver's report; if it does not say where, nothing is mixed, and all are its own.
+        mix_text: ``keep``: all are its own, an ablation: the text does not tell what was pasted.
         mix_count: the number of infected areas that the mixed report gives. ``zones``: so many zones are named, as in
             the release's texts; the word then counts something else than in a text of LViT. ``none``: no number.
             ``one_more`` is wrong where the pasted lesion touches one that is there, hides one, or comes in several
@@ -156,12 +158,12 @@ def mixed_reports(own: Report, mix_text: MixText = "rewrite", mix_count: MixCoun
     >>> print(mixed_reports(own, mix_count="none")[6])
     bilateral pulmonary infection, lower left lung and lower right lung.
     """
-    if mix_text == "keep":
-        return [own] * (1 + len(ZONES))
-    one_zone = np.eye(len(ZONES), dtype=int)
-    mixed = [own.merge(Report.of(zone, 1, own.style)) for zone in one_zone]
+    if mix_text == "keep" or not own.located:
+        return [own] * (1 + len(own.layout))
+    one_zone = np.eye(len(own.layout), dtype=int)
+    mixed = [own.merge(own.naming(zone)) for zone in one_zone]
     if mix_count == "zones":
-        mixed = [replace(report, lesions=sum(report.zones)) for report in mixed]
+        mixed = [report.counting_zones() for report in mixed]
     elif mix_count == "none":
         mixed = [report.without_count() for report in mixed]
     return [own, *mixed]

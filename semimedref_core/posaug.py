@@ -13,10 +13,10 @@ from typing import get_args
 import numpy as np
 
 from semimedref_core.config import PosAugMode
-from semimedref_core.reports import SIDES, Report
+from semimedref_core.positions import LUNGS, SIDES, AnyReport
 
 MASK_TOKEN = "[UNK_POS]"
-FUZZY_PHRASE = "a region of the lung"
+FUZZY_PHRASE = LUNGS.vague
 MODES = get_args(PosAugMode)
 _PHRASES = re.compile(
     r"(?P<head>.* infection, (\w+ infected areas?, )?)(?P<phrases>(?!\w+ infected areas?\.*$).+?)(?P<end>\.*)",
@@ -24,13 +24,14 @@ _PHRASES = re.compile(
 )
 
 
-def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix") -> dict[str, str]:
+def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix", vague: str = FUZZY_PHRASE) -> dict[str, str]:
     """Which sides' phrases are hit (h_s of Eq. 3), and what stands in their place.
 
     Args:
         rng: source of chance.
         p: probability of each phrase to be hit, independently.
-        mode: ``mask`` (:data:`MASK_TOKEN`), ``fuzz`` (:data:`FUZZY_PHRASE`) or ``mix`` (one of the two, evenly).
+        mode: ``mask`` (:data:`MASK_TOKEN`), ``fuzz`` (the vague phrase) or ``mix`` (one of the two, evenly).
+        vague: the vague phrase, that of the layout.
 
     Returns:
         Side -> replacement, for the sides that are hit. Drawn for both sides whatever a report names, so that one draw
@@ -42,19 +43,19 @@ def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix") -> di
     for side in SIDES:
         hit, fuzzy = rng.random() < p, rng.random() < 0.5
         if hit:
-            hits[side] = FUZZY_PHRASE if mode == "fuzz" or (mode == "mix" and fuzzy) else MASK_TOKEN
+            hits[side] = vague if mode == "fuzz" or (mode == "mix" and fuzzy) else MASK_TOKEN
     return hits
 
 
-def apply_hits(report: Report, hits: dict[str, str]) -> str:
+def apply_hits(report: AnyReport, hits: dict[str, str]) -> str:
     """The report's text with the phrases of the hit sides replaced; the rest is untouched."""
-    sides = [side for side in SIDES if any(report.side(side))]
-    return report.render(tuple(hits.get(side, phrase) for side, phrase in zip(sides, report.phrases, strict=True)))
+    phrases = zip(report.phrase_sides, report.phrases, strict=True)
+    return report.render(tuple(hits.get(side, phrase) for side, phrase in phrases))
 
 
-def posaug(report: Report, rng: np.random.Generator, p: float = 0.5, mode: str = "mix") -> str:
+def posaug(report: AnyReport, rng: np.random.Generator, p: float = 0.5, mode: str = "mix") -> str:
     """The augmented text of one report. The zones used by ITCL stay those of the untouched report."""
-    return apply_hits(report, draw_hits(rng, p, mode))
+    return apply_hits(report, draw_hits(rng, p, mode, report.layout.vague))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class PosAug:
     p: float = 0.5
     mode: PosAugMode = "mix"
 
-    def __call__(self, report: Report, rng: np.random.Generator) -> str:
+    def __call__(self, report: AnyReport, rng: np.random.Generator) -> str:
         """The augmented text of one report."""
         return posaug(report, rng, self.p, self.mode)
 

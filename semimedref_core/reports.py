@@ -22,15 +22,15 @@ release  ``upper middle lower left lung``      zones named (Ledger 10)
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import ClassVar, get_args
 
 from semimedref_core.config import Texts
 from semimedref_core.errors import SemiMedRefError
+from semimedref_core.positions import HEIGHTS, LUNGS, SIDES, Positions
 
-SIDES = ("left", "right")
-HEIGHTS = ("upper", "middle", "lower")
-ZONES = tuple(f"{side} {height}" for side in SIDES for height in HEIGHTS)
+ZONES = LUNGS.names
 """The six zones in the order of the paper's multi-hot vector; zone k is bit k of :attr:`Report.code`."""
 
 NO_ZONES = (0,) * 6
@@ -77,6 +77,10 @@ class Report:
     lesions: int | None
     laterality: str
     style: str = field(default="lvit", compare=False)
+
+    layout: ClassVar[Positions] = LUNGS
+    located: ClassVar[bool] = True  # one that names no zone says that there is no infection
+    mirrors: ClassVar[bool] = True
 
     def __post_init__(self):
         if len(self.zones) != 6 or any(bit not in (0, 1) for bit in self.zones):
@@ -156,6 +160,11 @@ class Report:
         return tuple(self._phrase(side, self.side(side)) for side in self.sides)
 
     @property
+    def phrase_sides(self) -> tuple[str, ...]:
+        """The side of each phrase: one a side."""
+        return self.sides
+
+    @property
     def sides(self) -> tuple[str, ...]:
         """The sides with at least one zone, left before right."""
         return tuple(side for side in SIDES if any(self.side(side)))
@@ -196,6 +205,14 @@ class Report:
         if self.lesions is None or other.lesions is None:
             return Report.of(zones, style=self.style).without_count()
         return Report.of(zones, self.lesions + other.lesions, self.style)
+
+    def naming(self, zones: Sequence[int]) -> Report:
+        """The report of these zones and one lesion, in this report's style."""
+        return Report.of(zones, 1, self.style)
+
+    def counting_zones(self) -> Report:
+        """This report, but its number is that of the zones that it names."""
+        return replace(self, lesions=sum(self.zones))
 
     def without_count(self) -> Report:
         """This report, but it does not say how many lesions there are."""

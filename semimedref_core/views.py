@@ -17,6 +17,7 @@ strong, strong  jitter of 0.5, the same blur, and with probability 0.5 each smoo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -43,11 +44,25 @@ class Geometry:
     affine: np.ndarray
     mirrored: np.ndarray
 
-    def zone_boxes(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-        """The six zone boxes as they lie in each view, ``[6, 4]`` -> ``[B, 6, 4]`` int64 (y0, x0, y1, x1) px.
+    def upright_where(self, keep: np.ndarray) -> Geometry:
+        """The same placement, but those of ``keep`` ``[B]`` bool are not mirrored: all else that was drawn stays."""
+        turn = np.where(keep & self.mirrored, np.float32(-1), np.float32(1))[:, None]
+        affine = self.affine.copy()
+        affine[:, :, 0] *= turn
+        return Geometry(affine, self.mirrored & ~keep)
+
+    def zone_boxes(
+        self, boxes: np.ndarray, height: int, width: int, swapped: Sequence[int] = (3, 4, 5, 0, 1, 2)
+    ) -> np.ndarray:
+        """The zone boxes as they lie in each view, ``[n, 4]`` -> ``[B, n, 4]`` int64 (y0, x0, y1, x1) px.
 
         Centre and size of a box follow the view, its sides stay upright, and it is cut at the view's edge. In a
         mirrored view the zones change sides as the words of its report do: zone k is where the view shows it.
+
+        Args:
+            boxes: of n zones, px.
+            height, width: of the picture, px.
+            swapped: which zone each becomes in the mirror image; by default that of the six zones of the lungs.
         """
         size = np.array([height, width], dtype=np.float64)
         linear, shift = self.affine[:, :, :2].astype(np.float64), self.affine[:, :, 2].astype(np.float64)
@@ -58,7 +73,7 @@ class Geometry:
         half = (high - low)[None] / 2 * np.sqrt(np.abs(np.linalg.det(inverse)))[:, None, None]
         corners = (np.concatenate([moved - half, moved + half], axis=2) + 1) / 2 * np.tile(size, 2)
         pixels = np.clip(np.rint(corners).astype(np.int64), 0, [height, width, height, width])
-        return np.where(self.mirrored[:, None, None], pixels[:, [3, 4, 5, 0, 1, 2]], pixels)
+        return np.where(self.mirrored[:, None, None], pixels[:, list(swapped)], pixels)
 
 
 def draw_geometry(rng: np.random.Generator, batch: int, weak_view: str) -> Geometry:

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "semimedref_core"
 SETTINGS = {"errors", "presets", "config"}
 METHOD = {
-    "reports", "anatomy", "posaug", "views", "batch", "teacher", "pseudo_labels", "losses", "itcl", "patchmix",
-    "semi_medref", "missing_positions",
+    "positions", "reports", "anatomy", "posaug", "views", "batch", "teacher", "pseudo_labels", "losses", "itcl",
+    "patchmix", "semi_medref", "missing_positions",
 }  # fmt: skip
 # From the ground up. A module imports from its own layer or lower ones.
 LAYERS = [

@@ -25,24 +25,26 @@ from semimedref_core.data.pairs import Pairs
 from semimedref_core.missing_positions import draw_changed, text_at_hand, texts_at_hand
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
-from semimedref_core.reports import Report
+from semimedref_core.positions import AnyReport, Positions
 
 ISPG_REMOVAL_RATE = 0.5  # release, as described
 
-PlanMixing = Callable[[np.random.Generator, list[Report], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor, object]]
+PlanMixing = Callable[
+    [np.random.Generator, list[AnyReport], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor, object]
+]
 """What a method may do to B samples and their texts, drawn ahead. From a source of chance, the reports of their views,
 the zone boxes ``[B, 6, 4]`` in these (px), the settings and what reads texts, it gives ``text_choices`` and
 ``proposal`` (a dataclass of arrays) of :class:`semimedref_core.batch.Unlabelled`."""
 
 
 def plan_mixing(
-    rng: np.random.Generator, reports: list[Report], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
+    rng: np.random.Generator, reports: list[AnyReport], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
 ) -> tuple[Tensor, patchmix.Proposal]:
     """T-PatchMix's: ``[B, 7, L]`` token ids, own or with one pasted zone, PosAug applied, and the proposal.
 
     For ISPG the positions of some samples are taken out of all seven texts.
     """
-    hits = [posaug.draw_hits(rng, config.posaug_p, config.posaug_mode) for _ in reports]
+    hits = [posaug.draw_hits(rng, config.posaug_p, config.posaug_mode, report.layout.vague) for report in reports]
     proposal = patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p, config.patch_zones)
     choices = []
     for report, hit, bare in zip(reports, hits, draw_changed(rng, len(reports), _removal_rate(config)), strict=True):
@@ -65,7 +67,7 @@ class Batches:
         unlabelled: pairs whose masks are not used, or ``None``.
         config: the run's settings.
         texts: tokenises reports, or gives what a frozen text encoder reads in them.
-        grid: zone grid of T-PatchMix.
+        grid: where the zones lie: the zone grid of the lungs, or another layout.
         device: where batches go.
         rank, world: this process and the number of processes; each draws its own share.
         plan: the method's (:class:`semimedref_core.methods.Method`).
@@ -85,7 +87,7 @@ class Batches:
         unlabelled: Pairs | None,
         config: Config,
         texts: Texts | ReadTexts,
-        grid: Grid,
+        grid: Grid | Positions,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world: int = 1,
@@ -115,8 +117,8 @@ class Batches:
             return _to(Batch(labelled, None), self.device)
         pairs, geometry, reports = self._weak(self.unlabelled, step, rng, "unlabelled")
         size = config.image_size, config.image_size
-        boxes = geometry.zone_boxes(self.grid.boxes(*size), *size)
-        regions = np.stack([self.grid.region(report.zones, *size) for report in pairs.reports])
+        boxes = geometry.zone_boxes(self.grid.boxes(*size), *size, self.grid.swapped)
+        regions = np.stack([self._region(report) for report in pairs.reports])
         photometry = views.draw_photometry(rng, len(pairs), config.strong_view)
         text_choices, proposal = self.plan(rng, reports, boxes, config, self.texts)
         unlabelled = Unlabelled(
@@ -127,24 +129,32 @@ class Batches:
             photometry=_tensors(photometry),
             text_choices=text_choices,
             proposal=_tensors(proposal),
-            mirrored_ids=self.texts([report.flip().render() for report in reports]),
+            mirrored_ids=self.texts([(report.flip() if report.mirrors else report).render() for report in reports]),
             regions=_images(regions),
             zone_boxes=torch.from_numpy(boxes),
+            mirrors=torch.tensor([report.mirrors for report in reports]),
         )
         return _to(Batch(labelled, unlabelled), self.device)
 
     def _weak(
         self, pairs: Pairs, step: int, rng: np.random.Generator, stream: str
-    ) -> tuple[Pairs, views.Geometry, list[Report]]:
-        """The step's pairs, where their weak views lie, and their reports, flipped where the view is mirrored."""
+    ) -> tuple[Pairs, views.Geometry, list[AnyReport]]:
+        """The step's pairs, where their weak views lie, and their reports, flipped where the view is mirrored; a view
+        whose report has no true text of its mirror image is not."""
         batch = self.config.batch_size
         first = (step * self.world + self.rank) * batch
         pairs = pairs.subset(_shuffled(len(pairs), first, batch, self.config.seed, stream))
         geometry = views.draw_geometry(rng, batch, self.config.weak_view)
+        geometry = geometry.upright_where(np.array([not report.mirrors for report in pairs.reports]))
         reports = [
             report.flip() if flip else report for report, flip in zip(pairs.reports, geometry.mirrored, strict=True)
         ]
         return pairs, geometry, reports
+
+    def _region(self, report: AnyReport) -> np.ndarray:
+        """Where a report lets a lesion be, ``[H, W]`` uint8; everywhere if it does not say where."""
+        size = self.config.image_size, self.config.image_size
+        return self.grid.region(report.zones, *size) if report.located else np.ones(size, np.uint8)
 
 
 def made_ahead(batches: Batches, steps: range) -> Iterator[Batch]:

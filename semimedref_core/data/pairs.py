@@ -9,7 +9,7 @@ from hashlib import blake2b
 import numpy as np
 
 from semimedref_core.errors import SemiMedRefError
-from semimedref_core.reports import Report
+from semimedref_core.positions import AnyReport
 
 
 class DataError(SemiMedRefError, ValueError):
@@ -34,7 +34,7 @@ class Pairs:
 
     images: np.ndarray
     masks: np.ndarray | None
-    reports: tuple[Report, ...]
+    reports: tuple[AnyReport, ...]
     names: tuple[str, ...]
 
     def __post_init__(self):

@@ -26,6 +26,7 @@ from semimedref_core.config import Config
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.patchmix import common_boxes
+from semimedref_core.positions import AnyReport
 from semimedref_core.reports import Report
 
 
@@ -94,7 +95,7 @@ def report_of_mix(own: Report, donor: Report, box: np.ndarray, zones: np.ndarray
 
 def plan_boxes(
     rng: np.random.Generator,
-    reports: list[Report],
+    reports: list[AnyReport],
     zones: np.ndarray,
     config: Config,
     texts: Texts | ReadTexts,

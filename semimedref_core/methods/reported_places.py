@@ -31,10 +31,15 @@ def label(teacher: Teacher | nn.Module, weak: Tensor, unlabelled: Unlabelled, co
     """In place of :func:`semimedref_core.pseudo_labels.teacher_probabilities`, and with its arguments."""
     if config.teacher_view == "mirrored":
         mirror_image = replace(unlabelled, input_ids=unlabelled.mirrored_ids)
-        p = teacher_probabilities(teacher, weak.flip(3), mirror_image, config).flip(3)
+        p = _mirrored(teacher_probabilities(teacher, _mirrored(weak, unlabelled), mirror_image, config), unlabelled)
     else:
         p = teacher_probabilities(teacher, weak, unlabelled, config)
     return where_reported(p, unlabelled, config)
+
+
+def _mirrored(maps: Tensor, unlabelled: Unlabelled) -> Tensor:
+    """Maps ``[B, C, H, W]``, mirrored where the pair has a true text of its mirror image."""
+    return torch.where(unlabelled.mirrors[:, None, None, None], maps.flip(3), maps)
 
 
 def where_reported(p: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:

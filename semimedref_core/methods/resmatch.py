@@ -31,7 +31,7 @@ from semimedref_core.methods.reported_places import found_images
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.patchmix import Proposal
-from semimedref_core.reports import Report
+from semimedref_core.positions import AnyReport
 from semimedref_core.teacher import Teacher
 from semimedref_core.views import strong_view
 
@@ -39,7 +39,7 @@ TEXT_P = 0.5  # ours; as often as Semi-MedRef's paper hides a phrase
 
 
 def plan(
-    rng: np.random.Generator, reports: list[Report], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
+    rng: np.random.Generator, reports: list[AnyReport], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
 ) -> tuple[Tensor, Proposal]:
     """T-PatchMix's plan, whose first text is the sample's own after PosAug, with :data:`TEXT_P` for the setting's."""
     return plan_mixing(rng, reports, boxes, replace(config, posaug_p=TEXT_P), texts)
