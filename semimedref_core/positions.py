@@ -38,9 +38,9 @@ class Grammar:
     Zone ``side * len(rows) + row`` is the one of a side and a row.
 
     Attributes:
-        rows: words of each row, from top to bottom.
-        alone: words of a height that never stand beside another height, such as "base": "the base of the upper lobe"
-            is neither lower nor upper.
+        rows: words of each row, from top to bottom; their plurals are known too.
+        alone: words of a height (without the s of a plural) that never stand beside another height, such as "base":
+            "the base of the upper lobe" is neither lower nor upper.
         whole: nouns with which a side alone names all of its zones, as in "left lung".
         nouns: other nouns of a place, as in "left lower lobe".
         short: abbreviations, with the side and the row that they mean.
@@ -179,11 +179,11 @@ LUNGS = Positions(
     vague="a region of the lung",
     grammar=Grammar(
         rows=(
-            ("upper", "apical", "apex", "superior"),
+            ("upper", "apical", "apex", "apice", "superior"),
             ("middle", "mid", "midzone", "midlung"),
             ("lower", "basal", "base", "basilar", "inferior"),
         ),
-        alone=frozenset({"apical", "apex", "basal", "base", "basilar", "superior", "inferior"}),
+        alone=frozenset({"apical", "apex", "apice", "basal", "base", "basilar", "superior", "inferior"}),
         whole=frozenset({"lung", "lungs", "hemithorax"}),
         nouns=frozenset("lobe lobes zone zones field fields region regions part portion third half".split()),
         short={

@@ -1,0 +1,265 @@
+"""The positions in a free text, read so that nothing is guessed.
+
+A sentence may say anything; what is looked for is which zones of a layout it names as affected. Where the reader is
+not sure, the text names no zone at all: a method that knows nothing of a place does without it, and one that is told a
+wrong place learns it.
+
+- A side is never guessed. "Lower lobe opacity" names no zone, and so does a text that says it beside other places.
+- What a sentence denies is not named: "no opacity in the left lung", "the left lung is clear". Where a sentence denies
+  something and it is not plain what, the text names nothing.
+- Words of one place may come in any order, and places may share words: "upper and middle zones of the left lung".
+  Where they can be shared in two ways ("lower left and right lung"), the text names nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import product
+
+from semimedref_core.positions import SIDES, Grammar, Positions
+
+_PART = re.compile(r"(?:(?!\.\s|\.$)[^!?;:\n])+")  # a sentence, or what stands before a colon or semicolon
+_BUT = re.compile(r"\b(?:but|however|although|though|whereas|while)\b")
+_TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
+_DENIED = re.compile(r"\s*(?:there (?:is|are|was|were) )?(?:no|without)\b[^,&+/]*")
+_SOUND = re.compile(r"\s*(?:is|are|was|were|appears?|remains?|looks?) (?:clear|normal|unremarkable|spared|healthy)\s*")
+_UNSURE = frozenset(
+    "no not non nor neither never none without absent absence negative free clear clears clearing cleared normal "
+    "unremarkable spared sparing spares healthy unaffected uninvolved resolved resolution resolving removed denies "
+    "denied except excepting excluding exclude excluded rule ruled rather instead than unlike compared prior previous "
+    "previously former formerly history outside beyond opposite contralateral ipsilateral or either versus vs nothing "
+    "cannot".split()
+)
+"""Words with which a sentence may say that a place is not affected."""
+_BESIDE = frozenset("below above beneath under underneath behind between beside adjacent towards toward".split())
+"""Words before a place that mean another one."""
+_JOINS = frozenset({"and", ",", "&", "+", "/", "plus"})
+_LINKS = frozenset({"the", "of", "in", "on", "at", "-", "within", "both"})
+_BOTH = frozenset({"both", "bilateral", "bilaterally"})
+_ALL = frozenset({"all", "entire", "whole"})
+_BODY = frozenset(
+    "arm arms leg legs limb limbs extremity extremities rib ribs abdomen abdominal lid lids eyelid eyelids tooth teeth "
+    "hand foot knee shoulder quadrant quadrants".split()
+)
+"""Nouns with which a side and a height are a place elsewhere on the body, as in "left upper arm"; a layout may know one
+of them."""
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A stretch of a text, from ``start`` to before ``end``, that names these zones."""
+
+    start: int
+    end: int
+    zones: frozenset[int]
+
+
+class _NotSureError(Exception):
+    """The text can be understood in two ways."""
+
+
+def read_positions(text: str, layout: Positions) -> tuple[Phrase, ...]:
+    """The phrases of a text that name zones of a layout, in the order of the text; none if it is not sure.
+
+    >>> from semimedref_core.positions import LUNGS
+    >>> text = "Patchy opacity in the right lower lobe. The left lung is clear."
+    >>> [(text[phrase.start : phrase.end], sorted(phrase.zones)) for phrase in read_positions(text, LUNGS)]
+    [('right lower lobe', [5])]
+    """
+    try:
+        return tuple(phrase for part in _parts(text.lower()) for phrase in _affected(*part, layout))
+    except _NotSureError:
+        return ()
+
+
+def _parts(text: str) -> Iterator[tuple[str, int]]:
+    """Sentences and half-sentences, with the place where each begins."""
+    for sentence in _PART.finditer(text):
+        start = sentence.start()
+        for found in (*_BUT.finditer(sentence[0]), None):
+            end = sentence.start() + found.start() if found else sentence.end()
+            yield text[start:end], start
+            start = sentence.start() + found.end() if found else end
+
+
+def _affected(part: str, start: int, layout: Positions) -> list[Phrase]:
+    """The phrases of one part that name affected zones."""
+    tokens = [_Token(found[0], found.start(), found.end()) for found in _TOKEN.finditer(part)]
+    groups = list(_by_grammar(tokens, layout.grammar) if layout.grammar else _by_list(part, tokens, layout))
+    if not groups:
+        return []
+    words = {token.text for token in tokens}
+    if words & _UNSURE:
+        first, last = groups[0][0], groups[0][-1]
+        denied = _DENIED.fullmatch(part[: first.start]) and not words & {"or", "except", "than"}
+        sound = not part[: first.start].strip(" ,the") and _SOUND.fullmatch(part[last.end :])
+        if len(groups) == 1 and (denied or sound):
+            return []
+        raise _NotSureError
+    return [Phrase(start + one.start, start + one.end, one.zones) for group in groups for one in group]
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str
+    start: int
+    end: int
+
+
+def _by_list(part: str, tokens: Sequence[_Token], layout: Positions) -> Iterator[list[Phrase]]:
+    """Each place where words of zones stand, the longest first."""
+    meant, pattern = _phrases_of(layout)
+    for found in pattern.finditer(part):
+        before = [token.text for token in tokens if token.end <= found.start()]
+        after = [token.text for token in tokens if token.start >= found.end()]
+        _require_plain(before)
+        if not after or after[0] not in _BODY:
+            yield [Phrase(found.start(), found.end(), meant[found[0]])]
+
+
+@lru_cache(maxsize=8)
+def _phrases_of(layout: Positions) -> tuple[dict[str, frozenset[int]], re.Pattern]:
+    """The words of a layout and the zones that they name, and a pattern that finds them."""
+    words = {each for known in layout.words for each in known}
+    meant = {each: frozenset(k for k, known in enumerate(layout.words) if each in known) for each in words}
+    any_of = "|".join(re.escape(each) for each in sorted(words, key=lambda each: (-len(each), each)))
+    return meant, re.compile(rf"(?<!\w)(?:{any_of})(?!\w)" if words else r"(?!)")
+
+
+def _require_plain(before: Sequence[str]) -> None:
+    """Refuses a place that the words before it only take as a landmark."""
+    close = [word for word in before if word not in ("the", "of", "to")][-1:]
+    if _BESIDE & set(close):
+        raise _NotSureError
+
+
+@dataclass
+class _Item:
+    """Words of one place: between two joins of a run."""
+
+    sides: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    both: bool = False
+    alone: bool = False
+    whole: bool = False
+    all: bool = False
+    noun: bool = False
+    start: int = -1
+    end: int = -1
+
+
+def _by_grammar(tokens: Sequence[_Token], grammar: Grammar) -> Iterator[list[Phrase]]:
+    """The places of each run of words that a grammar knows."""
+    at = 0
+    while at < len(tokens):
+        stop = at
+        while stop < len(tokens) and tokens[stop].text in _known(grammar):
+            stop += 1
+        if stop > at:
+            following = tokens[stop].text if stop < len(tokens) else ""
+            found = _places(_items(tokens[at:stop], grammar), grammar)
+            if found and following not in _BODY:
+                _require_plain([token.text for token in tokens[:at]])
+                yield found
+        at = stop + 1
+
+
+@lru_cache(maxsize=8)
+def _rows(grammar: Grammar) -> dict[str, int]:
+    """The words of heights and their plurals -> the row that they name."""
+    rows = {word: k for k, words in enumerate(grammar.rows) for word in words}
+    return {f"{word}s": k for word, k in rows.items()} | rows
+
+
+@lru_cache(maxsize=8)
+def _known(grammar: Grammar) -> frozenset[str]:
+    """All words that may stand in a place."""
+    words = {*SIDES, *_BOTH, *_ALL, *_JOINS, *_LINKS, *_rows(grammar)}
+    return frozenset(words | grammar.whole | grammar.nouns | grammar.short.keys())
+
+
+def _items(tokens: Sequence[_Token], grammar: Grammar) -> list[_Item]:
+    """The run, cut at its joins; an item without a word of a place is left out."""
+    items = [_Item()]
+    for token in tokens:
+        item, word = items[-1], token.text
+        row = _rows(grammar).get(word)
+        if word in _JOINS:
+            items.append(_Item())
+            continue
+        if word in _LINKS - _BOTH:
+            continue
+        if word in grammar.short:
+            side, short_row = grammar.short[word]
+            item.sides.append(grammar.sides.index(side))
+            item.rows.append(short_row)
+        item.sides += [grammar.sides.index(word)] if word in SIDES else []
+        item.both |= word in _BOTH
+        item.rows += [] if row is None else [row]
+        item.alone |= word.removesuffix("s") in grammar.alone
+        item.whole |= word in grammar.whole
+        item.all |= word in _ALL
+        item.noun |= word in grammar.nouns | grammar.whole
+        item.start, item.end = token.start if item.start < 0 else item.start, token.end
+    return [item for item in items if item.start >= 0]
+
+
+def _places(items: list[_Item], grammar: Grammar) -> list[Phrase]:
+    """What the items of a run name.
+
+    Raises:
+        _NotSureError: if they can be understood in two ways.
+    """
+    for item in items:
+        if item.both:
+            if len({*item.sides}) == 1:
+                raise _NotSureError
+            item.sides = [0, 1]
+        elif len({*item.sides}) > 1 or (item.alone and len(item.rows) > 1):
+            raise _NotSureError
+    if not any(item.rows or item.whole for item in items):
+        return []  # a side without a noun or a height is no place
+    if not any(item.sides for item in items):
+        if any(item.rows and item.noun for item in items):
+            raise _NotSureError  # a place without its side
+        return []
+    own = [bool(item.sides and (item.rows or item.whole)) for item in items]
+    for k, item in enumerate(items):
+        if own[k] and not item.rows and not item.all and any(other.rows for other in items[:k]):
+            raise _NotSureError  # "lower left and right lung"
+    as_written = [replace(item) for item in items]
+    for k, item in enumerate(items):
+        if not own[k]:
+            _share(item, as_written[:k], as_written[k + 1 :])
+    named = [
+        frozenset(
+            side * len(grammar.rows) + row for side, row in product(item.sides, item.rows or range(len(grammar.rows)))
+        )
+        for item in items
+    ]
+    if all(own):
+        return [Phrase(item.start, item.end, zones) for item, zones in zip(items, named, strict=True)]
+    return [Phrase(items[0].start, items[-1].end, frozenset().union(*named))]
+
+
+def _share(item: _Item, before: list[_Item], after: list[_Item]) -> None:
+    """Gives an item the words that it shares with a neighbour, as in "left and right lower lobes".
+
+    Raises:
+        _NotSureError: if there is no one neighbour to share with.
+    """
+    if item.sides and after and after[0].sides and (after[0].rows or after[0].whole):
+        item.rows = after[0].rows  # a side alone, before a whole place
+        return
+    givers = []
+    if item.rows and not item.noun:  # "upper and middle left lung", "left upper, middle and lower"
+        givers = [other.sides for other in after if other.sides][:1]
+        givers += [other.sides for other in reversed(before) if other.sides and not other.noun][:1]
+    elif item.rows and not after:  # "left upper and middle lobes": the noun is that of both
+        givers = [other.sides for other in before if other.sides and other.rows and not other.noun]
+    if len(givers) != 1:
+        raise _NotSureError
+    item.sides = givers[0]
