@@ -15,7 +15,7 @@ class Labelled:
     """B pairs of D_L.
 
     Attributes:
-        images: ``[B, 1, H, W]`` uint8 grey values.
+        images: ``[B, 1, H, W]`` uint8 grey values, or ``[B, 3, H, W]`` red, green and blue.
         masks: ``[B, 1, H, W]`` uint8, 1 where the lesion is.
         affine: ``[B, 2, 3]`` placement of the weak view.
         input_ids: ``[B, L]`` tokens of the report r; or ``[B, 1 + L, width]``, what a frozen text encoder has read in

@@ -49,8 +49,6 @@ Device = Literal["auto", "cpu", "cuda"]
 
 STRIDE = {"compact": 16, "lite": 32, "guide_decoder": 32, "mmi_unet": 32}
 """Network -> what the sides of its images must be multiples of, px."""
-POSITIONS = 64
-"""Most tokens that a text encoder trained from scratch reads of a text."""
 GROUPS = ("what to run", "data", "network", "training", "views", "teacher", "T-PatchMix", "PosAug", "ITCL", "machine")
 _KINDS = {"int": int, "float": (int, float), "str": str}
 
@@ -235,10 +233,6 @@ class Config:
         stride = STRIDE[self.network]
         if self.image_size % stride:
             raise ConfigError(f"image_size must be a multiple of {stride} for {self.network}, got {self.image_size}")
-        if not self.text_encoder and self.text_length > POSITIONS:
-            raise ConfigError(
-                f"text_length must be at most {POSITIONS} without a pretrained text_encoder, got {self.text_length}"
-            )
         if self.ispg == "on" and not (self.network in ("compact", "lite") and self.method == "semi_medref"):
             raise ConfigError(
                 f"ispg 'on' needs network compact or lite and method semi_medref, got {self.network} and "

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from semimedref_core.data.batches import channels_first
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
@@ -69,14 +70,14 @@ def recovery(reached: float, full: float, removed: float) -> float:
 def network_inputs(
     pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32, told: Sequence[str] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a network is shown of all pairs, batch by batch: images ``[b, 1, H, W]`` as they lie, and their texts.
+    """What a network is shown of all pairs, batch by batch: images ``[b, C, H, W]`` as they lie, and their texts.
 
     The arguments are those of :func:`predict`.
     """
     told = [report.render() for report in pairs.reports] if told is None else told
     for start in range(0, len(pairs), batch_size):
         part = slice(start, start + batch_size)
-        images = torch.from_numpy(pairs.images[part])[:, None].to(device)
+        images = channels_first(pairs.images[part]).to(device)
         identity = torch.eye(2, 3, device=device).expand(len(images), -1, -1)
         yield weak_view(images, identity), texts(told[part]).to(device)
 

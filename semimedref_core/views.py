@@ -106,11 +106,11 @@ def weak_view(images: Tensor, affine: Tensor) -> Tensor:
     Where a view shows what lies outside the picture, it is 0, the mean grey value of the picture.
 
     Args:
-        images: ``[B, 1, H, W]`` uint8 grey values.
+        images: ``[B, C, H, W]`` uint8, grey values or colours; the channels of a picture are normalised together.
         affine: ``[B, 2, 3]`` of :class:`Geometry`.
 
     Returns:
-        ``[B, 1, H, W]`` float32; before it is placed, each picture has mean 0 and standard deviation 1.
+        ``[B, C, H, W]`` float32; before it is placed, each picture has mean 0 and standard deviation 1.
     """
     x = images.float()
     mean, std = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
@@ -197,7 +197,7 @@ def strong_view(
     noise: Tensor,
     **clamped: Tensor,
 ) -> Tensor:
-    """The strong view of weak views ``[B, 1, H, W]``; arguments as in :class:`Photometry`, as tensors, and those that
+    """The strong view of weak views ``[B, C, H, W]``; arguments as in :class:`Photometry`, as tensors, and those that
     :class:`ClampedPhotometry` adds."""
     x = clamped_jitter(weak, **clamped) if clamped else weak
     x = x * contrast[:, None, None, None] + brightness[:, None, None, None]

@@ -107,8 +107,8 @@ class Batches:
         # Of a source of its own, so that nothing else is drawn differently with ISPG.
         bare = source("labelled reports without positions", config.seed, step, self.rank)
         labelled = Labelled(
-            _images(pairs.images),
-            _images(pairs.masks),
+            channels_first(pairs.images),
+            channels_first(pairs.masks),
             torch.from_numpy(geometry.affine),
             self.texts(texts_at_hand(reports, "removed", _removal_rate(config), bare)),
             torch.tensor([report.code for report in reports]),
@@ -122,7 +122,7 @@ class Batches:
         photometry = views.draw_photometry(rng, len(pairs), config.strong_view)
         text_choices, proposal = self.plan(rng, reports, boxes, config, self.texts)
         unlabelled = Unlabelled(
-            images=_images(pairs.images),
+            images=channels_first(pairs.images),
             affine=torch.from_numpy(geometry.affine),
             input_ids=self.texts([report.render() for report in reports]),
             codes=torch.tensor([report.code for report in reports]),
@@ -130,7 +130,7 @@ class Batches:
             text_choices=text_choices,
             proposal=_tensors(proposal),
             mirrored_ids=self.texts([(report.flip() if report.mirrors else report).render() for report in reports]),
-            regions=_images(regions),
+            regions=channels_first(regions),
             zone_boxes=torch.from_numpy(boxes),
             mirrors=torch.tensor([report.mirrors for report in reports]),
         )
@@ -186,8 +186,9 @@ def _shuffled(count: int, first: int, batch: int, seed: int, stream: str) -> lis
     return [int(epochs[position // count][position % count]) for position in range(first, first + batch)]
 
 
-def _images(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images)[:, None]
+def channels_first(pictures: np.ndarray) -> Tensor:
+    """Pictures or masks ``[B, H, W]`` as ``[B, 1, H, W]``, and coloured ones ``[B, H, W, 3]`` as ``[B, 3, H, W]``."""
+    return torch.from_numpy(pictures)[:, None] if pictures.ndim == 3 else torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
 def _tensors(record) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ from semimedref_core.data.pairs import DataError, Pairs
 
 
 def nothing_to_learn(images: np.ndarray, masks: np.ndarray) -> str:
-    """Why nothing can be learnt from pictures ``[N, H, W]`` and masks ``[N, H, W]``; an empty text if something can."""
+    """Why nothing can be learnt from pictures ``[N, H, W]`` or ``[N, H, W, 3]`` and masks ``[N, H, W]``; an empty
+    text if something can."""
     if not masks.any():
         return "no mask shows a lesion"
     if masks.all():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -16,12 +16,12 @@ class DataError(SemiMedRefError, ValueError):
     """Something is wrong with a dataset; the message names the files, all of them, and the cure."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pairs:
     """N image-report pairs of one size, decoded.
 
     Attributes:
-        images: ``[N, H, W]`` uint8, grey values 0 to 255.
+        images: ``[N, H, W]`` uint8, grey values 0 to 255; or ``[N, H, W, 3]``, red, green and blue.
         masks: ``[N, H, W]`` uint8, 1 where the lesion is, else 0; ``None`` for pairs without masks (unlabelled).
         reports: N reports.
         names: N image names, as the dataset's list spells them.
@@ -30,6 +30,8 @@ class Pairs:
     >>> pairs = load_split("phantom", "valid", image_size=32).subset([0, 5])
     >>> isinstance(pairs, Pairs), len(pairs), pairs.names
     (True, 2, ('phantom_xray_valid_0000.png', 'phantom_xray_valid_0005.png'))
+    >>> pairs, pairs[0]["image"].shape
+    (Pairs(2 of 32 x 32 px, grey, with masks), (1, 32, 32))
     """
 
     images: np.ndarray
@@ -41,13 +43,45 @@ class Pairs:
         counts = {len(self.images), len(self.reports), len(self.names)}
         if self.masks is not None:
             counts.add(len(self.masks))
-            if self.masks.shape != self.images.shape:
+            if self.masks.shape != self.images.shape[:3]:
                 raise DataError(f"masks {self.masks.shape} and images {self.images.shape} differ in shape")
         if len(counts) != 1:
             raise DataError(f"images, masks, reports and names differ in number: {sorted(counts)}")
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        height, width = self.images.shape[1:3]
+        colour, masks = "grey" if self.channels == 1 else "colour", "without" if self.masks is None else "with"
+        return f"Pairs({len(self)} of {height} x {width} px, {colour}, {masks} masks)"
+
+    def __getitem__(self, index: int) -> dict:
+        """One pair as plain values, as a DataLoader of torch puts them together: ``image`` ``[C, H, W]`` uint8,
+        ``text``, ``name`` and, if there are masks, ``mask`` ``[1, H, W]`` uint8."""
+        index = range(len(self))[index]  # from the end if negative; IndexError beyond it
+        image = self.images[index]
+        channels_first = image[None] if self.channels == 1 else np.moveaxis(image, -1, 0)
+        pair = {"image": channels_first, "text": self.reports[index].render(), "name": self.names[index]}
+        return pair if self.masks is None else {**pair, "mask": self.masks[index][None]}
+
+    def __iter__(self) -> Iterator[dict]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def channels(self) -> int:
+        """1 for grey pictures, 3 for coloured ones."""
+        return 1 if self.images.ndim == 3 else 3
+
+    def with_channels(self, channels: int) -> Pairs:
+        """These pairs with grey pictures (1) or coloured ones (3). Colours become grey as Pillow makes them so."""
+        if channels == self.channels:
+            return self
+        if channels == 3:
+            return replace(self, images=np.repeat(self.images[..., None], 3, axis=3))
+        weights = np.array([19595, 38470, 7471], np.uint32)
+        grey = [(image.astype(np.uint32) @ weights + 0x8000) >> 16 for image in self.images]
+        return replace(self, images=np.array(grey, np.uint8).reshape(self.images.shape[:3]))
 
     def subset(self, indices: Sequence[int], *, masks: bool = True) -> Pairs:
         """The pairs at these positions, in this order; ``masks=False`` leaves the masks behind (unlabelled)."""

@@ -29,7 +29,7 @@ def as_text(name: str) -> str:
 
 
 def show_image(ax: Axes, image: np.ndarray, title: str = "") -> None:
-    """A grey image ``[H, W]`` without axes; the title is wrapped, and text as it stands."""
+    """A grey image ``[H, W]``, or a coloured one ``[H, W, 3]``, without axes; the title is wrapped, as it stands."""
     ax.imshow(image, cmap="gray")
     ax.set_axis_off()
     if title:

@@ -107,7 +107,7 @@ def ad_mt(student: nn.Module, teacher: AlternateTeachers, batch: Batch, config: 
     )
     boxes = unlabelled.proposal["boxes"][0] * teacher.turn.long()  # empty, save in the turn of the third
     maps, p, _ = patch_mix(maps, p, unlabelled.proposal["partner"], boxes, 0.0)
-    mixed, teaches, conflict = maps.split(1, 1)
+    mixed, teaches, conflict = maps.split([weak.shape[1], 1, 1], 1)
     logits = student(mixed, unlabelled.input_ids).logits
     own = logits.detach().sigmoid()
     p = torch.where((conflict > 0) & (entropy(own) < entropy(p)), own, p)

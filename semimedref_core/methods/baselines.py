@@ -68,7 +68,8 @@ def teaching(p: Tensor, codes: Tensor, config: Config) -> Tensor:
 
 
 def paste(images: Tensor, p: Tensor, teaches: Tensor, proposal: dict[str, Tensor], view: int = 0) -> list[Tensor]:
-    """Images, pseudo-labels and the map of what teaches, all ``[B, 1, H, W]``, with the partner's boxes of one view.
+    """Images ``[B, C, H, W]``, pseudo-labels and the map of what teaches, both ``[B, 1, H, W]``, with the partner's
+    boxes of one view.
 
     The confidence of a pixel follows from its probability, so it is mixed with it.
 
@@ -78,7 +79,7 @@ def paste(images: Tensor, p: Tensor, teaches: Tensor, proposal: dict[str, Tensor
         view: which of the V.
     """
     maps, p, _ = patch_mix(torch.cat([images, teaches], 1), p, proposal["partner"], proposal["boxes"][view], 0.0)
-    return [maps[:, :1], p, maps[:, 1:]]
+    return [maps[:, :-1], p, maps[:, -1:]]
 
 
 def rounded_dice_ce(logits: Tensor, p: Tensor, teaches: Tensor, confidence: float = 0.0) -> Tensor:

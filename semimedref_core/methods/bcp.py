@@ -43,7 +43,7 @@ def bcp(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> T
     partner = torch.arange(2 * len(x), device=x.device).roll(len(x))
     boxes = unlabelled.proposal["boxes"][0].repeat(2, 1)
     maps, target, _ = patch_mix(maps, torch.cat([y, (p >= 0.5).float()]), partner, boxes, 0.0)
-    mixed, has_mask, teaches = maps.split(1, 1)
+    mixed, has_mask, teaches = maps.split([x.shape[1], 1, 1], 1)
     logits = student(mixed, torch.cat([labelled.input_ids, unlabelled.input_ids])).logits
     of_masks = dice_ce(logits, target, has_mask)
     # The paper adds the losses of both ways; dice_ce is the mean over both.

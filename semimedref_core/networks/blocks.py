@@ -7,7 +7,15 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from semimedref_core.networks.compact import Prediction
-from semimedref_core.networks.encoders import STRIDES, ImageEncoder, TextEncoder, TextProjection, small_bert
+from semimedref_core.networks.encoders import (
+    STRIDES,
+    TEXT_POSITIONS,
+    EncoderError,
+    ImageEncoder,
+    TextEncoder,
+    TextProjection,
+    small_bert,
+)
 
 
 class TwoEncoders(nn.Module):
@@ -22,9 +30,11 @@ class TwoEncoders(nn.Module):
         text: ``BertConfig`` as a dict; the small BERT that is trained along if left out.
         frozen_text: the text encoder keeps its weights. For pretrained weights: those drawn by chance must learn.
         embedding: D of the ITCL projections.
+        channels: of the images, 1 for grey ones and 3 for colours.
+        text_positions: most tokens of a text, for the small BERT.
 
     Raises:
-        EncoderError: if an encoder cannot be built.
+        EncoderError: if an encoder cannot be built, or takes no colours.
         ValueError: from ``forward``, if the image's sides are not multiples of 32 or the texts are too long.
     """
 
@@ -37,10 +47,18 @@ class TwoEncoders(nn.Module):
         text: dict | None = None,
         frozen_text: bool = False,
         embedding: int = 768,
+        channels: int = 1,
+        text_positions: int = TEXT_POSITIONS,
     ):
         super().__init__()
         self.image_encoder = ImageEncoder(image)
-        self.text_encoder = TextEncoder(text or small_bert(vocabulary), frozen_text)
+        if channels not in (1, self.image_encoder.channels):
+            raise EncoderError(
+                f"the pictures have {channels} channels, the image encoder takes {self.image_encoder.channels}; take "
+                "another encoder"
+            )
+        self.channels = channels
+        self.text_encoder = TextEncoder(text or small_bert(vocabulary, positions=text_positions), frozen_text)
         self.text_projection = TextProjection(self.text_encoder.width, embedding)
 
     def forward(
@@ -56,7 +74,7 @@ class TwoEncoders(nn.Module):
         how far a text is padded (Ledger 18).
 
         Args:
-            images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of 32.
+            images: ``[B, C, H, W]`` float, intensity-normalised; H and W multiples of 32.
             input_ids: ``[B, L]`` token ids; or ``[B, 1 + L, width]``, what the text encoder has read in them before.
             decode: how many samples, from the front, are segmented; all if left out, none if 0. The others pass the
                 encoders only, which is all that ITCL needs.

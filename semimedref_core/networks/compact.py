@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor, nn
 
 from semimedref_core.config import STRIDE
-from semimedref_core.networks.encoders import small_bert
+from semimedref_core.networks.encoders import TEXT_POSITIONS, small_bert
 from semimedref_core.networks.residual import ResidualBlock, group_norm
 from semimedref_core.networks.zone_guide import ZoneGuide
 
@@ -89,7 +89,14 @@ class SmallNetwork(nn.Module):
     """What its modules are for; each belongs to one part."""
 
     def add_text_and_decoder(
-        self, vocabulary: int, widths: Sequence[int], text_width: int, embedding: int, ispg: bool
+        self,
+        vocabulary: int,
+        widths: Sequence[int],
+        text_width: int,
+        embedding: int,
+        ispg: bool,
+        channels: int,
+        text_positions: int,
     ) -> None:
         """Called once the image encoder is there, so that the order in which weights are drawn stays.
 
@@ -100,10 +107,13 @@ class SmallNetwork(nn.Module):
             embedding: D of the ITCL projections.
             ispg: whether a :class:`.zone_guide.ZoneGuide` adds its token to the text that is attended to. ITCL's text
                 embedding is that of the text alone.
+            channels: of the images, 1 for grey ones and 3 for colours.
+            text_positions: most tokens of a text.
         """
         a, b, c = widths
+        self.channels = channels
         self.text = transformers.BertModel(
-            transformers.BertConfig(**small_bert(vocabulary, text_width)), add_pooling_layer=False
+            transformers.BertConfig(**small_bert(vocabulary, text_width, text_positions)), add_pooling_layer=False
         )
         self.fuse16 = TextCrossAttention(c, text_width)
         self.fuse8 = TextCrossAttention(b, text_width)
@@ -116,12 +126,12 @@ class SmallNetwork(nn.Module):
         self.image_projection = nn.Sequential(nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten(), nn.Linear(6 * c, embedding))
         self.text_projection = nn.Linear(text_width, embedding)
         # Last, so that all other weights are drawn as they are without it.
-        self.guide = ZoneGuide(text_width) if ispg else None
+        self.guide = ZoneGuide(text_width, channels) if ispg else None
         if ispg:
             self.parts = {**self.parts, "ISPG": ("guide",)}
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of images ``[B, 1, H, W]`` at strides 4, 8 and 16."""
+        """Maps of images ``[B, C, H, W]`` at strides 4, 8 and 16."""
         raise NotImplementedError
 
     def forward(
@@ -134,7 +144,7 @@ class SmallNetwork(nn.Module):
         """Segments images by their reports.
 
         Args:
-            images: ``[B, 1, H, W]`` float, intensity-normalised; H and W multiples of ``stride``.
+            images: ``[B, C, H, W]`` float, intensity-normalised; H and W multiples of ``stride``.
             input_ids: ``[B, L]`` token ids, 0 is padding.
             decode: how many samples, from the front, are segmented; all if left out, none if 0. The others pass the
                 encoders only, which is all that ITCL needs.
@@ -173,7 +183,7 @@ class Compact(SmallNetwork):
         widths: channels at strides 4, 8 and 16.
         text_width: width of the text encoder.
         embedding: D of the ITCL projections.
-        ispg: see :meth:`SmallNetwork.add_text_and_decoder`.
+        ispg, channels, text_positions: see :meth:`SmallNetwork.add_text_and_decoder`.
 
     Raises:
         ValueError: from ``forward`` if the image's sides are not multiples of 16.
@@ -183,15 +193,22 @@ class Compact(SmallNetwork):
     parts: ClassVar = {"image encoder": ("stem", "stage4", "stage8", "stage16"), **SmallNetwork.parts}
 
     def __init__(
-        self, vocabulary: int, widths=(24, 48, 96), text_width: int = 96, embedding: int = 64, ispg: bool = False
+        self,
+        vocabulary: int,
+        widths=(24, 48, 96),
+        text_width: int = 96,
+        embedding: int = 64,
+        ispg: bool = False,
+        channels: int = 1,
+        text_positions: int = TEXT_POSITIONS,
     ):
         super().__init__()
         a, b, c = widths
-        self.stem = nn.Sequential(nn.Conv2d(1, a, 4, 4, bias=False), group_norm(a), nn.SiLU(inplace=True))
+        self.stem = nn.Sequential(nn.Conv2d(channels, a, 4, 4, bias=False), group_norm(a), nn.SiLU(inplace=True))
         self.stage4 = nn.Sequential(ResidualBlock(a, a), ResidualBlock(a, a))
         self.stage8 = nn.Sequential(ResidualBlock(a, b, 2), ResidualBlock(b, b))
         self.stage16 = nn.Sequential(ResidualBlock(b, c, 2), ResidualBlock(c, c))
-        self.add_text_and_decoder(vocabulary, widths, text_width, embedding, ispg)
+        self.add_text_and_decoder(vocabulary, widths, text_width, embedding, ispg, channels, text_positions)
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         stride4 = self.stage4(self.stem(images))

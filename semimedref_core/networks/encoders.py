@@ -9,23 +9,24 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from semimedref_core.config import POSITIONS
 from semimedref_core.errors import SemiMedRefError
 
 BACKBONES = ("convnext", "convnextv2", "swin")
 STRIDES = (4, 8, 16, 32)
+TEXT_POSITIONS = 64  # most tokens of a text, for the small BERT; longer ones need more
 
 
 class EncoderError(SemiMedRefError, ValueError):
     """An encoder that cannot be built or loaded; the message names what was given and the cure."""
 
 
-def small_bert(vocabulary: int, width: int = 96) -> dict:
-    """Configuration of the two-layer BERT that is trained from scratch, on texts of up to ``POSITIONS`` tokens.
+def small_bert(vocabulary: int, width: int = 96, positions: int = TEXT_POSITIONS) -> dict:
+    """Configuration of the two-layer BERT that is trained from scratch on report texts.
 
     Args:
         vocabulary: number of token ids; id 0 is padding.
         width: of its hidden states.
+        positions: most tokens of a text.
     """
     return {
         "vocab_size": vocabulary,
@@ -33,7 +34,7 @@ def small_bert(vocabulary: int, width: int = 96) -> dict:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 2 * width,
-        "max_position_embeddings": POSITIONS,
+        "max_position_embeddings": positions,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }
@@ -85,7 +86,7 @@ class ImageEncoder(nn.Module):
         self.channels = config.num_channels
 
     def stage(self, k: int, x: Tensor) -> Tensor:
-        """Stage k = 0 to 3, from the map of the stage before it (for k = 0, from grey images ``[B, 1, H, W]``).
+        """Stage k = 0 to 3, from the map of the stage before it (for k = 0, from images ``[B, 1 or 3, H, W]``).
 
         Returns:
             ``[B, widths[k], H / STRIDES[k], W / STRIDES[k]]``, as the stage leaves it: no norm follows.

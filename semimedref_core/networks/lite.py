@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from semimedref_core.config import STRIDE
 from semimedref_core.networks.compact import SmallNetwork, group_norm
 from semimedref_core.networks.efficientnet_lite import LAST, EfficientNetLite0
+from semimedref_core.networks.encoders import TEXT_POSITIONS
 from semimedref_core.networks.imagenet import MEAN, STD
 
 
@@ -26,7 +27,7 @@ class Lite(SmallNetwork):
         widths: channels at strides 4, 8 and 16, after the encoder.
         text_width: width of the text encoder.
         embedding: D of the ITCL projections.
-        ispg: see :meth:`.compact.SmallNetwork.add_text_and_decoder`.
+        ispg, channels, text_positions: see :meth:`.compact.SmallNetwork.add_text_and_decoder`.
 
     Raises:
         ValueError: from ``forward`` if the image's sides are not multiples of 32.
@@ -36,7 +37,14 @@ class Lite(SmallNetwork):
     parts: ClassVar = {"image encoder": ("image_encoder", "reduce"), **SmallNetwork.parts}
 
     def __init__(
-        self, vocabulary: int, widths=(32, 64, 128), text_width: int = 96, embedding: int = 64, ispg: bool = False
+        self,
+        vocabulary: int,
+        widths=(32, 64, 128),
+        text_width: int = 96,
+        embedding: int = 64,
+        ispg: bool = False,
+        channels: int = 1,
+        text_positions: int = TEXT_POSITIONS,
     ):
         super().__init__()
         self.image_encoder = EfficientNetLite0()
@@ -46,10 +54,11 @@ class Lite(SmallNetwork):
         )
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        self.add_text_and_decoder(vocabulary, widths, text_width, embedding, ispg)
+        self.add_text_and_decoder(vocabulary, widths, text_width, embedding, ispg, channels, text_positions)
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # A picture comes with mean 0 and standard deviation 1, and each channel leaves with those of ImageNet.
+        # A picture comes with mean 0 and standard deviation 1, and each channel leaves with those of ImageNet. A grey
+        # one becomes the three channels here.
         maps = self.image_encoder(images * self.std + self.mean)
         stride4, stride8, stride16, stride32 = (reduce(x) for reduce, x in zip(self.reduce, maps, strict=True))
         return stride4, stride8, stride16 + interpolate(stride32, scale_factor=2.0)

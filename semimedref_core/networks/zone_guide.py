@@ -23,14 +23,15 @@ class ZoneGuide(nn.Module):
 
     Args:
         text_width: width of the text encoder, and of the token.
+        channels: of the images.
         widths: channels at strides 4, 8 and 16.
     """
 
-    def __init__(self, text_width: int, widths=(16, 24, 32)):
+    def __init__(self, text_width: int, channels: int = 1, widths=(16, 24, 32)):
         super().__init__()
         a, b, c = widths
         self.encoder = nn.Sequential(
-            nn.Conv2d(1, a, 4, 4, bias=False),
+            nn.Conv2d(channels, a, 4, 4, bias=False),
             group_norm(a),
             nn.SiLU(inplace=True),
             ResidualBlock(a, b, 2),
@@ -43,7 +44,7 @@ class ZoneGuide(nn.Module):
         self.gate = nn.Parameter(torch.full((1,), 0.1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Zone logits ``[B, 6]`` of images ``[B, 1, H, W]``."""
+        """Zone logits ``[B, 6]`` of images ``[B, C, H, W]``."""
         return self.encoder(images)
 
     def append(self, words: Tensor, padding: Tensor, zones: Tensor) -> tuple[Tensor, Tensor]:
