@@ -4,6 +4,7 @@ Here ``transformers`` is imported as a module, and its models by attribute: they
 that builds no network need not wait for them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -18,6 +19,7 @@ from semimedref_core.networks.lite import Lite
 from semimedref_core.networks.mmi_unet import MMIUNet
 from semimedref_core.networks.pretrained import load_backbone, load_bert, load_tokenizer
 from semimedref_core.networks.text import Texts, grammar_tokenizer
+from semimedref_core.networks.vocabulary import free_tokenizer
 
 NETWORKS = {"compact": Compact, "lite": Lite, "guide_decoder": GuideDecoder, "mmi_unet": MMIUNet}
 
@@ -103,11 +105,12 @@ class Twins(Several):
     Args:
         name, image_encoder, text_encoder: as in :func:`build_pretrained`. The first starts as that would have started
             it, the second with the same pretrained encoders and other chance.
+        arguments: others of the constructor.
     """
 
-    def __init__(self, name: str, image_encoder: str | Path = "", text_encoder: str | Path = ""):
+    def __init__(self, name: str, image_encoder: str | Path = "", text_encoder: str | Path = "", **arguments):
         super().__init__()
-        self.first, self.second = (build_pretrained(name, image_encoder, text_encoder) for _ in range(2))
+        self.first, self.second = (build_pretrained(name, image_encoder, text_encoder, **arguments) for _ in range(2))
 
 
 def pretrained_image_weights(network: nn.Module) -> list[nn.Parameter]:
@@ -116,12 +119,15 @@ def pretrained_image_weights(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for one in starting for parameter in one.image_encoder.parameters()]
 
 
-def build_texts(report_text: str = "whole", text_encoder: str | Path = "", length: int = 24) -> Texts:
+def build_texts(
+    report_text: str = "whole", text_encoder: str | Path = "", length: int = 24, words_of: Sequence[str] = ()
+) -> Texts:
     """What turns report texts into the token ids that the networks read.
 
     Args:
         report_text, length: as in :class:`Texts`.
         text_encoder: whose tokenizer it is, as in :func:`build_pretrained`; the grammar's if empty.
+        words_of: texts whose words the vocabulary has, in place of the grammar's; a text encoder has its own.
 
     Raises:
         EncoderError: if the tokenizer cannot be found or read.
@@ -132,7 +138,9 @@ def build_texts(report_text: str = "whole", text_encoder: str | Path = "", lengt
     >>> ids.shape, texts.decode(ids)
     (torch.Size([1, 24]), ['unilateral pulmonary infection, one infected area, lower left lung.'])
     """
-    return Texts(load_tokenizer(text_encoder) if text_encoder else grammar_tokenizer(), length, report_text)
+    if text_encoder:
+        return Texts(load_tokenizer(text_encoder), length, report_text)
+    return Texts(free_tokenizer(words_of) if words_of else grammar_tokenizer(), length, report_text)
 
 
 def _copy_weights(source: nn.Module, target: nn.Module) -> None:

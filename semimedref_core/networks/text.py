@@ -1,5 +1,5 @@
-"""Texts to token ids: by a word-level tokenizer made from the report grammar, for text encoders trained from scratch,
-or by a pretrained text encoder's own."""
+"""Texts to token ids: by a word-level tokenizer made from the report grammar or by the words of free texts
+(:mod:`.vocabulary`), for text encoders trained from scratch, or by a pretrained text encoder's own."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Texts:
     does not learn.
 
     Args:
-        tokenizer: :func:`grammar_tokenizer`, or of :func:`.pretrained.load_tokenizer`.
+        tokenizer: :func:`grammar_tokenizer`, :func:`.vocabulary.free_tokenizer`, or of
+            :func:`.pretrained.load_tokenizer`.
         length: number of tokens. A longer text is an error, never cut: it would say less than its image shows.
         report_text: what is read of each text. ``whole``; ``no_count``: without ``, <count> infected areas``, which
             leaks the mask (Ledger 10; "area" and "areas" do too); ``none``: one report of all zones, for every text.

@@ -1,0 +1,88 @@
+"""The vocabulary of free texts: WordPiece trained on the training texts, for text encoders trained from scratch.
+
+Frequent words are one token, others are read in pieces, in the end in letters, so any sentence can be read. The
+library's trainer for WordPiece gives another vocabulary in each process, as a hash table's order numbers its pieces.
+Its trainer for BPE has nothing to number so, where a mark begins each word; what it finds is written as WordPiece here.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Sequence
+
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from semimedref_core.errors import ConfigError
+from semimedref_core.missing_positions import EVERYWHERE
+from semimedref_core.networks.pretrained import SPECIAL
+from semimedref_core.networks.text import Texts
+from semimedref_core.positions import AnyReport
+
+MOST_TOKENS = 4000
+_BEGINS, _GOES_ON = "\u2581", "##"  # how BPE and WordPiece tell pieces that begin a word from those that do not
+
+
+def free_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerFast:
+    """A tokenizer trained on these texts, with the special tokens of a BERT. The same texts give the same one."""
+    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    words = [
+        f"{_BEGINS}{word}" for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    ]
+    letters = sorted({*string.ascii_lowercase, *string.digits, *string.punctuation, *"".join(words)} - {_BEGINS})
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(
+        vocab_size=MOST_TOKENS, min_frequency=2, initial_alphabet=[_BEGINS, *letters], show_progress=False
+    )
+    trained.train_from_iterator(words, trainer)
+    pieces = sorted(trained.get_vocab(), key=lambda piece: (len(piece), piece))
+    known = [piece[1:] if piece.startswith(_BEGINS) else _GOES_ON + piece for piece in pieces if piece != _BEGINS]
+    tokens = dict.fromkeys([*SPECIAL.values(), *letters, *known])
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    unknown, cls = SPECIAL["unk_token"], SPECIAL["cls_token"]
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, continuing_subword_prefix=_GOES_ON))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A", special_tokens=[(cls, vocabulary[cls])]
+    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
+
+
+def told_in_training(reports: Sequence[AnyReport]) -> list[str]:
+    """All that training may read of reports, as far as it has words of its own: their texts, those of their mirror
+    images, the sentences that name a pasted zone, and what stands for a text or a phrase that says nothing."""
+    own = [text for report in reports for text in (report.render(), report.flip().render())]
+    return [*own, *2 * [*_sentences(reports[0]), reports[0].layout.vague, EVERYWHERE]]
+
+
+def require_room(texts: Texts, reports: Sequence[AnyReport], names: Sequence[str]) -> None:
+    """Looks whether all texts fit, also mirrored, with a vague phrase, and with the sentence of a pasted zone.
+
+    Raises:
+        ConfigError: if one does not; tells the length that would do.
+    """
+    vague_phrase = reports[0].layout.vague
+
+    def tokens(told: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in texts.tokenizer(list(told))["input_ids"]] if told else []
+
+    added = max(tokens(_sentences(reports[0])), default=1) - 1  # without [CLS]
+    forms = []
+    for each in (reports, [report.flip() for report in reports]):
+        vague = [report.render((vague_phrase,) * len(report.phrases) or None) for report in each]
+        forms += [tokens([report.render() for report in each]), tokens(vague)]
+    needed = [max(lengths) + added * report.located for report, *lengths in zip(reports, *forms, strict=True)]
+    if max(needed) > texts.length:
+        many = sum(length > texts.length for length in needed)
+        raise ConfigError(
+            f"{many} of {len(needed)} texts have more than text_length = {texts.length} tokens, with what mixing may "
+            f"add; the longest, of {names[needed.index(max(needed))]}, needs {max(needed)}; set --text-length "
+            f"{max(needed)}"
+        )
+
+
+def _sentences(report: AnyReport) -> list[str]:
+    """The sentences that name a pasted zone, of a layout whose zones have words."""
+    zones = [zone for zone, words in enumerate(report.layout.words) if words]
+    return [report.naming([int(k == zone) for k in range(len(report.layout))]).render() for zone in zones]
