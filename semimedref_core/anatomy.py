@@ -36,6 +36,11 @@ class Grid:
             raise ValueError(f"grid cuts must be four increasing fractions of the height, got {self.cuts}")
 
     @property
+    def numbers(self) -> list[float]:
+        """Where the zones lie, as plain numbers for a record: the cuts."""
+        return list(self.cuts)
+
+    @property
     def swapped(self) -> tuple[int, ...]:
         """Which zone each becomes in the mirror image."""
         return LUNGS.swapped

@@ -18,8 +18,9 @@ from typing import Literal, get_args
 from semimedref_core.errors import ConfigError
 from semimedref_core.presets import preset
 
-Dataset = Literal["phantom", "phantom-ct", "qata", "mosmed"]
+Dataset = Literal["phantom", "phantom-ct", "qata", "mosmed", "folder"]
 Texts = Literal["lvit", "release"]
+TextSides = Literal["image", "patient"]
 ReportText = Literal["whole", "no_count", "none"]
 ReportsAtHand = Literal["full", "removed", "masked", "fuzzy", "wrong-side", "none"]
 Method = Literal[
@@ -47,6 +48,10 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Switch = Literal["off", "on"]
 Device = Literal["auto", "cpu", "cuda"]
 
+POSITIONS = ("lung", "quadrants", "sides", "none")
+"""Layouts of positions that are built in, see :mod:`semimedref_core.positions`."""
+STRICT = ("semi_medref_release", "unimatch_text")
+"""Methods that rewrite reports of the strict grammar."""
 STRIDE = {"compact": 16, "lite": 32, "guide_decoder": 32, "mmi_unet": 32}
 """Network -> what the sides of its images must be multiples of, px."""
 GROUPS = ("what to run", "data", "network", "training", "views", "teacher", "T-PatchMix", "PosAug", "ITCL", "machine")
@@ -101,10 +106,20 @@ class Config:
         high=2**32 - 1,
     )
 
-    data: str = _setting("data", "folder of the real data; by default the environment variable SEMIMEDREF_DATA")
+    data: str = _setting(
+        "data", "folder of the real data, or of your own; by default the environment variable SEMIMEDREF_DATA"
+    )
     texts: Texts = _setting("data", "version of the real reports")
     mask_values: str = _setting(
         "data", "which values of real masks are lesion, such as 85,255 or #ff0000; by default masks have one class"
+    )
+    positions: str = _setting(
+        "data",
+        "dataset folder alone: the zones that texts may name: lung, quadrants, sides, none, or the path of a table "
+        ".csv of words and boxes",
+    )
+    text_sides: TextSides = _setting(
+        "data", "dataset folder alone: whether 'left' in a text is the left half of the image or the patient's left"
     )
     report_text: ReportText = _setting(
         "data", "what the network reads of a report: all of it, all but the number of areas, or nothing"
@@ -239,6 +254,15 @@ class Config:
                 f"{self.method}; set ispg to off"
             )
 
+        if self.positions not in POSITIONS and not self.positions.endswith(".csv"):
+            hint = did_you_mean(self.positions, POSITIONS)
+            raise ConfigError(
+                f"positions must be one of {', '.join(POSITIONS)}, or a table whose name ends with .csv, got "
+                f"{self.positions!r}{hint}"
+            )
+        if self.dataset == "folder":
+            _refuse_with_free_texts(self)
+
     @property
     def block(self) -> int:
         """Side of T-PatchMix's patches in px."""
@@ -247,6 +271,25 @@ class Config:
     def to_dict(self) -> dict:
         """The settings as plain values, for JSON."""
         return dataclasses.asdict(self)
+
+
+def _refuse_with_free_texts(config: Config) -> None:
+    """Refuses settings that are about the strict grammar of reports.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    for name, strict, instead in (
+        ("method", STRICT, "semi_medref or unimatch"),
+        ("report_text", ("no_count",), "whole"),
+        ("ispg", ("on",), "off"),
+        ("axes", ("transposed",), "upright"),
+    ):
+        if (value := getattr(config, name)) in strict:
+            raise ConfigError(
+                f"{name} {value!r} is about reports in the grammar of QaTa-COV19, and the dataset folder has free "
+                f"texts; choose {instead}"
+            )
 
 
 _TYPES = typing.get_type_hints(Config)

@@ -87,9 +87,18 @@ class Positions:
         return tuple(same[0] for same in found) if sure else None
 
     @property
+    def numbers(self) -> list[float]:
+        """Where the zones lie, as plain numbers for a record: the shares, one zone after the other."""
+        return [float(value) for share in self.shares for value in share]
+
+    @property
     def swapped(self) -> tuple[int, ...]:
         """:attr:`mirror`, or each zone itself where there is none: then no picture with a named zone is mirrored."""
         return self.mirror or tuple(range(len(self)))
+
+    def named(self, zones: Sequence[int]) -> list[str]:
+        """The names of the zones that are 1."""
+        return [name for name, bit in zip(self.names, zones, strict=True) if bit]
 
     def sides_of(self, zones: Sequence[int]) -> tuple[str, ...]:
         """The halves of the image in which named zones lie, left before right; a zone over the middle lies in both."""

@@ -27,7 +27,10 @@ from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
 from semimedref_core.networks import Texts, build_texts, each_network
+from semimedref_core.networks.encoders import TEXT_POSITIONS
 from semimedref_core.networks.text_cache import read_once
+from semimedref_core.networks.vocabulary import require_room, told_in_training
+from semimedref_core.positions import LUNGS, Positions
 from semimedref_core.runtime.atomic import own_folder, write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
 from semimedref_core.runtime.devices import adamw, average_gradients, grad_scaler, open_device, set_forward
@@ -114,6 +117,8 @@ def _run(prepared: Prepared, config: Config, folder: Path, resume: bool, note: d
     state.data = pairs.digest()
     if accelerator.is_main_process:
         claim(folder, config, resume)
+        for told in pairs.notes:
+            print(f"note: {told}.")
     if resume and (folder / CHECKPOINT).exists():
         state.restore(folder / CHECKPOINT)
     batches = made_ahead(prepared.batches, range(state.step, config.steps))
@@ -174,7 +179,7 @@ def _run(prepared: Prepared, config: Config, folder: Path, resume: bool, note: d
         "labelled": len(pairs.labelled),
         "unlabelled": len(pairs.unlabelled) if pairs.unlabelled else 0,
         "images": len(reported),
-        "grid": list(prepared.batches.grid.cuts),
+        "grid": prepared.batches.grid.numbers,
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(accelerator.device),
     }
@@ -207,20 +212,16 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     accelerator = open_device(device, config.precision, config.compile)
     place = accelerator.device
     method = method_named(config.method)
-    texts = build_texts(config.report_text, config.text_encoder, config.text_length)
+    if config.dataset == "folder":  # its texts are the vocabulary, and its pictures may have colours
+        pairs = pairs or _load(config)
+        texts, arguments = _fitted(config, pairs)
+    else:
+        texts, arguments = build_texts(config.report_text, config.text_encoder, config.text_length), {}
+    arguments |= {"ispg": True} if config.ispg == "on" else {}
     torch.manual_seed(config.seed)
-    ispg = {"ispg": True} if config.ispg == "on" else {}
-    # Before any file of data is read.
-    student = method.build(config.network, config.image_encoder, config.text_encoder, **ispg)
-    pairs = pairs or load_training(
-        config.dataset,
-        config.label_ratio,
-        config.image_size,
-        config.data,
-        config.texts,
-        method.unlabelled,
-        config.mask_values,
-    )
+    # Before any file of the known datasets is read.
+    student = method.build(config.network, config.image_encoder, config.text_encoder, **arguments)
+    pairs = pairs or _load(config)
     if method.unlabelled and pairs.unlabelled is None:
         raise TrainingError(
             f"label ratio {config.label_ratio:g} leaves no unlabelled pair, and {config.method} learns from them; "
@@ -238,6 +239,39 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     known = read_once(student, texts)
     batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, place, *processes, method.plan)
     return Prepared(accelerator, pairs, state, texts, batches)
+
+
+def _load(config: Config) -> Training:
+    return load_training(
+        config.dataset,
+        config.label_ratio,
+        config.image_size,
+        config.data,
+        config.texts,
+        method_named(config.method).unlabelled,
+        config.mask_values,
+        config.positions,
+        config.text_sides,
+    )
+
+
+def _fitted(config: Config, pairs: Training) -> tuple[Texts, dict]:
+    """What reads the free texts of these pairs, and what else a network has to be built with for them.
+
+    Raises:
+        ConfigError: if a text is too long.
+    """
+    trained = [part for part in (pairs.labelled, pairs.unlabelled) if part]
+    reports = [report for part in trained for report in part.reports]
+    names = [name for part in trained for name in part.names]
+    texts = build_texts(config.report_text, config.text_encoder, config.text_length, told_in_training(reports))
+    require_room(texts, [*reports, *pairs.valid.reports], [*names, *pairs.valid.names])
+    arguments = {} if config.text_encoder else {"vocabulary": len(texts.tokenizer)}
+    if pairs.labelled.channels > 1:
+        arguments["channels"] = pairs.labelled.channels
+    if texts.length > TEXT_POSITIONS and not config.text_encoder:
+        arguments["text_positions"] = texts.length
+    return texts, arguments
 
 
 def training_step(state: RunState, batch: Batch, config: Config, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -301,8 +335,12 @@ def learning_rate(config: Config, step: int) -> float:
     return config.lr * (1 + math.cos(math.pi * (step - warm_up) / (config.steps - warm_up))) / 2
 
 
-def zone_grid(config: Config, pairs: Training) -> Grid:
-    """The zone grid that the settings name; an estimated one is read off the labelled pairs alone."""
+def zone_grid(config: Config, pairs: Training) -> Grid | Positions:
+    """Where zones lie: the zone grid of the lungs that the settings name, or the layout of the pairs' texts, if it is
+    another. An estimated grid is read off the labelled pairs alone."""
+    layout = pairs.labelled.reports[0].layout
+    if layout.names != LUNGS.names:
+        return layout
     if config.grid == "estimated":
         return estimate_grid(pairs.labelled.masks, pairs.labelled.reports)
     return {"qata": QATA, "thirds": THIRDS}[config.grid]
@@ -339,6 +377,8 @@ def _write_results(
         for name, network in networks.items():
             note = {"image_size": config.image_size, "axes": config.axes, "trained_on": config.dataset}
             note |= {"text_version": config.texts, "mask_values": config.mask_values}
+            if config.dataset == "folder":
+                note |= {"positions": config.positions, "text_sides": config.text_sides}
             note["valid"] = scores[name]
             save_pretrained(folder / name, network, texts, **note)
         write_json(folder / "results.json", results)

@@ -96,6 +96,8 @@ def mixing(options: argparse.Namespace) -> None:
     from semimedref_core.tools.mixing_rates import release_rates, zone_rules
 
     config = run_config(options)
+    if config.dataset == "folder":
+        raise CommandError("mixing judges reports of the strict grammar, and the dataset folder has free texts")
     pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values)
     say(
         f"{len(pairs)} pairs of {config.dataset} {options.split}, {config.image_size} px, the true masks in place of a "
@@ -123,7 +125,9 @@ def evaluate(options: argparse.Namespace) -> None:
     checkpoint = network_folder(options.checkpoint)
     network, about = from_pretrained(checkpoint)
     config = _trained_with(about, checkpoint, given(options))
-    pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values)
+    of_texts = [about[name] for name in ("positions", "text_sides") if config.dataset == "folder" and name in about]
+    where = config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values
+    pairs = load_split(*where, *of_texts).with_channels(network.channels)
     require_content(pairs, f"{config.dataset} {options.split}")
     if about.get("axes") == "transposed":
         pairs = pairs.transposed()
@@ -192,11 +196,10 @@ def predict(options: argparse.Namespace) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
+    from semimedref_core.data.asked import picture_asked, report_asked
     from semimedref_core.data.pairs import DataError, Pairs
-    from semimedref_core.data.real.pictures import read_grey
     from semimedref_core.evaluation import predict
     from semimedref_core.figures.pairs import prediction_overlay
-    from semimedref_core.reports import Report
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
 
     stem = Path(options.output or Path(options.image).stem)
@@ -205,9 +208,9 @@ def predict(options: argparse.Namespace) -> None:
     network, about = from_pretrained(options.checkpoint)
     if "image_size" not in about:
         raise CommandError(f"{options.checkpoint}: {_NO_SIZE}")
-    report = Report.parse(options.report, about.get("text_version"))
+    report = report_asked(options.report, about)
     try:
-        picture = Image.fromarray(read_grey(Path(options.image)))
+        picture = Image.fromarray(picture_asked(Path(options.image), network.channels))
     except DataError as error:
         reason = str(error).removeprefix(f"{options.image}: ").replace("listed but ", "")
         raise CommandError(f"{options.image}: cannot be read as an image ({reason}); give a PNG or JPEG") from None
@@ -304,10 +307,17 @@ def doctor(options: argparse.Namespace) -> int:
     """Looks through a data folder."""
     from semimedref_core.config import Config
     from semimedref_core.data.datasets import data_folder
+    from semimedref_core.data.own.doctor import examine_own
+    from semimedref_core.data.own.metadata import is_own
     from semimedref_core.data.real.doctor import examine_all
 
     settings = Config(**given(options))
-    diagnoses = examine_all(data_folder(settings.data), settings.mask_values)
+    folder = data_folder(settings.data)
+    if is_own(folder):
+        how = settings.positions, settings.text_sides, settings.mask_values, settings.text_length
+        diagnoses = [examine_own(folder, *how)]
+    else:
+        diagnoses = examine_all(folder, settings.mask_values)
     say("\n\n".join(diagnosis.render() for diagnosis in diagnoses))
     return 0 if all(diagnosis.ok for diagnosis in diagnoses) else 1
 

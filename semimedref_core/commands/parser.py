@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
     _compare(add("compare", "Show finished runs as one table: mean and spread over seeds."))
     _profile(add("profile", "Show where the time of a training step goes."))
     _mixing(add("mixing", "Measure what T-PatchMix offers and how often it is true, by each rule and in the release."))
-    add_settings(add("doctor", "Look through a folder of real data and name what is wrong."), "data", "mask_values")
+    doctor = add("doctor", "Look through a folder of real data, or of your own, and name what is wrong.")
+    add_settings(doctor, "data", "mask_values", "positions", "text_sides", "text_length")
     _cache(add("cache", "Show where decoded pictures are kept and how much room they take, or delete them."))
     _notebooks(add("notebooks", "Check, run or refresh the notebooks (for contributors)."))
     return top
@@ -164,8 +165,13 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 def _predict(command: argparse.ArgumentParser) -> None:
     _checkpoint(command)
-    command.add_argument("--image", required=True, metavar="PNG", help="chest X-ray or CT slice")
-    command.add_argument("--report", required=True, metavar="TEXT", help="its report, in the grammar of the data")
+    command.add_argument("--image", required=True, metavar="PNG", help="PNG, JPEG, TIFF, BMP or DICOM")
+    command.add_argument(
+        "--report",
+        required=True,
+        metavar="TEXT",
+        help="its report: any sentence, or one in the grammar of the data that it learnt",
+    )
     command.add_argument(
         "--output", metavar="STEM", help="write STEM_mask.png and STEM_overlay.png (default: the image's name)"
     )

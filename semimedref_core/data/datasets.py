@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from semimedref_core.config import Dataset, Texts
+from semimedref_core.config import Dataset, Texts, TextSides
 from semimedref_core.data.content import require_content
+from semimedref_core.data.own.folder import OwnData, grey_if_it_is
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.phantom import phantom
 from semimedref_core.data.real.mosmed import MOSMED_PLUS
@@ -21,11 +22,12 @@ SOURCES = {source.key: source for source in (QATA_COV19, MOSMED_PLUS)}
 @dataclass(frozen=True)
 class Training:
     """The pairs of a run: ``labelled`` and ``valid`` with masks, ``unlabelled`` without (``None`` if none is left or
-    wanted)."""
+    wanted). ``notes`` are what the user should know of them."""
 
     labelled: Pairs
     valid: Pairs
     unlabelled: Pairs | None = None
+    notes: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """A fingerprint of all pairs, see :meth:`.pairs.Pairs.digest`."""
@@ -34,7 +36,8 @@ class Training:
 
     def transposed(self) -> Training:
         """These pairs with pictures and masks on their side, see :meth:`.pairs.Pairs.transposed`."""
-        return Training(*(pairs and pairs.transposed() for pairs in (self.labelled, self.valid, self.unlabelled)))
+        parts = (pairs and pairs.transposed() for pairs in (self.labelled, self.valid, self.unlabelled))
+        return Training(*parts, notes=self.notes)
 
 
 def data_folder(folder: str = "") -> str:
@@ -47,7 +50,7 @@ def data_folder(folder: str = "") -> str:
     if not folder:
         raise DataError(
             "no data folder: set SEMIMEDREF_DATA (or the setting `data`) to the folder that holds QaTa/ or "
-            "MosMedData+/; the datasets phantom and phantom-ct need none"
+            "MosMedData+/, or your own metadata.csv; the datasets phantom and phantom-ct need none"
         )
     return os.path.expanduser(folder)  # a shell leaves the ~ of --data=~/x, and of a plan, as it is
 
@@ -59,16 +62,19 @@ def load_split(
     data: str = "",
     texts: Texts = "lvit",
     mask_values: str = "",
+    positions: str = "lung",
+    text_sides: TextSides = "image",
 ) -> Pairs:
     """One split with its masks, decoded to one size.
 
     Args:
-        dataset: ``phantom``, ``phantom-ct``, ``qata`` or ``mosmed``.
+        dataset: ``phantom``, ``phantom-ct``, ``qata``, ``mosmed``, or ``folder`` for your own (docs/own_data.md).
         split: ``train``, ``valid`` or ``test``.
         image_size: height and width, px.
         data: folder of the real data, see :func:`data_folder`.
         texts: version of the real reports.
         mask_values: which values of real masks are lesion, see :func:`semimedref_core.config.mask_values`.
+        positions, text_sides: of your own texts, see :func:`.own.zones.layout_named`.
 
     Raises:
         DataError: naming everything that is wrong with the files.
@@ -82,6 +88,10 @@ def load_split(
     """
     if source := SOURCES.get(dataset):
         return source.load(data_folder(data), split, image_size, texts, mask_values=mask_values)
+    if dataset == "folder":
+        own = OwnData.find(data_folder(data), positions, text_sides)
+        (pairs,) = grey_if_it_is(own.load(own.entries(split), image_size, True, f"folder {split}", mask_values))
+        return pairs
     return phantom(split, size=image_size, modality="ct" if dataset == "phantom-ct" else "xray")
 
 
@@ -93,11 +103,13 @@ def load_training(
     texts: Texts = "lvit",
     unlabelled: bool = True,
     mask_values: str = "",
+    positions: str = "lung",
+    text_sides: TextSides = "image",
 ) -> Training:
     """The labelled pairs of a label ratio, the rest of the train split without masks, and the valid split.
 
     Args:
-        dataset, image_size, data, texts, mask_values: as in :func:`load_split`.
+        dataset, image_size, data, texts, mask_values, positions, text_sides: as in :func:`load_split`.
         label_ratio: share of the training pairs whose masks are used, above 0 up to 1.
         unlabelled: ``False`` does not read the rest.
 
@@ -114,27 +126,66 @@ def load_training(
         folder = data_folder(data)
         names = [entry.name for entry in source.find(folder).entries("train", texts)]
         chosen, rest = _divide(names, label_ratio, dataset)
-        parts = [("train", chosen, True), ("valid", None, True)]
-        if unlabelled and rest:
-            parts.append(("train", rest, False))
-        loaded, problems = [], []
-        for split, indices, masks in parts:
-            try:
-                loaded.append(source.load(folder, split, image_size, texts, indices, masks, mask_values))
-            except DataError as error:
-                problems.append(str(error))
-        if problems:
-            raise DataError("\n".join(problems))
-        training = Training(*loaded)
-        require_content(training.labelled, f"{dataset} train, labelled")
-        require_content(training.valid, f"{dataset} valid")
-        return training
+
+        def load(split: str, indices: list[int] | None, masks: bool) -> Pairs:
+            return source.load(folder, split, image_size, texts, indices, masks, mask_values)
+
+        return _loaded(load, chosen, rest if unlabelled else [], dataset)
+    if dataset == "folder":
+        own = OwnData.find(data_folder(data), positions, text_sides)
+        entries = {split: own.entries(split) for split in ("train", "valid")}
+        names = [entry.name for entry in entries["train"]]
+        chosen, rest = _divide(names, label_ratio, dataset, [name not in own.unmasked for name in names])
+
+        def load_own(split: str, indices: list[int] | None, masks: bool) -> Pairs:
+            wanted = entries[split] if indices is None else [entries[split][i] for i in indices]
+            return own.load(wanted, image_size, masks, f"folder {split}", mask_values)
+
+        training = _loaded(load_own, chosen, rest if unlabelled else [], dataset)
+        parts = grey_if_it_is(training.labelled, training.valid, training.unlabelled)
+        return Training(*parts, notes=(*own.notes, *_without_zones(training)))
     train = load_split(dataset, "train", image_size)
     chosen, rest = _divide(train.names, label_ratio, dataset)
     others = train.subset(rest, masks=False) if unlabelled and rest else None
     return Training(train.subset(chosen), load_split(dataset, "valid", image_size), others)
 
 
-def _divide(names: Sequence[str], label_ratio: float, dataset: str) -> tuple[list[int], list[int]]:
-    chosen = sorted(labelled_indices(names, label_ratio, dataset.removesuffix("-ct")))
+def _loaded(load: Callable[..., Pairs], chosen: list[int], rest: list[int], dataset: str) -> Training:
+    """The parts of a run, loaded; what is wrong with any of them is told in one message."""
+    parts = [("train", chosen, True), ("valid", None, True), *([("train", rest, False)] if rest else [])]
+    loaded, problems = [], []
+    for part in parts:
+        try:
+            loaded.append(load(*part))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+    training = Training(*loaded)
+    require_content(training.labelled, f"{dataset} train, labelled")
+    require_content(training.valid, f"{dataset} valid")
+    return training
+
+
+def _without_zones(training: Training) -> list[str]:
+    """What training does without, where texts name no zone or have no mirror image."""
+    reports = [*training.labelled.reports, *(training.unlabelled.reports if training.unlabelled else ())]
+    notes, bare = [], sum(not report.located for report in reports)
+    if bare:
+        notes.append(
+            f"{bare} of {len(reports)} training texts name no zone, so with them no patch is mixed (T-PatchMix), no "
+            "phrase is hidden (PosAug), and no other pair is a positive (ITCL)"
+        )
+    if turned := sum(not report.mirrors for report in reports):
+        notes.append(
+            f"{turned} of {len(reports)} training pairs are never mirrored: their texts say left or right in words "
+            "that are not understood, or name a zone without a mirror image"
+        )
+    return notes
+
+
+def _divide(
+    names: Sequence[str], label_ratio: float, dataset: str, with_mask: Sequence[bool] | None = None
+) -> tuple[list[int], list[int]]:
+    chosen = sorted(labelled_indices(names, label_ratio, dataset.removesuffix("-ct"), with_mask=with_mask))
     return chosen, sorted(set(range(len(names))) - set(chosen))

@@ -13,33 +13,42 @@ PUBLISHED = {0.01: "3bfd491d7d9bffe4", 0.02: "d1f9039037a93160"}
 """Label ratio -> :func:`digest` of the release's labelled QaTa-COV19 names."""
 
 
-def labelled_indices(names: Sequence[str], ratio: float, dataset: str = "qata", seed: int = 42) -> list[int]:
+def labelled_indices(
+    names: Sequence[str],
+    ratio: float,
+    dataset: str = "qata",
+    seed: int = 42,
+    with_mask: Sequence[bool] | None = None,
+) -> list[int]:
     """Positions of the labelled pairs, D_L; all others are unlabelled, D_U (Eq. 2).
 
     ``qata`` and ``phantom``: the list in file order is shuffled, its first ``max(1, round(n * ratio))`` are
     labelled. ``mosmed``: the same with the unique names, sorted, and ``max(1, floor(n * ratio))``; a name
-    listed twice is labelled in both places. The set of a smaller ratio is contained in that of a larger one.
+    listed twice is labelled in both places. ``folder``: as ``qata``, drawn from those that have a mask. The set
+    of a smaller ratio is contained in that of a larger one.
 
     Args:
         names: the train list as the dataset spells it (QaTa: ``mask_...``), in file order.
         ratio: share of labelled pairs, above 0 up to 1.
-        dataset: ``qata``, ``mosmed`` or ``phantom``.
+        dataset: ``qata``, ``mosmed``, ``phantom`` or ``folder``.
         seed: of the shuffle; 42 in the release.
+        with_mask: which names have a mask; all if left out.
 
     Returns:
         Positions into ``names``, in shuffled order.
 
     Raises:
-        DataError: an empty list, a ratio out of range, an unknown dataset.
+        DataError: an empty list, a ratio out of range, an unknown dataset, fewer masks than are wanted.
     """
     if not names:
         raise DataError("empty split: the train list holds no names, so none can be labelled")
     if not 0 < ratio <= 1:
         why = "gives no labelled sample" if ratio <= 0 else "is not a share"
         raise DataError(f"label ratio {ratio} {why} of n = {len(names)}: choose {1 / len(names):.2g} (one) to 1 (all)")
-    if dataset in ("qata", "phantom"):
-        order = [[position] for position in range(len(names))]
-        count = round(len(order) * ratio)
+    if dataset in ("qata", "phantom", "folder"):
+        order = [[position] for position in range(len(names)) if with_mask is None or with_mask[position]]
+        count = round(len(names) * ratio)
+        _require_masks(len(order), max(1, count), len(names), ratio)
     elif dataset == "mosmed":
         places: dict[str, list[int]] = {}
         for position, name in enumerate(names):
@@ -47,9 +56,17 @@ def labelled_indices(names: Sequence[str], ratio: float, dataset: str = "qata", 
         order = [places[name] for name in sorted(places)]
         count = math.floor(len(order) * ratio)
     else:
-        raise DataError(f"unknown dataset {dataset!r}; choose one of qata, mosmed, phantom")
+        raise DataError(f"unknown dataset {dataset!r}; choose one of qata, mosmed, phantom, folder")
     random.Random(seed).shuffle(order)
     return [position for positions in order[: max(1, count)] for position in positions]
+
+
+def _require_masks(masks: int, wanted: int, pairs: int, ratio: float) -> None:
+    if masks < wanted:
+        cure = f"all of them are a label ratio of {masks / pairs:.4g}" if masks else "give some of them masks"
+        raise DataError(
+            f"label ratio {ratio:g} of {pairs} training pairs are {wanted} with masks, and {masks} have one; {cure}"
+        )
 
 
 def digest(names: Sequence[str]) -> str:

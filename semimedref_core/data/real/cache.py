@@ -40,7 +40,8 @@ def kept_at(source: Path, kind: str, size: int) -> Path | None:
 
     Args:
         source: the file.
-        kind: ``image``, ``mask``, or ``mask`` with the values that are lesion: each is made in its own way.
+        kind: ``image``, ``colours``, ``mask``, or ``mask`` with the values that are lesion: each is made in its own
+            way.
         size: height and width, px.
 
     Returns:
@@ -58,7 +59,8 @@ def kept_at(source: Path, kind: str, size: int) -> Path | None:
 
 
 def read_kept(path: Path | None, size: int) -> np.ndarray | None:
-    """The picture ``[size, size]`` uint8 that is kept there; None if there is none or it is damaged."""
+    """The picture ``[size, size]`` or ``[size, size, 3]`` uint8 that is kept there; None if there is none or it is
+    damaged."""
     if path is None:
         return None
     try:
@@ -67,11 +69,13 @@ def read_kept(path: Path | None, size: int) -> np.ndarray | None:
         picture = np.asarray(Image.open(io.BytesIO(data)))
     except Exception:  # Pillow raises OSError, SyntaxError, struct.error and others for broken files
         return None
-    return picture if picture.shape == (size, size) and picture.dtype == np.uint8 else None
+    sound = picture.shape in ((size, size), (size, size, 3)) and picture.dtype == np.uint8
+    return picture if sound else None
 
 
 def keep(path: Path | None, picture: np.ndarray) -> None:
-    """Keeps a picture ``[H, W]`` uint8. A folder that cannot be written to is told in a warning; nothing is lost."""
+    """Keeps a picture ``[H, W]`` or ``[H, W, 3]`` uint8. A folder that cannot be written to is told in a
+    warning; nothing is lost."""
     if path is None:
         return
     try:

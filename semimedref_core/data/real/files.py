@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 from semimedref_core.config import MaskValue
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.cache import keep, kept_at, read_kept
-from semimedref_core.data.real.pictures import read_grey, read_mask
+from semimedref_core.data.real.pictures import read_colour, read_grey, read_mask
 from semimedref_core.data.real.wording import counted
+from semimedref_core.positions import AnyReport
 from semimedref_core.reports import Report, ReportError
 
 THREADS = 4  # Pillow decodes outside the interpreter lock
@@ -43,7 +44,7 @@ class Entry:
     image: Path
     mask: Path
 
-    def report(self, style: str) -> Report:
+    def report(self, style: str) -> AnyReport:
         """The parsed report. Raises DataError naming the entry and the text."""
         if not self.text.strip():
             raise DataError(f"{self.name}: listed without a report")
@@ -52,39 +53,50 @@ class Entry:
         except ReportError as error:
             raise DataError(f"{self.name}: {error}") from None
 
-    def contradiction(self, report: Report) -> str | None:
+    def contradiction(self, report: AnyReport) -> str | None:
         """How the pseudo-label differs from the zones of the text, which are the ones used; None if it does not."""
         if self.zones in (None, report.zones):
             return None
         return f"{self.name}: pseudo-label {list(self.zones)}, but the text {self.text!r} gives {list(report.zones)}"
 
-    def pictures(self, masks: bool = True, lesion: Sequence[MaskValue] = ()) -> tuple[list[np.ndarray], list[str]]:
+    def pictures(
+        self, masks: bool = True, lesion: Sequence[MaskValue] = (), colours: bool = False
+    ) -> tuple[list[np.ndarray], list[str]]:
         """Image ``[H, W]`` uint8 and (if wanted) mask ``[H, W]`` bool at full size, and all that is wrong with them.
 
         Args:
             masks: whether the mask is wanted.
             lesion: which values of the mask are lesion, see :func:`.pictures.read_mask`.
+            colours: whether the image is ``[H, W, 3]``, red, green and blue.
         """
         pictures, problems = [], []
-        for read in (lambda: read_grey(self.image), lambda: read_mask(self.mask, lesion))[: 1 + masks]:
+        read_image = read_colour if colours else read_grey
+        for read in (lambda: read_image(self.image), lambda: read_mask(self.mask, lesion))[: 1 + masks]:
             try:
                 pictures.append(read())
             except DataError as error:
                 problems.append(str(error))
         if masks and not problems:
             image, mask = pictures
-            if image.shape != mask.shape:
+            if image.shape[:2] != mask.shape:
                 problems.append(f"{self.mask}: mask of {_size(mask)} pixels for an image of {_size(image)}")
         return pictures, problems
 
 
 def decode(
-    entries: Sequence[Entry], size: int, style: str, masks: bool, label: str, lesion: Sequence[MaskValue] = ()
+    entries: Sequence[Entry],
+    size: int,
+    style: str,
+    masks: bool,
+    label: str,
+    lesion: Sequence[MaskValue] = (),
+    colours: bool = False,
 ) -> Pairs:
     """Reads all entries into memory; what is wrong with any of them is told in one message.
 
-    Images become grey and are resized with antialiasing; a mask pixel is lesion where half its area is. What was
-    decoded before, from the same files, comes from the :mod:`cache <semimedref_core.data.real.cache>`.
+    Images become grey (or keep their ``colours``) and are resized with antialiasing; a mask pixel is lesion where half
+    its area is. What was decoded before, from the same files, comes from the
+    :mod:`cache <semimedref_core.data.real.cache>`.
 
     Args:
         entries: what to read, in this order.
@@ -93,6 +105,7 @@ def decode(
         masks: ``False`` neither needs nor reads the masks.
         label: of the progress bar and the message.
         lesion: which values of a mask are lesion, see :func:`.pictures.read_mask`.
+        colours: whether images keep their colours.
 
     Warns of pseudo-labels that contradict their text, all by name, and of reports that contradict themselves.
 
@@ -102,18 +115,19 @@ def decode(
     if size < 1:
         raise DataError(f"size must be at least 1 pixel, got {size}")
     shape = (len(entries), size, size)
-    images, lesions = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8) if masks else None
+    images = np.zeros((*shape, 3) if colours else shape, np.uint8)
+    lesions = np.zeros(shape, np.uint8) if masks else None
 
-    def read(i: int) -> tuple[Report | None, list[str]]:
+    def read(i: int) -> tuple[AnyReport | None, list[str]]:
         report, problems = None, []
         places = [
-            kept_at(entries[i].image, "image", size),
+            kept_at(entries[i].image, "colours" if colours else "image", size),
             *([kept_at(entries[i].mask, f"mask {lesion}" if lesion else "mask", size)] if masks else []),
         ]
         pictures = [read_kept(place, size) for place in places]
         fresh = any(picture is None for picture in pictures)
         if fresh:
-            pictures, problems = entries[i].pictures(masks, lesion)
+            pictures, problems = entries[i].pictures(masks, lesion, colours)
         try:
             report = entries[i].report(style)
         except DataError as error:

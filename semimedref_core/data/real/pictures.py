@@ -1,4 +1,5 @@
-"""One picture file as a viewer shows it, in grey values or as a mask; what cannot be read so is refused by name."""
+"""One picture file as a viewer shows it, in grey values, in colours or as a mask; what cannot be read so is refused by
+name."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits of a grey value
 LESION = 127  # mask values above this are lesion
 _OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # of a TIFF
-_COLOURED = 32  # channels of a grey pixel differ by less, also in a JPEG
+COLOURED = 32  # channels of a grey pixel differ by less, also in a JPEG
 _SOFT = 16  # values so near to black or to the brightest one are no class of their own
 _FLAT = 4  # values of a class differ by no more, also in a JPEG; those of a soft rim do
 _RINGING = 64  # a JPEG has spots of up to these values beside its edges
@@ -39,6 +40,27 @@ def read_grey(path: Path) -> np.ndarray:
     """
     picture = _open(path)
     return _to_8_bits(np.asarray(picture), path) if _is_deep(picture) else np.asarray(picture.convert("L"))
+
+
+def read_colour(path: Path) -> np.ndarray:
+    """A picture of any mode as ``[H, W, 3]`` uint8: red, green and blue, three times the grey value in a grey one.
+
+    Raises:
+        DataError: as in :func:`read_grey`.
+    """
+    picture = _open(path)
+    if _is_deep(picture):
+        return np.repeat(_to_8_bits(np.asarray(picture), path)[..., None], 3, axis=2)
+    return np.asarray(picture.convert("RGB"))
+
+
+def may_have_colours(path: Path) -> bool:
+    """Whether a file's kind of pixels can hold colours, told by its first bytes; False for one that cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            return picture.mode not in ("1", "L", "LA") and not _is_deep(picture)
+    except Exception:  # Pillow raises OSError, SyntaxError and others; reading the picture tells what is wrong
+        return False
 
 
 def read_mask(path: Path, lesion: Sequence[MaskValue] = ()) -> np.ndarray:
@@ -126,7 +148,7 @@ def _of_values(picture: Image.Image, lesion: Sequence[MaskValue]) -> np.ndarray:
 
 
 def _refuse_colours(rgb: np.ndarray, path: Path) -> None:
-    coloured = np.ptp(rgb, axis=2) >= _COLOURED
+    coloured = np.ptp(rgb, axis=2) >= COLOURED
     if coloured.any():
         shown = ", ".join(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in _most(map(tuple, rgb[coloured])))
         raise DataError(f"{path}: mask with colours ({shown}); {_CURE}")

@@ -46,7 +46,7 @@ class ReportTable:
             raise
         except Exception as error:  # zip, XML, CSV, JSON and encoding errors share no base class
             raise DataError(
-                f"{self.path}: no readable table of reports ({_reason(error)}); get the file again"
+                f"{self.path}: no readable table of reports ({reason_of(error)}); get the file again"
             ) from None
         start, stop = (len(rows) * fifth // 5 for fifth in self.fifths)
         if start == stop:
@@ -93,7 +93,7 @@ class ReportTable:
 
     def _sheet_rows(self) -> list[Row]:
         excel = self.path.suffix.lower() == ".xlsx"
-        sheet = _spreadsheet(self.path) if excel else _csv(self.path)
+        sheet = _spreadsheet(self.path) if excel else read_csv(self.path)
         sheet = sheet.rename(columns=lambda name: str(name).strip().lower())
         text = next((column for column in TEXT_COLUMNS if column in sheet.columns), None)
         if "image" not in sheet.columns or text is None:
@@ -112,12 +112,17 @@ class ReportTable:
 
     def _require_safe(self, name: str, row: int) -> None:
         """Refuses a name that leads out of the dataset's folder, or would change a terminal."""
-        parts = re.split(r"[\\/]", name)
-        if ".." in parts or parts[0] == "" or ":" in parts[0] or not name.isprintable():
+        if not is_safe(name):
             raise DataError(
                 f"{self.path}: row {row} names {name!r}; a name must be of a file inside the dataset's folder, without "
                 "control characters"
             )
+
+
+def is_safe(name: str) -> bool:
+    """Whether a name is of a file inside a folder, and does not change a terminal."""
+    parts = re.split(r"[\\/]", name)
+    return not (".." in parts or parts[0] == "" or ":" in parts[0]) and name.isprintable()
 
 
 @lru_cache(maxsize=8)
@@ -133,7 +138,7 @@ def _of_split(content, split: str):
     return content.get(split, content.get("val") if split == "valid" else None)
 
 
-def _csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> pd.DataFrame:
     """All cells as they stand there: ``0001``, ``1e5`` and ``NA`` are names."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         return _table(list(csv.reader(file, strict=True)), path)
@@ -190,7 +195,7 @@ def _bits(label) -> tuple[int, ...] | None:
     return tuple(int(bit) for bit in re.findall(r"\d+", str(label))) if label else None
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What went wrong, without the contents of the file, which some errors hold."""
     told = isinstance(error, UnicodeError | OSError | json.JSONDecodeError)  # these tell a place and no contents
     return f"{type(error).__name__}: {error}" if told else type(error).__name__

@@ -1,0 +1,34 @@
+"""One picture and one sentence that a trained network is asked about, read as those that it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from semimedref_core.data.real.dicom import is_dicom, read_dicom
+from semimedref_core.data.real.pictures import read_colour, read_grey
+from semimedref_core.free_reports import FreeReport
+from semimedref_core.positions import NOWHERE, AnyReport
+from semimedref_core.reports import Report
+
+
+def report_asked(text: str, about: dict) -> AnyReport:
+    """The report of a text, for a network with this ``config.json``: any sentence where it was trained on free texts.
+
+    Raises:
+        ReportError: if it was trained on reports of the strict grammar, and this is none.
+    """
+    return FreeReport.of(text, NOWHERE) if about.get("trained_on") == "folder" else Report.parse(text, about.get("text_version"))
+
+
+def picture_asked(path: Path, channels: int) -> np.ndarray:
+    """A picture at its own size: ``[H, W]`` uint8 grey values, or ``[H, W, 3]`` for a network of three channels.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    if is_dicom(path):
+        grey = read_dicom(path)
+        return np.repeat(grey[..., None], 3, axis=2) if channels == 3 else grey
+    return read_colour(path) if channels == 3 else read_grey(path)

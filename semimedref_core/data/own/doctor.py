@@ -1,0 +1,186 @@
+"""Looks through a folder of one's own: what is there, and all that is wrong or cannot all be true, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from semimedref_core.config import MaskValue
+from semimedref_core.config import mask_values as values_of
+from semimedref_core.data.own.folder import OwnData, OwnEntry
+from semimedref_core.data.pairs import DataError
+from semimedref_core.data.real.agreement import Share
+from semimedref_core.data.real.contradictions import Contents, between_splits, of_split
+from semimedref_core.data.real.diagnosis import Diagnosis, SplitDiagnosis
+from semimedref_core.data.real.files import in_threads
+from semimedref_core.errors import ConfigError
+from semimedref_core.networks import build_texts
+from semimedref_core.networks.vocabulary import require_room, told_in_training
+
+
+def examine_own(
+    folder: str | Path,
+    positions: str = "lung",
+    text_sides: str = "image",
+    mask_values: str = "",
+    text_length: int = 24,
+) -> Diagnosis:
+    """Reads every listed file of a folder; never raises for bad data.
+
+    Args:
+        folder, positions, text_sides: as in :meth:`.folder.OwnData.find`.
+        mask_values: which values of a mask are lesion, see :func:`semimedref_core.config.mask_values`.
+        text_length: most tokens that a text may have, with the vocabulary of the training texts.
+    """
+    try:
+        own = OwnData.find(folder, positions, text_sides)
+    except DataError as error:
+        return Diagnosis(str(folder), problems=[str(error)])
+    diagnosis = Diagnosis(f"own data, {own.table.path}, positions {positions}", problems=list(own.problems))
+    parts: dict[str, dict[str, Contents]] = {}
+    for split, entries in own.splits.items():
+        parts |= _examine_split(own, split, entries, values_of(mask_values), diagnosis)
+    diagnosis.contradictions |= between_splits(parts)
+    diagnosis.warnings += _shared_groups(own)
+    if own.table.unread:
+        diagnosis.warnings.append(f"columns that are not read: {', '.join(own.table.unread)}")
+    diagnosis.problems += _too_long(own, text_length)
+    diagnosis.patients = "; ".join(own.notes)
+    return diagnosis
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a pair's files hold, as far as it is compared; of an unlabelled pair, without a lesion.
+
+    Attributes:
+        contents: of image and mask.
+        square: whether the image is as high as it is wide.
+        inside: the share of the lesion in the named zones, and in the zones of the mirror image; None where that is no
+            question.
+    """
+
+    contents: Contents
+    square: bool
+    inside: tuple[float, float] | None
+
+
+def _examine_split(
+    own: OwnData, split: str, entries: Sequence[OwnEntry], lesion: Sequence[MaskValue], diagnosis: Diagnosis
+) -> dict[str, dict[str, Contents]]:
+    """Adds what is found to the diagnosis; returns what the readable pairs hold, with masks and without."""
+
+    def look(entry: OwnEntry) -> tuple[_Look | None, list[str]]:
+        return _look(entry, entry.name not in own.unmasked, lesion)
+
+    looks, kinds = {}, diagnosis.contradictions
+    for entry, (seen, wrong) in zip(entries, in_threads(look, entries, f"doctor {split}"), strict=True):
+        diagnosis.problems += wrong
+        if seen:
+            looks[entry.name] = seen
+            if seen.contents.constant:
+                diagnosis.problems.append(f"{entry.image}: picture of one value, so it shows nothing")
+        if differ := entry.contradiction(entry.free):
+            kinds.setdefault(
+                f"{split}: the zones of the table and of the text differ; the table's are taken", []
+            ).append(differ)
+    masked = {name: seen.contents for name, seen in looks.items() if name not in own.unmasked}
+    bare = {name: seen.contents for name, seen in looks.items() if name in own.unmasked}
+    found = SplitDiagnosis(split, len(entries), sum(entry.name not in own.unmasked for entry in entries))
+    diagnosis.splits.append(found)
+    wrong, of_masks = of_split(masked, {})
+    diagnosis.problems += [f"{split}: {problem}" for problem in wrong]
+    kinds |= {f"{split}: {kind}": names for kind, names in of_masks.items()}
+    reports = {entry.name: entry.free for entry in entries}
+    for kind, names in {
+        "texts that name no zone, so T-PatchMix and PosAug leave them alone": [
+            name for name, report in reports.items() if not report.located and own.layout.words[0]
+        ],
+        "never mirrored, since left or right in the text is not understood": [
+            name for name, report in reports.items() if not report.mirrors
+        ],
+        "the text names a zone, the mask shows no lesion": [
+            name for name in masked if reports[name].located and not masked[name].lesions.count
+        ],
+        "more of the lesion in the mirror image of the named zones than in them": _off_side(looks),
+    }.items():
+        if names:
+            kinds[f"{split}: {kind}"] = names
+    _compare_sides(split, looks, diagnosis, found)
+    if crooked := sum(not seen.square for seen in looks.values()):
+        found.labelled.append(f"  {crooked} of {len(looks)} pictures are no squares, and are stretched to one")
+    return {name: part for name, part in ((split, masked), (f"{split} without masks", bare)) if part}
+
+
+def _look(entry: OwnEntry, masked: bool, lesion: Sequence[MaskValue]) -> tuple[_Look | None, list[str]]:
+    pictures, problems = entry.pictures(masked, lesion)
+    if problems:
+        return None, problems
+    image = pictures[0]
+    mask = pictures[1] if masked else np.zeros(image.shape, bool)
+    report, inside = entry.free, None
+    mirrored = tuple(report.zones[k] for k in report.layout.swapped)
+    if mask.any() and mirrored != report.zones:
+        inside = tuple(
+            _share_in(mask, report.layout.boxes(*mask.shape)[np.flatnonzero(z)]) for z in (report.zones, mirrored)
+        )
+    return _Look(Contents.of(image, mask), image.shape[0] == image.shape[1], inside), []
+
+
+def _share_in(mask: np.ndarray, boxes: np.ndarray) -> float:
+    inside = np.zeros(mask.shape, bool)
+    for y0, x0, y1, x1 in boxes:
+        inside[y0:y1, x0:x1] = True
+    return float((mask & inside).sum() / mask.sum())
+
+
+def _off_side(looks: Mapping[str, _Look]) -> list[str]:
+    return [name for name, seen in looks.items() if seen.inside and seen.inside[1] > seen.inside[0]]
+
+
+def _compare_sides(split: str, looks: Mapping[str, _Look], diagnosis: Diagnosis, found: SplitDiagnosis) -> None:
+    """Says how far masks and texts agree on the side, and warns where they mostly do not."""
+    share = Share()
+    for seen in looks.values():
+        if seen.inside:
+            share.add(seen.inside[0])
+    if share.total:
+        found.labelled.append(
+            f"  texts of one side: {share.percent} of the lesion in the named zones (mean of {share.total})"
+        )
+    if 2 * len(_off_side(looks)) > share.total:
+        diagnosis.problems.append(
+            f"{split}: left and right disagree with most masks; is 'left' in the texts the patient's (--text-sides "
+            "patient) or, if you gave that, the image's? Zones would be looked for in the wrong half"
+        )
+
+
+def _shared_groups(own: OwnData) -> list[str]:
+    """A warning for every two splits with a group in common."""
+    warnings = []
+    for (earlier, known), (later, entries) in combinations(own.splits.items(), 2):
+        names = {own.groups[entry.name] for entry in known}
+        shared = [entry.name for entry in entries if own.groups[entry.name] in names]
+        if shared:
+            warnings.append(
+                f"{later}: {len(shared)} of {len(entries)} pairs are of a group that also occurs in {earlier}, so "
+                f"{later} does not show how well new ones are segmented; the first is {shared[0]}"
+            )
+    return warnings
+
+
+def _too_long(own: OwnData, text_length: int) -> list[str]:
+    train = [entry for entry in own.splits.get("train", []) if entry.text]
+    if not train:
+        return ["no pair for training"]
+    every = [entry for entries in own.splits.values() for entry in entries if entry.text]
+    texts = build_texts(length=text_length, words_of=told_in_training([entry.free for entry in train]))
+    try:
+        require_room(texts, [entry.free for entry in every], [entry.name for entry in every])
+    except ConfigError as error:
+        return [str(error)]
+    return []

@@ -1,0 +1,194 @@
+"""The table of a folder of one's own: ``metadata.csv``, ``.jsonl`` or ``.parquet``, as in Hugging Face's image folders.
+
+============== =========================================================================================================
+file_name      the picture, as a path inside the folder
+text           its sentence
+mask_file_name its mask; empty where there is none, so that the pair is unlabelled
+split          train, valid (or validation, val, dev) or test; without this column it is drawn
+zones          where the text tells of something, where the reader should not find it out: ``left lower; right upper``
+group          what must stay in one split, such as the patient
+============== =========================================================================================================
+
+Names, groups and texts are text: ``0001`` and ``1e5`` stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from semimedref_core.config import did_you_mean
+from semimedref_core.data.pairs import DataError
+from semimedref_core.data.real.files import locate
+from semimedref_core.data.real.report_tables import is_safe, read_csv, reason_of
+
+FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+NEEDED, OPTIONAL = ("file_name", "text"), ("mask_file_name", "split", "zones", "group")
+CELLS = ("file_name", "mask_file_name", "text", "split", "zones", "group")  # of a Row, in its order
+SPLIT_NAMES = {
+    "train": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table; what it leaves empty is an empty text.
+
+    Attributes:
+        number: of the line as an editor or a spreadsheet counts, from 1.
+        image, mask, text, split, zones, group: its cells; the split by its first name.
+    """
+
+    number: int
+    image: str
+    mask: str
+    text: str
+    split: str
+    zones: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """A table as it was read.
+
+    Attributes:
+        path: of the file.
+        rows: all lines.
+        unread: columns that are of no use here.
+        problems: what is wrong with the cells, all of it.
+    """
+
+    path: Path
+    rows: list[Row]
+    unread: list[str]
+    problems: list[str]
+
+
+def read_metadata(folder: Path) -> Metadata:
+    """The table of a folder.
+
+    Raises:
+        DataError: if there is none, or several, or it cannot be read, or lacks a column.
+    """
+    path = find_metadata(folder)
+    if path is None:
+        what = "is no folder" if not folder.is_dir() else f"holds none of {', '.join(FILES)}"
+        raise DataError(
+            f"{folder}: {what}; the table of your own data has the columns {', '.join(NEEDED)} and, where there are "
+            f"any, {', '.join(OPTIONAL)}; see docs/own_data.md"
+        )
+    try:
+        table = _READERS[path.suffix.lower()](path)
+    except DataError:
+        raise
+    except Exception as error:  # CSV, JSON, Parquet and encodings share no base class
+        raise DataError(f"{path}: no readable table ({reason_of(error)})") from None
+    table.columns = [str(name).strip() for name in table.columns]
+    _require_columns(path, list(table.columns))
+    first = 1 if path.suffix.lower() == ".jsonl" else 2  # below a header
+    problems: list[str] = []
+    cells = {name: _texts(table, name, first, problems) for name in CELLS}
+    rows = [
+        Row(int(index) + first, *values)
+        for index, *values in zip(table.index, *(cells[name] for name in CELLS), strict=True)
+    ]
+    rows = [_checked(row, problems) for row in rows]
+    images = Counter(row.image for row in rows)
+    problems += [f"{name}: listed {count} times" for name, count in images.items() if count > 1 and name]
+    if not rows:
+        problems.append("lists no pair")
+    if rows and any(row.split for row in rows) and (bare := [row.number for row in rows if not row.split]):
+        problems.append(f"{_lines(bare)}: no split, and others have one; fill in the column, or leave it out")
+    unread = [name for name in table.columns if name not in (*NEEDED, *OPTIONAL)]
+    return Metadata(path, rows, unread, problems)
+
+
+def find_metadata(folder: Path) -> Path | None:
+    """The one table of a folder, None if it has none.
+
+    Raises:
+        DataError: if there are several.
+    """
+    found = [path for name in FILES if (path := locate(folder, name))]
+    if len(found) > 1:
+        raise DataError(f"{folder}: holds {' and '.join(path.name for path in found)}; keep one")
+    return found[0] if found else None
+
+
+def is_own(folder: str | Path) -> bool:
+    """Whether a folder has such a table."""
+    return any(locate(Path(folder), name) for name in FILES)
+
+
+def _require_columns(path: Path, columns: list[str]) -> None:
+    known = (*NEEDED, *OPTIONAL)
+    if twice := [name for name in known if columns.count(name) > 1]:
+        raise DataError(f"{path}: has the column {twice[0]} more than once; leave one")
+    for missing in (name for name in NEEDED if name not in columns):
+        raise DataError(f"{path}: has no column {missing}{did_you_mean(missing, columns)}, only {', '.join(columns)}")
+    for name in columns:
+        if name not in known and (meant := did_you_mean(name, [each for each in OPTIONAL if each not in columns])):
+            raise DataError(f"{path}: has a column {name}{meant}; rename it, or give it a name that is not so close")
+
+
+def _jsonl(path: Path) -> pd.DataFrame:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    read = {number: json.loads(line) for number, line in enumerate(lines) if line.strip()}
+    for number, entry in read.items():
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}: line {number + 1} is no object with names and values")
+    return pd.DataFrame(list(read.values()), index=list(read), dtype=object)
+
+
+_READERS = {".csv": read_csv, ".jsonl": _jsonl, ".parquet": pd.read_parquet}
+
+
+def _texts(table: pd.DataFrame, name: str, first: int, problems: list[str]) -> list[str]:
+    """A column as texts; whole numbers and lists are written out, and what is no text is a problem."""
+    if name not in table.columns:
+        return [""] * len(table)
+    texts = []
+    for index, value in table[name].items():
+        if isinstance(value, list | tuple) or (hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1):
+            texts.append("; ".join(map(str, value)))
+        elif isinstance(value, str):
+            texts.append(value.strip())
+        elif value is None or value is pd.NA or value != value:
+            texts.append("")
+        elif isinstance(value, bool | float):
+            problems.append(f"line {index + first}: {name} is {value!r}, not a text")
+            texts.append("")
+        else:
+            texts.append(str(value))
+    return texts
+
+
+def _checked(row: Row, problems: list[str]) -> Row:
+    """The row, its split by its first name; what is wrong with it is added to the problems."""
+    for what, name in (("file_name", row.image), ("mask_file_name", row.mask)):
+        if name and not is_safe(name):
+            problems.append(f"line {row.number}: {what} {name!r} must be of a file inside the folder")
+    if not row.image:
+        problems.append(f"line {row.number}: no file_name")
+    if not row.text:
+        problems.append(f"line {row.number}: no text")
+    split = SPLIT_NAMES.get(row.split.lower(), "") if row.split else ""
+    if row.split and not split:
+        problems.append(f"line {row.number}: split {row.split!r} is none of {', '.join(SPLIT_NAMES)}")
+        split = row.split
+    return Row(row.number, row.image, row.mask, row.text, split, row.zones, row.group)
+
+
+def _lines(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5]))
+    return f"line{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > 5 else ''}"

@@ -1,0 +1,95 @@
+"""The zones that texts may name: a built-in layout by its name, or a user's table; and zones that a table lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from semimedref_core.config import TextSides
+from semimedref_core.data.pairs import DataError
+from semimedref_core.data.real.report_tables import read_csv, reason_of
+from semimedref_core.positions import LAYOUTS, MOST_ZONES, Positions
+
+EDGES = ("left", "top", "right", "bottom")
+_SEPARATOR = re.compile(r"\s*[;|,]\s*")
+
+
+def layout_named(positions: str, text_sides: TextSides = "image") -> Positions:
+    """The layout that the settings ``positions`` and ``text_sides`` mean.
+
+    A table has the columns ``words`` (of one zone, with ``;`` between those that mean the same; the first are those
+    that are written), ``left``, ``top``, ``right`` and ``bottom`` (edges of its box, as shares of the picture, 0 to 1).
+
+    Raises:
+        DataError: naming everything that is wrong with a table.
+    """
+    if positions in LAYOUTS:
+        layout = LAYOUTS[positions]
+        return layout.of_the_patient() if text_sides == "patient" else layout
+    layout = _read_table(Path(positions).expanduser())
+    if text_sides == "patient":
+        raise DataError(
+            f"{positions}: its boxes say already which half of the image each word means; leave text_sides at image"
+        )
+    return layout
+
+
+def zones_listed(text: str, layout: Positions) -> tuple[int, ...] | None:
+    """The zones that a cell lists, such as ``left lower; right upper``: 0 or 1 for each; None for an empty cell.
+
+    Words of a side stand for sides of the image, whatever the texts mean by them. A list of 0 and 1 for the zones in
+    their order is read too.
+
+    Raises:
+        DataError: for a word that is no zone; names those there are.
+    """
+    parts = [part for part in _SEPARATOR.split(text.strip().strip("[]").lower()) if part]
+    if not parts:
+        return None
+    if len(parts) == len(layout) > 1 and set(parts) <= {"0", "1"}:
+        return tuple(map(int, parts))
+    known = {" ".join(sorted(name.lower().split())): k for k, name in enumerate(layout.names)}
+    found = [known.get(" ".join(sorted(part.split()))) for part in parts]
+    if None in found:
+        raise DataError(f"{parts[found.index(None)]!r} is no zone; choose of {', '.join(layout.names)}")
+    return tuple(int(k in found) for k in range(len(layout)))
+
+
+def _read_table(path: Path) -> Positions:
+    try:
+        table = read_csv(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such table of positions") from None
+    except Exception as error:  # encodings and broken CSV share no base class
+        raise DataError(f"{path}: no readable table of positions ({reason_of(error)})") from None
+    table = table.rename(columns=lambda name: str(name).strip().lower())
+    if missing := [name for name in ("words", *EDGES) if list(table.columns).count(name) != 1]:
+        raise DataError(
+            f"{path}: the columns of a table of positions are words, {', '.join(EDGES)}; see {missing[0]!r}"
+        )
+    if not 1 <= len(table) <= MOST_ZONES:
+        raise DataError(f"{path}: lists {len(table)} zones; a table of positions has 1 to {MOST_ZONES}")
+    words = [tuple(filter(None, (each.strip().lower() for each in cell.split(";")))) for cell in table["words"]]
+    problems, shares = [], []
+    for row, (names, *edges) in enumerate(zip(words, *(table[name] for name in EDGES), strict=True), 2):
+        try:
+            left, top, right, bottom = map(float, edges)
+        except ValueError:
+            problems.append(f"row {row}: edges {', '.join(edges)} are no numbers")
+            continue
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            problems.append(f"row {row}: the box must have 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
+        if not names:
+            problems.append(f"row {row}: no words")
+        shares.append((top, left, bottom, right))
+    problems += [f"row {row}: the same box as row {shares.index(share) + 2}" for row, share in _again(shares)]
+    problems += [f"row {row}: begins with the same words as another" for row, _ in _again([each[:1] for each in words])]
+    if problems:
+        raise DataError("\n".join([f"{path}: {len(problems)} problem(s) in this table of positions:", *problems]))
+    return Positions(names=tuple(names[0] for names in words), shares=tuple(shares), words=tuple(words))
+
+
+def _again(values: Sequence) -> list[tuple[int, object]]:
+    """The rows of values that stood in a row before."""
+    return [(k + 2, value) for k, value in enumerate(values) if value in values[:k]]
