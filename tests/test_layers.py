@@ -14,7 +14,7 @@ METHOD = {
 }  # fmt: skip
 # From the ground up. A module imports from its own layer or lower ones.
 LAYERS = [
-    {"_lazy", *SETTINGS},
+    {"_lazy", "example", *SETTINGS},
     METHOD,
     {"data", "networks"},
     {"evaluation", "runtime"},

@@ -255,10 +255,7 @@ def compare(options: argparse.Namespace) -> None:
 
     runs = results.finished_runs(options.runs)
     said = verdict(runs)
-    say(f"{said.box}
-
-{said.table}
-")
+    say(f"{said.box}\n\n{said.table}\n")
     say(tables.results_table(runs).to_string())
     if options.keep:
         results.keep(runs, options.keep)

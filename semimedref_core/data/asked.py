@@ -19,7 +19,9 @@ def report_asked(text: str, about: dict) -> AnyReport:
     Raises:
         ReportError: if it was trained on reports of the strict grammar, and this is none.
     """
-    return FreeReport.of(text, NOWHERE) if about.get("trained_on") == "folder" else Report.parse(text, about.get("text_version"))
+    if about.get("trained_on") == "folder":
+        return FreeReport.of(text, NOWHERE)
+    return Report.parse(text, about.get("text_version"))
 
 
 def picture_asked(path: Path, channels: int) -> np.ndarray:

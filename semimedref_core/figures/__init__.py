@@ -12,6 +12,7 @@ _MODULES = {
     "step": "step_flow sample_strip pseudo_label_gallery gradient_map schedule_curves trajectory_curves",
     "training": "training_curves mixing_gallery replay_panels",
     "results": "curve_panels cost_and_accuracy removal_curves",
+    "attention": "attention_maps by_report",
     "waterfall": "waterfall_panels",
     "differences": "difference_forest ablation_bars size_bars",
     "kernels": "TILE_COLOURS traffic_bars tile_map online_tiles memory_curves class_blocks gpu_bounds",

@@ -1,0 +1,53 @@
+"""What the words of a report do to a picture: where they are listened to, and the outline that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from semimedref_core.figures.canvas import PREDICTED, TRUTH, as_text, legend, outline, panels, show_image
+
+
+def attention_maps(image: np.ndarray, words: Sequence[str], weights: np.ndarray) -> Figure:
+    """One panel a word: the picture, and over it how much each place listens to this word.
+
+    All panels have one colour scale, from nothing (dark) to the largest weight (yellow).
+
+    Args:
+        image: ``[H, W]``.
+        words: L words.
+        weights: ``[L, h, w]``, shares of attention.
+    """
+    columns = min(5, len(words))
+    figure, axes = panels(-(-len(words) // columns), columns, 2.3, 2.5)
+    shown = None
+    for ax, word, weight in zip(axes.flat, words, weights, strict=False):
+        show_image(ax, image)
+        extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+        shown = ax.imshow(weight, cmap="cividis", vmin=0, vmax=weights.max(), alpha=0.6, extent=extent)
+        ax.set_title(as_text(word), fontsize=12)
+    for ax in axes.flat[len(words) :]:
+        ax.remove()
+    figure.colorbar(shown, ax=list(axes.flat[: len(words)]), shrink=0.7, label="share of attention")
+    return figure
+
+
+def by_report(image: np.ndarray, predictions: Mapping[str, np.ndarray], mask: np.ndarray | None = None) -> Figure:
+    """The same picture with several reports: a panel each, with what is predicted and, if given, the truth.
+
+    Args:
+        image: ``[H, W]``.
+        predictions: report -> probabilities ``[H, W]``.
+        mask: ``[H, W]``, 1 where the lesion is.
+    """
+    figure, axes = panels(1, len(predictions), 3.2, 3.4)
+    for ax, (report, probability) in zip(axes[0], predictions.items(), strict=True):
+        show_image(ax, image, as_text(report))
+        ax.title.set_fontsize(10)
+        if mask is not None:
+            outline(ax, mask)
+        outline(ax, probability, PREDICTED, "dashed")
+    legend(figure, {"mask": (TRUTH, "solid"), "prediction": (PREDICTED, "dashed")})
+    return figure

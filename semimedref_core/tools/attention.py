@@ -1,0 +1,51 @@
+"""Where each word of a report is listened to: the weights of the cross-attention from pixels to words."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semimedref_core.networks.compact import SmallNetwork, TextCrossAttention
+
+
+@torch.no_grad()
+def word_attention(network: SmallNetwork, images: Tensor, input_ids: Tensor) -> dict[int, Tensor]:
+    """How much each pixel listens to each word, at both strides where the two meet.
+
+    Args:
+        network: ``compact`` or ``lite``.
+        images: ``[B, C, H, W]``, as the network takes them.
+        input_ids: ``[B, L]`` token ids.
+
+    Returns:
+        Stride (16, then 8) -> ``[B, L, H / stride, W / stride]``, the mean over the heads. At each pixel the words'
+        weights add up to 1; padding has 0.
+
+    >>> import torch
+    >>> from semimedref_core import build_network, build_texts
+    >>> from semimedref_core.tools.attention import word_attention
+    >>> network, texts = build_network("compact"), build_texts()
+    >>> found = word_attention(network, torch.zeros(1, 1, 64, 64), texts(["no pulmonary infection."]))
+    >>> {stride: tuple(weights.shape) for stride, weights in found.items()}
+    {16: (1, 24, 4, 4), 8: (1, 24, 8, 8)}
+    """
+    found: list[Tensor] = []
+    hooks = []
+    for module in network.modules():
+        if isinstance(module, TextCrossAttention):
+            ask = module.attention.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
+            hooks += [ask, module.attention.register_forward_hook(lambda _, __, answer: found.append(answer[1]))]
+    try:
+        network(images, input_ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    sides = [(images.shape[2] // stride, images.shape[3] // stride) for stride in (16, 8)]
+    return {
+        stride: weights.transpose(1, 2).unflatten(2, side)
+        for stride, side, weights in zip((16, 8), sides, found, strict=True)
+    }
+
+
+def _ask_for_weights(module, arguments: tuple, keywords: dict) -> tuple[tuple, dict]:
+    return arguments, {**keywords, "need_weights": True}
