@@ -216,18 +216,19 @@ for text, p in zip(asked, probabilities, strict=True):
 # %% [markdown]
 # ### Exercise 09.2
 #
-# Change one word. Write the text for our picture with another height for the same side, ask the network, and say in which
-# third of the picture, counted from the top, most of the predicted pixels now lie: 1, 2 or 3. Choose "lower".
+# Change one word: "middle" becomes "upper". Guess first, then ask the network: by how many rows of the 96 does the centre of
+# the predicted pixels move? Up is negative. A guess within three rows counts.
 #
 # <details><summary>Solution</summary>
 #
-# `network(image, texts(["unilateral pulmonary infection, one infected area, lower right lung."]))`: most of what it
-# predicts lies in the lowest third. The network goes where the text sends it, also where nothing is to be found.
+# `found = network(image, texts(["unilateral pulmonary infection, one infected area, upper right lung."])).logits[0, 0] >= 0`
+# and `found.nonzero()[:, 0].float().mean()`: the centre moves from row 44 to row 25, so by $-19$. The network goes where the
+# text sends it, also where no lesion is.
 # </details>
 
 # %%
-third = None
-check("09.2", third)
+rows = None
+check("09.2", rows)
 
 # %% [markdown]
 # ## What the text is worth

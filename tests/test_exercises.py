@@ -12,7 +12,7 @@ from semimedref_core.teaching.answers import exercises_of
 ANSWERS = {  # exercise -> right answers, wrong answers
     "04.1": ([2 / 3 * (math.log(3) - 2 / 3 * math.log(2)), 0.42], [0, 1.0986, "two", True, [1]]),
     "09.1": ([4704], [196, 4705, 38416, "many"]),
-    "09.2": ([3], [1, 2, "lower"]),
+    "09.2": ([-19, -20.5], [19, 0, -30, "up", True]),
     "09.3": ([True], [False, 1, "yes"]),
 }
 NOTEBOOKS = sorted({name.split(".")[0] for name in ANSWERS})

@@ -13,7 +13,7 @@ from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
 from semimedref_core.teaching.answers import about
 
 SHOWN, SIZE = 11, 96
-LOWER = "unilateral pulmonary infection, one infected area, lower right lung."
+TEXT = "unilateral pulmonary infection, one infected area, {} right lung."
 
 
 def attention_numbers(answer) -> str:
@@ -21,18 +21,21 @@ def attention_numbers(answer) -> str:
 
 
 @functools.cache
-def third_of(text: str = LOWER) -> int:
-    """The third of the picture, 1 to 3 from the top, in which the network predicts most for this text."""
+def centre(height: str) -> float:
+    """The mean row of what the network predicts where the text names this height."""
     (network, _), texts = from_pretrained(example.MODEL), load_texts(example.MODEL)
     pair = load_split("phantom", "valid", SIZE).subset([SHOWN])
     [(image, _)] = network_inputs(pair, texts)
     with torch.no_grad():
-        found = (network(image, texts([text])).logits[0, 0] >= 0).sum(1)
-    return int(found.reshape(3, -1).sum(1).argmax()) + 1
+        found = network(image, texts([TEXT.format(height)])).logits[0, 0] >= 0
+    return float(found.nonzero()[:, 0].float().mean())
 
 
-def third(answer) -> str:
-    return about(answer, third_of(), 0, "Ask the network with the changed text, and sum the pixels above 0.5 by rows.")
+def rows(answer) -> str:
+    right = centre("upper") - centre("middle")
+    if isinstance(answer, int | float) and not isinstance(answer, bool) and answer * right < 0:
+        return "The other way: rows are counted from the top, so up is negative."
+    return about(answer, right, 3, "Ask the network with the changed text, and take the mean row of the pixels found.")
 
 
 def padding(answer) -> str:
@@ -41,4 +44,4 @@ def padding(answer) -> str:
     return "" if answer else "Look for `padding` in the forward pass: who is told where no word is?"
 
 
-EXERCISES = {"09.1": attention_numbers, "09.2": third, "09.3": padding}
+EXERCISES = {"09.1": attention_numbers, "09.2": rows, "09.3": padding}
