@@ -17,15 +17,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import product
+from itertools import product, takewhile
 
 from semimedref_core.positions import SIDES, Grammar, Positions
 
-_PART = re.compile(r"(?:(?!\.\s|\.$)[^!?;:\n])+")  # a sentence, or what stands before a colon or semicolon
+_PART = re.compile(r"(?:(?!\.\s|\.$)[^!?;\n])+")  # a sentence, or what stands before a semicolon
 _BUT = re.compile(r"\b(?:but|however|although|though|whereas|while)\b")
 _TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
 _DENIED = re.compile(r"\s*(?:there (?:is|are|was|were) )?(?:no|without)\b[^,&+/]*")
-_SOUND = re.compile(r"\s*(?:is|are|was|were|appears?|remains?|looks?) (?:clear|normal|unremarkable|spared|healthy)\s*")
+_SOUND = re.compile(r"(?:\s*:| (?:is|are|was|were|appears?|remains?|looks?)) (?:clear|normal|unremarkable|spared)\s*")
 _UNSURE = frozenset(
     "no not non nor neither never none without absent absence negative free clear clears clearing cleared normal "
     "unremarkable spared sparing spares healthy unaffected uninvolved resolved resolution resolving removed denies "
@@ -258,8 +258,9 @@ def _share(item: _Item, before: list[_Item], after: list[_Item]) -> None:
     if item.rows and not item.noun:  # "upper and middle left lung", "left upper, middle and lower"
         givers = [other.sides for other in after if other.sides][:1]
         givers += [other.sides for other in reversed(before) if other.sides and not other.noun][:1]
-    elif item.rows and not after:  # "left upper and middle lobes": the noun is that of both
-        givers = [other.sides for other in before if other.sides and other.rows and not other.noun]
+    elif item.rows:  # "left upper and middle lobes": the noun is that of both
+        sharing = list(takewhile(lambda other: not other.noun, reversed(before)))
+        givers = [other.sides for other in sharing if other.sides][:1]
     if len(givers) != 1:
         raise _NotSureError
     item.sides = givers[0]

@@ -35,6 +35,7 @@ def named(text, layout=LUNGS):
     ("Left mid-zone haze; right basal haze", "left middle, right lower"),
     ("upper and middle left lung", "left upper, left middle"),
     ("left upper, middle and lower lobes", "left upper, left middle, left lower"),
+    ("right middle and lower zones and the lower left lung", "right middle, right lower, left lower"),
     ("left and right lower lobes", "left lower, right lower"),
     ("opacities in both bases", "left lower, right lower"),
     ("upper lobe on the right and lower lobe on the left", "right upper, left lower"),
@@ -42,6 +43,7 @@ def named(text, layout=LUNGS):
     ("all right lung", "right upper, right middle, right lower"),
     ("left lung", "left upper, left middle, left lower"),
     ("The left lung is clear. Opacity in the right upper zone.", "right upper"),
+    ("Right lung: clear. Left base: hazy.", "left lower"),
     ("No opacity in the left lung but the right lower lobe is consolidated.", "right lower"),
 ])  # fmt: skip
 def test_a_place_in_the_lungs_is_read_in_any_order_of_words(text, zones):
@@ -62,6 +64,8 @@ def test_a_place_in_the_lungs_is_read_in_any_order_of_words(text, zones):
     "No effusion, right lower lobe opacity",
     "No consolidation in the left lower lobe, right lower lobe or lingula",
     "The right lower lobe is clear.",
+    "Left lung: clear",
+    "Left lung: no opacity",
     "Opacity of the right lower lobe has resolved.",
     "opacity in the right or left lower lobe",
     "both lungs except the left upper zone",
