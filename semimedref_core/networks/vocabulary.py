@@ -56,12 +56,9 @@ def told_in_training(reports: Sequence[AnyReport]) -> list[str]:
     return [*own, *2 * [*_sentences(reports[0]), reports[0].layout.vague, EVERYWHERE]]
 
 
-def require_room(texts: Texts, reports: Sequence[AnyReport], names: Sequence[str]) -> None:
-    """Looks whether all texts fit, also mirrored, with a vague phrase, and with the sentence of a pasted zone.
-
-    Raises:
-        ConfigError: if one does not; tells the length that would do.
-    """
+def tokens_needed(texts: Texts, reports: Sequence[AnyReport]) -> list[int]:
+    """The most tokens that training may read of each report: as it is, mirrored, with the vague phrase, and with the
+    sentence of a pasted zone."""
     vague_phrase = reports[0].layout.vague
 
     def tokens(told: Sequence[str]) -> list[int]:
@@ -72,7 +69,16 @@ def require_room(texts: Texts, reports: Sequence[AnyReport], names: Sequence[str
     for each in (reports, [report.flip() for report in reports]):
         vague = [report.render((vague_phrase,) * len(report.phrases) or None) for report in each]
         forms += [tokens([report.render() for report in each]), tokens(vague)]
-    needed = [max(lengths) + added * report.located for report, *lengths in zip(reports, *forms, strict=True)]
+    return [max(lengths) + added * report.located for report, *lengths in zip(reports, *forms, strict=True)]
+
+
+def require_room(texts: Texts, reports: Sequence[AnyReport], names: Sequence[str]) -> None:
+    """Looks whether all texts fit, by :func:`tokens_needed`.
+
+    Raises:
+        ConfigError: if one does not; tells the length that would do.
+    """
+    needed = tokens_needed(texts, reports)
     if max(needed) > texts.length:
         many = sum(length > texts.length for length in needed)
         raise ConfigError(
