@@ -4,12 +4,17 @@
 attempt is a forked child, so that torch and what a first training imports are imported once. The i-th attempt gets
 SIGKILL at the given call of the i-th place; one more attempt runs to the end. Printed as JSON: for each run, what every
 kill left behind.
+
+``python killed_runs.py PLAN FOLDER COUNT SEED``: the first run of the plan, again and again until COUNT attempts were
+killed, each at a random moment. The folders are ``random0`` and so on.
 """
 
 import json
 import os
+import random
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -83,10 +88,18 @@ PLACES = {
 }
 
 
-def attempt(settings: dict, folder: Path, resume: bool, kill: list | None) -> int:
-    """Trains in a forked child; returns its exit status, negative for a signal."""
+def attempt(settings: dict, folder: Path, resume: bool, kill: list | None = None, after: float | None = None) -> int:
+    """Trains in a forked child; returns its exit status, negative for a signal.
+
+    Args:
+        kill: place and call at which the child kills itself.
+        after: seconds after which it is killed from outside.
+    """
     child = os.fork()
     if child:
+        if after is not None:
+            time.sleep(after)
+            os.kill(child, signal.SIGKILL)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     try:
         if kill:
@@ -107,6 +120,21 @@ def left_in(folder: Path) -> dict:
     }
 
 
+def killed_at_random(settings: dict, folder: Path, count: int, seed: int) -> dict:
+    """Runs, each killed at random moments and resumed until it ends: what every kill left behind, by run."""
+    chance, report, started = random.Random(seed), {}, time.monotonic()
+    attempt(settings, folder / "timed", False)
+    whole = time.monotonic() - started
+    while sum(map(len, report.values())) < count:
+        run = f"random{len(report)}"
+        report[run] = []
+        while (status := attempt(settings, folder / run, bool(report[run]), after=chance.uniform(0.0, whole))) < 0:
+            report[run].append(left_in(folder / run))
+        if status:
+            sys.exit(f"{run}: attempt {len(report[run])} ended with status {status}")
+    return report
+
+
 def judge_by_step(state: RunState, scores: dict, *how) -> bool:
     scores["teacher"]["dice_image"] = 1 - abs(state.step - BEST_STEP) / 100
     return judge(state, scores, *how)
@@ -119,6 +147,10 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # also: a child of a process with busy threads hangs
     COUNTS.update(train=24, valid=6)
     training.train(Config(image_size=32, steps=1, batch_size=2, label_ratio=0.25), folder / "warm-up", device="cpu")
+    if sys.argv[3:]:
+        count, seed = map(int, sys.argv[3:])
+        print(json.dumps(killed_at_random(next(iter(plan.values()))["settings"], folder, count, seed)))
+        sys.exit()
     report = {}
     for run, about in plan.items():
         RunState.judge = judge_by_step if about["settings"].get("patience") else judge

@@ -52,14 +52,19 @@ def runs(tmp_path_factory):
         },
     }
     (folder / "plan.json").write_text(json.dumps(plan))
+    return folder, killed_runs(folder / "plan.json", folder)
+
+
+def killed_runs(*arguments) -> dict:
+    """What ``killed_runs.py`` prints."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("killed_runs.py"), folder / "plan.json", folder],
+        [sys.executable, Path(__file__).with_name("killed_runs.py"), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("where", KILLED)
@@ -67,6 +72,16 @@ def test_a_run_killed_and_resumed_ends_as_if_never_stopped(runs, where):
     folder, left = runs
     assert [found["step"] for found in left[where]] == [step for *_, step in KILLED[where]], "killed as planned"
     assert_same_run(folder / where, folder / "never stopped")
+
+
+def test_a_run_killed_at_random_moments_ends_as_if_never_stopped(runs, tmp_path):
+    """Eight kills over several runs, wherever they are just then; by hand with other seeds, as often as one likes."""
+    folder, _ = runs
+    (tmp_path / "plan.json").write_text(json.dumps({"random": {"settings": PLAIN, "kills": []}}))
+    left = killed_runs(tmp_path / "plan.json", tmp_path, "8", "0")
+    assert sum(map(len, left.values())) >= 8
+    for run in left:
+        assert_same_run(tmp_path / run, folder / "never stopped")
 
 
 @pytest.mark.parametrize("where", KILLED_PATIENT)
