@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -484,3 +485,9 @@ def test_the_cache_tells_its_place_and_size_and_is_cleared_without_touching_anyt
     assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(of_others)
     monkeypatch.setenv("SEMIMEDREF_CACHE", "")
     assert "no decoded pictures are kept" in semimedref("cache").text
+
+
+def test_the_page_on_bad_input_names_tests_that_are_there():
+    here = Path(__file__).parent
+    named = set(re.findall(r"`(test_\w+|\w+\.py)`", (here.parent / "docs/bad_input.md").read_text(encoding="utf-8")))
+    assert len(named) > 15 and [name for name in named if not (here / name).with_suffix(".py").is_file()] == []

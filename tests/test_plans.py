@@ -128,7 +128,10 @@ def test_the_fully_supervised_run_is_a_block_of_its_own(plan):
     ({"runs": [BLOCK, {"method": "supervised", "seed": 1, "steps": 9}]},
      "two different runs would be called phantom-0.05-supervised-seed1; tell them apart by variants"),
     ({"runs": []}, "runs must be a list of blocks"),
-    ({"runs": [BLOCK], "threads": 0}, "threads must be an integer of at least 1, got 0"),
+    ({"runs": [BLOCK], "threads": 0}, "threads must be an integer from 1 to 1024, got 0"),
+    ({"runs": [BLOCK], "threads": 10**9}, "threads must be an integer from 1 to 1024, got 1000000000"),
+    ({"runs": [{name: [0.1] * 30 for name in ("gate", "tau", "lr", "ramp", "burn_in", "patch_p", "posaug_p")}]},
+     "block 1 of runs: its axes make 21870000000 runs, at most 10000 can be"),
     ({"runs": [BLOCK], "name": "../elsewhere"}, "name '../elsewhere' is no name of a folder"),
 ])  # fmt: skip
 def test_a_mistake_is_told_with_its_place_its_value_and_the_cure(plan, tmp_path, content, told):

@@ -3,6 +3,7 @@
 import re
 from itertools import product
 
+import mutated_reports
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -271,6 +272,12 @@ def test_the_error_holds_the_text_and_what_is_wrong_with_it(text, why):
     with pytest.raises(ReportError) as error:
         Report.parse(text)
     assert repr(text) in str(error.value) and why in str(error.value)
+
+
+def test_real_reports_with_something_changed_are_read_right_or_refused():
+    """Nothing but a ReportError, no side guessed, no zone that no word names; ``mutated_reports.py`` does many more."""
+    found = mutated_reports.read_all(mutated_reports.real_reports(), 5000, seed=1)
+    assert found["guessed"] == [] and found["read"] > 100 and found["refused"] > 1000
 
 
 words = st.sampled_from(["left", "right", "upper", "lower", "all", "lung", "and", "no", "unilateral", ",", ".", "x"])

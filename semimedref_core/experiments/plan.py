@@ -29,6 +29,7 @@ the comparison without our additions.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,7 @@ from semimedref_core.errors import SemiMedRefError
 from semimedref_core.methods import METHODS
 
 KEYS = ("name", "settings", "tuned", "runs", "threads", "cluster")
+MOST_RUNS, MOST_THREADS = 10_000, 1024
 IN_NAME = ("dataset", "label_ratio", "method", "seed")  # in every run's name; other axes are added to it
 _NAME = re.compile(r"[\w.+-]+")  # what a folder may be called anywhere
 _WORDS = re.compile(r"[\w.+-]+(,? [\w.+-]+)*")
@@ -131,8 +133,8 @@ def _plan(content, default_name: str) -> Plan:
     runs = [run for number, block in enumerate(blocks, 1) for run in _expand(block, number, common, tuned)]
     _require_distinct(runs)
     threads = content.get("threads", 1)
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise PlanError(f"threads must be an integer of at least 1, got {threads!r}")
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise PlanError(f"threads must be an integer from 1 to {MOST_THREADS}, got {threads!r}")
     cluster = content.get("cluster", {})
     if not isinstance(cluster, Mapping):
         raise PlanError(f"cluster must map submitit's parameters to values, got {cluster!r}")
@@ -152,6 +154,9 @@ def _expand(block, number: int, common: Mapping, tuned: Mapping[str, Mapping]) -
     empty = [name for name, values in axes.items() if not values]
     if empty:
         raise PlanError(f"{where}: {empty[0]} is an empty list, which makes no run; give a value or leave it out")
+    count = math.prod(map(len, [variants, *axes.values()]))
+    if count > MOST_RUNS:  # a few short lists multiply to more than fits into memory
+        raise PlanError(f"{where}: its axes make {count} runs, at most {MOST_RUNS} can be; shorten them")
     shown = [name for name, values in axes.items() if len(values) > 1 and name not in IN_NAME]
     for variant, settings in variants.items():
         for values in itertools.product(*axes.values()):
