@@ -40,10 +40,13 @@ from semimedref_core.runtime.progress import progress
 from semimedref_core.runtime.run_state import (
     BEST,
     CHECKPOINT,
+    RESULTS,
     VALID,
     MetricsLog,
     RunState,
     claim,
+    drop_checkpoints,
+    finished,
     held,
     require_free,
     require_there,
@@ -66,7 +69,7 @@ def train(
     ``checkpoint.safetensors`` (to resume from, at each validation); at the end ``student/`` and ``teacher/`` (the
     networks; where ``patience`` is set, as they were at the best validation), ``valid.npz`` (for either network the
     pixels of each reported validation image that :func:`semimedref_core.evaluation.overlap` counts) and
-    ``results.json``.
+    ``results.json``. Then the checkpoint, which only resuming needs, is deleted.
 
     Where ``patience`` is set, every other validation pair chooses the weights and the rest is reported: a score on the
     pairs that chose would be too good.
@@ -74,8 +77,8 @@ def train(
     Args:
         config: the run's settings.
         folder: where it goes; made if missing.
-        resume: go on from the folder's checkpoint, or start where there is none. The numbers are those of a run that
-            was never interrupted, bit for bit on the same CPU.
+        resume: go on from the folder's checkpoint, or start where there is none; a finished run is left as it is. The
+            numbers are those of a run that was never interrupted, bit for bit on the same CPU.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         note: what else the run is, for ``results.json``: a sweep gives its ``plan``, and the ``variant`` of the method.
 
@@ -100,6 +103,9 @@ def train(
     (2, 40, ['dice_image', 'dice_micro', 'miou_image', 'miou_micro'])
     """
     folder = Path(folder)
+    if resume and (results := finished(folder, config)) is not None:
+        drop_checkpoints(folder)  # it may have been killed before it did
+        return results
     environment()  # what runs is what is there now; a checkout may change meanwhile
     main = int(os.environ.get("RANK", 0)) == 0  # of several processes, one looks at the folder
     if main:
@@ -381,7 +387,8 @@ def _write_results(
                 note |= {"positions": config.positions, "text_sides": config.text_sides}
             note["valid"] = scores[name]
             save_pretrained(folder / name, network, texts, **note)
-        write_json(folder / "results.json", results)
+        write_json(folder / RESULTS, results)
+        drop_checkpoints(folder)
     return results
 
 

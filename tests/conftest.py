@@ -133,6 +133,23 @@ def train(semimedref):
 
 
 @pytest.fixture(scope="session")
+def stopped(train):
+    """``stopped(output=folder, ...)`` is :func:`train`, stopped between the last checkpoint and the results."""
+    from semimedref_core import training
+
+    def stop(*_):
+        raise training.TrainingError("stopped here")
+
+    def run(**options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "_write_results", stop)
+            outcome = train(**options)
+        assert "stopped here" in outcome.errors
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def finished_run(train, tmp_path_factory) -> Path:
     """The folder of a finished small run, for reading only."""
     folder = tmp_path_factory.mktemp("finished") / "run"

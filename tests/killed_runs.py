@@ -12,6 +12,7 @@ killed, each at a random moment. The folders are ``random0`` and so on.
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -113,7 +114,10 @@ def attempt(settings: dict, folder: Path, resume: bool, kill: list | None = None
 
 
 def left_in(folder: Path) -> dict:
+    """Also keeps the checkpoint, which a finished run drops, beside the run's folder."""
     path = folder / CHECKPOINT
+    if path.exists():
+        shutil.copy(path, folder.with_suffix(".safetensors"))
     return {
         "files": sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()),
         "step": load_tensors(path)[1]["state"]["step"] if path.exists() else None,

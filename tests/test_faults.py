@@ -224,8 +224,9 @@ def test_networks_that_cannot_be_loaded_are_named(semimedref, student, damage):
 
 
 @pytest.mark.parametrize("damage", [truncated, emptied, other_shapes], ids=lambda damage: damage.__name__)
-def test_a_run_is_not_resumed_from_a_bad_checkpoint(train, finished_run, tmp_path, damage):
-    run = shutil.copytree(finished_run, tmp_path / "run")
+def test_a_run_is_not_resumed_from_a_bad_checkpoint(train, stopped, tmp_path, damage):
+    run = tmp_path / "run"
+    stopped(output=run)
     checkpoint = run / "checkpoint.safetensors"
     if damage is other_shapes:
         tensors, metadata = load_tensors(checkpoint)

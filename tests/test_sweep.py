@@ -171,6 +171,7 @@ def test_what_is_left_is_done_and_a_broken_run_is_tried_twice_and_reported(kille
     lost, broken = "phantom-0.02-supervised-seed0", "phantom-0.05-supervised-seed0"
     shutil.rmtree(folder / lost)
     (folder / broken / STATE).unlink()
+    (folder / broken / "results.json").unlink()
     (folder / broken / "checkpoint.safetensors").write_bytes(b"no checkpoint")
     told = command_line("sweep", PLAN, "--output", folder, "--store", tmp_path / "store")
     assert told.status == 1

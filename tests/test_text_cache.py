@@ -146,5 +146,5 @@ def test_a_run_reads_each_text_once_and_saves_nothing_of_it(train, tmp_path, mon
         logs.append([line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line])
     assert set(made[0]) == {1} and max(made[1]) > 1
     assert logs[0] == pytest.approx(logs[1], rel=1e-3)
-    kept, plain = (load_tensors(tmp_path / name / "checkpoint.safetensors")[0] for name in ("kept", "plain"))
+    kept, plain = (load_tensors(tmp_path / name / "student/model.safetensors")[0] for name in ("kept", "plain"))
     assert kept.keys() == plain.keys()

@@ -50,13 +50,15 @@ def train(options: argparse.Namespace) -> None:
 
     config = run_config(options)
     folder = options.output or f"runs/{_run_name(config)}"
-    note = {"variant": options.variant}
+    note, ready = {"variant": options.variant}, Path(folder, "results.json").is_file()
     try:
         results = training.train(config, folder, resume=options.resume, device=options.device, note=note)
     except FileError as error:
         raise CommandError(
             f"{error}\nWhat was saved before is whole: with --resume the same command goes on from there"
         ) from error
+    if ready:
+        say(f"{folder}: this run is finished, nothing was left to do; its results:")
     for network in ("student", "teacher"):
         say(f"{network:8} {_scores(results[network])}")
     say(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from semimedref_core.errors import FileError
 from semimedref_core.runtime import checkpoints
 from semimedref_core.runtime.atomic import atomic, not_written, read_json, read_metrics, write_json
 from semimedref_core.runtime.checkpoints import CheckpointError
+from semimedref_core.runtime.locks import locked
 from semimedref_core.teacher import Teacher
 
 CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config.json"
-VALID = "valid.npz"
+VALID, RESULTS = "valid.npz", "results.json"
 SAVED = {"step": int, "scores": dict, "best": float, "stale": int, "seconds": float, "data": str, "since_log": list}
 """What is kept of a run's state beside its tensors, and of what type it is."""
 _OF_OPTIMIZER = ("step", "exp_avg", "exp_avg_sq")
@@ -157,25 +158,50 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         CheckpointError: if another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows, where folders cannot be locked
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise CheckpointError(f"{folder}: a run is going on there; wait for its end, or use another folder") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder, wait=False))
+        except BlockingIOError:
+            raise CheckpointError(
+                f"{folder}: a run is going on there; wait for its end, or use another folder"
+            ) from None
         for place in (folder, folder / "student", folder / "teacher"):
             for left in (*place.glob(".*.partial"), *place.glob(".tmp??????")):  # by a run that was killed
                 left.unlink(missing_ok=True)
         yield
-    finally:
-        os.close(handle)
+
+
+def finished(folder: Path, config: Config) -> dict | None:
+    """The ``results.json`` of a finished run with these settings; None if the run is not finished.
+
+    Raises:
+        CheckpointError: if the file is damaged, or the run there has other settings.
+    """
+    if not (folder / RESULTS).is_file():
+        return None
+    require_same_settings(folder / CONFIG, config)
+    return read_results(folder)
+
+
+def read_results(folder: Path) -> dict:
+    """The ``results.json`` of a run.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    try:
+        return read_json(folder / RESULTS)
+    except FileError as error:
+        raise CheckpointError(
+            f"{error}; it is damaged: delete it, and the run is made again by the same command with --resume"
+        ) from None
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Deletes what only resuming needs, of a run that is finished."""
+    for name in (CHECKPOINT, BEST):
+        (folder / name).unlink(missing_ok=True)
 
 
 def require_free(folder: Path, config: Config, resume: bool) -> None:
