@@ -1,10 +1,35 @@
-"""Names of a package that are loaded when they are first asked for, so that importing the package is quick."""
+"""What is loaded only when it is asked for: names of a package, so that importing it is quick; optional packages."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+
+from semimedref_core.errors import SemiMedRefError
+
+
+class MissingPackageError(SemiMedRefError, ImportError):
+    """What was asked for needs a package that is not installed; the message names it and the extra that has it."""
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """Looks whether an optional package is installed, without loading it.
+
+    Args:
+        package: as it is imported.
+        extra: of this project, which installs it.
+        what: needs it, in words.
+
+    Raises:
+        MissingPackageError: if it is not.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(
+            f"{what} needs {package}, which is not installed; it is in the extra `{extra}`: in the checkout "
+            f'`pip install -e ".[{extra}]"`'
+        )
 
 
 def by_module(modules: Mapping[str, str]) -> dict[str, str]:

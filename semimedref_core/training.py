@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 from torch import Tensor, nn
 from torch.profiler import record_function
 
@@ -51,6 +53,7 @@ from semimedref_core.runtime.run_state import (
     require_free,
     require_there,
 )
+from semimedref_core.runtime.tracking import Tracker, require_tracker, tracked
 from semimedref_core.teacher import ema_decay, ramp
 
 LOG_EVERY = 10  # steps between log lines; a line costs one host sync
@@ -61,7 +64,13 @@ class TrainingError(SemiMedRefError, RuntimeError):
 
 
 def train(
-    config: Config, folder: str | Path, *, resume: bool = False, device: Device = "auto", note: dict | None = None
+    config: Config,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    device: Device = "auto",
+    note: dict | None = None,
+    track: Tracker | GeneralTracker | None = None,
 ) -> dict:
     """Trains one network as the settings say and leaves everything about it in a folder.
 
@@ -81,6 +90,8 @@ def train(
             numbers are those of a run that was never interrupted, bit for bit on the same CPU.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         note: what else the run is, for ``results.json``: a sweep gives its ``plan``, and the ``variant`` of the method.
+        track: who is told each line of ``metrics.jsonl`` as well: ``tensorboard``, ``wandb``, ``trackio``, or any
+            tracker of accelerate's.
 
     Returns:
         The contents of ``results.json``: metrics of student and teacher on the valid split, the cost, and what the run
@@ -92,6 +103,7 @@ def train(
         DeviceError: the device is not there, or cannot do what the settings ask.
         FileError: no room or no rights to write; what was saved before is whole.
         Interrupted: Ctrl-C; the step is ended and a checkpoint saved, a second Ctrl-C ends at once without.
+        TrackingError, MissingPackageError: the tracker is not known or not installed.
         EncoderError, DataError, CheckpointError: what is wrong with a pretrained encoder, the data, the folder or its
             checkpoint.
 
@@ -106,6 +118,7 @@ def train(
     if resume and (results := finished(folder, config)) is not None:
         drop_checkpoints(folder)  # it may have been killed before it did
         return results
+    require_tracker(track)
     environment()  # what runs is what is there now; a checkout may change meanwhile
     main = int(os.environ.get("RANK", 0)) == 0  # of several processes, one looks at the folder
     if main:
@@ -113,12 +126,17 @@ def train(
     prepared = prepare(config, device)
     if main:
         own_folder(folder)
-    with held(folder) if prepared.accelerator.is_main_process else nullcontext():
-        return _run(prepared, config, folder, resume, note)
+    with (
+        held(folder) if prepared.accelerator.is_main_process else nullcontext(),
+        tracked(prepared.accelerator, track, folder, config) as tell,
+    ):
+        return _run(prepared, config, folder, resume, note, tell)
 
 
-def _run(prepared: Prepared, config: Config, folder: Path, resume: bool, note: dict | None) -> dict:
-    """The steps of :func:`train` in a folder that is this run's alone."""
+def _run(
+    prepared: Prepared, config: Config, folder: Path, resume: bool, note: dict | None, tell: Callable[[dict], None]
+) -> dict:
+    """The steps of :func:`train` in a folder that is this run's alone; ``tell`` is given each line of the log."""
     accelerator, pairs, state = prepared.accelerator, prepared.pairs, prepared.state
     state.data = pairs.digest()
     if accelerator.is_main_process:
@@ -155,14 +173,17 @@ def _run(prepared: Prepared, config: Config, folder: Path, resume: bool, note: d
             if validate or state.step % LOG_EVERY == 0:
                 means, state.since_log = _means(state.since_log, state.step), []
                 bar.set_postfix(loss=f"{means['loss']:.3f}")
+                line = {"step": state.step, "lr": now.lr, "w_u": now.w_u, **means}
+                tell(line)
                 if log:
-                    log.write({"step": state.step, "lr": now.lr, "w_u": now.w_u, **means})
+                    log.write(line)
             bar.update()
             if validate:
                 _check_weights(state.student, state.step)
                 counts = validation(choosing)
                 scores = {name: metrics(pixels) for name, pixels in counts.items()}
                 best = state.judge(scores, config.choose_by, config.steps)
+                tell({"step": state.step, "valid": scores})
                 if log:
                     log.write({"step": state.step, "valid": scores})
                     if best and config.patience:

@@ -51,8 +51,9 @@ def train(options: argparse.Namespace) -> None:
     config = run_config(options)
     folder = options.output or f"runs/{_run_name(config)}"
     note, ready = {"variant": options.variant}, Path(folder, "results.json").is_file()
+    how = {"resume": options.resume, "device": options.device, "track": options.track}
     try:
-        results = training.train(config, folder, resume=options.resume, device=options.device, note=note)
+        results = training.train(config, folder, note=note, **how)
     except FileError as error:
         raise CommandError(
             f"{error}\nWhat was saved before is whole: with --resume the same command goes on from there"

@@ -104,6 +104,11 @@ def _train(command: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="what is different about this run, such as 'without PosAug'; `compare` shows it as a row of its own",
     )
+    command.add_argument(
+        "--track",
+        choices=("tensorboard", "wandb", "trackio"),
+        help="send the metrics there too; each is an extra, such as `pip install semimedref[tensorboard]`",
+    )
     add_run(command)
 
 

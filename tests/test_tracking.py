@@ -1,0 +1,93 @@
+"""``train --track``: a tracker gets what metrics.jsonl holds; a missing one is told before any data are read."""
+
+import sys
+
+import pytest
+from accelerate.tracking import GeneralTracker
+
+from semimedref_core import training
+from semimedref_core.config import Config
+from semimedref_core.runtime import tracking
+from semimedref_core.runtime.atomic import read_metrics
+
+pytestmark = pytest.mark.usefixtures("small_phantom", "one_thread")
+CONFIG = Config(image_size=32, steps=4, batch_size=2, label_ratio=0.25, eval_every=2, method="supervised")
+
+
+class Notebook(GeneralTracker):
+    """A tracker as anyone may write one for accelerate."""
+
+    name, requires_logging_directory = "notebook", False
+
+    def __init__(self):
+        super().__init__()
+        self.settings, self.lines, self.closed = {}, [], False
+
+    @property
+    def tracker(self):
+        return self.lines
+
+    def store_init_configuration(self, values):
+        self.settings = values
+
+    def log(self, values, step, **_):
+        self.lines.append({"step": step, **values})
+
+    def finish(self):
+        self.closed = True
+
+
+def test_a_tracker_gets_the_settings_and_every_line_of_the_metrics(tmp_path):
+    told = Notebook()
+    training.train(CONFIG, tmp_path, device="cpu", track=told)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert told.settings == CONFIG.to_dict() and told.closed
+    assert [line["step"] for line in told.lines] == [line["step"] for line in lines] == [2, 2, 4, 4]
+    assert told.lines[0] == lines[0], "losses under their own names"
+    assert told.lines[1]["valid/teacher/dice_image"] == lines[1]["valid"]["teacher"]["dice_image"]
+    assert len(told.lines[1]) == 1 + 2 * 4, "four metrics of both networks, one number each"
+
+
+def test_a_tracker_is_closed_when_training_fails_and_numbers_do_not_depend_on_it(tmp_path, monkeypatch):
+    training.train(CONFIG, tmp_path / "without", device="cpu")
+    told = Notebook()
+    training.train(CONFIG, tmp_path / "with", device="cpu", track=told)
+    assert (tmp_path / "with/metrics.jsonl").read_bytes() == (tmp_path / "without/metrics.jsonl").read_bytes()
+
+    def fail(*_):
+        raise training.TrainingError("stopped here")
+
+    monkeypatch.setattr(training, "training_step", fail)
+    told = Notebook()
+    with pytest.raises(training.TrainingError, match="stopped here"):
+        training.train(CONFIG, tmp_path / "failed", device="cpu", track=told)
+    assert told.closed
+
+
+def test_the_command_writes_what_tensorboard_reads(train, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    outcome = train(output=tmp_path, method="supervised", track="tensorboard")
+    assert outcome.status == 0, outcome.errors
+    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    loss, dice = (found.Scalars(name) for name in ("loss", "valid/teacher/dice_image"))
+    assert [(one.step, one.value) for one in loss] == [
+        (line["step"], pytest.approx(line["loss"])) for line in lines if "loss" in line
+    ]
+    assert dice[-1].step == 4 and dice[-1].value == pytest.approx(lines[-1]["valid"]["teacher"]["dice_image"])
+
+
+def test_a_tracker_that_is_not_installed_is_told_with_its_extra_before_anything_is_written(
+    train, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr(training, "prepare", None)  # would read the data
+    outcome = train(output=tmp_path / "run", track="wandb")
+    assert outcome.status == 1 and not (tmp_path / "run").exists()
+    assert "--track wandb needs wandb, which is not installed" in outcome.errors
+    assert 'pip install -e ".[wandb]"' in outcome.errors
+
+
+def test_a_tracker_that_nobody_knows_is_refused(tmp_path):
+    with pytest.raises(tracking.TrackingError, match="unknown tracker 'notes'; choose one of tensorboard, wandb"):
+        training.train(CONFIG, tmp_path / "run", device="cpu", track="notes")
