@@ -9,7 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from semimedref_core.config import Config
-from semimedref_core.experiments.estimate import estimated_seconds, few_pairs
+from semimedref_core.experiments.estimate import estimate, few_pairs
 from semimedref_core.tools.profiling import PARTS, _own_milliseconds, profile
 
 SETTINGS = {"image_size": 32, "batch_size": 2, "steps": 10, "label_ratio": 0.25, "device": "cpu", "count": 2}
@@ -92,7 +92,7 @@ def test_steps_of_any_size_can_be_timed_before_a_sweep(size):
     """Also of sizes that the phantom is not drawn at."""
     pairs = few_pairs(size)
     assert pairs.labelled.images.shape == (8, size, size) and pairs.unlabelled.masks is None
-    assert estimated_seconds([Config(image_size=size, batch_size=2, steps=100)], 1) > 0
+    assert estimate([Config(image_size=size, batch_size=2, steps=100)], 1, 1).steps > 0
 
 
 def test_a_count_of_no_steps_is_refused(semimedref):

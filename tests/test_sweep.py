@@ -193,12 +193,15 @@ def test_a_dry_run_lists_the_runs_and_their_cost_and_leaves_nothing(command_line
     assert told.status == 0 and not (tmp_path / "new").exists()
     assert all(name in told.text for name in RUNS)
     assert "7 of 7 runs to do, 42 steps: about" in told.text and "2 at a time" in told.text
+    assert all(part in told.text for part in ("steps ", "validation ", "starts and figures ", "table "))
 
 
 def test_a_second_process_waits_for_a_run_that_is_under_way_and_does_not_repeat_it(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    program = "import json, sys; from semimedref_core.experiments.job import Job, Task; Task()(Job(sys.argv[1], {}))"
+    program = (
+        "import sys; from semimedref_core.experiments.job import Job, Task; Task()([Job(sys.argv[1], {}, {}, False)])"
+    )
     with open(run / LOG, "a") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         waiting = subprocess.Popen([sys.executable, "-c", program, run])
@@ -223,12 +226,14 @@ class Interrupted:
 def test_a_run_whose_process_ends_half_way_is_reported_in_one_line(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / STATE).write_text('{"state": "running", "attempts": 1, "error": ""}')
-    state = sweep._outcome(Interrupted(), tmp_path / "run")
-    assert state == State(
-        "failed",
-        1,
-        "its process ended half-way; was it stopped, or killed for want of memory? The same command goes on",
-    )
+    states = sweep._outcome(Interrupted(), ["run", "next"], tmp_path, {"run": 0, "next": 0})
+    reason = "its process ended half-way; was it stopped, or killed for want of memory? The same command goes on"
+    assert states == {"run": State("failed", 1, reason)}, "the next run waits for another process"
+
+
+def test_processes_that_end_before_they_begin_a_run_do_not_go_round_for_ever(tmp_path):
+    states = sweep._outcome(Interrupted(), ["run", "next"], tmp_path, {"run": 0, "next": 0})
+    assert states == {"run": State("failed", 0, sweep.HALF_WAY)}
 
 
 def test_ctrl_c_stops_the_runs_and_does_not_wait_for_them(tmp_path):
@@ -248,8 +253,8 @@ def test_ctrl_c_stops_the_runs_and_does_not_wait_for_them(tmp_path):
 def test_a_task_that_its_cluster_interrupts_is_queued_again_and_goes_on(killed, tmp_path):
     """submitit's local executor, with the signal that SLURM sends before it takes a machine away."""
     name = "phantom-0.02-supervised-seed0"
-    parameters = sweep.notebook_parameters(RUNS[name], "phantom", papermill_run.parameters_of("06_train"))
-    task = submitit.LocalExecutor(tmp_path / "submitit").submit(Task(), Job(str(tmp_path / name), parameters))
+    job = Job(str(tmp_path / name), RUNS[name].config.to_dict(), {})
+    task = submitit.LocalExecutor(tmp_path / "submitit").submit(Task(), [job])
     deadline = time.monotonic() + PATIENCE
     while not (tmp_path / name / "checkpoint.safetensors").exists():
         assert not task.done() and time.monotonic() < deadline, task.stderr()
@@ -257,7 +262,7 @@ def test_a_task_that_its_cluster_interrupts_is_queued_again_and_goes_on(killed, 
     for process in psutil.Process().children(recursive=True):
         if "submitit.core._submit" in process.cmdline():
             process.send_signal(signal.SIGUSR2)
-    assert task.result() == State("finished", 2)
+    assert task.result() == [State("finished", 2)]
     last = pd.read_csv(killed[0] / "runs.csv").query("run == @name and network == 'teacher'")
     results = json.loads((tmp_path / name / "results.json").read_text())
     assert results["teacher"]["dice_image"] == last["dice_image"].item(), "it went on from its checkpoint"
@@ -328,7 +333,7 @@ def test_slurm_gets_one_array_job_with_so_many_tasks_at_a_time(tmp_path, monkeyp
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     plan = replace(read_plan(PLAN), threads=2, cluster={"mem_gb": 4, "slurm_partition": "short"})
-    jobs = [Job(str(tmp_path / run.name), {}) for run in plan.runs]
+    jobs = [[Job(str(tmp_path / run.name), {}, {})] for run in plan.runs]
     executor = sweep.open_executor(plan, tmp_path, "slurm", 3)
     assert [task.job_id for task in executor.map_array(Task(), jobs)] == [f"7_{i}" for i in range(7)]
     asked = (tmp_path / "script").read_text()

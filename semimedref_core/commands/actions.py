@@ -76,6 +76,10 @@ def _run_name(config: Config) -> str:
 
 def sweep(options: argparse.Namespace) -> int:
     """Makes all runs of a plan, in parallel, and their table."""
+    from semimedref_core._lazy import require
+
+    for package in ("submitit", "psutil", "pyarrow"):
+        require(package, "sweeps", "semimedref sweep")
     from semimedref_core.experiments.sweep import carry_out
 
     output = Path(options.output) if options.output else None

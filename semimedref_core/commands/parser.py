@@ -107,13 +107,18 @@ def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--track",
         choices=("tensorboard", "wandb", "trackio"),
-        help="send the metrics there too; each is an extra, such as `pip install semimedref[tensorboard]`",
+        help="send the metrics there too; each is an extra of this package",
     )
     add_run(command)
 
 
 def _sweep(command: argparse.ArgumentParser) -> None:
-    command.add_argument("plan", metavar="PLAN.yaml", help="methods, label ratios, seeds, settings; see docs/sweeps.md")
+    command.add_argument(
+        "plan",
+        metavar="PLAN",
+        help="a YAML file of methods, label ratios, seeds, settings (see docs/sweeps.md), or the name of a plan that "
+        "comes along, such as phantom",
+    )
     command.add_argument("--dry-run", action="store_true", help="list the runs and what they will cost; run nothing")
     command.add_argument("--output", metavar="DIR", help="folder of the sweep (default runs/NAME OF THE PLAN)")
     command.add_argument("--jobs", type=_count, metavar="N", help="most runs at a time (default: one for each core)")

@@ -4,8 +4,9 @@ from semimedref_core._lazy import by_module, exports
 
 _MODULES = {
     "plan": "Plan PlannedRun PlanError read_plan",
-    "sweep": "SweepError carry_out",
-    "estimate": "estimated_seconds",
+    "job": "SweepError",
+    "sweep": "carry_out",
+    "estimate": "Estimate",
     "papermill_run": "NotebookError notebooks_folder run_notebook parameters_of refresh",
     "results": "METRICS WITHOUT_HELP finished_runs counts_of keep without_help missing_runs",
     "statistics": "paired_difference method_differences ablations learning_curves by_lesion_size in_points",

@@ -1,44 +1,100 @@
-"""What runs will take on this machine: the time of a step, measured before they are started."""
+"""What runs will take on this machine, by parts that are measured before they are started."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from semimedref_core.config import Config
-from semimedref_core.data.datasets import Training
-from semimedref_core.data.phantom import MIN_SIZE, phantom
-from semimedref_core.tools.profiling import profile
+from semimedref_core.data.datasets import SOURCES, Training, data_folder
+from semimedref_core.data.phantom import COUNTS, MIN_SIZE, phantom
+from semimedref_core.evaluation import image_counts
+from semimedref_core.experiments.job import SHIFT
+from semimedref_core.tools.profiling import step_seconds
+from semimedref_core.training import prepare
 
-MEASURED = 3  # steps of each kind
+MEASURED = 2  # steps of each kind
 PAIRS = 8
-COSTLY = "method network image_encoder text_encoder image_size batch_size report_text precision compile".split()
+COSTLY = "method network ispg image_encoder text_encoder image_size batch_size report_text precision compile".split()
+PROBE = "import matplotlib.pyplot, semimedref_core.training"  # what every process of a run loads
+# What else a start takes, in times of the probe; measured on the plan phantom.yaml, in CPU seconds.
+PROCESS = {True: 0.9, False: 1.8}  # one that makes notebooks, which needs no torch; one that trains
+NOTEBOOK = 2.2  # a notebook's kernel, and its figures and other cells
+FILES = 0.2  # network and files of a run
 
 
-def estimated_seconds(configs: Iterable[Config], threads: int) -> float:
-    """What the steps of these runs take, one run after the other; validation and figures come on top.
+@dataclass(frozen=True)
+class Estimate:
+    """What runs take, in seconds, one after the other.
 
-    Steps are measured on a few pairs of the phantom, since no picture takes longer than another. Burn-in steps, which
-    are cheaper, count as the others.
+    Attributes:
+        runs: how many.
+        jobs: how many at a time.
+        steps: of training.
+        validation: of both networks of each run.
+        starts: of processes and notebook kernels, with what they load, the phantom's pictures, and figures.
+        table: the results notebook at the end.
+    """
+
+    runs: int
+    jobs: int
+    steps: float
+    validation: float
+    starts: float
+    table: float
+
+    @property
+    def elapsed(self) -> float:
+        """From the start of the first run to the end of the last, if nothing else runs."""
+        return (self.steps + self.validation + self.starts) / max(1, min(self.jobs, self.runs)) + self.table
+
+    def render(self) -> str:
+        """The parts, for people."""
+        parts = {"steps": self.steps, "validation": self.validation, "starts and figures": self.starts}
+        parts["table"] = self.table
+        return "one after the other: " + ", ".join(f"{name} {value / 60:.1f} min" for name, value in parts.items())
+
+
+def estimate(configs: Sequence[Config], threads: int, jobs: int, notebook: bool = True) -> Estimate:
+    """What these runs take here.
+
+    Steps and validation are measured on a few pairs of the phantom, since no picture takes longer than another. Burn-in
+    steps, which are cheaper, count as the others. What a start takes is measured by new processes that load what every
+    run loads; how much more a kernel and the cells beside training take was measured once, as multiples of that. Real
+    pictures that are not in the cache yet come on top.
 
     Args:
         configs: of the runs; of those that agree in :data:`COSTLY` one is measured.
         threads: of the CPU, as the runs will have.
+        jobs: runs at a time.
+        notebook: whether each run is an executed notebook.
     """
-    before, measured, total = torch.get_num_threads(), {}, 0.0
+    if not configs:
+        return Estimate(0, jobs, 0.0, 0.0, 0.0, 0.0)
+    before, measured = torch.get_num_threads(), {}
     torch.set_num_threads(threads)
     try:
         for config in configs:
-            kind = tuple(getattr(config, name) for name in COSTLY)
-            if kind not in measured:
-                sample = replace(config, dataset="phantom", label_ratio=0.5, seed=0, steps=100)
-                measured[kind] = profile(sample, "auto", MEASURED, few_pairs(config.image_size)).running / 1000
-            total += config.steps * measured[kind]
+            measured[_kind(config)] = measured.get(_kind(config)) or _measure(config)
+        drawn = {size: _draw_seconds(size) for size in {config.image_size for config in configs}}
     finally:
         torch.set_num_threads(before)
-    return total
+    steps = sum(config.steps * measured[_kind(config)][0] for config in configs)
+    validation = sum(_validated(config) * measured[_kind(config)][1] for config in configs)
+    probe = probe_seconds(threads, min(jobs, len(configs)))
+    starts = len(configs) * probe * (FILES + (NOTEBOOK if notebook else 0))
+    of_phantom = [config for config in configs if config.dataset not in SOURCES]
+    starts += sum(drawn[config.image_size] for config in of_phantom) * (2 if notebook else 1)  # the notebook draws too
+    processes = max(jobs, math.ceil((steps + validation + starts) / SHIFT))
+    starts += min(len(configs), processes) * probe * PROCESS[notebook]
+    return Estimate(len(configs), jobs, steps, validation, starts, probe * (1 + NOTEBOOK))
 
 
 def few_pairs(size: int) -> Training:
@@ -46,4 +102,45 @@ def few_pairs(size: int) -> Training:
     pairs = phantom("train", 2 * PAIRS, max(size, MIN_SIZE))
     pairs = replace(pairs, images=pairs.images[:, :size, :size], masks=pairs.masks[:, :size, :size])
     labelled, rest = range(PAIRS), range(PAIRS, 2 * PAIRS)
-    return Training(pairs.subset(labelled), pairs.subset(labelled), pairs.subset(rest, masks=False))
+    return Training(pairs.subset(labelled), pairs, pairs.subset(rest, masks=False))
+
+
+def probe_seconds(threads: int, together: int) -> float:
+    """What new processes, so many at a time, need to load what every run loads."""
+    about = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    started = time.perf_counter()
+    probes = [subprocess.Popen([sys.executable, "-c", PROBE], env=about) for _ in range(together)]
+    for probe in probes:
+        probe.wait()
+    return time.perf_counter() - started
+
+
+def _kind(config: Config) -> tuple:
+    return tuple(getattr(config, name) for name in COSTLY)
+
+
+def _measure(config: Config) -> tuple[float, float]:
+    """The seconds of a step, and of the validation of one image by both networks."""
+    sample = replace(config, dataset="phantom", label_ratio=0.5, seed=0, steps=100)
+    prepared = prepare(sample, "auto", few_pairs(config.image_size))
+    step = step_seconds(prepared, sample, MEASURED, warm_up=1)
+    started = time.perf_counter()
+    for network in prepared.state.networks.values():
+        image_counts(network, prepared.pairs.valid, prepared.batches.texts, prepared.accelerator.device)
+    return step, (time.perf_counter() - started) / len(prepared.pairs.valid)
+
+
+def _validated(config: Config) -> int:
+    """How many images a run validates in all."""
+    if source := SOURCES.get(config.dataset):
+        images = len(source.find(data_folder(config.data)).entries("valid", config.texts))
+    else:
+        images = COUNTS["valid"]
+    return images * math.ceil(config.steps / (config.eval_every or config.steps))
+
+
+def _draw_seconds(size: int) -> float:
+    """What the pictures of the phantom take."""
+    started = time.perf_counter()
+    phantom("train", PAIRS, max(size, MIN_SIZE))
+    return (time.perf_counter() - started) / PAIRS * (COUNTS["train"] + COUNTS["valid"])

@@ -28,16 +28,19 @@ class NotebookError(SemiMedRefError, RuntimeError):
 def notebooks_folder() -> Path:
     """Where the notebooks, their plans and kept results are: in the checkout, or where pip has put them."""
     checkout = Path(__file__).parents[2] / "notebooks"
-    return checkout if checkout.is_dir() else Path(sysconfig.get_path("data")) / "share" / "semimedref" / "notebooks"
+    if (checkout / "06_train.py").is_file():
+        return checkout
+    return Path(sysconfig.get_path("data")) / "share" / "semimedref" / "notebooks"
 
 
-def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
+def run_notebook(name: str, folder: str | Path, parameters: dict, timeout: int | None = CELL_TIMEOUT) -> Path:
     """Executes ``notebooks/<name>.py`` in a folder and keeps the executed notebook there.
 
     Args:
         name: such as ``06_train``.
         folder: made if missing; the notebook's working directory.
         parameters: values for its cell ``parameters``.
+        timeout: of each cell, in seconds; ``None`` where something else ends what takes too long.
 
     Returns:
         The executed notebook, ``<folder>/<name>.ipynb``; after an error it holds everything up to the failing cell.
@@ -61,7 +64,7 @@ def run_notebook(name: str, folder: str | Path, parameters: dict) -> Path:
             cwd=str(folder),
             kernel_name=KERNEL,
             progress_bar=False,
-            execution_timeout=CELL_TIMEOUT,
+            execution_timeout=timeout,
             extra_arguments=["--log-level=ERROR"],  # or the kernel warns of its own local sockets
         )
     except papermill.PapermillExecutionError as error:

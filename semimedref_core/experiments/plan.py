@@ -18,6 +18,7 @@
           without PosAug: {posaug_p: 0}
           own text: {mix_text: keep}
     threads: 1                          # CPU threads of a run; another number may change the last digits
+    notebook: true                      # whether each run keeps an executed notebook; without, short runs start faster
     cluster: {timeout_min: 240}         # what submitit passes on to a cluster
 
 What is said more closely wins: variants over the block, the block over ``tuned``, ``tuned`` over ``settings``. A run is
@@ -42,7 +43,7 @@ from semimedref_core.config import FIELDS, Config, did_you_mean, kind_of
 from semimedref_core.errors import SemiMedRefError
 from semimedref_core.methods import METHODS
 
-KEYS = ("name", "settings", "tuned", "runs", "threads", "cluster")
+KEYS = ("name", "settings", "tuned", "runs", "threads", "notebook", "cluster")
 MOST_RUNS, MOST_THREADS = 10_000, 1024
 IN_NAME = ("dataset", "label_ratio", "method", "seed")  # in every run's name; other axes are added to it
 _NAME = re.compile(r"[\w.+-]+")  # what a folder may be called anywhere
@@ -83,11 +84,13 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked plan: its name, its runs in order, CPU threads a run, and what submitit passes on to a cluster."""
+    """A checked plan: its name, its runs in order, CPU threads a run, whether each run is an executed notebook, and
+    what submitit passes on to a cluster."""
 
     name: str
     runs: tuple[PlannedRun, ...]
     threads: int = 1
+    notebook: bool = True
     cluster: dict = field(default_factory=dict)
 
 
@@ -117,6 +120,29 @@ def read_plan(path: str | Path) -> Plan:
         raise PlanError(f"{path}: {error}") from None
 
 
+def find_plan(name: str | Path, folder: Path) -> Path:
+    """The file of a plan: the path itself, or the name of a plan that comes along with the notebooks.
+
+    Args:
+        name: a path, or a plain name such as ``phantom``.
+        folder: of the plans that come along.
+
+    Raises:
+        PlanError: if it is a plain name of neither; names the plans that come along.
+    """
+    path = Path(name)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    found = folder / f"{name}.yaml"
+    if not found.is_file():
+        known = sorted(plan.stem for plan in folder.glob("*.yaml"))
+        raise PlanError(
+            f"{name}: no plan here, and none that comes along; name a YAML file, or one of {', '.join(known)}"
+            f"{did_you_mean(str(name), known)}"
+        )
+    return found
+
+
 def _plan(content, default_name: str) -> Plan:
     content = _mapping(content, KEYS, "the plan", "key")
     name = str(content.get("name", default_name))
@@ -135,10 +161,13 @@ def _plan(content, default_name: str) -> Plan:
     threads = content.get("threads", 1)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise PlanError(f"threads must be an integer from 1 to {MOST_THREADS}, got {threads!r}")
+    notebook = content.get("notebook", True)
+    if not isinstance(notebook, bool):
+        raise PlanError(f"notebook must be true or false, got {notebook!r}")
     cluster = content.get("cluster", {})
     if not isinstance(cluster, Mapping):
         raise PlanError(f"cluster must map submitit's parameters to values, got {cluster!r}")
-    return Plan(name, tuple(runs), threads, dict(cluster))
+    return Plan(name, tuple(runs), threads, notebook, dict(cluster))
 
 
 def _expand(block, number: int, common: Mapping, tuned: Mapping[str, Mapping]) -> Iterable[PlannedRun]:

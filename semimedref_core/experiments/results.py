@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
+from semimedref_core._lazy import require
 from semimedref_core.config import FIELDS, Config
 from semimedref_core.errors import FileError
 from semimedref_core.runtime.atomic import atomic, read_json, read_metrics
@@ -139,6 +139,7 @@ def keep(runs: pd.DataFrame, target: str | Path) -> None:
         runs: of :func:`finished_runs`.
         target: folder; it is made if missing. What it held is replaced, so name it among the runs to add to it.
     """
+    require("pyarrow", "sweeps", "keeping runs")
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
     table = runs.drop(columns="setting").assign(data="")
@@ -244,6 +245,9 @@ def _read(path: Path) -> dict:
 
 def _read_kept(folder: Path) -> pd.DataFrame:
     path = folder / TABLE
+    require("pyarrow", "sweeps", str(path))
+    import pyarrow.parquet as pq
+
     try:
         about = pq.ParquetFile(path).metadata
         if sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups)) > LARGEST_TABLE:

@@ -1,15 +1,17 @@
-"""A sweep: all runs of a plan through the training notebook, as many at a time as there are cores, then one table.
+"""A sweep: all runs of a plan, as many at a time as there are cores, then one table.
 
 It can be stopped at any moment, by any means, and started again: finished runs are left alone, the others go on from
-their last checkpoint, with the same numbers. submitit makes the runs: as processes of this machine, or as tasks of an
-array job on SLURM.
+their last checkpoint, with the same numbers. submitit makes the runs: by processes of this machine, each of which
+makes several short runs, or as tasks of an array job on SLURM.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -17,25 +19,20 @@ import submitit
 import torch
 from tqdm.auto import tqdm
 
-from semimedref_core.config import Config
 from semimedref_core.data.datasets import SOURCES, data_folder
-from semimedref_core.errors import SemiMedRefError
 from semimedref_core.experiments import papermill_run
-from semimedref_core.experiments.estimate import estimated_seconds
-from semimedref_core.experiments.job import LOG, NOTEBOOK, Job, State, Task, run_state
-from semimedref_core.experiments.plan import Plan, PlannedRun, read_plan
+from semimedref_core.experiments.estimate import estimate
+from semimedref_core.experiments.job import LOG, Job, State, SweepError, Task, run_state
+from semimedref_core.experiments.plan import Plan, PlannedRun, find_plan, read_plan
 from semimedref_core.experiments.results import finished_runs
 from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.runtime.environment import usable_cores
-from semimedref_core.runtime.run_state import CONFIG, require_same_settings
+from semimedref_core.runtime.run_state import CONFIG, RESULTS, read_results, require_same_settings
 
-RESULTS = "07_results"
+RESULTS_NOTEBOOK = "07_results"
 POLL = 0.5  # seconds between two looks at the runs
 LOGGED_EVERY = 60  # seconds between two progress lines where nobody watches
-
-
-class SweepError(SemiMedRefError, RuntimeError):
-    """A sweep that cannot be started; the message says why and what to do."""
+HALF_WAY = "its process ended half-way; was it stopped, or killed for want of memory? The same command goes on"
 
 
 def carry_out(
@@ -46,6 +43,7 @@ def carry_out(
     Returns:
         The exit status: 0, 1 if a run failed, 130 if somebody stopped it.
     """
+    source = find_plan(source, papermill_run.notebooks_folder() / "plans")
     plan = read_plan(source)
     folder = (output or Path("runs") / plan.name).resolve()
     jobs = jobs or default_jobs(plan.threads)
@@ -63,7 +61,7 @@ def carry_out(
     except KeyboardInterrupt:
         print("stopped; the same command goes on with it", file=sys.stderr)
         return 130
-    failed = {name: state.error for name, state in states.items() if state.state != "finished"}
+    failed = {name: state.error for name, state in states.items() if not state.finished}
     for name, error in failed.items():
         print(f"failed   {folder / name}: {error}", file=sys.stderr)
     for path in write_results(plan, folder, store) if len(failed) < len(states) else ():
@@ -75,8 +73,8 @@ def check(plan: Plan, folder: Path) -> None:
     """Everything that can be known to go wrong, before anything runs.
 
     Raises:
-        SweepError: if the folder holds runs that the plan does not name.
-        CheckpointError: if a run there has other settings than the plan gives it.
+        SweepError: if the folder holds runs that the plan does not name, or a damaged state of a run.
+        CheckpointError: if a run there has other settings than the plan gives it, or damaged results.
         DataError: if real data are wanted and their tables are not there.
     """
     named = {run.name for run in plan.runs}
@@ -89,6 +87,8 @@ def check(plan: Plan, folder: Path) -> None:
     for run in plan.runs:
         if (folder / run.name / CONFIG).is_file():
             require_same_settings(folder / run.name / CONFIG, run.config)
+        if run_state(folder / run.name).finished or (folder / run.name / RESULTS).is_file():
+            read_results(folder / run.name)
     for dataset, data, texts in {(run.config.dataset, run.config.data, run.config.texts) for run in plan.runs}:
         if source := SOURCES.get(dataset):
             layout = source.find(data_folder(data))
@@ -119,20 +119,15 @@ def sweep(plan: Plan, folder: Path, engine: str, jobs: int, store: str = "") -> 
         KeyboardInterrupt: somebody stopped it. Runs on this machine are stopped; tasks on SLURM go on.
     """
     executor = open_executor(plan, folder, engine, jobs)
-    known = papermill_run.parameters_of(NOTEBOOK)
-    states = {run.name: run_state(folder / run.name) for run in plan.runs}
-    todo = [run for run in plan.runs if states[run.name].state != "finished"]
-    place = f"{store}/{folder.name}" if store else ""
-    waiting = {
-        run.name: Job(str(folder / run.name), notebook_parameters(run, plan.name, known), plan.threads, place)
-        for run in todo
-    }
+    states = {run.name: run_state(folder / run.name, plan.notebook) for run in plan.runs}
+    before = {name: state.attempts for name, state in states.items()}
+    todo = {run.name: _job(run, plan, folder, engine, store) for run in plan.runs if not states[run.name].finished}
+    waiting, pending = dict(todo), []  # pending: a task of submitit, and the names of its runs
     print(f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} of them finished before; everything goes to {folder}/")
-    pending: dict[str, submitit.Job] = {}
-    if engine == "slurm" and waiting:  # one array, which keeps to `jobs` itself
-        pending = dict(zip(waiting, executor.map_array(Task(), list(waiting.values())), strict=True))
-        waiting = {}
-    steps = {run.name: 0 if run in todo else run.config.steps for run in plan.runs}
+    if engine == "slurm" and waiting:  # one array, which keeps to `jobs` itself; each run is a task of its own
+        tasks = executor.map_array(Task(), [[job] for job in waiting.values()])
+        waiting, pending = {}, [(task, [name]) for task, name in zip(tasks, waiting, strict=True)]
+    steps = {run.name: 0 if run.name in todo else run.config.steps for run in plan.runs}
     total = {run.name: run.config.steps for run in plan.runs}
     try:
         with tqdm(
@@ -143,13 +138,21 @@ def sweep(plan: Plan, folder: Path, engine: str, jobs: int, store: str = "") -> 
             mininterval=POLL if sys.stderr.isatty() else LOGGED_EVERY,
         ) as bar:
             while waiting or pending:
-                for name in list(waiting)[: jobs - len(pending)]:
-                    pending[name] = executor.submit(Task(), waiting.pop(name))
-                ended = [name for name, task in pending.items() if task.done()]
-                states |= {name: _outcome(pending.pop(name), folder / name) for name in ended}
-                begun = [name for name in pending if run_state(folder / name).state == "running"]
-                running = {name: steps_done(folder / name) for name in begun}
-                steps |= running | {name: total[name] for name in ended}
+                while waiting and len(pending) < jobs:
+                    names = list(waiting)[: math.ceil(len(waiting) / (jobs - len(pending)))]
+                    pending.append((executor.submit(Task(), [waiting.pop(name) for name in names]), names))
+                ended = {}
+                for task, names in [one for one in pending if one[0].done()]:
+                    pending.remove((task, names))
+                    told = _outcome(task, names, folder, before)
+                    ended |= told
+                    waiting = {name: todo[name] for name in names if name not in told} | waiting
+                states |= ended
+                names = [name for _, names in pending for name in names]
+                now = {name: run_state(folder / name) for name in names}
+                states |= {name: state for name, state in now.items() if state.attempts > before[name]}
+                running = {name: steps_done(folder / name) for name in names if states[name].state == "running"}
+                steps |= running | {name: total[name] for name in todo if states[name].state in ("finished", "failed")}
                 done, failed = (sum(s.state == what for s in states.values()) for what in ("finished", "failed"))
                 shown = "".join(f", {name} at {n}" for name, n in running.items())
                 bar.set_postfix_str(f"{done} of {len(states)} runs done, {failed} failed{shown}", refresh=False)
@@ -159,7 +162,7 @@ def sweep(plan: Plan, folder: Path, engine: str, jobs: int, store: str = "") -> 
                 time.sleep(0 if ended else POLL)
     except KeyboardInterrupt:
         if engine == "local":
-            for task in pending.values():
+            for task, _ in pending:
                 task.cancel()
         raise
     return states
@@ -182,25 +185,31 @@ def open_executor(plan: Plan, folder: Path, engine: str, jobs: int) -> submitit.
 
 def preview(plan: Plan, folder: Path, jobs: int) -> str:
     """The runs of a plan, how far each is, and what the rest will cost on this machine."""
-    states = {run.name: run_state(folder / run.name).state for run in plan.runs}
+    states = {run.name: run_state(folder / run.name, plan.notebook).state for run in plan.runs}
     width = max(map(len, states))
     lines = [f"{run.name:{width}}  {run.config.steps:6} steps  {states[run.name]}" for run in plan.runs]
     todo = [run.config for run in plan.runs if states[run.name] != "finished"]
-    minutes = estimated_seconds(todo, plan.threads) / min(jobs, max(1, len(todo))) / 60
+    cost = estimate(todo, plan.threads, jobs, plan.notebook)
     return "\n".join(lines) + (
         f"\n{len(todo)} of {len(plan.runs)} runs to do, {sum(config.steps for config in todo)} steps: about "
-        f"{minutes:.1f} min here, {jobs} at a time, and validation and figures on top"
+        f"{cost.elapsed / 60:.1f} min here, {jobs} at a time\n{cost.render()}"
     )
 
 
-def notebook_parameters(run: PlannedRun, plan: str, known: Sequence[str]) -> dict:
-    """A run's settings as parameters of the notebook: those it has by name, others in ``settings`` if no defaults."""
-    defaults, settings = Config().to_dict(), run.config.to_dict()
-    method = settings.pop("method")
-    named = {name: settings.pop(name) for name in known if name in settings}
-    others = {name: value for name, value in settings.items() if value != defaults[name]}
-    note = {"plan": plan, "variant": run.variant, "variant_of": run.method}
-    return {"methods": [method], **named, "settings": others, "note": note, "output": ".", "resume": True}
+def _job(run: PlannedRun, plan: Plan, folder: Path, engine: str, store: str) -> Job:
+    """What the process of a run must know."""
+    here = engine == "local"
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
+    return Job(
+        str(folder / run.name),
+        run.config.to_dict(),
+        {"plan": plan.name, "variant": run.variant, "variant_of": run.method},
+        plan.notebook,
+        plan.threads,
+        f"{store}/{folder.name}" if store else "",
+        os.getpid() if here else None,
+        gpus if here and "gpus_per_node" not in plan.cluster else None,
+    )
 
 
 def steps_done(folder: Path) -> int:
@@ -216,7 +225,7 @@ def table_of(plan: Plan, folder: Path) -> pd.DataFrame:
     Returns:
         One row a run and network; ``run`` comes first and stands for ``folder``.
     """
-    table = finished_runs([folder / run.name for run in plan.runs if run_state(folder / run.name).state == "finished"])
+    table = finished_runs([folder / run.name for run in plan.runs if run_state(folder / run.name).finished])
     table.insert(0, "run", table.pop("folder").map(lambda path: Path(path).name))
     return table
 
@@ -233,23 +242,29 @@ def write_results(plan: Plan, folder: Path, store: str = "") -> list[Path]:
     table = table_of(plan, folder)
     table.to_csv(folder / "runs.csv", index=False)
     table.to_parquet(folder / "runs.parquet", index=False)
-    notebook = papermill_run.run_notebook(RESULTS, folder, {"folder": "."})
+    notebook = papermill_run.run_notebook(RESULTS_NOTEBOOK, folder, {"folder": "."})
     if store:
         papermill_run.put(store, folder, ["plan.yaml", "runs.csv", notebook.name])
     return [folder / "runs.csv", folder / "runs.parquet", notebook]
 
 
-def _outcome(task: submitit.Job, folder: Path) -> State:
-    """The state that a task ended with; a task that did not come to its end counts as failed."""
+def _outcome(task: submitit.Job, names: list[str], folder: Path, before: Mapping[str, int]) -> dict[str, State]:
+    """The states of the runs that a task has ended. The others of its runs are still to be made.
+
+    A run that was under way when the task's process ended counts as failed.
+    """
     try:
-        return task.result()
+        return dict(zip(names, task.result(), strict=False))
     except Exception:  # submitit's own, with all that the task printed
-        reason = "its process ended half-way; was it stopped, or killed for want of memory? The same command goes on"
-        return State("failed", run_state(folder).attempts, reason)
+        now = {name: run_state(folder / name) for name in names}
+        begun = [name for name in names if now[name].attempts > before[name]] or names[:1]
+        return {
+            name: now[name] if now[name].finished else State("failed", now[name].attempts, HALF_WAY) for name in begun
+        }
 
 
 def _line(name: str, state: State, folder: Path) -> str:
-    if state.state != "finished":
+    if not state.finished:
         return f"{name}: {state.state} at attempt {state.attempts}: {state.error}\n    see {folder / name / LOG}"
     rows = finished_runs([folder / name]).set_index("network")
     dice = ", ".join(f"{network} {100 * rows.loc[network, 'dice_image']:.1f} %" for network in rows.index)

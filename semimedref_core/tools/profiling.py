@@ -17,6 +17,7 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, record_function
 
+from semimedref_core.batch import Batch
 from semimedref_core.config import Config
 from semimedref_core.data.batches import made_ahead
 from semimedref_core.data.datasets import Training
@@ -93,32 +94,18 @@ def profile(config: Config, device: str = "auto", count: int = 20, pairs: Traini
     if count < 1:
         raise ConfigError(f"count must be at least 1, got {count}")
     prepared = prepare(config, device, pairs)
+    running = step_seconds(prepared, config, count)
     place = prepared.accelerator.device
     on_gpu = place.type == "cuda"
-    wait = torch.cuda.synchronize if on_gpu else lambda: None
-    step = min(config.steps - 1, math.ceil((config.burn_in + config.ramp) * config.steps))
-
-    def do(batch) -> None:
-        prepared.state.step = step
-        training_step(prepared.state, batch, config, prepared.accelerator)
-
-    with closing(made_ahead(prepared.batches, range(step, step + WARM_UP + count))) as stream:
-        for batch in islice(stream, WARM_UP):
-            do(batch)
-        wait()
-        started = time.perf_counter()
-        for batch in stream:
-            do(batch)
-        wait()
-        running = (time.perf_counter() - started) / count
-
+    step = _whole_step(config)
     hooks = _name_forwards(prepared)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     taken = []
     for number in range(step, step + count):
         with torch.profiler.profile(activities=activities) as profiler, record_function("other"):
-            do(prepared.batches(number))
-            wait()
+            _do(prepared, prepared.batches(number), config, step)
+            if on_gpu:
+                torch.cuda.synchronize()
         taken.append(_own_milliseconds(profiler.events(), on_gpu))
     for hook in hooks:
         hook.remove()
@@ -130,6 +117,31 @@ def profile(config: Config, device: str = "auto", count: int = 20, pairs: Traini
         1000 * running,
         torch.cuda.max_memory_allocated(place) / 2**20 if on_gpu else _process_peak(),
     )
+
+
+def step_seconds(prepared: Prepared, config: Config, count: int, warm_up: int = WARM_UP) -> float:
+    """What a step takes as training runs it, in seconds, the mean of ``count`` steps after ``warm_up``."""
+    wait = torch.cuda.synchronize if prepared.accelerator.device.type == "cuda" else lambda: None
+    step = _whole_step(config)
+    with closing(made_ahead(prepared.batches, range(step, step + warm_up + count))) as stream:
+        for batch in islice(stream, warm_up):
+            _do(prepared, batch, config, step)
+        wait()
+        started = time.perf_counter()
+        for batch in stream:
+            _do(prepared, batch, config, step)
+        wait()
+    return (time.perf_counter() - started) / count
+
+
+def _whole_step(config: Config) -> int:
+    """The first step after the ramp, or the last one."""
+    return min(config.steps - 1, math.ceil((config.burn_in + config.ramp) * config.steps))
+
+
+def _do(prepared: Prepared, batch: Batch, config: Config, step: int) -> None:
+    prepared.state.step = step
+    training_step(prepared.state, batch, config, prepared.accelerator)
 
 
 def _name_forwards(prepared: Prepared) -> list:
