@@ -137,7 +137,7 @@ class AnyReport(Protocol):
 
     Attributes:
         layout: whose zones it names.
-        zones: 0 or 1 for each of them, the vector a (Eq. 1).
+        zones: 0 or 1 for each of them, the vector a of the paper.
         code: the zones as one integer; zone k is bit k.
         sides: the halves of the image in which they lie.
         located: whether the text says where; if it does not, nothing is known of the zones, and nothing is mixed.

@@ -153,18 +153,23 @@ class _Item:
 
 def _by_grammar(tokens: Sequence[_Token], grammar: Grammar) -> Iterator[list[Phrase]]:
     """The places of each run of words that a grammar knows."""
-    at = 0
+    at, stray_height, whole_side = 0, False, False
     while at < len(tokens):
         stop = at
         while stop < len(tokens) and tokens[stop].text in _known(grammar):
             stop += 1
         if stop > at:
             following = tokens[stop].text if stop < len(tokens) else ""
-            found = _places(_items(tokens[at:stop], grammar), grammar)
+            items = _items(tokens[at:stop], grammar)
+            found = _places(items, grammar)
             if found and following not in _BODY:
                 _require_plain([token.text for token in tokens[:at]])
+                whole_side |= any(not item.rows for item in items)
                 yield found
+            stray_height |= not found and any(item.rows for item in items)
         at = stop + 1
+    if stray_height and whole_side:
+        raise _NotSureError  # "the right lung (lower)": not all of it
 
 
 @lru_cache(maxsize=8)

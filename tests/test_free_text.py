@@ -57,6 +57,8 @@ def test_a_place_in_the_lungs_is_read_in_any_order_of_words(text, zones):
     "opacity in the lower lobe and in the left upper lobe",
     "left upper lobe and lower lobe",
     "lower left and right lung",
+    "opacity in the right lung (lower)",
+    "the upper two thirds of the right lung",
     "left upper, middle and lower right lung",
     "bilateral pulmonary infection",
     "left-sided effusion",

@@ -23,7 +23,6 @@ import pandas as pd
 
 from semimedref_core.config import did_you_mean
 from semimedref_core.data.pairs import DataError
-from semimedref_core.data.real.files import locate
 from semimedref_core.data.real.report_tables import is_safe, read_csv, reason_of
 
 FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -119,7 +118,7 @@ def find_metadata(folder: Path) -> Path | None:
     Raises:
         DataError: if there are several.
     """
-    found = [path for name in FILES if (path := locate(folder, name))]
+    found = [folder / name for name in FILES if (folder / name).is_file()]
     if len(found) > 1:
         raise DataError(f"{folder}: holds {' and '.join(path.name for path in found)}; keep one")
     return found[0] if found else None
@@ -127,7 +126,7 @@ def find_metadata(folder: Path) -> Path | None:
 
 def is_own(folder: str | Path) -> bool:
     """Whether a folder has such a table."""
-    return any(locate(Path(folder), name) for name in FILES)
+    return any((Path(folder) / name).is_file() for name in FILES)
 
 
 def _require_columns(path: Path, columns: list[str]) -> None:

@@ -77,13 +77,14 @@ def _read_table(path: Path) -> Positions:
             left, top, right, bottom = map(float, edges)
         except ValueError:
             problems.append(f"row {row}: edges {', '.join(edges)} are no numbers")
+            shares.append(None)
             continue
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             problems.append(f"row {row}: the box must have 0 <= left < right <= 1 and 0 <= top < bottom <= 1")
         if not names:
             problems.append(f"row {row}: no words")
         shares.append((top, left, bottom, right))
-    problems += [f"row {row}: the same box as row {shares.index(share) + 2}" for row, share in _again(shares)]
+    problems += [f"row {row}: the same box as row {shares.index(box) + 2}" for row, box in _again(shares) if box]
     problems += [f"row {row}: begins with the same words as another" for row, _ in _again([each[:1] for each in words])]
     if problems:
         raise DataError("\n".join([f"{path}: {len(problems)} problem(s) in this table of positions:", *problems]))
