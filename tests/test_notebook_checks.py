@@ -56,6 +56,15 @@ def test_a_notebook_of_another_style_is_told(pair, pattern, new, told):
     assert any(told in problem for problem in notebooks.style_problems(pair.source))
 
 
+def test_appendices_stand_after_what_to_remember_and_not_before(pair):
+    text, appendix = pair.source.read_text(), "\n# %% [markdown]\n# ## Appendix: more\n" + "\n# %%\nprint(1)\n" * 4
+    pair.source.write_text(text + appendix)
+    assert notebooks.style_problems(pair.source) == []
+    at = text.rindex("\n# %% [markdown]\n", 0, text.index("**To remember"))
+    pair.source.write_text(text[:at] + appendix + text[at:])
+    assert notebooks.style_problems(pair.source) == ["the end does not say what to remember"]
+
+
 def test_an_edited_notebook_without_its_edited_source_is_told(pair):
     assert notebooks.pair_problems(pair.source) == []
     pair.change(lambda cells: cells[3].update(source=cells[3].source + "\nx = 1"))

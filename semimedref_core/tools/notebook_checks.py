@@ -14,20 +14,22 @@ from jupytext.compare import NotebookDifference, compare_notebooks
 
 LONGEST, MEDIAN = 25, 8  # lines of a code cell
 MOST_BYTES = 1_000_000
+APPENDIX = "## Appendix"
 OF_THIS_MACHINE = "nbval-ignore-output"  # tag of cells that print versions or times
 RELATIVE, ABSOLUTE = 0.03, 0.03  # how far printed numbers may be apart on another machine
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 def style_problems(source: Path) -> list[str]:
-    """Opening, ending, parameters and cell lengths of a ``.py`` notebook."""
+    """Opening, ending, parameters and cell lengths of a ``.py`` notebook. Appendices come after the ending."""
     cells = jupytext.read(source).cells
     found = []
+    walk = next((k for k, cell in enumerate(cells) if cell.source.startswith(APPENDIX)), len(cells))
     if not re.match(rf"# {source.stem[:2]} · .+\n\n\*\*What you will see\.\*\*", cells[0].source):
         found.append("the first cell is no title with 'What you will see'")
     if "versions(" not in cells[2].source or OF_THIS_MACHINE not in _tags(cells[2]):
         found.append(f"the third cell does not import and print versions(), tagged {OF_THIS_MACHINE}")
-    if not any("**To remember" in cell.source for cell in cells[-3:]):
+    if not any("**To remember" in cell.source for cell in cells[:walk][-3:]):
         found.append("the end does not say what to remember")
     tagged = [cell for cell in cells if "parameters" in _tags(cell)]
     if tagged != cells[1:2]:
