@@ -16,6 +16,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 TRUTH, PREDICTED = SKY, ORANGE
+TYPE, LETTERS = 10, 12  # points of the letters beside pictures, and how many of them an inch holds
 
 
 def notebook_style(dpi: int = 70) -> None:
@@ -29,12 +30,15 @@ def as_text(name: str) -> str:
 
 
 def show_image(ax: Axes, image: np.ndarray, title: str = "") -> None:
-    """A grey image ``[H, W]``, or a coloured one ``[H, W, 3]``, without axes; the title is wrapped, as it stands."""
+    """A grey image ``[H, W]``, or a coloured one ``[H, W, 3]``, without axes; the title is wrapped to the width of its
+    panel, and text as it stands."""
     ax.imshow(image, cmap="gray")
     ax.set_axis_off()
     if title:
+        spec = ax.get_subplotspec()
+        panel = ax.figure.get_figwidth() / (spec.get_gridspec().ncols if spec else 1)
         # y given: matplotlib would lay out ticks that are not shown, to keep the title off them.
-        ax.set_title(as_text("\n".join(textwrap.wrap(title, 34))), fontsize=8, y=1)
+        ax.set_title(as_text("\n".join(textwrap.wrap(title, int(LETTERS * panel)))), fontsize=TYPE, y=1)
 
 
 def outline(ax: Axes, mask: np.ndarray, colour: str = TRUTH, style: str = "solid") -> None:
@@ -54,4 +58,4 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 def legend(figure: Figure, entries: Mapping[str, tuple[str, str]]) -> None:
     """A legend of lines below the panels, name -> (colour, line style)."""
     lines = [Line2D([], [], color=colour, linestyle=style, linewidth=1.6) for colour, style in entries.values()]
-    figure.legend(lines, list(entries), loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False)
+    figure.legend(lines, list(entries), loc="outside lower center", ncols=len(lines), fontsize=TYPE, frameon=False)

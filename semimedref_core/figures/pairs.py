@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.figures.canvas import PREDICTED, TRUTH, as_text, legend, outline, panels, show_image
+from semimedref_core.figures.canvas import PREDICTED, TRUTH, TYPE, as_text, legend, outline, panels, show_image
 
 
 def sample_gallery(pairs: Pairs, count: int = 4) -> Figure:
@@ -46,7 +46,7 @@ def prediction_gallery(pairs: Pairs, predictions: Mapping[str, np.ndarray]) -> F
             outline(ax, p, PREDICTED, "dashed")
             dice = 2 * (mask * (p >= 0.5)).sum() / max(1, mask.sum() + (p >= 0.5).sum())
             ax.text(
-                0.02, 0.03, f"{as_text(method)}  Dice {dice:.2f}", transform=ax.transAxes, color="white", fontsize=8,
+                0.02, 0.03, f"{as_text(method)}  Dice {dice:.2f}", transform=ax.transAxes, color="white", fontsize=TYPE,
                 bbox={"facecolor": "black", "alpha": 0.6, "pad": 2},
             )  # fmt: skip
     legend(figure, {"mask": (TRUTH, "solid"), "prediction": (PREDICTED, "dashed")})
