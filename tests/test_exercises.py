@@ -5,11 +5,52 @@ import re
 
 import pytest
 
+from semimedref_core import posaug
 from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.reports import SIDES
 from semimedref_core.teaching import check, source_of
 from semimedref_core.teaching.answers import exercises_of
 
+
+def together(report, rng, p):
+    hit = rng.random() < p
+    return posaug.apply_hits(report, dict.fromkeys(SIDES, posaug.MASK_TOKEN) if hit else {})
+
+
+MASKED = dict.fromkeys(SIDES, posaug.MASK_TOKEN)
+LEFT, RIGHT, BOTH = [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1]
 ANSWERS = {  # exercise -> right answers, wrong answers
+    "02.1": ([1 - math.sqrt(1 / 2), 0.29], [0.5, 0.25, 0.707, "half"]),
+    "02.2": (
+        [together],
+        [
+            0.3,
+            posaug.posaug,
+            lambda report, rng, p: posaug.posaug(report, rng, p, "mask"),
+            lambda report, rng, p: report.render(),
+            lambda report, rng, p: together(report, rng, 1 - p),
+            lambda report: report.render(),
+        ],
+    ),
+    "02.3": (
+        [
+            (LEFT, RIGHT, MASKED),
+            [[1, 0, 0, 1, 0, 0], BOTH, MASKED],
+            (LEFT, [1, 0, 0, 0, 0, 0], {"left": posaug.FUZZY_PHRASE}),
+        ],
+        [
+            (LEFT, LEFT, MASKED),
+            (LEFT, RIGHT, {"left": posaug.MASK_TOKEN}),
+            (LEFT, BOTH, MASKED),
+            ([0] * 6, [0] * 6, {}),
+            ([0] * 6, LEFT, MASKED),
+            (LEFT, RIGHT),
+            (LEFT, RIGHT, "both"),
+            (LEFT, RIGHT, {"left": "here", "right": "here"}),
+            (LEFT, RIGHT, {"below": posaug.MASK_TOKEN}),
+            ([1, 2], RIGHT, MASKED),
+        ],
+    ),
     "04.1": ([2 / 3 * (math.log(3) - 2 / 3 * math.log(2)), 0.42], [0, 1.0986, "two", True, [1]]),
     "09.1": ([4704], [196, 4705, 38416, "many"]),
     "09.2": ([-19, -20.5], [19, 0, -30, "up", True]),

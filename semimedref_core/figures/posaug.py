@@ -144,7 +144,7 @@ def _write(ax: Axes, y: float, label: str, flow: list[tuple[int, int, Stretch]])
 def _write_tokens(ax: Axes, y: float, label: str, flow: list[tuple[int, int, int, Stretch, int]]) -> float:
     """Draws the boxes; returns the y below them."""
     ax.text(0.5, y + 0.5, label, va="center", color="#444444", **FONT)
-    small = {**FONT, "fontsize": 0.8 * FONT["fontsize"]}
+    small = {**FONT, "fontsize": 0.85 * FONT["fontsize"]}
     for line, column, width, part, number in flow:
         x, top = LABEL + column, y + 2.3 * line
         box = FancyBboxPatch((x, top), width, 1, boxstyle="round,pad=0,rounding_size=0.2", mutation_aspect=0.5)
