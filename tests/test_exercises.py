@@ -3,12 +3,15 @@
 import math
 import re
 
+import numpy as np
 import pytest
+import torch
 
-from semimedref_core import posaug
+from semimedref_core import patchmix, posaug
+from semimedref_core.data.phantom import phantom
 from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.reports import SIDES
-from semimedref_core.teaching import check, source_of
+from semimedref_core.teaching import check, source_of, stand_in_teacher
 from semimedref_core.teaching.answers import exercises_of
 
 
@@ -17,6 +20,12 @@ def together(report, rng, p):
     return posaug.apply_hits(report, dict.fromkeys(SIDES, posaug.MASK_TOKEN) if hit else {})
 
 
+def new_zones(own, donor):
+    return [zone for zone in patchmix.compatible_zones(own, donor, "donor") if not own.zones[zone]]
+
+
+LESION, IN_PATCH = np.zeros((2, 16, 16))
+LESION[:3, :3], IN_PATCH[4:12, 4:12] = 1, 1
 MASKED = dict.fromkeys(SIDES, posaug.MASK_TOKEN)
 LEFT, RIGHT, BOTH = [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1]
 ANSWERS = {  # exercise -> right answers, wrong answers
@@ -49,6 +58,33 @@ ANSWERS = {  # exercise -> right answers, wrong answers
             (LEFT, RIGHT, {"left": "here", "right": "here"}),
             (LEFT, RIGHT, {"below": posaug.MASK_TOKEN}),
             ([1, 2], RIGHT, MASKED),
+        ],
+    ),
+    "03.1": (
+        [{"A": (50, 48), "B": (100, 48)}, {"A": [50.0, 48.0], "B": [100, 48.4]}],
+        [{"A": (50, 24), "B": (100, 48)}, {"A": (50, 48), "B": (40, 60)}, {"A": (0.5, 0.48), "B": (1, 0.48)}, 48, {}],
+    ),
+    "03.2": (
+        [new_zones, lambda own, donor: set(new_zones(own, donor))],
+        [
+            "donor",
+            patchmix.compatible_zones,
+            lambda own, donor: [k for k, bit in enumerate(donor.zones) if bit > own.zones[k]],
+            lambda own, donor: [],
+        ],
+    ),
+    "03.3": (
+        [(LESION + 0.4 * IN_PATCH, LESION), (torch.from_numpy(LESION + 0.49 * IN_PATCH), LESION.tolist())],
+        [
+            (LESION, LESION),
+            (LESION + 0.6 * IN_PATCH, LESION),
+            (LESION + 0.2 * IN_PATCH, LESION),
+            (LESION + IN_PATCH, LESION + IN_PATCH),
+            (0.4 * IN_PATCH, 0 * LESION),
+            (2 * LESION + 0.4 * IN_PATCH, LESION),
+            (IN_PATCH[:8], LESION[:8]),
+            LESION,
+            0.4,
         ],
     ),
     "04.1": ([2 / 3 * (math.log(3) - 2 / 3 * math.log(2)), 0.42], [0, 1.0986, "two", True, [1]]),
@@ -89,3 +125,13 @@ def test_source_is_shown_as_it_runs_without_its_docstring():
     shown = source_of(itcl).data
     assert "def itcl(" in shown and '"""' not in shown and "soft_contrastive_loss" in shown
     compile(shown, "shown", "exec")
+
+
+def test_the_stand_in_teacher_finds_most_lesions_and_errs_now_and_then():
+    masks = torch.from_numpy(phantom("valid", 40, 48).masks)[:, None].float()
+    p = stand_in_teacher(masks, np.random.default_rng(0))
+    assert torch.equal(p, stand_in_teacher(masks, np.random.default_rng(0)))
+    assert p.shape == masks.shape and p.dtype == torch.float32 and p.min() >= 0 and p.max() <= 1
+    found = p >= 0.5
+    dice = 2 * (found & (masks == 1)).sum((1, 2, 3)) / (found.sum((1, 2, 3)) + masks.sum((1, 2, 3)))
+    assert 0.7 < dice.mean() < 0.95 and (found & (masks == 0)).any() and (~found & (masks == 1)).any()

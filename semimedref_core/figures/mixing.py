@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -20,6 +19,7 @@ from semimedref_core.figures.canvas import (
     PREDICTED,
     SKY,
     TRUTH,
+    TYPE,
     VERMILION,
     YELLOW,
     as_text,
@@ -83,23 +83,21 @@ def broken_pair(
 
 
 def proposals(
-    images: np.ndarray, probs: np.ndarray, boxes: np.ndarray, reports: Sequence[Report], patches: Mapping[str, Sequence]
+    image: np.ndarray, p: np.ndarray, boxes: np.ndarray, report: Report, patches: Mapping[str, Sequence]
 ) -> Figure:
-    """Where each mode looks for a patch: many draws for one pair, on the donor they are taken from.
+    """Where each mode looks for a patch: many draws for one donor, beside its zones.
 
     Args:
-        images, probs: ``[2, H, W]`` receiver and donor; boxes: ``[6, 4]`` px.
+        image, p: ``[H, W]`` of the donor; boxes: ``[6, 4]`` px; report: the donor's.
         patches: mode -> patches (y0, x0, y1, x1) that were drawn.
     """
-    figure, axes = panels(1, 2 + len(patches), 2.35, 2.95)
-    for ax, image, report, who in zip(axes[0], images, reports, ("receiver", "donor"), strict=False):
-        show_image(ax, image)
-        ax.set_title(as_text("\n".join(textwrap.wrap(f"{who}: {report}", 32))), fontsize=7.5)
-        for corners, named in zip(boxes, report.zones, strict=True):
-            box(ax, corners, SKY, "solid" if named else "dotted", 1.2, 0.2 if named else 0)
-    for ax, (mode, drawn) in zip(axes[0, 2:], patches.items(), strict=True):
-        show_image(ax, images[1], f"{mode}: {len(drawn)} patches")
-        outline(ax, probs[1], PREDICTED)
+    figure, axes = panels(1, 1 + len(patches), 2.9, 3.4)
+    show_image(axes[0, 0], image, f"donor: {report}")
+    for corners, named in zip(boxes, report.zones, strict=True):
+        box(axes[0, 0], corners, SKY, "solid" if named else "dotted", 1.2, 0.2 if named else 0)
+    for ax, (mode, drawn) in zip(axes[0, 1:], patches.items(), strict=True):
+        show_image(ax, image, f"{mode}: {len(drawn)} patches")
+        outline(ax, p, PREDICTED)
         for corners in boxes:
             box(ax, corners, SKY, "dotted", 0.8)
         for patch in drawn:
@@ -125,7 +123,7 @@ def mixed_pair(
         patch: (y0, x0, y1, x1) px; no frame where it is empty.
         reports: the receiver's, the donor's, and the one that the student reads.
     """
-    figure = plt.figure(figsize=(8.4, 6.6))
+    figure = plt.figure(figsize=(9.6, 7.5))
     # Fixed places: nothing jumps from one answer of the widget to the next, and no layout is searched for.
     places = {"left": 0.01, "right": 0.99, "bottom": 0.06, "top": 0.96, "hspace": 0.13, "wspace": 0.04}
     axes = figure.subplot_mosaic("ABC;DEF;TTT", height_ratios=(1, 1, 0.3), gridspec_kw=places)
@@ -151,7 +149,7 @@ def mixed_pair(
 
 def rewritten_reports(rewrites: Sequence[tuple[Report, str, Report]]) -> Figure:
     """Reports before and after a zone was pasted, as (own, zone, merged); words that go and come are marked."""
-    size = (9.4, 0.85 * len(rewrites) + 0.3)
+    size = (9.6, 0.85 * len(rewrites) + 0.3)
     figure, axes = plt.subplots(len(rewrites), 1, figsize=size, layout="constrained", squeeze=False)
     for ax, (own, zone, merged) in zip(axes[:, 0], rewrites, strict=True):
         before, after = own.render(), merged.render()
@@ -159,7 +157,7 @@ def rewritten_reports(rewrites: Sequence[tuple[Report, str, Report]]) -> Figure:
             ax, [("own", before, after, GOES), ("pasted", zone, zone, GOES), ("student reads", after, before, COMES)]
         )
     marks = [Patch(facecolor=GOES, label="word that goes"), Patch(facecolor=COMES, label="word that comes")]
-    figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize=TYPE, frameon=False)
     return figure
 
 
@@ -200,12 +198,12 @@ def gate_curves(
             ax.plot(thresholds, 100 * np.asarray(shares), color=colour, linestyle=style, linewidth=2, label=mode)
         for name, gate in gates.items():
             ax.axvline(gate, color="grey", linewidth=1)
-            ax.text(gate, 103, name, ha="center", va="bottom", fontsize=8, color="dimgrey")
+            ax.text(gate, 103, name, ha="center", va="bottom", fontsize=TYPE, color="dimgrey")
         ax.set(xlabel="gate: smallest mean $p_j$ in the patch", xlim=(0, 1), ylim=(0, 102))
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("accepted, % of proposals")
     axes[1].set_ylabel("true lesion, % of accepted patches")
-    axes[1].legend(fontsize=8, loc="lower right")
+    axes[1].legend(fontsize=TYPE, loc="lower right")
     return figure
 
 
@@ -219,12 +217,12 @@ def outcome_bars(shares: Mapping[str, Mapping[str, float]]) -> Figure:
             ax.barh(y, part, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.7)
             if part >= 4:
                 mark = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
-                ax.text(left + part / 2, y, f"{part:.0f} %", ha="center", va="center", fontsize=9, bbox=mark)
+                ax.text(left + part / 2, y, f"{part:.0f} %", ha="center", va="center", fontsize=TYPE, bbox=mark)
             left += part
     ax.set_yticks(range(len(shares)), shares)
     ax.set(xlim=(0, 100), xlabel="% of proposals")
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)
     patches = [Patch(facecolor=c, hatch=h, edgecolor="white", label=name) for name, (c, h) in OUTCOME_STYLES.items()]
-    figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), fontsize=9, frameon=False)
+    figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), fontsize=TYPE, frameon=False)
     return figure
