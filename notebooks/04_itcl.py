@@ -15,11 +15,17 @@
 # %% [markdown]
 # # 04 · ITCL: pairs that show the same zones are no strangers
 #
-# **What you will see.** A contrastive loss pulls an image towards the text of its own report and pushes it away from all
-# other texts of the batch. But many of these others describe the very same zones. ITCL makes them partly positives, by
-# the zones that two reports share. Here the loss is taken apart: its positives, a batch of three by hand, what it moves
-# where, what the temperature does, how it is computed without the matrix of positives, and what the embeddings look like
-# before and after a short training with soft and with hard positives.
+# **What you will see.** ITCL is the image-text contrastive loss of Semi-MedRef. It ties each image to its report. After
+# this notebook you
+#
+# - know what the usual contrastive loss gets wrong about reports, and how often;
+# - can compute ITCL by hand, with its *soft positives*;
+# - can say why this loss never reaches 0, and how little it can fall in a real batch;
+# - have seen what soft positives change in a short training.
+#
+# **What you need.** PyTorch, and the six zones of a report from [01 · Data](01_data.ipynb).
+#
+# **Time.** About 25 minutes to read, with the exercises; about 20 seconds to run.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -31,43 +37,74 @@ seed = 0
 
 # %% tags=["nbval-ignore-output"]
 import math
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from IPython.display import display
+from torch.nn.functional import normalize
 
-from semimedref_core import Report, itcl, reports, versions
+from semimedref_core import Config, Report, itcl, load_split, reports, versions
 from semimedref_core.figures import embedding_space, heat_maps, notebook_style, pulls, short, temperatures
-from semimedref_core.teaching import check
-from semimedref_kernels import jaccard, soft_contrastive_loss
+from semimedref_core.teaching import check, source_of
+from semimedref_kernels import jaccard, soft_contrastive_loss, soft_contrastive_plain
 
-notebook_style()
+notebook_style(100)
 print(versions())
 
 # %% [markdown]
-# ## Soft positives
+# ## 1 · Strangers that are none
 #
-# Eq. 1 makes six bits of a report, the zone vector $a$. Two reports are as close as the zones they share among those that
-# either names, the Jaccard index (Eq. 9; paper: 9):
+# One network turns image $i$ into a vector $u_i$, another turns text $j$ into a vector $v_j$. Such vectors are called
+# *embeddings*. A *contrastive loss* compares all images of a batch with all texts of the batch. The usual one (CLIP,
+# InfoNCE) knows a single *positive* for each image: its own text. The loss pulls $u_i$ towards $v_i$. All other texts
+# are *negatives*, and the loss pushes $u_i$ away from them.
+#
+# But many lungs are infected in the same places, so many reports name the same zones. We draw 200 batches and count
+# how many negatives share something with the image.
+
+# %%
+run = {"batch_size": batch_size, "steps": steps, "seed": seed, "weak_view": "release"}
+config = Config(dataset=dataset, image_size=image_size, **run)
+train, valid = (load_split(dataset, split, image_size) for split in ("train", "valid"))
+valid = valid.subset(range(200))
+codes = torch.tensor([report.code for report in train.reports])  # zone k of a report is bit k of its code
+print(f"{len(train)} training pairs with {len(codes.unique())} different sets of zones, {len(valid)} validation pairs")
+
+# %%
+rng, off = np.random.default_rng(seed), ~np.eye(batch_size, dtype=bool)
+all_zones, texts = codes.numpy(), np.array([report.render() for report in train.reports])
+shares = np.zeros(3)
+for _ in range(200):
+    rows = rng.permutation(len(train))[:batch_size]
+    a, t = all_zones[rows], texts[rows]
+    alike = (a[:, None] & a) > 0, (a[:, None] == a) & (a > 0), t[:, None] == t
+    shares += [each[off].mean() / 200 for each in alike]
+sharing, same_zones, same_words = shares
+print(f"of the {off.sum()} negatives in a batch of {batch_size}: {100 * sharing:.0f} % share a zone, ", end="")
+print(f"{100 * same_zones:.0f} % name the same zones, {100 * same_words:.0f} % are the same text")
+
+# %% [markdown]
+# A text that occurs twice in a batch has one embedding. The usual loss wants this embedding to be close to the image
+# and far from it at the same time.
+#
+# ## 2 · Soft positives
+#
+# **The paper** (Eq. 9; paper: 9) makes every text of the batch a positive to some degree. The degree is the number of
+# zones that both reports name, over the number of zones that at least one of them names. This is the *Jaccard index* of
+# their zone vectors $a_i$ and $a_j$ (Eq. 1):
 #
 # $$P_{ij} = \frac{|a_i \wedge a_j|}{|a_i \vee a_j|}, \qquad P_{ii} = 1$$
 #
-# The function is `semimedref_kernels.jaccard`. It takes the zone vectors as numbers, zone $k$ as bit $k$.
+# A report without infection names no zone. It then stands at $0/0$, which counts as 0: such a report shares nothing,
+# not even with another one of its kind. Only the diagonal is set to 1, because an image always has its own text.
+#
+# This code computes $P$. Below it, three pairs of reports are counted by hand, and then two reports without infection.
 
 # %%
-from semimedref_core import Config, load_split
-
-config = Config(
-    dataset=dataset, image_size=image_size, batch_size=batch_size, steps=steps, tau=tau, seed=seed, weak_view="release"
-)
-train, valid = (load_split(dataset, split, image_size) for split in ("train", "valid"))
-valid = valid.subset(range(200))
-codes = torch.tensor([report.code for report in train.reports])
-print(f"{len(train)} training pairs with {len(codes.unique())} different zone vectors, {len(valid)} validation pairs")
-
-# %%
+display(source_of(jaccard, soft_contrastive_plain.shared))
 twelve = train.reports[:12]
 P = jaccard(codes[:12])
 named = [{zone for zone, bit in zip(reports.ZONES, report.zones, strict=True) if bit} for report in twelve]
@@ -75,55 +112,28 @@ for i, j in [(0, 1), (0, 2), (1, 2)]:
     both, either = len(named[i] & named[j]), len(named[i] | named[j])
     print(f"{short(twelve[i])} | {short(twelve[j])}: {both} of {either} zones, P = {P[i, j]:.2f}")
     assert math.isclose(P[i, j], both / max(1, either), rel_tol=1e-6)
+print(f"two reports without infection: P = {jaccard(torch.zeros(2, dtype=torch.long)).tolist()}")
 
 # %% [markdown]
-# A report without infection names nothing. It shares nothing, not even with its like, so that $0/0$ counts as 0; only the
-# diagonal is forced to 1, since an image always has its own text.
+# The figure shows $P$ for twelve reports on the left, and the *hard positives* of the usual loss, the identity, on the
+# right. **Look at** the yellow squares beside the left diagonal: these texts name exactly the zones of the image, and
+# the usual loss calls them negatives.
 
 # %%
-healthy = Report.of([0] * 6)
-some = [Report.of([0, 0, 1, 0, 0, 0]), healthy, healthy]
-print(pd.DataFrame(jaccard(torch.tensor([report.code for report in some])).numpy(), [short(r) for r in some]))
-
-# %% [markdown]
-# ## Hard against soft
-#
-# The usual contrastive loss (CLIP, InfoNCE) knows one positive: the diagonal. All else is a negative, whatever it shows.
-
-# %%
-heat_maps({"soft: P": P.numpy(), "hard: identity": np.eye(12)}, [short(report) for report in twelve], "P")
+heat_maps({"soft positives: P": P.numpy(), "hard positives": np.eye(12)}, [short(report) for report in twelve], "P")
 plt.show()
 
 # %% [markdown]
-# How many of these "negatives" share a zone with the image? How many name exactly the same zones, or even use the same
-# words? Counted over 200 batches:
-
-# %%
-rng, off = np.random.default_rng(seed), ~np.eye(batch_size, dtype=bool)
-texts = np.array([report.render() for report in train.reports])
-shares = np.zeros(3)
-for _ in range(200):
-    rows = rng.permutation(len(train))[:batch_size]
-    p = jaccard(codes[rows]).numpy()
-    alike = p > 0, p == 1, texts[rows][:, None] == texts[rows]
-    shares += [share[off].mean() / 200 for share in alike]
-sharing, same_zones, same_words = shares
-print(f"of the {off.sum()} 'negatives' in a batch of {batch_size}: {100 * sharing:.0f} % share a zone, ", end="")
-print(f"{100 * same_zones:.0f} % name the same zones, {100 * same_words:.0f} % are the same text")
-
-# %% [markdown]
-# A text that occurs twice in a batch has one embedding, and a hard loss wants it near and far at once.
+# ## 3 · The loss by hand
 #
-# ## The loss by hand
-#
-# Three pairs: two with overlapping zones, one with another. Image embeddings $u_i$ and text embeddings $v_j$ have length
-# 1; here they live in the plane. The logits (Eq. 10; paper: 9) are cosines over the temperature:
+# We take three pairs: two whose zones overlap, and a third with another zone. Their embeddings have length 1 and lie
+# in the plane, so that we can choose them by an angle. The *logits* $z$ are the cosines of images and texts, divided by
+# the *temperature* $\tau$ (Eq. 10; paper: 9):
 #
 # $$z_{ij} = \frac{u_i \cdot v_j}{\tau}$$
 
 # %%
 three = [Report.of([0, 0, 1, 0, 0, 0]), Report.of([0, 1, 1, 0, 0, 0]), Report.of([0, 0, 0, 1, 0, 0])]
-names = [short(report) for report in three]
 codes3 = torch.tensor([report.code for report in three])
 
 
@@ -133,6 +143,7 @@ def on_circle(*degrees):
 
 
 def table(matrix, title):
+    names = [short(report) for report in three]
     print(f"{title}\n{pd.DataFrame(matrix.numpy(), names, ['v1', 'v2', 'v3']).round(2)}\n")
 
 
@@ -141,37 +152,47 @@ z = u3 @ v3.T / tau3
 table(z, f"z, Eq. 10 (tau = {tau3})")
 
 # %% [markdown]
-# Each row of $P$ over its sum says how image $i$ should share its attention among the texts; the softmax of $z$ says how it
-# does. The loss (Eq. 11; paper: 9) is the cross-entropy between the two, over texts for each image and over images for each text:
+# **The paper** (Eq. 11; paper: 9) divides each row of $P$ by its sum. The row then says which share of its attention
+# image $i$ *should* give to each text. The softmax of $z$ says which share it *does* give. The loss is the
+# cross-entropy between the two, once over the texts of each image and once over the images of each text:
 #
 # $$L = \tfrac12\Big[\,\tfrac1N\sum_i \Big(-\sum_j \frac{P_{ij}}{\sum_k P_{ik}}\,\log\mathrm{softmax}_j\,z_{ij}\Big)
 # + \text{the same on } z^\top\Big]$$
 
 # %%
 P3 = jaccard(codes3).double()
-target = P3 / P3.sum(1, keepdim=True)
+wanted = P3 / P3.sum(1, keepdim=True)
 table(P3, "P, Eq. 9")
-table(target, "wanted: P over its row sums")
+table(wanted, "wanted: P over its row sums")
 table(z.softmax(1), "given: softmax over texts")
-table(-target * z.log_softmax(1), "wanted times -log given: what each entry adds to the loss")
+table(-wanted * z.log_softmax(1), "wanted times -log given: what each entry adds to the loss")
+
+# %% [markdown]
+# The source of Eq. 11 computes this in another order. Since $\log\mathrm{softmax}_j\,z_{ij} = z_{ij} - \mathrm{lse}_i$,
+# with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$, the loss is a mean of `lse` minus a weighted mean of $z$. `pull_u`
+# holds for each image the weighted sum of the texts that it is drawn to. Notebook [08](08_kernels.ipynb) shows how
+# `class_sums` finds this sum without the matrix $P$.
 
 # %%
-image_to_text = -(target * z.log_softmax(1)).sum(1).mean()
-text_to_image = -(target * z.T.log_softmax(1)).sum(1).mean()  # P is symmetric, z is not
+display(source_of(soft_contrastive_plain.forward, soft_contrastive_plain.combine))
+image_to_text = -(wanted * z.log_softmax(1)).sum(1).mean()
+text_to_image = -(wanted * z.T.log_softmax(1)).sum(1).mean()  # P is symmetric, z is not
 by_hand, op = (image_to_text + text_to_image) / 2, soft_contrastive_loss(u3, v3, codes3, tau3)
-print(f"image to text {image_to_text:.4f}, text to image {text_to_image:.4f}: loss {by_hand:.4f}, op {op:.4f}")
+print(f"image to text {image_to_text:.4f}, text to image {text_to_image:.4f}")
+print(f"loss by hand {by_hand:.4f}, by soft_contrastive_loss {op:.4f}")
 assert torch.isclose(by_hand, op, rtol=1e-12)
 
 # %% [markdown]
-# ### Exercise 04.1
+# ### Exercise 04.1 (predict)
 #
-# Train as long as you like: what is the least value that this loss can have for the three pairs? Work it out from the
-# table *wanted*, with a pencil or in the cell.
+# You may place the six embeddings anywhere, in as many dimensions as you like, and choose $\tau$. Below which value can
+# the loss of the three pairs never fall? Work it out from the table *wanted*, with a pencil or in the cell.
 #
 # <details><summary>Solution</summary>
 #
-# A cross-entropy is least where the softmax equals its target, and then it is the target's entropy. Two rows ask for
-# $2/3$ and $1/3$, the third asks for its own text alone: $\tfrac23\,(\log 3 - \tfrac23 \log 2) = 0.42$.
+# A cross-entropy is least where the softmax equals its target. It is then the entropy of the target. Two rows want
+# $2/3$ and $1/3$. The third row wants its own text alone, and has entropy 0. The mean over the three rows is
+# $\tfrac23\,(\log 3 - \tfrac23 \log 2) = 0.42$. The loss can come as near to this as you like.
 # </details>
 
 # %%
@@ -179,153 +200,104 @@ least_value = None
 check("04.1", least_value)
 
 # %% [markdown]
-# **The loss does not go to 0.** A cross-entropy is never below the entropy of what is wanted, and a soft target has some.
-# Hard positives have the floor 0, and are what the same op gives when no report names anything: then $P$ is the identity.
-
-
-# %%
-def hard_itcl(u, v, codes, tau):
-    z, own = normalize(u, dim=1) @ normalize(v, dim=1).T / tau, torch.arange(len(u))
-    return (cross_entropy(z, own) + cross_entropy(z.T, own)) / 2
-
-
-hard3 = hard_itcl(u3, v3, codes3, tau3)
-assert torch.isclose(hard3, soft_contrastive_loss(u3, v3, torch.zeros(3, dtype=torch.long), tau3), rtol=1e-12)
-print(f"three pairs: soft {by_hand:.3f} above a floor of {itcl.loss_floor(codes3):.3f}, hard {hard3:.3f} above 0")
-floor = np.mean([itcl.loss_floor(codes[rng.permutation(len(train))[:batch_size]]) for _ in range(200)])
-print(f"200 batches of {batch_size}: floor {floor:.3f}, an even softmax has log N = {math.log(batch_size):.3f}")
-
-# %% [markdown]
-# So in a real batch, soft positives leave the loss little room to fall: most reports share zones, and the wanted shares
-# are not far from even. Nor do they ask for much distance. Where the softmax is as wanted, two texts whose $P$ are 1 and
-# $1/3$ differ in cosine by $\tau \log 3$:
+# ## 4 · The floor
+#
+# A cross-entropy is never below the entropy of its target. A soft target has entropy, so ITCL has a *floor* above 0.
+# It depends on the reports of the batch alone. Hard positives have the floor 0.
+#
+# An even softmax gives each of the $N$ texts the same share, and then the loss is $\log N$. So $\log N$ minus the floor
+# is the *room*: what a network can gain over knowing nothing.
 
 # %%
+display(source_of(itcl.loss_floor))
+print(f"the three pairs: loss {by_hand:.3f}, floor {itcl.loss_floor(codes3):.3f}")
+floors = {}
+for n in (8, 16, 32):
+    some = [codes[rng.permutation(len(train))[:n]] for _ in range(200)]
+    floors[n] = np.mean([itcl.loss_floor(batch) for batch in some])
+    print(f"{n:2} pairs: log N {math.log(n):.2f}, mean floor {floors[n]:.2f}, room {math.log(n) - floors[n]:.2f}")
 print(f"tau log 3 = {tau * math.log(3):.3f}")
 
 # %% [markdown]
-# ## Class sums
+# **A real batch leaves little room.** Most reports share zones, so the wanted shares are nearly even. Larger batches do
+# not change that. Soft positives do not ask for much distance either. Where the softmax is as wanted, two texts with $P
+# = 1$ and $P = 1/3$ differ in their cosine by $\tau\log 3$, which is the last number above.
 #
-# $P$ depends on the two codes alone, and there are 64 codes. So the texts that an image is drawn to, $PV$, need no
-# $N \times N$ matrix: add up the texts of each code, mix these sums, and let each image pick the row of its code (Eq. 12).
-# Where the diagonal was forced to 1, a code 0 gets its own text on top.
+# ### Exercise 04.2 (break)
+#
+# Find four reports, as zone vectors, for which ITCL has no room at all: an even softmax already stands at the floor.
+#
+# <details><summary>Solution</summary>
+#
+# All rows of $P$ must be even. Since $P_{ii} = 1$, every $P_{ij}$ must be 1: all four reports name the same zones, such
+# as `[[0, 0, 1, 0, 0, 0]] * 4`. Four reports without infection do not work. They share nothing, so $P$ is the identity,
+# the floor is 0, and the loss pushes four equal texts apart.
+# </details>
 
 # %%
-from semimedref_kernels.soft_contrastive_plain import CODES, class_sums, shared
-
-N, D = len(codes), 64
-generator = torch.Generator().manual_seed(seed)
-U, V = (normalize(torch.randn(N, D, dtype=torch.float64, generator=generator), dim=1) for _ in range(2))
-J = shared(torch.arange(CODES), 6, torch.float64)  # [64, 64]: every code with every code
-sums = torch.zeros(CODES, D, dtype=torch.float64).index_add(0, codes, V)
-PV = (J @ sums)[codes] + (codes == 0)[:, None] * V
-dense_P = shared(codes, 6, torch.float64).fill_diagonal_(1)
-error = (PV - dense_P @ V).abs().max()
-print(f"largest difference from P V: below 1e-12 is {bool(error < 1e-12)}")
-print(f"multiplications: {N * N * D} with P, {CODES**2 * D} with the sums (N = {N}, D = {D})")
+four_zone_vectors = None
+check("04.2", four_zone_vectors)
 
 # %% [markdown]
-# The op goes this way. What draws the images in both directions at once is $WV$ with $W_{ij} = P_{ij}\,(\tfrac{1}{2N R_i} +
-# \tfrac{1}{2N C_j})$, row sums $R$ and column sums $C$. `class_sums` gives it without $W$:
+# ### Exercise 04.3 (change)
+#
+# Write a function that gives the usual loss, with hard positives. Its body is one call of `soft_contrastive_loss`; the
+# embeddings have length 1 already. Think of the reports without infection.
+#
+# <details><summary>Solution</summary>
+#
+# Reports without zones share nothing, so $P$ is the identity:
+# `def hard(u, v, codes, tau): return soft_contrastive_loss(u, v, torch.zeros_like(codes), tau)`.
+# </details>
 
 # %%
-R = dense_P.sum(1)
-W = dense_P * (1 / R[:, None] + 1 / R) / (2 * N)
-error = (class_sums(U, V, codes, codes).pull_u - W @ V).abs().max()
-assert error < 1e-12
-dense = -(dense_P / R[:, None] * (U @ V.T / tau).log_softmax(1)).sum(1).mean() / 2
-dense = dense - (dense_P / R[:, None] * (V @ U.T / tau).log_softmax(1)).sum(1).mean() / 2
-print(f"loss from P {dense:.6f}, from class sums {soft_contrastive_loss(U, V, codes, tau):.6f}")
+hard = None  # def hard(u, v, codes, tau): ...
+check("04.3", hard)
 
 # %% [markdown]
-# ## What the loss moves where
+# ## 5 · What the loss moves
 #
-# Five pairs on the unit circle. The first two name the same zones, the third and fourth share some with them, the fifth
-# shares none. Image 1 lies beyond the text of pair 2. Arrows are $-\partial L/\partial u_i$ from autograd: where the loss
-# moves the images.
+# Training calls the function `itcl`. It knows both kinds of positives, and brings the embeddings to length 1 first.
+#
+# We place five pairs on the unit circle, a dot for each image and a square for each text. Pairs 1 and 2 name the same
+# zones. Pairs 3 and 4 share one zone with them. Pair 5 shares none. The arrows are $-\partial L/\partial u_i$ from
+# autograd: this is where the loss moves each image. The numbers tell how much each cosine of image and text changes by
+# one such step.
+#
+# **Look at** $u_1$. On its way to its own text $v_1$ stands $v_2$, which names the same zones. Both losses pull, but
+# soft positives pull less. **Then look at** $u_3$. Hard positives hardly move it, soft positives pull it to the texts
+# that share a zone.
 
 # %%
-zones = [[0, 0, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 0, 1, 0, 0, 1], [0, 0, 0, 1, 0, 0]]
-five = [Report.of(bits) for bits in zones]
+display(source_of(itcl.itcl))
+losses = {f"{kind} positives": partial(itcl.itcl, positives=kind) for kind in ("hard", "soft")}
+bits = [[0, 0, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 0, 1, 0, 0, 1], [0, 0, 0, 1, 0, 0]]
+five = [Report.of(each) for each in bits]
 codes5 = torch.tensor([report.code for report in five])
 u5, v5 = on_circle(128, 92, 170, 10, -110), on_circle(80, 110, 145, 45, -60)
-
-
-def descent(loss, tau=0.5):
-    u, v = u5.clone().requires_grad_(), v5.clone().requires_grad_()
-    gradients = torch.autograd.grad(loss(u, v, codes5, tau), (u, v))
-    return [-gradient for gradient in gradients]
-
-
-steps5 = {"hard positives": descent(hard_itcl), "soft positives": descent(itcl.itcl)}
-pulls(u5.numpy(), v5.numpy(), {title: 2 * du.numpy() for title, (du, _) in steps5.items()}, five)
-plt.show()
-
-# %% [markdown]
-# After one such step, by how much is image $i$ nearer to text $j$? The mean change of their cosine:
-
-# %%
 P5 = jaccard(codes5)
 groups = {"own text": torch.eye(5).bool(), "same zones": (P5 == 1) & ~torch.eye(5).bool()}
 groups |= {"some shared": (P5 > 0) & (P5 < 1), "none shared": P5 == 0}
-for title, (du, dv) in steps5.items():
+arrows = {}
+for title, loss in losses.items():
+    u, v = u5.clone().requires_grad_(), v5.clone().requires_grad_()
+    du, dv = torch.autograd.grad(-loss(u, v, codes5, 0.5), (u, v))
+    arrows[title] = 2 * du.numpy()
     moved = normalize(u5 + du, dim=1) @ normalize(v5 + dv, dim=1).T - u5 @ v5.T
     print(f"{title}: " + ", ".join(f"{name} {moved[rows].mean():+.2f}" for name, rows in groups.items()))
-
-# %% [markdown]
-# Both pull an image to its own text, the soft loss less. Texts that share some of its zones are where they differ: hard
-# positives push the image away from them, soft ones pull it there. Both push away what shares nothing.
-#
-# ## Temperature
-#
-# A small $\tau$ makes the softmax sharp: few texts count. A large $\tau$ makes it even: cosines lie within $\pm 1$, so at
-# $\tau = 1$ no text can count more than $e^2$ times as much as another. To see what follows without any network, take the
-# zone vectors themselves as embeddings, $u_i = v_i = a_i / |a_i|$. *Texts that count* is $e^{\text{entropy}}$ of the
-# softmax; dashed is what $P$ asks for, soft or hard; dotted is the $\tau$ in use.
-
-# %%
-rows = slice(0, batch_size)
-a = torch.tensor([report.zones for report in train.reports[rows]], dtype=torch.float64)
-taus = np.geomspace(0.005, 1, 41)
-
-
-def at_temperature(loss, tau):
-    u, v = normalize(a, dim=1).requires_grad_(), normalize(a, dim=1)
-    value = loss(u, v, codes[rows], float(tau))
-    (gradient,) = torch.autograd.grad(value, u)
-    entropy = torch.special.entr((u @ v.T / tau).softmax(1)).sum(1).mean()
-    return value.item(), entropy.exp().item(), gradient.norm(dim=1).mean().item()
-
-
-hard_curves, soft_curves = (np.array([at_temperature(loss, t) for t in taus]).T for loss in (hard_itcl, itcl.itcl))
-
-# %%
-curves = {"loss": {"hard": hard_curves[0], "soft": soft_curves[0]}, "texts that count": {"both": soft_curves[1]}}
-curves["mean length of dL/du"] = {"hard": hard_curves[2], "soft": soft_curves[2]}
-least = itcl.loss_floor(codes[rows]).item()
-temperatures(taus, curves, {"loss": {"soft": least}, "texts that count": {"soft": math.exp(least), "hard": 1}}, tau)
+pulls(u5.numpy(), v5.numpy(), arrows, five)
 plt.show()
 
-# %%
-print("tau    soft loss  hard loss  texts that count  gradient soft  hard")
-for t in (0.005, 0.07, 0.3, 1.0):
-    (soft_loss, count, soft_gradient), (hard_loss, _, hard_gradient) = (
-        at_temperature(f, t) for f in (itcl.itcl, hard_itcl)
-    )
-    print(f"{t:<6} {soft_loss:9.2f} {hard_loss:10.2f} {count:17.1f} {soft_gradient:14.3f} {hard_gradient:5.3f}")
-best = taus[soft_curves[0].argmin()]
-print(f"smallest soft loss: {soft_curves[0].min():.2f} at tau {best:.2f}; floor of this batch {least:.2f}")
-
 # %% [markdown]
-# Soft positives punish a softmax that is too sharp: below their best temperature loss and gradient shoot up although the
-# embeddings *are* the zones. A network at $\tau = 0.07$ must answer by keeping its cosines close together. The hard loss
-# likes it sharp; what is left of it at small $\tau$ are the pairs that name the same zones, which it cannot tell apart.
+# Both losses pull an image to its own text, and both push it away from texts that share nothing. They differ for texts
+# that share some zones: hard positives push the image away from them, soft positives pull it closer.
 #
-# ## What training makes of the embeddings
+# ## 6 · What training makes of the embeddings
 #
-# The encoders of the compact network, ITCL alone, no mask: `decode=0` leaves the decoder out. The same start, batches and
-# steps with soft and with hard positives. It is a short training of a small network on small pictures: it shows which way
-# the losses pull, not how far they get.
+# Now we train the two encoders of the compact network with ITCL alone, without any mask. `decode=0` leaves out the
+# decoder. The run with soft and the run with hard positives have the same start, the same batches and the same number
+# of steps. It is a short training of a small network with one seed. It shows in which direction the losses pull, and
+# not how far they get.
 
 # %%
 from tqdm.auto import tqdm
@@ -350,79 +322,50 @@ def train_encoders(loss, title):
     return network
 
 
-# %%
 torch.manual_seed(seed)
-networks = {"before": build_network("compact")}
-networks |= {"soft": train_encoders(itcl.itcl, "soft positives"), "hard": train_encoders(hard_itcl, "hard positives")}
-
-
-@torch.no_grad()
-def embed(network):
-    images = torch.from_numpy(valid.images)[:, None]
-    images = views.weak_view(images, torch.eye(2, 3).expand(len(images), -1, -1))
-    seen = network(images, batches.texts([report.render() for report in valid.reports]), decode=0)
-    return normalize(seen.image_embedding, dim=1), normalize(seen.text_embedding, dim=1)
-
-
-embeddings = {name: embed(network) for name, network in networks.items()}
+networks = {"untrained": build_network("compact")}
+networks |= {title: train_encoders(loss, title) for title, loss in losses.items()}
 
 # %% [markdown]
-# Validation pairs: the mean cosine of an image with texts that share zones and with texts that do not. *Order* is the rank
-# correlation of cosine and $P$ over all other pairs: 1 if the more zones are shared, the nearer. It does not depend on how
-# far apart things are, which the two losses want differently. *Nearest* is $P$ with the nearest text of another pair.
+# We measure on validation pairs. *own* is the mean cosine of an image with its own text. *same*, *some* and *none* are
+# the mean cosines with other texts that name the same zones, share some zones, or share none. *order* is the rank
+# correlation of cosine and $P$ over all other texts. It is 1 if a text with a larger $P$ always has a larger cosine,
+# and it does not depend on how large the cosines are. *nearest* is the mean $P$ of an image and the closest text of
+# another pair.
 
 # %%
 from scipy.stats import spearmanr
 
-valid_codes = torch.tensor([report.code for report in valid.reports])
-P_valid, eye = jaccard(valid_codes), torch.eye(len(valid)).bool()
-chance = P_valid[~eye].mean()
-print("          own  same zones  some shared  none shared    order  nearest")
-scores = {}
-for name, (u, v) in embeddings.items():
+valid_codes, eye = torch.tensor([report.code for report in valid.reports]), torch.eye(len(valid)).bool()
+images = views.weak_view(torch.from_numpy(valid.images)[:, None], torch.eye(2, 3).expand(len(valid), -1, -1))
+tokens, P_valid = batches.texts([report.render() for report in valid.reports]), jaccard(valid_codes)
+groups = {"own": eye, "same": (P_valid == 1) & ~eye, "some": (P_valid > 0) & (P_valid < 1), "none": P_valid == 0}
+embeddings, scores = {}, pd.DataFrame(columns=[*groups, "order", "nearest"], dtype=float)
+for name, network in networks.items():
+    with torch.no_grad():
+        seen = network(images, tokens, decode=0)
+    u, v = embeddings[name] = normalize(seen.image_embedding, dim=1), normalize(seen.text_embedding, dim=1)
     cosine = u @ v.T
-    groups = eye, (P_valid == 1) & ~eye, (P_valid > 0) & (P_valid < 1), P_valid == 0
-    own, same, some, none = (cosine[group].mean() for group in groups)
-    order = spearmanr(cosine[~eye], P_valid[~eye]).statistic
     nearest = P_valid[range(len(valid)), cosine.masked_fill(eye, -2).argmax(1)].mean()
-    scores[name] = {"gap": (cosine[(P_valid > 0) & ~eye].mean() - none).item(), "order": order, "nearest": nearest}
-    print(f"{name:6} {own:6.2f} {same:11.2f} {some:12.2f} {none:12.2f} {order:8.2f} {nearest:8.2f}")
-print(f"a text at random: {chance:.2f}")
+    order = spearmanr(cosine[~eye], P_valid[~eye]).statistic
+    scores.loc[name] = [*(cosine[group].mean().item() for group in groups.values()), order, nearest.item()]
+print(scores.round(2).to_string())
+print(f"P of a text at random: {P_valid[~eye].mean():.2f}")
 
 # %% [markdown]
-# Read the rows before comparing: hard positives bring image and own text much closer (*own*), for that is all they ask
-# for. Whether texts that share *some* zones come out nearer than those that share *none* is left to chance.
-
-# %%
-for name, score in scores.items():
-    print(f"{name}: zones shared or not, cosine gap {score['gap']:.3f}")
-print(f"soft keeps the order of the zones better: {scores['soft']['order'] > scores['hard']['order']}")
-
-# %% [markdown]
-# The space in its two main directions. Images and texts keep apart (the modality gap), so each kind is centred by itself
-# here; the gap, the length of the difference of the two means, is printed. Soft positives keep images close together:
-# cosine differences of some hundredths are all that they ask for.
-
-
-# %%
-def plane(u, v):
-    centred = torch.cat([u - u.mean(0), v - v.mean(0)])
-    axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
-    return tuple(part.numpy() for part in (centred @ axes.T).split(len(u)))
-
-
-for name, (u, v) in embeddings.items():
-    print(f"{name}: gap {(u.mean(0) - v.mean(0)).norm():.2f}, spread of images {u.std(0).norm():.2f}, ", end="")
-    print(f"of texts {v.std(0).norm():.2f}")
-titles = {"before": "before training", "soft": "soft positives", "hard": "hard positives"}
-embedding_space({titles[name]: plane(u, v) for name, (u, v) in embeddings.items()}, valid.reports)
-plt.show()
-
-# %% [markdown]
-# ## Explore
+# **Read the rows one by one.** Hard positives bring image and own text much closer (*own*), because this is all they
+# ask for. They never ask that texts with *some* shared zones come before texts with *none*. Soft positives do ask for
+# this, with small differences of cosines, as section 4 said. So we expect them to be ahead in *order*, and in this run
+# they are.
 #
-# Validation pairs, drawn by seed. Left what the positives ask for, right what the embeddings give, on the same scale: move
-# $\tau$, switch the positives, look at the network before and after. Below, one such answer as a still picture.
+# ## 7 · Explore
+#
+# The widget draws validation pairs by a seed. The left map is what the positives want, the right map is what the
+# embeddings give, both on one scale. Move $\tau$, switch the positives, and take the network before and after training.
+#
+# The picture below the sliders stays as it is: twelve pairs and the network trained with soft positives. **Look at**
+# the right map. It is still nearly even, and the loss has used little of its room. The order of the cosines is learnt
+# first.
 
 # %%
 from semimedref_core.widgets import contrast
@@ -430,18 +373,94 @@ from semimedref_core.widgets import contrast
 contrast.contrast_explorer(valid.reports, embeddings)
 
 # %%
-u, v = (x[:12] for x in embeddings["soft"])
+u, v = (x[:12] for x in embeddings["soft positives"])
 found = contrast.contrast(u, v, valid_codes[:12], tau)
-maps = {"target: P / row sum": found.target.numpy(), "given: softmax of z": found.softmax.numpy()}
+maps = {"wanted: P / row sum": found.target.numpy(), "given: softmax of z": found.softmax.numpy()}
 heat_maps(maps, [short(report) for report in valid.reports[:12]], "share of text j for image i")
 plt.show()
-print(f"loss {found.loss:.2f}, floor {found.floor:.2f}")
+print(f"loss {found.loss:.2f}, floor {found.floor:.2f}, log N {math.log(12):.2f}")
 
 # %% [markdown]
-# **To remember:** most "negatives" of a batch share zones with the image; soft positives leave the loss a floor not far
-# below log N; and they order the embeddings by zones, which hard positives do not ask for.
+# ## To take with you
+#
+# The cell below prints the numbers of this run. On the phantom, with the settings above:
+#
+# **To remember**
+#
+# - 93 % of the negatives in a batch of 16 share a zone with the image, and 13 % are the very same text.
+# - The floor of the loss is 2.57 and an even softmax has 2.77: soft positives leave a room of 0.20.
+# - Two texts with $P = 1$ and $P = 1/3$ need to differ in their cosine by 0.08 only, at $\tau = 0.07$.
+# - The order of the cosines follows the shared zones better with soft positives (0.58) than with hard ones (0.40).
+#
+# **Go on** with [05 · Teacher and student](05_teacher_student.ipynb), where ITCL is one of four terms of the loss.
+# **Back** to [03 · T-PatchMix](03_t_patchmix.ipynb). [08 · Kernels](08_kernels.ipynb) computes the loss without the
+# matrix $P$, and in Triton. [07 · Results](07_results.ipynb) measures what ITCL is worth in a full training.
 
 # %%
-print(f"'negatives' that share a zone: {100 * sharing:.0f} %")
-print(f"floor of the soft loss: {floor:.2f}, log N: {math.log(batch_size):.2f}")
-print(f"order of cosines by shared zones: soft {scores['soft']['order']:.2f}, hard {scores['hard']['order']:.2f}")
+room = math.log(16) - floors[16]
+print(f"negatives that share a zone: {100 * sharing:.0f} %, that are the same text: {100 * same_words:.0f} %")
+print(f"floor {floors[16]:.2f}, log N {math.log(16):.2f}, room {room:.2f}; cosines differ by {tau * math.log(3):.2f}")
+print(f"order: soft {scores.order['soft positives']:.2f}, hard {scores.order['hard positives']:.2f}")
+
+# %% [markdown]
+# ## Appendix: Temperature
+#
+# A small $\tau$ makes the softmax sharp, so that few texts count. A large $\tau$ makes it even: cosines lie between -1
+# and 1, so at $\tau = 1$ no text counts more than $e^2$ times as much as another. To see what follows without a
+# network, we take the zone vectors themselves as embeddings, $u_i = v_i = a_i / |a_i|$.
+#
+# *Texts that count* is $e^{\text{entropy}}$ of the softmax. Dashed lines are what $P$ asks for, dotted is the $\tau$ in
+# use. **Look at** the blue curves left of the dotted line: with soft positives, loss and gradient grow by powers of ten
+# although the embeddings *are* the zones.
+
+# %%
+rows = slice(0, batch_size)
+a = torch.tensor([report.zones for report in train.reports[rows]], dtype=torch.float64)
+zones = {"soft": codes[rows], "hard": torch.zeros_like(codes[rows])}
+taus = np.geomspace(0.005, 1, 41)
+
+
+def at_temperature(loss, tau):
+    u, v = normalize(a, dim=1).requires_grad_(), normalize(a, dim=1)
+    value = soft_contrastive_loss(u, v, zones[loss], float(tau), normalize=True)
+    (gradient,) = torch.autograd.grad(value, u)
+    entropy = torch.special.entr((u @ v.T / tau).softmax(1)).sum(1).mean()
+    return value.item(), entropy.exp().item(), gradient.norm(dim=1).mean().item()
+
+
+hard_curves, soft_curves = (np.array([at_temperature(kind, t) for t in taus]).T for kind in ("hard", "soft"))
+
+# %%
+curves = {"loss": {"hard": hard_curves[0], "soft": soft_curves[0]}, "texts that count": {"both": soft_curves[1]}}
+curves["mean length of dL/du"] = {"hard": hard_curves[2], "soft": soft_curves[2]}
+least = itcl.loss_floor(codes[rows]).item()
+temperatures(taus, curves, {"loss": {"soft": least}, "texts that count": {"soft": math.exp(least), "hard": 1}}, tau)
+plt.show()
+print("tau    soft loss  hard loss  texts that count  gradient soft  hard")
+for t in (0.005, 0.07, 0.3, 1.0):
+    (soft_loss, count, soft_slope), (hard_loss, _, hard_slope) = (at_temperature(kind, t) for kind in ("soft", "hard"))
+    print(f"{t:<6} {soft_loss:9.2f} {hard_loss:10.2f} {count:17.1f} {soft_slope:14.3f} {hard_slope:5.3f}")
+print(f"smallest soft loss {soft_curves[0].min():.2f} at tau {taus[soft_curves[0].argmin()]:.2f}; floor {least:.2f}")
+
+# %% [markdown]
+# Soft positives punish a softmax that is too sharp. A network at $\tau = 0.07$ must answer by keeping its cosines close
+# together, and so the trained one does. The loss with hard positives likes a sharp softmax. What is left of it at small
+# $\tau$ are pairs that name the same zones, since their embeddings are equal here.
+#
+# ## Appendix: The space of the embeddings
+#
+# The figure shows the embeddings in their two main directions, before and after training. Images and texts lie apart
+# (the *modality gap*), so each kind is centred by itself. The *gap* that is printed is the distance of the two means.
+# **Look at** the dots in the right panel: with soft positives the images stay close together, because differences of a
+# few hundredths are all that the loss asks for.
+
+# %%
+spaces = {}
+for name, (u, v) in embeddings.items():
+    centred = torch.cat([u - u.mean(0), v - v.mean(0)])
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+    spaces[name] = tuple(part.numpy() for part in (centred @ axes.T).split(len(u)))
+    print(f"{name}: gap {(u.mean(0) - v.mean(0)).norm():.2f}, spread of images {u.std(0).norm():.2f}, ", end="")
+    print(f"of texts {v.std(0).norm():.2f}")
+embedding_space(spaces, valid.reports)
+plt.show()

@@ -237,7 +237,7 @@ def test_itcl_hard_positives_leave_the_diagonal_alone_in_picture_and_text(pages)
 def _target(pixels: np.ndarray) -> np.ndarray:
     """The inside of the left heat map."""
     height, width = pixels.shape[:2]
-    return pixels[int(0.12 * height) : int(0.9 * height), int(0.25 * width) : int(0.565 * width)]
+    return pixels[int(0.12 * height) : int(0.9 * height), int(0.27 * width) : int(0.575 * width)]
 
 
 def test_prediction_the_outline_shrinks_with_the_number_of_pixels_that_the_line_tells(pages):

@@ -13,6 +13,16 @@ from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.reports import SIDES
 from semimedref_core.teaching import check, source_of, stand_in_teacher
 from semimedref_core.teaching.answers import exercises_of
+from semimedref_kernels import soft_contrastive_loss
+
+
+def hard_positives(u, v, codes, tau):
+    return soft_contrastive_loss(u, v, torch.zeros_like(codes), tau)
+
+
+def one_direction(u, v, codes, tau):
+    return torch.nn.functional.cross_entropy(u @ v.T / tau, torch.arange(len(u)))
+
 
 
 def together(report, rng, p):
@@ -88,6 +98,17 @@ ANSWERS = {  # exercise -> right answers, wrong answers
         ],
     ),
     "04.1": ([2 / 3 * (math.log(3) - 2 / 3 * math.log(2)), 0.42], [0, 1.0986, "two", True, [1]]),
+    "04.2": (
+        [[[0, 0, 1, 0, 0, 0]] * 4, [[1, 1, 1, 1, 1, 1]] * 4],
+        [
+            [[0] * 6] * 4,
+            [[0, 0, 1, 0, 0, 0]] * 3,
+            [[0, 0, 1, 0, 0, k] for k in (0, 0, 0, 1)],
+            "four",
+            [[1], [1], [1], [1]],
+        ],
+    ),
+    "04.3": ([hard_positives], [soft_contrastive_loss, one_direction, lambda u, v, codes, tau: None, 0.5]),
     "09.1": ([4704], [196, 4705, 38416, "many"]),
     "09.2": ([-19, -20.5], [19, 0, -30, "up", True]),
     "09.3": ([True], [False, 1, "yes"]),

@@ -47,6 +47,7 @@ def pair(tmp_path):
         ('folder = ""', "folder = None", "parameter folder is a NoneType"),
         ("print\\(versions\\(", "print(len(", "import and print versions"),
         ("To remember", "In short", "what to remember"),
+        ("# ## The table", "# ## Appendix: The table", "before any appendix"),
         ("notebook_style\\(\\)", "notebook_style()" + "\nx = 1" * 30, "at most 25"),
     ],
 )

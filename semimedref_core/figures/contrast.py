@@ -38,7 +38,7 @@ def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning
     values = list(matrices.values())
     top = values[0].max()
     # Fixed places, in inches: nothing jumps from one answer of a widget to the next, and no layout is searched for.
-    side, left, between, bottom = 3.6, 2.75, 0.2, 0.35
+    side, left, between, bottom = max(3.6, 0.17 * len(labels)), 3.05, 0.2, 0.35
     width, height = left + len(values) * (side + between) + 0.8, side + bottom + 0.4
     figure = plt.figure(figsize=(width, height))
     for k, (title, matrix) in enumerate(matrices.items()):
@@ -47,7 +47,7 @@ def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning
         drawn = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=top)
         ax.set_title(title, y=1)
         ax.set_xlabel("text j")
-    font = {"fontsize": 9 if len(labels) <= 16 else 6.5, "ha": "right", "va": "center"}
+    font = {"fontsize": 10, "ha": "right", "va": "center"}
     for i, label in enumerate(labels):
         figure.axes[0].text(-0.02, i, as_text(label), transform=figure.axes[0].get_yaxis_transform(), **font)
     extend = "max" if max(matrix.max() for matrix in values) > 1.001 * top else "neither"
@@ -80,7 +80,7 @@ def pulls(u: np.ndarray, v: np.ndarray, arrows: Mapping[str, np.ndarray], report
     marks = [Line2D([], [], color=colour, marker="s", linestyle="") for colour in colours[: len(u)]]
     names = [f"{i + 1}: {short(report)}" for i, report in enumerate(reports)]
     figure.legend(
-        marks, names, loc="outside lower center", ncols=3, fontsize=9, frameon=False, title="u: image (dot), v: text"
+        marks, names, loc="outside lower center", ncols=3, fontsize=10, frameon=False, title="u: image (dot), v: text"
     )
     return figure
 

@@ -30,7 +30,7 @@ def style_problems(source: Path) -> list[str]:
     if "versions(" not in cells[2].source or OF_THIS_MACHINE not in _tags(cells[2]):
         found.append(f"the third cell does not import and print versions(), tagged {OF_THIS_MACHINE}")
     if not any("**To remember" in cell.source for cell in cells[:walk][-3:]):
-        found.append("the end does not say what to remember")
+        found.append("the end, before any appendix, does not say what to remember")
     tagged = [cell for cell in cells if "parameters" in _tags(cell)]
     if tagged != cells[1:2]:
         found.append("the second cell, and no other, must be tagged parameters")
