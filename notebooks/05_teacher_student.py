@@ -15,12 +15,18 @@
 # %% [markdown]
 # # 05 · One step of teacher and student
 #
-# **What you will see.** One training step of Semi-MedRef, taken apart: every tensor with its shape, from the batch to the
-# loss; what the teacher looks at and how often; which loss term trains which part of the student; and why a GPU never has
-# to wait. Then the three things that change from step to step: the teacher, the weight $w_u$ and the learning rate.
+# **What you will see.** One training step of Semi-MedRef, from the batch to the loss, with real tensors. After this
+# notebook you
 #
-# The step is one function that fits on a screen, `semimedref_core.semi_medref.semi_medref`. Here it is walked through by
-# hand, with the same building blocks, and must end at the same loss.
+# - have read the whole step, which is one function, and can say what each line is for;
+# - know which loss term trains which part of the student, and where no gradient goes;
+# - can tell whether a line of code makes a GPU wait;
+# - know how far back the teacher remembers, and why training begins without it.
+#
+# **What you need.** PyTorch, PosAug from [02](02_posaug.ipynb), T-PatchMix from [03](03_t_patchmix.ipynb) and ITCL from
+# [04](04_itcl.ipynb).
+#
+# **Time.** About 30 minutes to read, with the exercises; about 20 seconds to run.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -36,42 +42,39 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import display
 
-from semimedref_core import Config, Report, Teacher, anatomy, dice_ce, figures, patchmix, reports, versions, views
-from semimedref_core.methods import METHODS, reported_places
+from semimedref_core import Config, Teacher, figures, itcl, losses, patchmix, semi_medref, training, versions, views
+from semimedref_core import teacher as ema
+from semimedref_core.teaching import check, source_of
 from semimedref_core.tools import HostReads, Passes, gradient_norms, named_tensors, tensor_table
 
-figures.notebook_style()
+figures.notebook_style(100)
 print(versions())
 
 # %% [markdown]
 # ## A teacher that knows something
 #
-# An untrained teacher has nothing to say. So we train first, for a few seconds, and note each step; section 9 shows how
-# it went. The step that we then take apart is the next one.
-
-# %%
-from semimedref_core import Batches, build_network, build_texts, load_training, training
-
-config = Config(dataset=dataset, image_size=image_size, batch_size=batch_size, steps=steps, seed=seed, lr=2e-3)
-pairs, texts = load_training(dataset, config.label_ratio, image_size), build_texts()
-batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, training.zone_grid(config, pairs))
-print(f"{len(pairs.labelled)} labelled and {len(pairs.unlabelled)} unlabelled pairs")
+# *Student* and *teacher* are two networks of one kind. Training changes the student. The teacher is a moving average of
+# the student, and draws masks for the images that nobody has labelled: the *pseudo-labels*.
+#
+# An untrained teacher has nothing to say. So we train both for a few seconds and note what happens; section 9 looks at
+# the notes. The step that we then take apart is the next one.
 
 # %%
 from accelerate import Accelerator
 from torch.nn.utils import parameters_to_vector
 
+from semimedref_core import Batches, build_network, build_texts, load_training
 from semimedref_core.runtime import run_state
 
+config = Config(dataset=dataset, image_size=image_size, batch_size=batch_size, steps=steps, seed=seed, lr=2e-3)
+pairs, texts = load_training(dataset, config.label_ratio, image_size), build_texts()
+batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, training.zone_grid(config, pairs))
 torch.manual_seed(seed)
 student = build_network(config.network)
-teacher = Teacher(student)
-optimizer = torch.optim.AdamW(student.parameters(), weight_decay=config.weight_decay)
-state = run_state.RunState(student, teacher, optimizer)
-
-# %%
-accelerator, history = Accelerator(cpu=True), []
+teacher, optimizer = Teacher(student), torch.optim.AdamW(student.parameters(), weight_decay=config.weight_decay)
+state, accelerator, history = run_state.RunState(student, teacher, optimizer), Accelerator(cpu=True), []
 here = parameters_to_vector(student.parameters()).detach()
 while state.step < steps:
     w_u = training.schedule(config, state.step).w_u
@@ -80,310 +83,248 @@ while state.step < steps:
     gap = (here - parameters_to_vector(teacher.network.parameters())).norm() / here.norm()
     move = (here - before).norm() / here.norm()
     history.append({name: value.item() for name, value in {**terms, "gap": gap, "move": move}.items()} | {"w_u": w_u})
+print(f"{len(pairs.labelled)} labelled and {len(pairs.unlabelled)} unlabelled pairs")
 print(f"DiceCE on labelled pairs: {history[0]['loss_labelled']:.2f} at first, {history[-1]['loss_labelled']:.2f} now")
 
 # %% [markdown]
-# ## 1 · The batch
+# ## 1 · The whole step
 #
-# A batch holds $B$ labelled and $B$ unlabelled pairs. **Everything that is left to chance has been drawn already, on the
-# CPU**: where the weak views lie (`affine`), the grey values of the strong views (`photometry`), partner and zone of each
-# patch (`proposal`), and what PosAug does to the texts.
+# **The paper** (Eq. 17; paper: 3 to 5) adds up four terms: a mask loss and ITCL on labelled pairs, and both again on
+# unlabelled pairs, with a weight $w_u$ that changes with the step $t$:
+#
+# $$L = \mathrm{DiceCE}(\text{labelled}) + w_l\,\mathrm{ITCL}(\text{labelled}) + w_u(t)\,\big[\mathrm{DiceCE}(\text{student}
+# (\text{mixed strong view}), \text{mixed target}) + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
+#
+# One function computes this. Read it once from top to bottom. In its names, `x` is an image, `y` a mask, `r` a report,
+# `p` the teacher's probabilities, `s` a strong view, `u` and `v` are embeddings of image and text. `_l` means labelled,
+# `_u` unlabelled, `_mix` mixed. The sections below walk through it with the same names and must end at the same loss.
+# (What follows after `if seen.zones is None` is ISPG, which this notebook leaves out.)
 
 # %%
+source_of(semi_medref.semi_medref)
+
+# %% [markdown]
+# ## 2 · The teacher's one look
+#
+# A batch holds $B$ labelled and $B$ unlabelled pairs. All random numbers but one have been drawn before, on the CPU.
+# (The exception is white noise. The appendix lists the batch.) A *weak view* is the image, normalised and moved a
+# little. The teacher reads the weak view $x_u$ and the report $r_u$, and gives a lesion probability $p$ for each pixel.
+# It is in eval mode and has no gradients.
+#
+# **Ledger 6: one look is enough.** T-PatchMix pastes a patch of a partner $\pi(i)$ into sample $i$, and so needs the
+# partner's $p$ as well. The released code shows the teacher the permuted batch to get it. But a network in eval mode
+# treats each sample by itself, so the second answer is the first one, permuted: $f(x_{\pi}) = f(x)_{\pi}$.
+
+# %%
+from semimedref_core import pseudo_labels
+
 batch = batches(steps)
 labelled, unlabelled = batch.labelled, batch.unlabelled
-table = tensor_table(named_tensors(batch))
-print(table.to_string())
-print(f"\none batch: {table['bytes'].sum():,} bytes, {len(table)} tensors, all on the device before the step begins")
-
-# %% [markdown]
-# The zone of a patch is known before the gate has spoken. So `text_choices` holds all seven texts that a sample can end
-# with: its own, or its own and one of six zones. On the device, the gate's answer only has to pick one.
-
-# %%
-choices = [texts.decode(each) for each in unlabelled.text_choices]
-shown = max(choices, key=lambda seven: len(set(seven)))  # PosAug leaves more to see in some samples than in others
-for added, text in zip(["nothing", *reports.ZONES], shown, strict=True):
-    print(f"pasted: {added:13} {text}")
-
-# %% [markdown]
-# ## 2 · Weak view and the teacher's one look
-#
-# Labelled and unlabelled pictures are normalised and moved a little. The teacher reads the *untouched* report and gives
-# $p$, a lesion probability for each pixel. It is in eval mode and has no gradients.
-
-# %%
-x, y = views.weak_view(labelled.images, labelled.affine), views.place_masks(labelled.masks, labelled.affine)
-weak = views.weak_view(unlabelled.images, unlabelled.affine)
-p = reported_places.label(teacher, weak, unlabelled, config)
-print(f"p: {tuple(p.shape)}, {p.min():.3f} to {p.max():.3f}, requires_grad {p.requires_grad}, grad_fn {p.grad_fn}")
-
-# %% [markdown]
-# **Ours: the teacher looks in a mirror.** In the paper both look at the same weak view, so the student hears little that it
-# would not have said itself. By default here (`teacher_view="mirrored"`; `"same"` is the paper's way) the teacher sees the
-# mirror image and reads the report with its sides swapped; its map is mirrored back. It is the same question, and yet the
-# answer differs where the teacher has learnt one lung and not the other:
-
-# %%
-from dataclasses import replace
-
-one_sided = Report.of((0, 0, 1, 0, 0, 0), 1)
-print("the student reads:", one_sided.render())
-print("the teacher reads:", one_sided.flip().render())
-as_it_lies = reported_places.label(teacher, weak, unlabelled, replace(config, teacher_view="same"))
-one, other = p >= 0.5, as_it_lies >= 0.5
-disputed = (one != other).sum() / (one | other).sum()
-print(f"of the pixels that either look calls lesion, {100 * disputed:.0f} % are lesion in one look alone")
-
-# %% [markdown]
-# **Ledger 5: what counts as a pseudo-label.** The release cuts $p$ at 0.5 once mixing is on, without any mask of
-# confidence; `conf_th` gates patches only. Our default does one thing more: outside the zones that the report names, $p$
-# is set to 0 (`pseudo_labels="reported"`; `"teacher"` is the paper's way).
-
-# %%
-says = reported_places.label(teacher, weak, unlabelled, replace(config, pseudo_labels="teacher"))
-regions = views.place_masks(unlabelled.regions, unlabelled.affine)
-alone, kept = (says >= 0.5).float(), (p >= 0.5).float()
-assert torch.equal(kept, alone * regions)
-print(
-    f"lesion by the teacher alone {100 * alone.mean():.1f} % of the pixels, in reported zones {100 * kept.mean():.1f} %"
-)
-
-# %%
-cut = (alone - kept).sum((1, 2, 3)).argsort(descending=True)[:4]
-told = texts.decode(unlabelled.input_ids)
-maps = (maps[cut, 0].numpy() for maps in (weak, regions, says, p))
-figures.pseudo_label_gallery(*maps, [told[i] for i in cut])
-plt.show()
-
-# %% [markdown]
-# And a second thing. Where the report names an infection and the target is empty, the teacher has missed it. The release
-# lets the student learn that there is nothing; our default gives this sample the weight 0. Two empty targets, the first
-# with an infection in its report, the second without:
-
-# %%
-empty, codes = torch.zeros_like(p[:2]), torch.tensor([int(unlabelled.codes[0]), 0])
-for setting in ("reported", "teacher"):
-    weights = reported_places.found_images(empty, codes, replace(config, pseudo_labels=setting))
-    print(
-        f"pseudo_labels={setting:10} weight of the missed infection {weights[0]:.0f}, of the healthy lung {weights[1]:.0f}"
-    )
-
-# %% [markdown]
-# Zone by zone the same (`unfound="zone"`): where the report names a zone and the target shows nothing in it, the pixels of
-# this zone teach nothing, while the rest of the image does. How many named zones does the teacher miss here? (It is cut at
-# 0.5; a teacher that asked itself for more would miss more.)
-
-# %%
-named = (unlabelled.codes[:, None] >> torch.arange(6)) & 1
-for least in (0.5, 0.7, 0.9):
-    left_out = reported_places.unfound_zones((p >= least).float(), unlabelled.codes, unlabelled.zone_boxes)
-    missed = int(left_out.flatten(1).any(1).sum())
-    print(
-        f"cut at {least}: of {len(p)} samples that name {int(named.sum())} zones {missed} have one or more without lesion, "
-        f"{100 * left_out.float().mean():.1f} % of all pixels are left out"
-    )
-
-# %% [markdown]
-# **Ledger 6: one look is enough.** T-PatchMix needs the partners' maps $p_j$. The release shows the teacher the permuted
-# batch to get them. But an eval-mode network treats every sample for itself, so the answer is the permutation of the first:
-# $f(x_{\pi}) = f(x)_{\pi}$.
-
-# %%
+x_l, y_l = views.weak_view(labelled.images, labelled.affine), views.place_masks(labelled.masks, labelled.affine)
+x_u, r_l, r_u = views.weak_view(unlabelled.images, unlabelled.affine), labelled.input_ids, unlabelled.input_ids
+p = pseudo_labels.teacher_probabilities(teacher, x_u, unlabelled, config)
+print(f"p: {tuple(p.shape)}, {p.min():.3f} to {p.max():.3f}, requires_grad {p.requires_grad}")
 partner = unlabelled.proposal["partner"]
 with torch.no_grad():
-    once = teacher(weak, unlabelled.input_ids).logits.sigmoid()
-    again = teacher(weak[partner], unlabelled.input_ids[partner]).logits.sigmoid()
-difference = (again - once[partner]).abs().max()
-print(f"permutation {partner.tolist()}: max |f(x[perm]) - f(x)[perm]| = {difference:.7f}")
-assert difference < 1e-5
+    again = teacher(x_u[partner], r_u[partner]).logits.sigmoid()
+print(f"partners {partner.tolist()}: largest |f(x[partner]) - f(x)[partner]| = {(again - p[partner]).abs().max():.7f}")
+assert (again - p[partner]).abs().max() < 1e-5
 
 # %% [markdown]
 # ## 3 · Strong view and T-PatchMix
 #
-# The strong view changes grey values only, so $p$ still fits. Then image, target and text are mixed as one: where the gate
-# accepts, all three change; where it refuses, none does. The target is cut at 0.5 (Eq. 7; paper: 8). Below: one sample on
-# its way. The student's text names the pasted zone too, and counts the zones that it names; PosAug may hide where they are.
+# The *strong view* $s$ changes grey values only, so $p$ still fits to it. T-PatchMix then mixes image, target and text.
+# Where its gate accepts the patch, all three change. Where it refuses, none of them does. The target is cut at 0.5 (Eq.
+# 7; paper: 8). The text is picked from seven that were written on the CPU: the own report, and the own report with one
+# of six zones added.
+#
+# **Look at** one sample on its way, from left to right. The dashed box is the patch. It brings a lesion, the target
+# marks it, and the student's text names its zone. PosAug may hide a position in this text. With the settings above, the
+# teacher also marks a spot at the lower left, which its report does not name. It is a mistake, and the target keeps it.
+# The appendix shows how we take such mistakes out.
 
 # %%
-torch.manual_seed(seed)  # white noise is the one thing drawn on the device
-strong = views.strong_view(weak, **unlabelled.photometry)
-plan = unlabelled.text_choices, unlabelled.proposal, config.block, config.patch_mode, config.gate
-mixed, soft, input_ids, accepted = patchmix.t_patchmix(strong, p, *plan)
-target = (soft >= 0.5).float()
-trusted = reported_places.found_images(target, unlabelled.codes, config)
-left_out = reported_places.unfound_zones(target, unlabelled.codes, unlabelled.zone_boxes)
-changed = (mixed != strong).flatten(1).any(1)
-assert torch.equal(changed, accepted)
-print(f"{len(p)} samples: {int(accepted.sum())} mixed, {int(trusted.sum())} with a target to learn from")
+torch.manual_seed(seed)  # for the white noise
+s = views.strong_view(x_u, **unlabelled.photometry)
+how = unlabelled.proposal, config.block, config.patch_mode, config.gate
+s_mix, p_mix, r_mix, accepted = patchmix.t_patchmix(s, p, unlabelled.text_choices, *how)
+y_mix = (p_mix >= 0.5).float()
+assert torch.equal((s_mix != s).flatten(1).any(1), accepted)  # all or nothing
+print(f"{int(accepted.sum())} of {len(p)} samples are mixed")
 
-# %%
-how = {"block": config.block, "mode": config.patch_mode, "confident": config.gate}
-boxes, _ = patchmix.patch_boxes(p, **unlabelled.proposal, **how)
-i = int(((target - kept).clamp(min=0).sum((1, 2, 3)) * accepted).argmax())  # where the patch brought most lesion
-pictures = (each[i, 0].numpy() for each in (unlabelled.images, weak, p, strong, mixed, target))
-read = texts.decode(torch.stack([unlabelled.input_ids[i], input_ids[i]]))
-figures.sample_strip(*pictures, boxes[i].tolist(), read)
+boxes, _ = patchmix.patch_boxes(
+    p, **unlabelled.proposal, block=config.block, mode=config.patch_mode, confident=config.gate
+)
+i = int(((y_mix - (p >= 0.5).float()).clamp(min=0).sum((1, 2, 3)) * accepted).argmax())  # most lesion in its patch
+pictures = (each[i, 0].numpy() for each in (unlabelled.images, x_u, p, s, s_mix, y_mix))
+figures.sample_strip(*pictures, boxes[i].tolist(), texts.decode(torch.stack([r_u[i], r_mix[i]])))
 plt.show()
 
 # %% [markdown]
 # ## 4 · The student's one look
 #
-# Labelled, mixed and weak samples pass the student together. Of the weak ones only the embeddings are wanted, for ITCL, so
-# they leave behind the encoders: `decode` says how many samples from the front are segmented.
+# The student sees labelled, mixed and weak samples in one pass. ITCL needs only the embeddings of the weak ones. So
+# they leave behind the encoders: `decode` tells how many samples, from the front, go through the decoder too.
 #
-# Here the student is the compact network. In the paper's two, the attention layers are those of the release, but the text
-# is read differently. Padding is not attended, so the prediction does not depend on its length (Ledger 18).
-# `guide_decoder` reads windows of 24 tokens, where the release takes exactly 24 (Ledger 19).
+# **Look at** the step as a figure, with the shapes of this run. Gradients flow only through the boxes that the legend
+# calls *trained by gradient* and *loss*. To the student, everything left of it is data.
 
 # %%
-images = torch.cat([x, mixed, weak])
-tokens = torch.cat([labelled.input_ids, input_ids, unlabelled.input_ids])
-seen = student(images, tokens, decode=len(x) + len(mixed))
-logits_labelled, logits_mixed = seen.logits.split([len(x), len(mixed)])
-image_labelled, _, image_weak = seen.image_embedding.split(batch_size)
-text_labelled, _, text_weak = seen.text_embedding.split(batch_size)
+images, tokens = torch.cat([x_l, s_mix, x_u]), torch.cat([r_l, r_mix, r_u])
+sizes = [len(x_l), len(s_mix), len(x_u)]
+seen = student(images, tokens, decode=sizes[0] + sizes[1])
+logits_l, logits_mix = seen.logits.split(sizes[:2])
+u_l, _, u_u = seen.image_embedding.split(sizes)
+v_l, _, v_u = seen.text_embedding.split(sizes)
 
-# %%
-flow = {"x": x, "y": y, "weak": weak, "p": p, "strong": strong}
-flow |= {"mixed": mixed, "target": target, "input_ids": input_ids, "accepted": accepted, "trusted": trusted}
-flow["left_out"] = left_out
-flow |= {"images": images, "tokens": tokens, "logits_labelled": logits_labelled, "logits_mixed": logits_mixed}
-flow |= {"image_labelled": image_labelled, "text_labelled": text_labelled}
-flow |= {"image_weak": image_weak, "text_weak": text_weak}
-print(tensor_table(flow).to_string())
-
-# %% [markdown]
-# The whole step, with the shapes of this run. Only the yellow boxes have gradients; everything to the left of the student
-# is data to it.
-
-# %%
-figures.step_flow({**named_tensors(batch), **flow})
+data = {"x_l": x_l, "y_l": y_l, "x_u": x_u, "p": p, "s": s, "s_mix": s_mix, "y_mix": y_mix, "accepted": accepted}
+data |= {"r_mix": r_mix, "images": images, "tokens": tokens}
+trained = {"logits_l": logits_l, "logits_mix": logits_mix, "u_l": u_l, "v_l": v_l, "u_u": u_u, "v_u": v_u}
+assert not any(tensor.requires_grad for tensor in data.values())
+assert all(tensor.requires_grad for tensor in trained.values())
+figures.step_flow({**named_tensors(batch), **data, **trained})
 plt.show()
 
 # %% [markdown]
 # ## 5 · The loss
 #
-# A mask is judged by Dice and cross-entropy (Eq. 13; paper: 2), image by image: with $q = \sigma(\text{logits})$,
+# **The paper** (Eq. 13; paper: 2) judges a mask by Dice loss and cross-entropy. With $q = \sigma(\text{logits})$, for
+# each image of $H \times W$ pixels:
 #
 # $$\mathrm{DiceCE} = 1 - \frac{2\sum q y}{\sum q + \sum y} \;-\; \frac{1}{HW}\sum \big[\,y\log q + (1-y)\log(1-q)\,\big]$$
 #
-# Two pixels by hand: $q = (0.8, 0.4)$, $y = (1, 0)$.
+# The source adds 1e-5 above and below the line, so that an empty mask that is found empty costs nothing. The check is
+# an image of two pixels, $q = (0.8, 0.4)$ and $y = (1, 0)$.
 
 # %%
+display(source_of(losses.dice_ce_of_images, losses.dice_of_images))
 q, truth = torch.tensor([0.8, 0.4]), torch.tensor([1.0, 0.0])
 dice_loss = 1 - 2 * 0.8 / (0.8 + 0.4 + 1)
 cross_entropy = -(math.log(0.8) + math.log(1 - 0.4)) / 2
-computed = dice_ce(q.logit().view(1, 1, 1, 2), truth.view(1, 1, 1, 2)).item()
-print(f"Dice loss {dice_loss:.4f} + cross-entropy {cross_entropy:.4f} = {dice_loss + cross_entropy:.4f}")
-print(f"dice_ce                                    {computed:.4f}")
+computed = losses.dice_ce(q.logit().view(1, 1, 1, 2), truth.view(1, 1, 1, 2)).item()
+print(f"by hand: Dice loss {dice_loss:.4f} + cross-entropy {cross_entropy:.4f} = {dice_loss + cross_entropy:.4f}")
+print(f"dice_ce: {computed:.4f}")
 assert abs(computed - dice_loss - cross_entropy) < 1e-4
 
 # %% [markdown]
-# The total (Eq. 17; paper: 3 to 5), with the weights of this step:
-#
-# $$L = \mathrm{DiceCE}(\text{labelled}) + w_l\,\mathrm{ITCL}(\text{labelled}) + w_u(t)\,\big[\mathrm{DiceCE}(\text{student}
-# (\text{mixed strong view}), \text{mixed target}) + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
+# Now the four terms of Eq. 17, each with its weight, and their sum beside the loss of `semi_medref`. `Passes` notes how
+# often each network looks.
 
 # %%
-from semimedref_core import itcl
-
 w_u, w_l, w_c = training.schedule(config, steps).w_u, config.itcl_weight, config.itcl_unlabelled_weight
-terms = {
-    "DiceCE labelled": dice_ce(logits_labelled, y),
-    "w_l ITCL labelled": w_l * itcl.itcl(image_labelled, text_labelled, labelled.codes, config.tau),
-    "w_u DiceCE mixed": w_u * dice_ce(logits_mixed, target, trusted[:, None, None, None] * ~left_out),
-    "w_u w_c ITCL weak": w_u * w_c * itcl.itcl(image_weak, text_weak, unlabelled.codes, config.tau),
-}
-by_hand = sum(terms.values()).item()
+itcl_l, itcl_u = itcl.itcl(u_l, v_l, labelled.codes, config.tau), itcl.itcl(u_u, v_u, unlabelled.codes, config.tau)
+terms = {"DiceCE labelled": losses.dice_ce(logits_l, y_l), "w_l ITCL labelled": w_l * itcl_l}
+terms |= {"w_u DiceCE mixed": w_u * losses.dice_ce(logits_mix, y_mix), "w_u w_c ITCL weak": w_u * w_c * itcl_u}
 print("\n".join(f"{name:18} {value.item():.3f}" for name, value in terms.items()))
-print(f"(log B = {math.log(batch_size):.3f}, so w_l log B = {w_l * math.log(batch_size):.3f})")
 
-# %%
 torch.manual_seed(seed)
 asked, taught = Passes(teacher.network), Passes(student)
-step = METHODS["semi_medref"].step  # semi_medref with our additions
-losses = step(student, teacher, batch, w_u, config)
+by_function = semi_medref.semi_medref(student, teacher, batch, w_u, config)["loss"]
 looks = {"teacher": len(asked.made), "student": len(taught.made)}
-print(f"teacher: {looks['teacher']} pass, (seen, segmented) {asked.made}")
-print(f"student: {looks['student']} pass, (seen, segmented) {taught.made}")
-print(f"walked through by hand  L = {by_hand:.5f}")
-print(f"semi_medref             L = {losses['loss'].item():.5f}")
-assert abs(by_hand - losses["loss"].item()) < 1e-5
+print(f"walked through by hand  L = {sum(terms.values()).item():.5f}")
+print(f"semi_medref             L = {by_function.item():.5f}")
+assert abs(sum(terms.values()) - by_function) < 1e-5
+for name, value, zones in (("labelled", itcl_l, labelled.codes), ("weak", itcl_u, unlabelled.codes)):
+    print(f"ITCL {name}: {value.item():.3f}, floor {itcl.loss_floor(zones):.3f}, log B {math.log(batch_size):.3f}")
+print(f"passes: {looks}; of the student's {taught.made[0][0]} samples {taught.made[0][1]} go through the decoder")
 
 # %% [markdown]
-# ITCL is large because it stands at its early value: an untrained embedding takes all $B$ texts for equally likely, which
-# costs $\log B$, times the weight. What counts for learning is its gradient, next.
+# ITCL looks large, but hardly any of it can go away. Its value is close to $\log B$, the value of an even softmax. Its
+# floor is only a little lower, because most reports of a batch share zones ([04](04_itcl.ipynb), section 4). What
+# counts for learning is the gradient.
 #
 # ## 6 · What trains what
 #
-# The gradient of each term, taken alone, in each part of the student. *none* means that autograd finds no path at all:
-# ITCL ends at the encoders, and no mask trains its projections. Both encoders learn from all four terms.
+# ### Exercise 05.1 (predict)
+#
+# The parts of the student are `image encoder`, `text encoder`, `text-to-image fusion`, `decoder` and `ITCL
+# projections`. In which of them does the term *ITCL labelled* leave no gradient at all? Write a list of names.
+#
+# <details><summary>Solution</summary>
+#
+# `["text-to-image fusion", "decoder"]`. ITCL compares the embeddings. These are projections of what the two encoders
+# give, each by itself. Fusion and decoder come after that.
+# </details>
+
+# %%
+without_gradient = None
+check("05.1", without_gradient)
+
+# %% [markdown]
+# The figure shows the length of the gradient of each term, taken alone, in each part of the student. *none* means that
+# autograd finds no path from the term to the part. **Look at** the columns: each part but the projections learns from
+# the masks of both kinds, and both encoders learn from all four terms. **Then compare** the rows: the value of ITCL was
+# large, but in both encoders its gradient is smaller than that of the masks.
 
 # %%
 norms = gradient_norms(terms, student)
 figures.gradient_map(norms)
-print(norms.round(3).to_string(na_rep="none"))
 plt.show()
-
-# %% [markdown]
-# And where no gradient goes. The pseudo-label was made under `no_grad`; cut at 0.5 it could not have had one anyway. The
-# gate's answer is a yes or no. The teacher's weights are not parameters of any optimiser.
-
-# %%
-losses["loss"].backward()
-for name, tensor in {"p": p, "target": target, "accepted (gate)": accepted, "mixed image": mixed}.items():
-    print(f"{name:16} requires_grad {tensor.requires_grad}")
+by_function.backward()
 touched = sum(parameter.grad is not None for parameter in teacher.network.parameters())
-trained = sum(parameter.grad is not None for parameter in student.parameters())
-print(f"parameters with a gradient: student {trained} of {len(list(student.parameters()))}, teacher {touched}")
+moved = sum(parameter.grad is not None for parameter in student.parameters())
+print(norms.round(3).to_string(na_rep="none"))
+print(f"tensors of weights with a gradient: student {moved} of {len(list(student.parameters()))}, teacher {touched}")
 
 # %% [markdown]
 # ## 7 · Nobody waits
 #
-# A GPU works through a queue that the CPU fills. As soon as the CPU asks for a *value* (`.item()`, `if mask.any()`,
-# `x[mask]`), it must wait until the queue is empty. The step asks for none: chance was drawn ahead, and the gate's answer
-# picks the text by indexing. `HostReads` counts every such question, in forward pass, backward pass and EMA
-# update. Patch mixing and ITCL are operations of our own and count as one each; on a GPU they are Triton kernels. (A test
-# goes further: it runs the step on the *meta* device, where tensors have no values that anyone could ask for.)
+# A GPU works through a queue that the CPU fills. When the CPU asks for a *value*, it must wait until the queue is
+# empty: a *host sync*. `x.item()`, `if mask.any()` and `x[mask]` ask for values. The step asks for none. Its random
+# numbers were drawn ahead, and the answer of the gate picks the text by an index.
+#
+# `HostReads` counts such questions, here in forward pass, backward pass and the update of the teacher. It cannot look
+# into an operation of our own (patch mixing, ITCL), which counts as one. On a GPU these two are Triton kernels.
 
 # %%
 with HostReads() as step_reads:
-    losses = step(student, teacher, batch, w_u, config)
-    losses["loss"].backward()
+    semi_medref.semi_medref(student, teacher, batch, w_u, config)["loss"].backward()
     teacher.update(student, 1.0)  # decay 1 keeps the teacher as it is
 with HostReads() as careless:
-    if accepted.any():
-        mixed[accepted].mean().item()
+    brightness = s_mix[accepted].mean().item() if accepted.any() else 0
 print(f"host syncs in the step: {len(step_reads.reads)} in {step_reads.operations} operations")
-print(f"in two careless lines:  {len(careless.reads)} {careless.reads}")
+print(f"in one careless line:   {len(careless.reads)} {careless.reads}")
 assert step_reads.reads == []
 
 # %% [markdown]
-# What does the teacher's look cost, and what would the release's second one add (Ledger 6)? Floating-point operations of
-# convolutions and matrix products:
+# ### Exercise 05.2 (change)
+#
+# `semi_medref` takes another function in the place of `teacher_probabilities`, by its argument `label`. Write one that
+# gives the same $p$ but makes the host wait. Then run the step with `label=` your function under `HostReads`, and look
+# at `reads`.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def waiting_label(teacher, x_u, unlabelled, config):
+#     p = pseudo_labels.teacher_probabilities(teacher, x_u, unlabelled, config)
+#     if p.max() < 0.5:
+#         print("the teacher sees no lesion")
+#     return p
+# ```
+#
+# The innocent `if` needs a value. `reads` holds `aten._local_scalar_dense.default`, which is what `.item()` calls.
+# </details>
 
 # %%
-from torch.utils.flop_counter import FlopCounterMode
-
-with FlopCounterMode(display=False) as one_look:
-    reported_places.label(teacher, weak, unlabelled, config)
-with FlopCounterMode(display=False) as whole_step:
-    step(student, teacher, batch, w_u, config)["loss"].backward()
-look, step_flops = one_look.get_total_flops(), whole_step.get_total_flops()
-print(f"one step {step_flops / 1e9:.2f} GFLOP, of these the teacher {100 * look / step_flops:.1f} %")
+waiting_label = None  # def waiting_label(teacher, x_u, unlabelled, config): ...
+check("05.2", waiting_label)
 
 # %% [markdown]
 # ## 8 · The teacher is a memory
 #
-# After each step the teacher moves a little towards the student, $\theta' \leftarrow d\,\theta' + (1-d)\,\theta$ (Eq. 14; paper: 5).
-# Written out, the student of $a$ steps ago has the weight $(1-d)\,d^{a}$:
+# **The paper** (Eq. 14; paper: 5): after each step the teacher's weights $\theta'$ move a little towards the weights
+# $\theta$ of the student, with a *decay* $d$ just below 1. Written out, the student of $a$ steps ago has the weight
+# $(1-d)\,d^{a}$:
 #
-# $$\theta'_t = d^{\,t}\,\theta'_0 + (1-d)\sum_{k=1}^{t} d^{\,t-k}\,\theta_k$$
+# $$\theta' \leftarrow d\,\theta' + (1-d)\,\theta, \qquad
+# \theta'_t = d^{\,t}\,\theta'_0 + (1-d)\sum_{k=1}^{t} d^{\,t-k}\,\theta_k$$
 #
-# Checked on a network of a single weight:
+# The source also moves buffers, such as the running means of batch norm; integers are copied. The check is a network of
+# one weight. The *half-life* is the number of steps after which half of what the teacher knew is forgotten.
 
 # %%
+display(source_of(Teacher.update, ema.follow, ema.half_life))
 tiny = torch.nn.Linear(1, 1, bias=False)
 d, path = 0.9, torch.randn(31, generator=torch.Generator().manual_seed(seed)).tolist()
 tiny.weight.data.fill_(path[0])
@@ -393,132 +334,258 @@ for weight in path[1:]:
     follower.update(tiny, d)
 closed_form = d**30 * path[0] + (1 - d) * sum(d ** (30 - k) * path[k] for k in range(1, 31))
 print(f"after 30 updates: Teacher {follower.network.weight.item():.5f}, closed form {closed_form:.5f}")
+print(f"half-life: {ema.half_life(0.99):.0f} steps at d = 0.99, {ema.half_life(0.999):.0f} steps at d = 0.999")
 assert abs(follower.network.weight.item() - closed_form) < 1e-5
 
 # %% [markdown]
-# Buffers follow too: running statistics are averaged like weights, counters are copied. (The compact network has group
-# norm and so no running statistics; others have.)
+# ## 9 · Burn-in and ramps
+#
+# **The paper** lets the student learn from labelled pairs alone for the first $t_0$ steps, the *burn-in*. Then the
+# weight of the unlabelled loss grows linearly over $T$ steps (Eq. 15). The decay of the teacher grows in the same
+# manner (Eq. 16). Its $T$ is longer in the paper; here both have the same $T$.
+#
+# $$w_u(t) = w_u \min\!\big(1, (t - t_0)^+ / T\big), \qquad d(t) = d_0 + (d_1 - d_0)\,\min\!\big(1, (t - t_0)^+ / T\big)$$
+#
+# **Ours:** the decay is never above $(1+t)/(10+t)$. Otherwise a short run would keep its untrained network in the
+# teacher.
 
 # %%
-norm = torch.nn.BatchNorm1d(1)
-follower = Teacher(norm)
-norm(torch.full((4, 1), 10.0))  # moves the running mean from 0 to 1, and counts to 1
-follower.update(norm, 0.75)
-print(f"student: mean {norm.running_mean.item():.2f}, batches {norm.num_batches_tracked.item()}")
+display(source_of(ema.ramp, ema.ema_decay, training.schedule))
+t_0, T = 9, 12  # burn-in and ramp of a run of 60 steps by the default settings
+for t in (0, 9, 15, 59):
+    by_hand, decay = min(1, max(0, t - t_0) / T), ema.ema_decay(t, t_0, T, 0.99, 0.99)
+    print(f"step {t:2}: w_u / its largest value by hand {by_hand:.2f}, ramp {ema.ramp(t, t_0, T):.2f}; d = {decay:.2f}")
+    assert math.isclose(by_hand, ema.ramp(t, t_0, T)) and math.isclose(decay, min(0.99, (1 + t) / (10 + t)))
+with_bound = math.prod((1 + t) / (10 + t) for t in range(60))
+print(f"untrained share of the teacher after 60 steps: {0.99**60:.2f} without the bound, {with_bound:.0e} with it")
+
+# %% [markdown]
+# The figure shows the short training of this notebook, step by step. Dark grey is the burn-in, light grey the ramp.
+# **Left:** DiceCE falls. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** the teacher is not
+# asked during the burn-in. Once it is asked, fewer and fewer patches pass the gate for some steps, and then more and
+# more. **Right:** during most of the burn-in the bound keeps the teacher closer to the student than one step of the
+# student is long. Later it lags behind by several steps. It comes closer again when the learning rate goes to 0.
+
+# %%
+run = pd.DataFrame(history)
+figures.trajectory_curves(run, config.burn_in * steps, config.ramp * steps)
+plt.show()
+smooth = run.rolling(5, min_periods=1, center=True).mean()
+passed = smooth.accepted[run.accepted.notna()]
+print(f"patches accepted (mean of 5 steps): first {100 * passed.iloc[0]:.0f} %, ", end="")
+print(f"lowest {100 * passed.min():.0f} % at step {passed.idxmin()}, last {100 * passed.iloc[-1]:.0f} %")
+lag = smooth.gap / smooth.move
+print("distance from teacher to student, in steps of the student:", end=" ")
+print(", ".join(f"{lag[t]:.1f} at step {t}" for t in (3, steps // 4, steps // 2, steps * 3 // 4)))
+print(f"the same distance, as a share of the weights' length: at most {run.gap.max():.1%}, now {run.gap.iloc[-1]:.1%}")
+
+# %% [markdown]
+# ### Exercise 05.3 (break)
+#
+# Find the settings of `Config` with which the student follows the untrained teacher with the full weight from step 0
+# on. Write them as a dictionary. Then give them to `Config` in the cell of section *A teacher that knows something*,
+# run all, and look at the accepted patches in the figure above.
+#
+# <details><summary>Solution</summary>
+#
+# `{"burn_in": 0, "ramp": 0}`. Without burn-in alone, $w_u$ is still 0 in step 0, because the ramp starts there.
+#
+# At first nearly all patches pass the gate. An untrained teacher gives every pixel a middling probability, which is
+# above the gate almost everywhere, and so the student is taught noise. Then for some steps no patch passes at all.
+# </details>
+
+# %%
+no_burn_in = None
+check("05.3", no_burn_in)
+
+# %% [markdown]
+# ## To take with you
+#
+# The cell below prints the numbers of this run. On the phantom, with the settings above:
+#
+# **To remember**
+#
+# - A step is one look of the teacher and one look of the student. The host never waits: 0 syncs in about 2000 operations.
+# - Masks train everything but the projections of ITCL. ITCL trains the projections and the two encoders, and nothing else.
+# - With 8 pairs ITCL stands at $\log 8 = 2.08$, and its floor is near 1.9: less than a tenth of it can ever go away.
+# - The half-life of the teacher is 69 steps at $d = 0.99$ and 693 steps at $d = 0.999$.
+# - With $d = 0.99$ from the start, the teacher of a run of 60 steps would be 55 % untrained network. The bound prevents it.
+#
+# **Go on** with [06 · Training](06_train.ipynb), the whole training. **Back** to [04 · ITCL](04_itcl.ipynb). The
+# kernels of patch mixing and ITCL are in [08 · Kernels](08_kernels.ipynb), other methods' steps in
+# [docs/methods.md](../docs/methods.md), our additions in [docs/additions.md](../docs/additions.md) and below.
+
+# %%
+print(f"looks: {looks}; host syncs {len(step_reads.reads)} in {step_reads.operations} operations")
+print(f"ITCL has none: {', '.join(norms.columns[norms.loc['w_l ITCL labelled'].isna()])}")
+print(f"masks have none: {', '.join(norms.columns[norms.loc['DiceCE labelled'].isna()])}")
+least = [itcl.loss_floor(zones).item() for zones in (labelled.codes, unlabelled.codes)]
+print(f"ITCL {itcl_l.item():.2f} and {itcl_u.item():.2f}, floors {least[0]:.2f} and {least[1]:.2f}")
+print(f"half-life {ema.half_life(0.99):.0f} and {ema.half_life(0.999):.0f} steps; untrained share {0.99**60:.2f}")
+
+# %% [markdown]
+# ## Appendix: The batch, and what a look costs
+#
+# The table lists all tensors of a batch. `affine` places the weak views, `photometry` holds the grey-value changes of
+# the strong views, `proposal` has partner and zone of each patch. The zone of a patch is known before the gate has
+# spoken. So `text_choices` can hold all seven texts that a sample can end with. One sample's seven texts stand below
+# the table.
+
+# %%
+from semimedref_core import reports
+
+table = tensor_table(named_tensors(batch))
+print(table.to_string())
+print(f"\none batch: {table['bytes'].sum():,} bytes, {len(table)} tensors, on the device before the step begins\n")
+shown = max(map(texts.decode, unlabelled.text_choices), key=lambda seven: len(set(seven)))  # most to see in it
+for added, text in zip(["nothing", *reports.ZONES], shown, strict=True):
+    print(f"pasted: {added:13} {text}")
+
+# %% [markdown]
+# The release's second look of the teacher (Ledger 6) costs as much as the first. We count the floating-point operations
+# of convolutions and matrix products.
+
+# %%
+from torch.utils.flop_counter import FlopCounterMode
+
+with FlopCounterMode(display=False) as one_look:
+    pseudo_labels.teacher_probabilities(teacher, x_u, unlabelled, config)
+with FlopCounterMode(display=False) as whole_step:
+    semi_medref.semi_medref(student, teacher, batch, w_u, config)["loss"].backward()
+look, step_flops = one_look.get_total_flops(), whole_step.get_total_flops()
+print(f"one step {step_flops / 1e9:.2f} GFLOP; a second look would add {100 * look / step_flops:.0f} %")
+
+# %% [markdown]
+# ## Appendix: Our additions to the pseudo-labels
+#
+# Three settings of the pseudo-labels are ours and not the paper's. The training above used them, because they are
+# defaults. The step that we took apart did not. `semimedref_core.methods.reported_places` puts its `label` and `weigh`
+# in the place of the paper's.
+#
+# **The teacher looks into a mirror** (`teacher_view="mirrored"`; the paper's is `"same"`). In the paper both networks
+# see the same weak view, so the student hears little that it would not have said itself. Here the teacher sees the
+# mirror image and reads the report with its sides swapped. Its map is mirrored back.
+
+# %%
+from dataclasses import replace
+
+from semimedref_core import Report
+from semimedref_core.methods import reported_places
+
+one_sided = Report.of((0, 0, 1, 0, 0, 0), 1)
+print("the student reads:", one_sided.render())
+print("the teacher reads:", one_sided.flip().render())
+says = reported_places.label(teacher, x_u, unlabelled, replace(config, pseudo_labels="teacher"))
+one, other = says >= 0.5, p >= 0.5
+disputed = (one != other).sum() / (one | other).sum()
 print(
-    f"teacher: mean {follower.network.running_mean.item():.2f}, batches {follower.network.num_batches_tracked.item()}"
+    f"of the pixels that the teacher calls lesion in either view, {100 * disputed:.0f} % are lesion in one view alone"
 )
 
 # %% [markdown]
-# How long is its memory? Half of what it knew is forgotten after $\log\frac12 / \log d$ steps. At the start that is too
-# long: the untrained network would stay in it. So the decay is never above $(1+t)/(10+t)$; this bound is ours.
+# **Pseudo-labels end where the reported zones end** (`pseudo_labels="reported"`; the paper's is `"teacher"`; Ledger 5).
+# The release cuts $p$ at 0.5 and asks for no confidence. We also set $p$ to 0 outside the zones that the report names.
+# **Look at** the pink outlines without an orange one: this is what the report takes away.
 
 # %%
-from semimedref_core import teacher as ema
-
-for decay in (0.99, 0.999):
-    since = round((10 * decay - 1) / (1 - decay))
-    print(f"decay {decay}: half-life {ema.half_life(decay):.0f} steps; the bound allows it from step {since}")
-remains = math.prod(training.schedule(config, t).decay for t in range(steps))
-print(f"share of the untrained network in the teacher after {steps} steps:")
-print(f"{config.ema_decay**steps:.2f} with decay {config.ema_decay} from the start, {remains:.0e} with the bound")
+kept = reported_places.label(teacher, x_u, unlabelled, config)
+regions = views.place_masks(unlabelled.regions, unlabelled.affine)
+alone, inside = (says >= 0.5).float(), (kept >= 0.5).float()
+assert torch.equal(inside, alone * regions)
+print(f"lesion by the teacher {100 * alone.mean():.1f} % of the pixels, in reported zones {100 * inside.mean():.1f} %")
+cut = (alone - inside).sum((1, 2, 3)).argsort(descending=True)[:4]
+figures.pseudo_label_gallery(*(maps[cut, 0].numpy() for maps in (x_u, regions, says, kept)), texts.decode(r_u[cut]))
+plt.show()
 
 # %% [markdown]
-# So in a run of a few hundred steps the bound decides, not the setting. It gives a teacher whose memory grows with the run:
-# on average it looks back over a tenth of the steps so far.
+# **What is reported but not found teaches nothing.** If the report names an infection and the target is empty, the
+# teacher has missed it. The release lets the student learn that there is nothing; we give such a sample the weight 0.
+# The same holds for each zone (`unfound="zone"`): the pixels of a named zone without any lesion in the target teach
+# nothing. The first two lines show two empty targets. For the third line we blank the right half of all targets, as if
+# the teacher had seen nothing there.
+
+# %%
+empty, two = torch.zeros_like(p[:2]), torch.tensor([int(unlabelled.codes[0]), 0])
+for setting in ("reported", "teacher"):
+    weights = reported_places.found_images(empty, two, replace(config, pseudo_labels=setting))
+    told = f"weight of the missed infection {weights[0]:.0f}, of the healthy lung {weights[1]:.0f}"
+    print(f"pseudo_labels={setting!r}: {told}")
+blank = inside.clone()
+blank[..., image_size // 2 :] = 0
+left_out = reported_places.unfound_zones(blank, unlabelled.codes, unlabelled.zone_boxes)
+samples, pixels = left_out.flatten(1).any(1).sum(), 100 * left_out.float().mean()
+print(f"right half blank: {samples} of {len(p)} samples miss a named zone, {pixels:.1f} % of all pixels teach nothing")
+
+# %% [markdown]
+# ## Appendix: The paper's schedule beside ours
 #
-# ## 9 · Burn-in and ramps
-#
-# First the student learns from masks alone. Then $w_u$ rises linearly (Eq. 15), and the teacher's decay with it (Eq. 16).
-# Left: the compact defaults. Right: the paper's settings, 5 epochs of burn-in, 15 epochs up to $w_u = 0.3$, decay 0.99 to
-# 0.999 over 20 epochs. An epoch of QaTa at 1 % is the 5659 unlabelled pairs in batches of 32.
+# The left column shows the default settings, the right column the paper's: 5 epochs of burn-in, 15 epochs up to $w_u =
+# 0.3$, decay 0.99 to 0.999 over 20 epochs. An epoch of QaTa at 1 % is 5659 unlabelled pairs in batches of 32. **Look
+# at** the middle row: in a run of 600 steps our bound decides the decay, and not the setting. In the paper's long run
+# it decides in the first epochs alone.
 
 # %%
 default = Config()
 span = range(default.steps)
 compact = pd.DataFrame([vars(training.schedule(default, t)) for t in span], index=pd.Index(span, name="step"))
 compact["unbounded"] = default.ema_decay
-print(compact.iloc[[0, 89, 90, 150, 209, 210, 599]].round(4).to_string())
-
-# %%
 epoch = math.ceil(5659 / 32)  # in steps
 span = pd.Index([t / epoch for t in range(100 * epoch)], name="epoch")
 paper = pd.DataFrame({"w_u": [0.3 * ema.ramp(t, 5, 15) for t in span]}, index=span)
-decay = (5 * epoch, 20 * epoch, 0.99, 0.999)
-paper["decay"] = [ema.ema_decay(t, *decay) for t in range(len(span))]
+paper["decay"] = [ema.ema_decay(t, 5 * epoch, 20 * epoch, 0.99, 0.999) for t in range(len(span))]
 paper["unbounded"] = [0.99 + (0.999 - 0.99) * ema.ramp(t, 5, 20) for t in span]
 paper["lr"] = [1e-6 + (3e-4 - 1e-6) * (1 + math.cos(math.pi * t / 200)) / 2 for t in span]  # T_max 200, no warm-up
+figures.schedule_curves({f"our defaults, {default.steps} steps": compact, "the paper's settings, 100 epochs": paper})
+plt.show()
+
+# %%
+print(compact.iloc[[0, 89, 90, 150, 209, 210, 599]].round(4).to_string())
 print(paper.iloc[[0, 5 * epoch, 20 * epoch, 25 * epoch, 100 * epoch - 1]].round(6).to_string())
-
-# %%
-figures.schedule_curves(
-    {f"compact defaults, {default.steps} steps": compact, "the paper's settings, 100 epochs": paper}
-)
-plt.show()
+for decay in (0.99, 0.999):
+    print(f"the bound allows a decay of {decay} from step {round((10 * decay - 1) / (1 - decay))}")
 
 # %% [markdown]
-# Three differences. Ours has one ramp for weight and decay, the paper two. Ours holds the decay at 0.99 by default, since a
-# short run has no time for a half-life of 693 steps. And the paper's cosine is made for 200 epochs, so after 100 it is
-# only half-way down; ours always ends at 0.
+# There are three differences. Our weight and decay share one ramp, the paper has two. Our decay stays at 0.99 by
+# default, since a short run has no time for a half-life of 693 steps. The paper's cosine is made for 200 epochs, so
+# after 100 epochs the learning rate is only half-way down. Ours always ends at 0.
 #
-# Now the training of this notebook. In the burn-in (dark) the teacher is not even asked. When it first is, it is unsure,
-# and for a while hardly a patch passes the gate; then more and more do. The teacher follows the student at a distance of
-# several steps and catches up when the learning rate goes to 0.
-
-# %%
-run = pd.DataFrame(history)
-figures.trajectory_curves(run, config.burn_in * steps, config.ramp * steps)
-mixed_term = run.loss_mixed.dropna()
-print(f"mixed term: none for {mixed_term.index[0]} steps, then {mixed_term.iloc[0]:.2f}, now {mixed_term.iloc[-1]:.2f}")
-print(f"from teacher to student, of the weights' length: at most {run.gap.max():.1%}, now {run.gap.iloc[-1]:.1%}")
-plt.show()
-
-# %% [markdown]
-# ## 10 · Four faults of the released code, each with a switch
+# ## Appendix: Six differences to the released code
 #
-# The preset `release-qata` has all four; each can be set alone, to see what it does.
+# Four faults of the released code have a switch here. The preset `release-qata` has all four, and each can be set
+# alone.
 #
 # - **The strong view is cut** (`strong_view="clamped"`, Ledger 16). Its jitter cuts grey values to 0 to 1. But they have
 #   mean 0 and standard deviation 1 by then, so everything darker than the mean becomes black.
+# - **Pictures lie on their side** (`axes="transposed"`, Ledger 14). The reader of the release gives width x height, and
+#   nothing turns that back. "Left" is then the top of the picture that the network sees, while patches are cut from its
+#   left.
+# - **DiceCE has no cross-entropy** (`mask_loss="dice"`, Ledger 15). The version of MONAI that the release pins takes the
+#   softmax of a single class. It is always 1, so the cross-entropy is 0.
+# - **The student chooses** (`choose_by="student"`, Ledger 17). The weights that are kept are those of the best *micro Dice of
+#   the student*, after 20 epochs and in gains of at least 0.001. We choose by the teacher, the network that is used.
+#
+# Two more differences are in how the paper's networks read a text. Padding is not attended here, so a prediction does
+# not depend on the length of the padding (Ledger 18). `guide_decoder` reads windows of 24 tokens, where the release
+# takes exactly 24 (Ledger 19).
 
 # %%
 drawn = views.draw_photometry(np.random.default_rng(seed), 400, "clamped")
-many = weak.repeat(50, 1, 1, 1)
-cut = views.clamped_jitter(
-    many, *(torch.as_tensor(getattr(drawn, name)) for name in ("gain", "spread", "gain_first", "jitter"))
-)
-acts = torch.as_tensor(drawn.jitter)
-lost = 1 - cut[acts].var((1, 2, 3)).mean() / many[acts].var((1, 2, 3)).mean()
-low, high = (end((1, 2, 3), keepdim=True) for end in (cut[acts].amin, cut[acts].amax))
-at_an_end = ((cut[acts] == low) | (cut[acts] == high)).float().mean()
-k = int(acts.nonzero()[0])
-figures.image_row({"weak view": many[k, 0], "its strong view in the release": cut[k, 0]})
+many, acts = x_u.repeat(50, 1, 1, 1), torch.as_tensor(drawn.jitter)
+how_much = (torch.as_tensor(getattr(drawn, name)) for name in ("gain", "spread", "gain_first", "jitter"))
+cut = views.clamped_jitter(many, *how_much)[acts]
+lost = 1 - cut.var((1, 2, 3)).mean() / many[acts].var((1, 2, 3)).mean()
+low, high = (end((1, 2, 3), keepdim=True) for end in (cut.amin, cut.amax))
+at_an_end = ((cut == low) | (cut == high)).float().mean()
+figures.image_row({"weak view": many[acts][0, 0], "its strong view in the release": cut[0, 0]})
 plt.show()
-print(
-    f"it acts on {100 * acts.float().mean():.0f} % of the views; there {100 * at_an_end:.0f} % of the pixels have been cut,"
-)
-print(f"and {100 * lost:.0f} % of the variance is gone")
-
-# %% [markdown]
-# - **Pictures lie on their side** (`axes="transposed"`, Ledger 14). The reader of the release gives width x height, and nothing
-#   turns that back. "Left" is then the top of the picture that the network sees, while patches are cut from its left.
-# - **DiceCE has no cross-entropy** (`mask_loss="dice"`, Ledger 15). The version of MONAI that the release pins takes the softmax
-#   of a single class, which is always 1, so its cross-entropy is 0.
-# - **The student chooses** (`choose_by="student"`, Ledger 17). The weights that are kept are those at the best *micro Dice of the
-#   student*, after 20 epochs and in gains of at least 0.001. Ours goes by the teacher, which is the network that is used.
+print(f"the jitter acts on {100 * acts.float().mean():.0f} % of the views", end="; ")
+print(f"there {100 * at_an_end:.0f} % of the pixels have been cut, and {100 * lost:.0f} % of the variance is gone")
 
 # %%
+from semimedref_core import anatomy
+
 lesion = pairs.labelled.masks[[report.phrases == ("lower left lung",) for report in pairs.labelled.reports]]
 y0, x0, y1, x1 = anatomy.THIRDS.boxes(image_size, image_size)[2]
 for name, masks in {"upright": lesion, "on its side": lesion.swapaxes(1, 2)}.items():
-    inside = masks[:, y0:y1, x0:x1].sum() / masks.sum()
-    print(f"lesions of 'lower left lung', {name:11}: {100 * inside:4.1f} % of their pixels lie in the phrase's box")
-
-# %% [markdown]
-# **To remember:** one look of the teacher, one of the student, no wait; the memory of the teacher; and that the untrained
-# network must be forgotten first.
-
-# %%
-print(f"passes a step: teacher {looks['teacher']}, student {looks['student']}; host syncs {len(step_reads.reads)}")
-print(f"the release's second look of the teacher would cost {100 * look / step_flops:.0f} % more")
-print(f"half-life of the teacher: {ema.half_life(0.99):.0f} steps at 0.99, {ema.half_life(0.999):.0f} at 0.999")
+    share = masks[:, y0:y1, x0:x1].sum() / masks.sum()
+    print(f"lesions of 'lower left lung', {name:11}: {100 * share:4.1f} % of their pixels lie in the phrase's box")

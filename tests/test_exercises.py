@@ -10,6 +10,7 @@ import torch
 from semimedref_core import patchmix, posaug
 from semimedref_core.data.phantom import phantom
 from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.pseudo_labels import teacher_probabilities
 from semimedref_core.reports import SIDES
 from semimedref_core.teaching import check, source_of, stand_in_teacher
 from semimedref_core.teaching.answers import exercises_of
@@ -23,6 +24,15 @@ def hard_positives(u, v, codes, tau):
 def one_direction(u, v, codes, tau):
     return torch.nn.functional.cross_entropy(u @ v.T / tau, torch.arange(len(u)))
 
+
+def waiting(teacher, x_u, unlabelled, config):
+    p = teacher_probabilities(teacher, x_u, unlabelled, config)
+    return p if p.max() >= 0 else None
+
+
+def waiting_and_wrong(teacher, x_u, unlabelled, config):
+    p = teacher_probabilities(teacher, x_u, unlabelled, config)
+    return p / p.max().item()
 
 
 def together(report, rng, p):
@@ -109,6 +119,15 @@ ANSWERS = {  # exercise -> right answers, wrong answers
         ],
     ),
     "04.3": ([hard_positives], [soft_contrastive_loss, one_direction, lambda u, v, codes, tau: None, 0.5]),
+    "05.1": (
+        [["text-to-image fusion", "decoder"], ("decoder", "text-to-image fusion")],
+        [["decoder"], "decoder", [], ["head"], ["text-to-image fusion", "decoder", "image encoder"], 3],
+    ),
+    "05.2": ([waiting], [teacher_probabilities, waiting_and_wrong, lambda *_: 0.5, "x.item()"]),
+    "05.3": (
+        [{"burn_in": 0, "ramp": 0}, {"burn_in": 0.0, "ramp": 0.0, "seed": 3}],
+        [{}, {"burn_in": 0}, {"ramp": 0}, {"burn_in": 0, "ramp": 0, "unsupervised_weight": 0.3}, {"burnin": 0}, 0],
+    ),
     "09.1": ([4704], [196, 4705, 38416, "many"]),
     "09.2": ([-19, -20.5], [19, 0, -30, "up", True]),
     "09.3": ([True], [False, 1, "yes"]),

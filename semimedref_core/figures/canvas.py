@@ -48,7 +48,7 @@ def outline(ax: Axes, mask: np.ndarray, colour: str = TRUTH, style: str = "solid
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """Axes ``[rows, columns]``, each of this size in inches, with room for three lines of title and a legend below."""
+    """Axes ``[rows, columns]``, each of this size in inches, with room for a title and a legend below."""
     size = (width * columns, height * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     figure.get_layout_engine().set(h_pad=0.12, rect=(0, 0, 1, 0.98))

@@ -43,23 +43,23 @@ _WIDE = (3.0, 2.6, 2.6, 2.8, 2.8, 2.8, 2.0, 0.8)
 # Box: column, middle, kind, title, and its lines, symbol -> name of the tensor.
 _BOXES = {
     "labelled": (0, 7.0, _DATA, "labelled pairs",
-                 {"images": "labelled.images", "masks": "labelled.masks", "reports": "labelled.input_ids"}),
+                 {"images": "labelled.images", "masks": "labelled.masks", "reports $r_l$": "labelled.input_ids"}),
     "unlabelled": (0, 3.5, _DATA, "unlabelled pairs",
-                   {"images": "unlabelled.images", "reports": "unlabelled.input_ids"}),
+                   {"images": "unlabelled.images", "reports $r_u$": "unlabelled.input_ids"}),
     "plan": (0, 0.9, _DATA, "plan of the mixing",
              {"partners": "unlabelled.proposal.partner", "zone boxes": "unlabelled.proposal.boxes",
               "texts": "unlabelled.text_choices"}),
-    "x": (1, 7.0, _FIXED, "weak view", {"image": "x", "mask": "y"}),
-    "weak": (1, 3.5, _FIXED, "weak view", {"image": "weak"}),
-    "teacher": (2, 4.35, _FIXED, "teacher", {"p": "p"}),
-    "strong": (2, 2.65, _FIXED, "strong view", {"image": "strong"}),
+    "x": (1, 7.0, _FIXED, "weak view", {"$x_l$": "x_l", "$y_l$": "y_l"}),
+    "weak": (1, 3.5, _FIXED, "weak view", {"$x_u$": "x_u"}),
+    "teacher": (2, 4.35, _FIXED, "teacher", {"$p$": "p"}),
+    "strong": (2, 2.65, _FIXED, "strong view", {"$s$": "s"}),
     "mix": (3, 3.25, _FIXED, "T-PatchMix",
-            {"image": "mixed", "target": "target", "text": "input_ids", "accepted": "accepted"}),
+            {"$s_{mix}$": "s_mix", "$y_{mix}$": "y_mix", "$r_{mix}$": "r_mix", "accepted": "accepted"}),
     "student": (4, 4.3, _TRAINED, "student", {"images": "images", "texts": "tokens"}),
-    "mask": (5, 7.0, _TRAINED, "mask, labelled", {"logits": "logits_labelled"}),
-    "embedding": (5, 5.55, _TRAINED, "for ITCL, labelled", {"u": "image_labelled", "v": "text_labelled"}),
-    "embedding weak": (5, 4.0, _TRAINED, "for ITCL, weak", {"u": "image_weak", "v": "text_weak"}),
-    "mask mixed": (5, 2.55, _TRAINED, "mask, mixed", {"logits": "logits_mixed"}),
+    "mask": (5, 7.0, _TRAINED, "mask, labelled", {"logits": "logits_l"}),
+    "embedding": (5, 5.55, _TRAINED, "for ITCL, labelled", {"$u_l$": "u_l", "$v_l$": "v_l"}),
+    "embedding weak": (5, 4.0, _TRAINED, "for ITCL, weak", {"$u_u$": "u_u", "$v_u$": "v_u"}),
+    "mask mixed": (5, 2.55, _TRAINED, "mask, mixed", {"logits": "logits_mix"}),
     "loss": (6, 7.0, _LOSS, "DiceCE", {}),
     "loss itcl": (6, 5.55, _LOSS, "$w_l$ ITCL", {}),
     "loss weak": (6, 4.0, _LOSS, "$w_u w_c$ ITCL", {}),
@@ -100,8 +100,8 @@ def step_flow(tensors: Mapping[str, Tensor]) -> Figure:
         ax.text(x + width / 2, top, title, ha="center", va="center", fontsize=11, weight="bold")
         for row, (symbol, key) in enumerate(lines.items()):
             y, shape = low + height - 0.68 - 0.34 * row, shape_text(tensors[key]).replace(" x ", "×")
-            ax.text(x + 0.1, y, symbol, va="center", fontsize=9)
-            ax.text(x + width - 0.1, y, shape, va="center", ha="right", fontsize=9)
+            ax.text(x + 0.1, y, symbol, va="center", fontsize=10)
+            ax.text(x + width - 0.1, y, shape, va="center", ha="right", fontsize=10)
     for start, end in _ARROWS:
         (c0, y0, *_), (c1, y1, *_) = _BOXES[start], _BOXES[end]
         half0, half1 = _height(start) / 2 - 0.15, _height(end) / 2 - 0.15
@@ -111,10 +111,10 @@ def step_flow(tensors: Mapping[str, Tensor]) -> Figure:
         _arrow(ax, [(_LEFT[c0] + _WIDE[c0], leave), (_LEFT[c1], arrive)])
     for way, words, place in _LANES:
         _arrow(ax, way)
-        ax.text(*place, words, fontsize=9, ha="center", color="#444444")
-    ax.text(15.0, 2.2, "all three kinds\nin one pass", fontsize=9, ha="center", va="center", color="#444444")
+        ax.text(*place, words, fontsize=10, ha="center", color="#444444")
+    ax.text(15.0, 2.2, "all three kinds\nin one pass", fontsize=10, ha="center", va="center", color="#444444")
     _arrow(ax, [(13.6, 4.75), (9.4, 4.75)], PURPLE, "dashed")
-    ax.text(11.5, 4.85, "moving average of the weights", fontsize=9, ha="center", color=PURPLE)
+    ax.text(11.5, 4.85, "moving average of the weights", fontsize=10, ha="center", color=PURPLE)
     handles = [Patch(facecolor=colour, edgecolor="#555555", label=kind) for kind, colour in _KINDS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=10, frameon=False)
     return figure
@@ -222,7 +222,7 @@ def schedule_curves(runs: Mapping[str, pd.DataFrame]) -> Figure:
             ax.grid(alpha=0.3)
         column[1].plot(run.index, run["unbounded"], color=BLACK, linestyle="dashed", label="without the early bound")
         column[1].set_ylim(0.9, 1.003)
-        column[1].legend(fontsize=9, loc="lower right")
+        column[1].legend(fontsize=10, loc="lower right")
         column[0].set_title(title, fontsize=11)
         column[2].set_xlabel(run.index.name)
         column[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
@@ -256,9 +256,9 @@ def trajectory_curves(steps: pd.DataFrame, burn_in: float, ramp: float) -> Figur
             ax.plot(steps.index, values, color=colour, label=label, linewidth=2)
         ax.set(xlabel="step", ylim=(0, None), xlim=(0, len(steps)))
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=9)
+        ax.legend(fontsize=10)
         for place, words in ((burn_in / 2, "burn-in"), (burn_in + ramp / 2, "ramp")):
-            ax.text(place, 1.01, words, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
+            ax.text(place, 1.01, words, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=10)
     for ax, label in zip(
         axes, ("loss term (mean of 5 steps)", "share", "distance / length of the weights"), strict=True
     ):
