@@ -45,7 +45,6 @@ def by_report(image: np.ndarray, predictions: Mapping[str, np.ndarray], mask: np
     figure, axes = panels(1, len(predictions), 3.2, 3.4)
     for ax, (report, probability) in zip(axes[0], predictions.items(), strict=True):
         show_image(ax, image, report)
-        ax.title.set_fontsize(10)
         if mask is not None:
             outline(ax, mask)
         outline(ax, probability, PREDICTED, "dashed")
