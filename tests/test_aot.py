@@ -18,7 +18,7 @@ import json, torch
 from dataclasses import asdict, replace
 from semimedref_kernels import aot
 
-odd, good = (aot.patch_mix_launches(torch.empty(2, 1, 224, w, device="meta"))[1] for w in (225, 224))
+odd, good = (aot.patch_mix_launches(torch.empty(2, 1, 224, w, device="meta"))[0] for w in (225, 224))
 cramped = replace(good, options=good.options | {"maxnreg": 32})
 caught = [aot.check("odd width", odd, "sm_90"), aot.check("few registers", cramped, "sm_90")]
 print(json.dumps([[asdict(row) for row in rows] for rows in (aot.check_all(), caught)]))
@@ -35,8 +35,8 @@ def compiled():
 
 
 def narrow(row: aot.Row) -> set[str]:
-    """Accesses to pixels below 16 bytes. Boxes and partners are int64 (b64), flags bytes (b8); pixels never are."""
-    return {*row.loads, *row.stores} - {"v4.b32", "v2.b64", "b64", "b8"}
+    """Stores of pixels below 16 bytes. Flags are bytes (b8), pixels never are. (The gate reads its box as it lies.)"""
+    return {*row.stores} - {"v4.b32", "b8"}
 
 
 def test_every_configuration_compiles_for_every_target(compiled):
@@ -49,17 +49,18 @@ def test_every_configuration_compiles_for_every_target(compiled):
     assert {(row.name, row.target) for row in shipped if not (row.registers and row.stores)} == set()
 
 
-def test_nothing_spills_on_sm_90(compiled):
+def test_nothing_spills(compiled):
     shipped, (_, cramped) = compiled
     assert cramped.spill_bytes > 0, "the check would not notice"
-    assert {row.name: row.spill_bytes for row in shipped if row.target == "sm_90" and row.spill_bytes} == {}
+    assert {(row.name, row.target): row.spill_bytes for row in shipped if row.spill_bytes} == {}
 
 
 def test_patch_mix_reads_and_writes_pixels_sixteen_bytes_at_a_time(compiled):
     shipped, (odd, _) = compiled
     assert narrow(odd), "the check would not notice"
-    mixing = {name for name in aot.patch_mix_configurations() if "gate" not in name}
+    mixing = aot.patch_mix_configurations()
     rows = [row for row in shipped if row.name in mixing and row.target.startswith("sm_")]
-    assert len(rows) == 3 * 3 * 3  # dtypes, layouts, targets
+    assert len(rows) == 3 * 2 * 2 * 3  # dtypes, layouts, passes, targets
     assert {(row.name, row.target): narrow(row) for row in rows if narrow(row)} == {}
-    assert all(row.loads["v4.b32"] > 0 and not {*row.stores} - {"v4.b32"} for row in rows)
+    # Image and map, own pixels and donors: as many wide loads each as there are wide stores.
+    assert all(row.loads["v4.b32"] == 2 * row.stores["v4.b32"] for row in rows)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from semimedref_kernels import patch_mix
-from semimedref_kernels.patch_mix import plain_patch_mix
+from semimedref_kernels.patch_mix import _by_masks, _returned_by_masks, plain_patch_mix, plain_returned
 
 OP = torch.ops.semimedref.patch_mix.default
 
@@ -110,6 +110,49 @@ def test_a_gradient_comes_back_from_every_place_where_a_pixel_was_shown():
     assert (patch[0] == 0).all() and (patch[1] == 2).all() and (patch[2] == 1).all()
 
 
+def test_one_sample_may_give_to_several_and_gets_a_gradient_back_from_each():
+    images, probs, _, _ = samples(torch.float64, requires_grad=True)
+    partner, boxes = torch.tensor([1, 1, 1]), torch.tensor([[0, 0, 2, 2], [1, 1, 3, 3], [0, 1, 4, 8]])
+
+    def mixed(images, probs):
+        return patch_mix(images, probs, partner, boxes, 0.5)[:2]
+
+    assert patch_mix(images, probs, partner, boxes, 0.5)[2].all()
+    assert torch.autograd.gradcheck(mixed, (images, probs))
+    everywhere = images.detach().to("meta"), probs.detach().to("meta"), partner.to("meta"), boxes.to("meta")
+    assert plain_patch_mix(*everywhere, 0.5)[0].shape == images.shape
+
+
+def test_the_two_plain_forms_agree():
+    """The one for other devices runs here too."""
+    images, probs, _, boxes = samples()
+    probs[2, 0, 0, 0], boxes[0] = torch.nan, torch.tensor([0, 0, 1, 1])
+    for partner in (torch.tensor([1, 2, 0]), torch.tensor([1, 1, 2]), torch.tensor([2, 2, 2])):
+        arguments = images, probs, partner, boxes, 0.5
+        for mine, reference in zip(_by_masks(*arguments), plain_patch_mix(*arguments), strict=True):
+            torch.testing.assert_close(mine, reference, rtol=0, atol=0, equal_nan=True)
+        grad, accepted = torch.randn(3, 2, 6, 8), torch.tensor([True, True, False])
+        about = partner, boxes, accepted
+        torch.testing.assert_close(_returned_by_masks(grad, *about), plain_returned(grad, *about))
+
+
+def test_a_gradient_that_nobody_needs_is_not_computed():
+    images, probs, partner, boxes = samples()
+    for leaf in (images, probs):
+        leaf.requires_grad_()
+        mixed, target, _ = patch_mix(images, probs, partner, boxes, 0.5)
+        (mixed.sum() + target.sum()).backward()
+        assert leaf.grad is not None
+        leaf.requires_grad_(False)
+        leaf.grad = None
+
+
+def test_forward_mode_is_refused():
+    images, probs, partner, boxes = samples()
+    with pytest.raises(NotImplementedError, match="patch_mix has no forward-mode derivative.*autograd.grad"):
+        torch.func.jvp(lambda x: patch_mix(x, probs, partner, boxes, 0.5)[0], (images,), (images,))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_maps_are_averaged_in_float32(dtype):
     """4096 pixels near 0.6: summed in float16 or bfloat16, their mean would be off by far more than 1e-5."""
@@ -140,9 +183,8 @@ def test_autocast_leaves_each_dtype_as_it_is():
             {"boxes": torch.zeros(3, 4, dtype=torch.int64, device="meta")},
             "boxes is on meta, move it to the images' cpu",
         ),
-        ({"partner": torch.tensor([0, 1, 3])}, r"permutation of 0 to 2, got \[0, 1, 3\]"),
-        ({"partner": torch.tensor([0, 1, 1])}, r"permutation of 0 to 2, got \[0, 1, 1\]"),
-        ({"partner": torch.tensor([-1, 0, 1])}, r"permutation of 0 to 2, got \[-1, 0, 1\]"),
+        ({"partner": torch.tensor([0, 1, 3])}, r"partners must be 0 to 2, got \[0, 1, 3\]"),
+        ({"partner": torch.tensor([-1, 0, 1])}, r"partners must be 0 to 2, got \[-1, 0, 1\]"),
     ],
 )
 def test_what_does_not_fit_is_named_with_what_would(wrong, message):

@@ -41,7 +41,7 @@ def sample(n, m=None, width=8, codes="mixed", tau=0.07, dtype=torch.float32, len
     return {"u": u, "v": v, "codes": a, "codes_v": b, "tau": tau, "normalize": lengths is not None}
 
 
-def dense(u, v, codes, codes_v, tau, normalize):
+def dense(u, v, codes, codes_v, tau, normalize, offset=0, rows_only=False):
     """The loss as the paper has it, with N x M matrices, in float64."""
     if normalize:
         u, v = torch.nn.functional.normalize(u.double(), dim=1), torch.nn.functional.normalize(v.double(), dim=1)
@@ -49,24 +49,25 @@ def dense(u, v, codes, codes_v, tau, normalize):
     a, b = (((x[:, None] >> bits) & 1).double() for x in (codes, codes_v))
     both = a @ b.T
     p = both / (a.sum(1)[:, None] + b.sum(1) - both).clamp(min=1)
-    p.diagonal().fill_(1)
+    if offset < len(v):
+        p.diagonal(offset).fill_(1)
     z = u.double() @ v.double().T / tau
 
     def direction(p, z):
         return (-(p * z.log_softmax(1)).sum(1) / p.sum(1).clamp(min=1e-300)).mean()
 
-    return (direction(p, z) + direction(p.T, z.T)) / 2
+    return direction(p, z) if rows_only else (direction(p, z) + direction(p.T, z.T)) / 2
 
 
-def differentiated(loss, u, v, codes, codes_v, tau, normalize):
+def differentiated(loss, u, v, codes, codes_v, tau, normalize, **about):
     """Loss and its gradients for u and v."""
     u, v = u.detach().clone().requires_grad_(), v.detach().clone().requires_grad_()
-    value = loss(u, v, codes, codes_v, tau, normalize)
+    value = loss(u, v, codes, codes_v, tau, normalize, **about)
     return value.detach(), *torch.autograd.grad(value, (u, v))
 
 
-def op(u, v, codes, codes_v, tau, normalize):
-    return soft_contrastive_loss(u, v, codes, tau, codes_v=codes_v, normalize=normalize)
+def op(u, v, codes, codes_v, tau, normalize, **about):
+    return soft_contrastive_loss(u, v, codes, tau, codes_v=codes_v, normalize=normalize, **about)
 
 
 def reference(case):
@@ -102,6 +103,13 @@ CASES = {
     "many with one code": sample(65, codes=63, tau=1.0),
     "normalised": sample(16, 11, width=40, lengths=(0.5, 3.0)),
     "many, normalised": sample(70, 66, width=24, lengths=(0.5, 3.0)),
+    "many, normalised, at a low temperature": sample(66, width=24, lengths=(0.5, 3.0), tau=0.02),
+    "own texts come later": sample(5, 11, width=24) | {"offset": 4},
+    "own texts come later, images look alone": sample(5, 11, lengths=(0.5, 2.0)) | {"offset": 4, "rows_only": True},
+    "some own texts are missing": sample(9, 8, codes=0) | {"offset": 5},
+    "no own text is there": sample(4, 5) | {"offset": 7},
+    "many, own texts come later": sample(70, 131, width=24, lengths=(0.5, 3.0)) | {"offset": 40},
+    "many, own texts come later, images look alone": sample(66, 131, width=24) | {"offset": 65, "rows_only": True},
 }
 
 
@@ -131,7 +139,10 @@ def kernels(request, tmp_path_factory):
         cases[f"{name}, NaN"] = {**cases[name], "u": CASES[name]["u"].clone().index_fill(0, torch.tensor(1), torch.nan)}
         cases[f"{name}, twice the loss"] = {**cases[name], "grad": torch.tensor(2.0)}
         cases[f"{name}, more bits"] = {**cases[name], "codes": CASES[name]["codes"] + 64}
-        cases[f"{name}, in strips"] = {**cases[name], "strip": 1}
+        cases[f"{name}, in blocks"] = {**cases[name], "block": 1}
+        cases[f"{name}, for images"] = {**cases[name], "needs": (True, False)}
+        cases[f"{name}, for texts"] = {**cases[name], "needs": (False, True)}
+        cases[f"{name}, tau a tensor"] = {**cases[name], "tau": torch.tensor(CASES[name]["tau"])}
     torch.save(cases, folder / "in.pt")
     driver = Path(__file__).parent / "soft_contrastive_kernels.py"
     environment = os.environ | {"TRITON_INTERPRET": request.param}
@@ -155,9 +166,30 @@ def test_the_kernels_take_what_a_gpu_hands_them(kernels, name):
 
 
 @pytest.mark.parametrize("name", [name for name in WITH_VARIANTS if len(CASES[name]["u"]) > 64])
-def test_gradients_are_the_same_where_so_many_pairs_take_several_strips(kernels, name):
-    for x, y in zip(kernels[f"{name}, in strips"][0], kernels[name][0], strict=True):
+def test_gradients_are_the_same_where_so_many_pairs_take_several_blocks(kernels, name):
+    for x, y in zip(kernels[f"{name}, in blocks"][0], kernels[name][0], strict=True):
         torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", WITH_VARIANTS)
+def test_a_gradient_that_nobody_needs_is_not_computed(kernels, name):
+    _, grad_u, grad_v = kernels[name][0]
+    images, texts = kernels[f"{name}, for images"][0], kernels[f"{name}, for texts"][0]
+    assert torch.equal(images[1], grad_u) and images[2] is None
+    assert torch.equal(texts[2], grad_v) and texts[1] is None
+    case, both = CASES[name], differentiated(op, **CASES[name])
+    for k, x in enumerate("uv", 1):
+        leaf = case[x].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(op(**{**case, x: leaf}), leaf)
+        torch.testing.assert_close(gradient, both[k])
+
+
+@pytest.mark.parametrize("name", WITH_VARIANTS)
+def test_tau_may_come_as_a_tensor(kernels, name):
+    for x, y in zip(kernels[f"{name}, tau a tensor"][0], kernels[name][0], strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6)
+    case = {**CASES[name], "tau": torch.tensor(CASES[name]["tau"], dtype=torch.float64)}
+    assert all(map(torch.equal, differentiated(op, **case), differentiated(op, **CASES[name])))
 
 
 @pytest.mark.parametrize("name", WITH_VARIANTS)
@@ -165,14 +197,15 @@ def test_the_kernels_take_bfloat16_and_sum_in_float32(kernels, name):
     case = {**CASES[name], **{x: CASES[name][x].bfloat16() for x in "uv"}}
     found, expected = kernels[f"{name}, bfloat16"][0], reference(case)
     assert [x.dtype for x in found] == [torch.float32, torch.bfloat16, torch.bfloat16]
-    # Tiles are multiplied as bfloat16, so normalised embeddings are rounded to it before.
-    tolerance = 1e-3 if name == "many, normalised" else 1e-6
+    # Tiles are multiplied as bfloat16, so normalised embeddings are rounded to it before (cut off, in the interpreter).
+    tolerance = 5e-3 if name == "many, normalised" else 1e-6
     assert_close(found, expected, tolerance, 1e-2, case["tau"])
 
 
 def test_two_runs_give_the_same_bits(kernels):
     for name, (first, second) in kernels.items():
-        assert all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(first, second, strict=True)), name
+        for x, y in zip(first, second, strict=True):
+            assert x is y is None or torch.equal(x.nan_to_num(), y.nan_to_num()), name
     case = CASES["no multiple of a tile"]
     assert all(torch.equal(x, y) for x, y in zip(differentiated(op, **case), differentiated(op, **case), strict=True))
 
@@ -190,11 +223,11 @@ def test_gradcheck(case):
 def test_opcheck(dtype, normalize):
     case = sample(3, 5, dtype=dtype)
     u, v = case["u"].requires_grad_(), case["v"].requires_grad_()
-    inputs = (u, v, case["codes"], case["codes_v"], 0.1, normalize)
+    inputs = (u, v, case["codes"], case["codes_v"], torch.tensor(0.1), normalize, 1, False)
     opcheck(_forward, inputs)
-    loss, lse_u, lse_v = (x.detach() for x in _forward(*inputs))
+    loss, kept = (x.detach() for x in _forward(*inputs))
     detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs]
-    opcheck(_backward, (torch.ones_like(loss), *detached, lse_u, lse_v))
+    opcheck(_backward, (torch.ones_like(loss), *detached[:6], kept, *detached[6:], True, False))
 
 
 def test_normalising_is_that_of_torch_also_where_an_embedding_is_zero():
@@ -204,6 +237,48 @@ def test_normalising_is_that_of_torch_also_where_an_embedding_is_zero():
     torch.testing.assert_close(found, expected)
 
 
+def test_forward_mode_is_refused():
+    case = sample(4)
+    with pytest.raises(
+        NotImplementedError, match="soft_contrastive_loss has no forward-mode derivative.*autograd.grad"
+    ):
+        torch.func.jvp(lambda u: op(**{**case, "u": u}), (case["u"],), (case["v"],))
+
+
+def test_the_shares_of_two_processes_make_the_loss_of_the_whole_batch():
+    """As with open_clip's local loss: each has gathered all, and looks for those of its own alone."""
+    case = sample(10, lengths=(0.5, 2.0))
+    whole = differentiated(op, **case)
+
+    def halves(u, v, codes, codes_v, tau, normalize):
+        total = 0
+        for first, last in ((0, 4), (4, 10)):
+            own = slice(first, last)
+            for mine, others in ((u, v), (v, u)):
+                part = soft_contrastive_loss(
+                    mine[own], others, codes[own], tau, codes_v=codes, normalize=True, offset=first, rows_only=True
+                )
+                total = total + part * (last - first) / 10 / 2
+        return total
+
+    for mine, expected in zip(differentiated(halves, **case), whole, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_one_graph_serves_every_temperature_that_comes_as_a_tensor():
+    torch._dynamo.reset()
+    graphs, case = [], sample(6)
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(lambda u, v, tau: op(**{**case, "u": u, "v": v, "tau": tau}), backend=backend)
+    for tau in (0.07, 0.1, 0.2):
+        torch.testing.assert_close(compiled(case["u"], case["v"], torch.tensor(tau)), op(**{**case, "tau": tau}))
+    assert len(graphs) == 1
+
+
 def test_it_compiles_into_one_graph():
     case = sample(6)
     results = []
@@ -211,7 +286,8 @@ def test_it_compiles_into_one_graph():
         u, v = case["u"].clone().requires_grad_(), case["v"].clone().requires_grad_()
         value = loss(u, v, case["codes"], case["tau"])
         results.append((value.detach(), *torch.autograd.grad(value, (u, v))))
-    assert all(torch.equal(eager, compiled) for eager, compiled in zip(*results, strict=True))
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(eager, compiled)
 
 
 def test_autocast_changes_nothing():
@@ -287,8 +363,11 @@ def test_a_sample_without_any_positive_adds_nothing_but_is_a_negative():
         ({"codes": torch.tensor([1, 2, -1, 3])}, "codes must be 0 to 63, got -1"),
         ({"tau": 0.0}, "tau must be above 0, got 0.0"),
         ({"tau": float("nan")}, "tau must be above 0, got nan"),
-        ({"tau": torch.tensor(0.07, requires_grad=True)}, "tau must be a number, got a tensor"),
-        ({"tau": torch.empty((), device="meta")}, "tau must be a number, got a tensor"),
+        ({"tau": torch.tensor(-0.07)}, "tau must be above 0, got -0.07"),
+        ({"tau": torch.tensor(0.07, requires_grad=True)}, "with gradient; need one element, without"),
+        ({"tau": torch.empty((), device="meta")}, "tau is a tensor .* on meta.*; need one element"),
+        ({"tau": torch.ones(2)}, r"tau is a tensor of shape \(2,\)"),
+        ({"offset": -1}, "offset must be 0 or more, got -1"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):

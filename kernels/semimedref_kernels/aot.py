@@ -29,7 +29,7 @@ from triton.compiler import ASTSource
 
 from semimedref_kernels import soft_contrastive_triton
 from semimedref_kernels.launch import Launch
-from semimedref_kernels.patch_mix_triton import launches
+from semimedref_kernels.patch_mix_triton import mix_launch, returned_launch
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -68,36 +68,38 @@ class Row:
 def configurations(target: str) -> dict[str, Launch]:
     """Every configuration that is shipped for a target, by name, as launches of tensors without memory (``meta``)."""
     precision = "ieee" if TARGETS[target].backend == "hip" else "tf32x3"  # AMD's compiler knows no tf32x3
-    widths = (256, 512, 768) if target == "sm_90" else (256,)  # D is how often loops run
-    return patch_mix_configurations() | soft_contrastive_triton.aot_configurations(precision, widths)
+    found = patch_mix_configurations()
+    for D in (256, 768) if target == "sm_90" else (256,):
+        found |= soft_contrastive_triton.aot_configurations(precision, D)
+    return found
 
 
 def patch_mix_configurations() -> dict[str, Launch]:
-    """Gate and mixing pass at 32 images of 224 px, for each dtype and layout."""
+    """Both passes at 32 images of 224 px, for each dtype and layout."""
     found = {}
     for name, dtype in DTYPES.items():
-        one, three = (torch.empty(32, channels, 224, 224, dtype=dtype, device="meta") for channels in (1, 3))
-        found[f"patch_mix gate {name}"], found[f"patch_mix {name} C=1"] = patch_mix_launches(one)
-        found[f"patch_mix {name} C=3"] = patch_mix_launches(three)[1]
-        last = three.contiguous(memory_format=torch.channels_last)
-        found[f"patch_mix {name} C=3 channels_last"] = patch_mix_launches(last)[1]
+        three = torch.empty(32, 3, 224, 224, dtype=dtype, device="meta")
+        for layout, images in (("", three), (" channels_last", three.contiguous(memory_format=torch.channels_last))):
+            forward, backward = patch_mix_launches(images)
+            found |= {f"patch_mix {name}{layout}": forward, f"patch_mix backward {name}{layout}": backward}
     return found
 
 
 def patch_mix_launches(images: Tensor) -> tuple[Launch, Launch]:
-    """Gate and mixing pass for these images, with maps of their dtype."""
+    """Forward and backward for these images, with maps of their dtype."""
     batch, _, height, width = images.shape
     partner = torch.empty(batch, dtype=torch.int64, device="meta")
-    gate, mix, _ = launches(
-        images, images.new_empty(batch, 1, height, width), partner, partner.new_empty(batch, 4), 0.55
-    )
-    return gate, mix
+    probs, boxes = images.new_empty(batch, 1, height, width), partner.new_empty(batch, 4)
+    forward, (_, _, accepted) = mix_launch(images, probs, partner, boxes, 0.55)
+    return forward, returned_launch(images, probs, partner, boxes, accepted)[0]
 
 
 def source(launch: Launch) -> ASTSource:
     """A launch as a source to compile, specialised as Triton does at run time: integers 1 are constants, multiples of
     16 are known to be, and so are the addresses of tensors."""
     values = launch.args | launch.constants
+    if list(values)[: len(launch.args)] != launch.kernel.arg_names[: len(launch.args)]:
+        raise ValueError(f"{launch.kernel.__name__} takes {launch.kernel.arg_names}, not {list(launch.args)}")
     signature, constants, attributes = {}, {}, {}
     for position, name in enumerate(launch.kernel.arg_names):
         value = values[name]

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class Launch:
     """A Triton kernel with all it is started with.
 
     Attributes:
         kernel: the ``triton.jit`` function.
         grid: number of programs along each axis.
-        args: values by parameter name: tensors, integers and floats.
+        args: values by parameter name, in the kernel's order: tensors, integers and floats.
         constants: the ``tl.constexpr`` parameters by name.
         options: compiler options such as ``num_warps``.
     """
@@ -29,6 +29,12 @@ class Launch:
 
     def run(self) -> None:
         """Starts the kernel on the device that holds its tensors; does not wait for it."""
-        first = next(value for value in self.args.values() if isinstance(value, Tensor))
-        with torch.cuda.device_of(first):  # Triton launches on the current device, whatever its arguments live on
-            self.kernel[self.grid](**self.args, **self.constants, **self.options)
+        device = next(iter(self.args.values())).device
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):  # Triton launches on the current device, whatever its arguments live on
+                self._start()
+        else:
+            self._start()
+
+    def _start(self) -> None:
+        self.kernel.run(*self.args.values(), grid=self.grid, warmup=False, **self.constants, **self.options)

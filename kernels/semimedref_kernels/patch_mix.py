@@ -1,16 +1,23 @@
 """Patch mixing: paste a box of the partner's image and target, where the teacher is sure of the partner's lesion.
 
-The public operation, its plain PyTorch form and its gradient. GPU tensors take the kernels of ``patch_mix_triton.py``.
+The public operation, its plain PyTorch forms and its gradient. GPU tensors take the kernels of ``patch_mix_triton.py``.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from semimedref_kernels.eager import direct, refuse_forward_mode
+
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+CLEAR = 1e-3  # between mean and threshold: far more than a float32 mean is off
+UNIT = 2**30  # steps of the gate from 0 to 1: whole numbers, so that a sum has no order
 
 
 def patch_mix(
@@ -20,14 +27,15 @@ def patch_mix(
 
     With m the box of sample i and j = partner[i]: the gate accepts if the mean of p_j over the box is at least
     ``threshold``; then image ``m s_j + (1 - m) s_i`` and target ``m p_j + (1 - m) p_i``, else both stay as they were.
-    The mean is taken in float32 for every dtype; NaN in the box refuses. Gradients reach images and probs, not the
-    gate. Nothing is cast, under autocast neither, and no value is brought to the host unless all lies on the CPU.
+    The gate counts p and threshold in whole steps of 2^-30, so that every device decides a tie alike; NaN in the box
+    refuses. Gradients reach images and probs, not the gate; first order and reverse mode only. Nothing is cast, under
+    autocast neither, and no value is brought to the host unless all lies on the CPU.
 
     Args:
         images: ``[B, C, H, W]`` strong views s, float32, float16, bfloat16 or float64, any strides.
         probs: ``[B, 1, H, W]`` teacher probabilities p, 0 to 1 (not checked), one of these dtypes, any strides.
-        partner: ``[B]`` int64, a permutation of 0 to B - 1. Checked on the CPU alone; on a GPU a donor that does not
-            exist is refused by the gate.
+        partner: ``[B]`` int64, 0 to B - 1; several samples may take from the same one. Checked on the CPU alone; on a
+            GPU a donor that does not exist is refused by the gate.
         boxes: ``[B, 4]`` int64 (y0, x0, y1, x1), ends exclusive; the part outside the image does not count, and an
             empty box is refused by the gate.
         threshold: smallest mean probability that the gate accepts.
@@ -36,9 +44,13 @@ def patch_mix(
         Mixed images ``[B, C, H, W]``, mixed probabilities ``[B, 1, H, W]``, accepted ``[B]`` bool.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit together, or partner is no permutation.
+        ValueError: if shapes, dtypes or devices do not fit together, or a partner does not exist.
+        NotImplementedError: under forward-mode differentiation such as ``torch.func.jvp``.
     """
     _check(images, probs, partner, boxes)
+    refuse_forward_mode("patch_mix", images, probs)
+    if direct(images, probs, partner, boxes):
+        return _PatchMix.apply(images, probs, partner, boxes, threshold)
     return _patch_mix(images, probs, partner, boxes, threshold)
 
 
@@ -46,14 +58,14 @@ def _check(images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor) -> Non
     if images.ndim != 4:
         raise ValueError(f"patch_mix: images must be [B, C, H, W], got {tuple(images.shape)}")
     batch, _, height, width = images.shape
-    wanted = {
-        "images": (images, images.shape, FLOATS),
-        "probs": (probs, (batch, 1, height, width), FLOATS),
-        "partner": (partner, (batch,), (torch.int64,)),
-        "boxes": (boxes, (batch, 4), (torch.int64,)),
-    }
+    wanted = (
+        ("images", images, images.shape, FLOATS),
+        ("probs", probs, (batch, 1, height, width), FLOATS),
+        ("partner", partner, (batch,), (torch.int64,)),
+        ("boxes", boxes, (batch, 4), (torch.int64,)),
+    )
     wrong = []
-    for name, (tensor, shape, dtypes) in wanted.items():
+    for name, tensor, shape, dtypes in wanted:
         if tensor.shape != shape:
             wrong.append(f"{name} is {tuple(tensor.shape)}, need {tuple(shape)}")
         if tensor.dtype not in dtypes:
@@ -64,22 +76,62 @@ def _check(images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor) -> Non
         raise ValueError(f"patch_mix with images {tuple(images.shape)}: {'; '.join(wrong)}")
 
 
+def _mix(images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float) -> tuple[Tensor, ...]:
+    if images.is_cuda and HAS_TRITON:
+        from semimedref_kernels.patch_mix_triton import patch_mix_fused  # not before it is needed: takes a second
+
+        return patch_mix_fused(images, probs, partner, boxes, threshold)
+    return plain_patch_mix(images, probs, partner, boxes, threshold)
+
+
+def _return(
+    grad_mixed: Tensor | None, grad_target: Tensor | None, partner: Tensor, boxes: Tensor, accepted: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    if partner.is_cuda and HAS_TRITON:
+        from semimedref_kernels.patch_mix_triton import returned_fused
+
+        return returned_fused(grad_mixed, grad_target, partner, boxes, accepted)
+    return tuple(
+        None if grad is None else plain_returned(grad, partner, boxes, accepted) for grad in (grad_mixed, grad_target)
+    )
+
+
+class _PatchMix(torch.autograd.Function):
+    """The operation without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx, images, probs, partner, boxes, threshold):
+        mixed, target, accepted = _mix(images, probs, partner, boxes, threshold)
+        ctx.save_for_backward(partner, boxes, accepted)
+        ctx.mark_non_differentiable(accepted)
+        ctx.set_materialize_grads(False)
+        return mixed, target, accepted
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *grads):
+        return _backward(ctx, *grads)
+
+
+def _backward(ctx, grad_mixed, grad_target, _):
+    """What a sample kept comes back to it, what it gave comes back from the samples it gave it to."""
+    partner, boxes, accepted = ctx.saved_tensors
+    grads = [
+        grad if needed else None for grad, needed in zip((grad_mixed, grad_target), ctx.needs_input_grad, strict=False)
+    ]
+    if direct(partner, *(grad for grad in grads if grad is not None)):
+        return *_return(*grads, partner, boxes, accepted), None, None, None
+    found = _patch_mix_backward(*grads, partner, boxes, accepted)
+    return *(None if grad is None else x for grad, x in zip(grads, found, strict=True)), None, None, None
+
+
 @torch.library.custom_op(
     "semimedref::patch_mix",
     mutates_args=(),
     schema="(Tensor images, Tensor probs, Tensor partner, Tensor boxes, float threshold) -> (Tensor, Tensor, Tensor)",
 )
 def _patch_mix(images, probs, partner, boxes, threshold):
-    return plain_patch_mix(images, probs, partner, boxes, threshold)
-
-
-if importlib.util.find_spec("triton") is not None:
-
-    @_patch_mix.register_kernel("cuda")
-    def _(images, probs, partner, boxes, threshold):
-        from semimedref_kernels.patch_mix_triton import patch_mix_fused  # not before it is needed: takes a second
-
-        return patch_mix_fused(images, probs, partner, boxes, threshold)
+    return _mix(images, probs, partner, boxes, threshold)
 
 
 @_patch_mix.register_fake
@@ -87,77 +139,144 @@ def _(images, probs, partner, boxes, threshold):
     return torch.empty_like(images), torch.empty_like(probs), torch.empty_like(partner, dtype=torch.bool)
 
 
-def plain_patch_mix(
-    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`patch_mix` in plain PyTorch, vectorised over the batch.
-
-    Every sample is looked at through a window as large as the largest box, which holds its box: apart from the two
-    copies that are returned, only windows are read and written. Only the CPU knows the largest box without waiting;
-    elsewhere the window is the whole image. Not to be differentiated itself, since windows overlap: the operation has a
-    gradient of its own.
-
-    Raises:
-        ValueError: on the CPU, if partner is no permutation.
-    """
-    batch, _, height, width = images.shape
-    on_cpu = images.device.type == "cpu"
-    if on_cpu and not torch.equal(partner.sort().values, torch.arange(batch)):
-        raise ValueError(f"patch_mix: partner must be a permutation of 0 to {batch - 1}, got {partner.tolist()}")
-    mixed, target = images.clone(), probs.clone()
-    low, high = _clipped(boxes, height, width)
-    area = (high - low).prod(1)
-    if target.numel() == 0:
-        return mixed, target, area > 0
-    h, w = (high - low).amax(0).clamp(min=1).tolist() if on_cpu else (height, width)
-
-    def windows(maps: Tensor) -> Tensor:  # [B, C, H - h + 1, W - w + 1, h, w], a view: all windows of all samples
-        return maps.unfold(2, h, 1).unfold(3, w, 1)
-
-    y, x = low[:, 0].clamp(max=height - h), low[:, 1].clamp(max=width - w)  # window corners [B]
-    own, down, across = (torch.arange(n, device=images.device) for n in (batch, h, w))
-    box = _inside(low, high, y[:, None] + down, x[:, None] + across)
-    donor = windows(probs)[partner, :, y, x]  # [B, 1, h, w]
-    total = torch.where(box, donor, 0).sum((1, 2, 3), dtype=torch.float32)
-    accepted = (total >= threshold * area) & (area > 0)
-    box = box & accepted[:, None, None, None]
-    windows(mixed)[own, :, y, x] = torch.where(box, windows(images)[partner, :, y, x], windows(images)[own, :, y, x])
-    windows(target)[own, :, y, x] = torch.where(box, donor, windows(probs)[own, :, y, x])
-    return mixed, target, accepted
-
-
-def _clipped(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Upper left corners and exclusive ends ``[B, 2]`` of the boxes inside the image; equal where a box is empty."""
-    low = boxes[:, :2].clamp(min=0)
-    low = torch.stack([low[:, 0].clamp(max=height), low[:, 1].clamp(max=width)], 1)
-    high = torch.stack([boxes[:, 2].clamp(max=height), boxes[:, 3].clamp(max=width)], 1)
-    return low, torch.maximum(low, high)
-
-
-def _inside(low: Tensor, high: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """``[B, 1, h, w]`` bool: which of rows y ``[B, h]`` and columns x ``[B, w]`` lie in the box."""
-    rows = (y >= low[:, :1]) & (y < high[:, :1])
-    columns = (x >= low[:, 1:]) & (x < high[:, 1:])
-    return rows[:, None, :, None] & columns[:, None, None, :]
-
-
 def _keep_for_backward(ctx, inputs, output):
     _, _, partner, boxes, _ = inputs
     ctx.save_for_backward(partner, boxes, output[2])
-
-
-def _backward(ctx, grad_mixed, grad_target, _):
-    """What a sample kept comes back to it, what it gave comes back from the sample it gave it to."""
-    partner, boxes, accepted = ctx.saved_tensors
-    height, width = grad_mixed.shape[2:]
-    y, x = (torch.arange(size, device=boxes.device)[None] for size in (height, width))
-    box = _inside(*_clipped(boxes, height, width), y, x) & accepted[:, None, None, None]
-    taker = partner.argsort()  # the inverse permutation
-
-    def returned(grad: Tensor) -> Tensor:
-        return torch.where(box, 0, grad) + torch.where(box[taker], grad[taker], 0)
-
-    return returned(grad_mixed), returned(grad_target), None, None, None
+    ctx.set_materialize_grads(False)
 
 
 _patch_mix.register_autograd(_backward, setup_context=_keep_for_backward)
+
+
+@torch.library.custom_op(
+    "semimedref::patch_mix_backward",
+    mutates_args=(),
+    schema="(Tensor? grad_mixed, Tensor? grad_target, Tensor partner, Tensor boxes, Tensor accepted)"
+    " -> (Tensor, Tensor)",
+)
+def _patch_mix_backward(grad_mixed, grad_target, partner, boxes, accepted):
+    found = _return(grad_mixed, grad_target, partner, boxes, accepted)
+    return tuple(accepted.new_empty(0) if x is None else x for x in found)
+
+
+@_patch_mix_backward.register_fake
+def _(grad_mixed, grad_target, partner, boxes, accepted):
+    return tuple(
+        accepted.new_empty(0) if grad is None else torch.empty_like(grad) for grad in (grad_mixed, grad_target)
+    )
+
+
+def plain_patch_mix(
+    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`patch_mix` in plain PyTorch: box by box on the CPU, which knows the boxes; elsewhere all samples at once.
+
+    Not to be differentiated itself: the operation has a gradient of its own.
+
+    Raises:
+        ValueError: on the CPU, if a partner does not exist.
+    """
+    if images.device.type == "cpu":
+        return _by_boxes(images, probs, partner, boxes, threshold)
+    return _by_masks(images, probs, partner, boxes, threshold)
+
+
+def _by_boxes(
+    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Only boxes are touched, apart from the two copies that are returned."""
+    mixed, target, accepted = images.clone(), probs.clone(), [False] * len(images)
+    of_image, of_map, into, onto = (_window(x) for x in (images, probs, mixed, target))
+    for i, j, box in _pasted(partner, boxes, *images.shape[2:]):
+        donor = of_map(j, box)
+        accepted[i] = _reaches(donor, threshold)
+        if accepted[i]:
+            into(i, box).copy_(of_image(j, box))
+            onto(i, box).copy_(donor)
+    return mixed, target, torch.tensor(accepted, dtype=torch.bool)
+
+
+def _reaches(donor: Tensor, threshold: float) -> bool:
+    """The gate: by the mean if that is clear, else in whole steps, which are exact in float64."""
+    mean = donor.sum(dtype=torch.float32).item() / donor.numel()
+    if abs(mean - threshold) > CLEAR:
+        return mean > threshold
+    return (wide(donor) * UNIT).floor().sum(dtype=torch.float64).item() >= math.floor(threshold * UNIT) * donor.numel()
+
+
+def _pasted(
+    partner: Tensor, boxes: Tensor, height: int, width: int
+) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
+    """Sample, donor and box (y0, x0, height, width), of all boxes that hold a pixel."""
+    partners = partner.tolist()
+    for i, (j, (y0, x0, y1, x1)) in enumerate(zip(partners, boxes.tolist(), strict=True)):
+        if not 0 <= j < len(partners):
+            raise ValueError(f"patch_mix: partners must be 0 to {len(partners) - 1}, got {partners}")
+        y0, x0, y1, x1 = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
+        if y0 < y1 and x0 < x1:
+            yield i, j, (y0, x0, y1 - y0, x1 - x0)
+
+
+def _window(x: Tensor) -> Callable[[int, tuple[int, int, int, int]], Tensor]:
+    """Gives the box of a sample, ``[C, h, w]``: one view by strides, where to index would take three."""
+    (b, *strides), channels, start = x.stride(), x.shape[1], x.storage_offset()
+
+    def window(i: int, box: tuple[int, int, int, int]) -> Tensor:
+        y, x0, height, width = box
+        return x.as_strided(
+            (channels, height, width), strides, start + i * b + y * strides[1] + x0 * strides[2]
+        )  # fmt: skip
+
+    return window
+
+
+def _by_masks(
+    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """No value is brought to the host: each box is a mask as large as the image."""
+    box, area = _masks(boxes, *images.shape[2:])
+    exists = (partner >= 0) & (partner < len(images))
+    donors = torch.where(exists, partner, 0)
+    donor = probs[donors]
+    steps = torch.where(box, wide(donor) * UNIT, 0).floor()
+    reached = steps.long().sum((1, 2, 3)) >= math.floor(threshold * UNIT) * area
+    accepted = reached & (area > 0) & exists & ~steps.isnan().any(1).any(1).any(1)
+    box = box & accepted[:, None, None, None]
+    mixed, target = torch.empty_like(images), torch.empty_like(probs)
+    torch.where(box, images[donors], images, out=mixed), torch.where(box, donor, probs, out=target)
+    return mixed, target, accepted
+
+
+def _masks(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Which pixels lie in the box, ``[B, 1, H, W]`` bool, and how many do, ``[B]``."""
+    y0, x0, y1, x1 = boxes.unbind(1)
+    y, x = (torch.arange(size, device=boxes.device) for size in (height, width))
+    rows, columns = (y >= y0[:, None]) & (y < y1[:, None]), (x >= x0[:, None]) & (x < x1[:, None])
+    return rows[:, None, :, None] & columns[:, None, None, :], rows.sum(1) * columns.sum(1)
+
+
+def plain_returned(grad: Tensor, partner: Tensor, boxes: Tensor, accepted: Tensor) -> Tensor:
+    """The gradient for images or probs ``[B, C, H, W]`` from that of their mixture, in plain PyTorch."""
+    if grad.device.type == "cpu":
+        total, taken = grad.clone(), accepted.tolist()
+        given, onto = _window(grad), _window(total)
+        pasted = [one for one in _pasted(partner, boxes, *grad.shape[2:]) if taken[one[0]]]
+        for i, _, box in pasted:
+            onto(i, box).zero_()
+        for i, j, box in pasted:
+            onto(j, box).add_(given(i, box))
+        return total
+    return _returned_by_masks(grad, partner, boxes, accepted)
+
+
+def _returned_by_masks(grad: Tensor, partner: Tensor, boxes: Tensor, accepted: Tensor) -> Tensor:
+    box = _masks(boxes, *grad.shape[2:])[0] & accepted[:, None, None, None]
+    given = torch.where(box, grad, 0)
+    takes = partner == torch.arange(len(grad), device=grad.device)[:, None]  # [donor, taker]: no order, no atomics
+    summed = takes.to(wide(grad).dtype) @ wide(given).flatten(1)
+    return torch.empty_like(grad).copy_(wide(grad - given) + summed.view_as(grad))
+
+
+def wide(x: Tensor) -> Tensor:
+    """The type that sums are kept in: float32, or float64 for float64."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -1,10 +1,14 @@
-"""Patch mixing in two Triton kernels: the gate reads the boxes, then one pass over memory writes image and target.
+"""Patch mixing in Triton: one launch forward, one backward, each a copy that looks twice where a box lies.
 
-The plain form in ``patch_mix.py`` says what is computed; here is how few bytes it takes. Each output byte is written
-once and each input byte read once, but for the tiles that a box's edge crosses: those read own and donor.
+The plain forms in ``patch_mix.py`` say what is computed; here is how few bytes it takes. A plane is read as one long
+line, whatever its width. Only the tiles that a box touches find out whether the gate accepts it, each for itself (the
+donor's map is in the cache by then), and read the donor beside their own.
 """
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 import triton
@@ -12,166 +16,301 @@ import triton.language as tl
 from torch import Tensor
 
 from semimedref_kernels.launch import Launch
+from semimedref_kernels.patch_mix import UNIT
 
-# A tile of the mixing pass: a program's 128 threads hold 32 elements each, so a thread has several 16-byte loads in
-# flight. 256 columns take a row of 224 px in one tile and one of 512 px in two.
-TILE = {"BLOCK_Y": 16, "BLOCK_X": 256}
-GATE_TILE = {"BLOCK_Y": 16, "BLOCK_X": 64}
+BLOCK = 4096  # pixels of a program
+THREAD = 64  # bytes of them that a thread holds, four loads of 16 bytes: more would spill in the backward pass
+GATE = {"GATE_Y": 16, "GATE_X": 128}
+STEPS = tl.constexpr(UNIT)
 
 
 @triton.jit
 def _clipped_box(boxes, i, height, width):
     """Box i cut to the image; empty boxes may come back with ends before their starts."""
-    y0 = tl.maximum(tl.load(boxes + 4 * i), 0)
-    x0 = tl.maximum(tl.load(boxes + 4 * i + 1), 0)
-    y1 = tl.minimum(tl.load(boxes + 4 * i + 2), height)
-    x1 = tl.minimum(tl.load(boxes + 4 * i + 3), width)
+    y0 = tl.minimum(tl.maximum(tl.load(boxes + 4 * i), 0), height).to(tl.int32)
+    x0 = tl.minimum(tl.maximum(tl.load(boxes + 4 * i + 1), 0), width).to(tl.int32)
+    y1 = tl.maximum(tl.minimum(tl.load(boxes + 4 * i + 2), height), 0).to(tl.int32)
+    x1 = tl.maximum(tl.minimum(tl.load(boxes + 4 * i + 3), width), 0).to(tl.int32)
     return y0, x0, y1, x1
 
 
 @triton.jit
-def _read(source, sample, y, x, mask, stride_b, stride_y, stride_x):
-    """The pixels (y, x) of a sample, 0 outside the mask."""
-    return tl.load(source + sample * stride_b + y * stride_y + x * stride_x, mask=mask, other=0.0)
+def _touched(y0, x0, y1, x1, start, columns, BLOCK: tl.constexpr):
+    """Whether a tile of a plane has a row of the box."""
+    return (y0 <= (start + BLOCK - 1) // columns) & (y1 > start // columns) & (x0 < x1)
 
 
 @triton.jit
-def gate_kernel(
-    probs, partner, boxes, accepted, threshold, batch, height, width,
-    probs_stride_b, probs_stride_y, probs_stride_x,
-    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
-):  # fmt: skip
-    """accepted[i] = the mean of p_j over box i reaches the threshold. One program a sample, summing in fixed order."""
-    i = tl.program_id(0).to(tl.int64)
-    j = tl.load(partner + i)
-    y0, x0, y1, x1 = _clipped_box(boxes, i, height, width)
-    if (j < 0) | (j >= batch):  # no such donor: nothing is read, and an empty box is refused
-        y1 = y0
-    total = tl.zeros((BLOCK_Y, BLOCK_X), tl.float32)
+def _accepted(
+    probs, j, y0, x0, y1, x1, least, stride_b, stride_y, stride_x, GATE_Y: tl.constexpr, GATE_X: tl.constexpr
+):
+    """Whether the mean of p_j over the box reaches the threshold: 1 or 0. Sums of whole numbers, exact in float64."""
+    total = tl.zeros((GATE_Y, GATE_X), tl.float64)
     top = y0
     while top < y1:
         left = x0
         while left < x1:
-            y = top + tl.arange(0, BLOCK_Y)[:, None]
-            x = left + tl.arange(0, BLOCK_X)[None, :]
+            y = top + tl.arange(0, GATE_Y)[:, None]
+            x = left + tl.arange(0, GATE_X)[None, :]
             in_box = (y < y1) & (x < x1)
-            donor = _read(probs, j, y, x, in_box, probs_stride_b, probs_stride_y, probs_stride_x)
-            total += donor.to(tl.float32)
-            left += BLOCK_X
-        top += BLOCK_Y
+            p = tl.load(probs + j * stride_b + y * stride_y + x * stride_x, mask=in_box, other=0.0)
+            p = p if p.dtype == tl.float64 else p.to(tl.float32)
+            total += tl.floor(p * STEPS).to(tl.float64)
+            left += GATE_X
+        top += GATE_Y
     area = tl.maximum(y1 - y0, 0) * tl.maximum(x1 - x0, 0)
-    mean_reached = tl.sum(total) >= threshold * area.to(tl.float32)
-    tl.store(accepted + i, mean_reached & (area > 0))
+    reached = tl.sum(total) >= (least * area.to(tl.int64)).to(tl.float64)
+    return tl.where(reached & (area > 0), 1, 0)
+
+
+@triton.jit
+def _places(start, columns, stride_y, stride_x, FLAT: tl.constexpr, BLOCK: tl.constexpr):
+    """Pixels of a tile, as numbers in their plane and as offsets in memory: the same where the plane is one line."""
+    at = start + tl.arange(0, BLOCK)
+    if FLAT:  # noqa: SIM108  # a choice of types, made by the compiler
+        offset = at
+    else:
+        offset = (at // columns).to(tl.int64) * stride_y + (at % columns).to(tl.int64) * stride_x
+    return at, offset
+
+
+@triton.jit
+def _in_box(at, columns, y0, x0, y1, x1, VECTOR: tl.constexpr):
+    """Which pixels lie in the box, and which share their 16 bytes with one that does: those are read together."""
+    group = at // VECTOR * VECTOR
+    y, x = group // columns, group % columns
+    rows = (y >= y0) & (y < y1)
+    near = rows & (x + VECTOR > x0) & (x < x1)
+    x += at - group
+    return rows & (x >= x0) & (x < x1), near
 
 
 @triton.jit
 def _mix_tile(
-    source, out, i, j, accepted, y0, x0, y1, x1, top, left, height, width,
+    source, out, i, j, mix, y0, x0, y1, x1, start, size, columns,
     stride_b, stride_y, stride_x, out_stride_b, out_stride_y, out_stride_x,
-    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+    FLAT: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One tile of one plane: own pixels outside the box, the donor's inside."""
-    y = top + tl.arange(0, BLOCK_Y)[:, None].to(tl.int64)  # int64: a batch may hold more than 2^31 elements
-    x = left + tl.arange(0, BLOCK_X)[None, :].to(tl.int64)
-    in_image = (y < height) & (x < width)
-    bottom, right = tl.minimum(top + BLOCK_Y, height), tl.minimum(left + BLOCK_X, width)
-    touched = accepted & (y0 < bottom) & (y1 > top) & (x0 < right) & (x1 > left)
-    covered = accepted & (y0 <= top) & (y1 >= bottom) & (x0 <= left) & (x1 >= right)
-    # Interior path: the whole tile comes from one sample, so it is a plain copy in vectors of 16 bytes.
-    value = _read(source, tl.where(covered, j, i), y, x, in_image, stride_b, stride_y, stride_x)
-    if touched & (covered == 0):
-        donor = _read(source, j, y, x, in_image, stride_b, stride_y, stride_x)
-        value = tl.where((y >= y0) & (y < y1) & (x >= x0) & (x < x1), donor, value)
-    tl.store(out + i * out_stride_b + y * out_stride_y + x * out_stride_x, value, mask=in_image)
+    at, offset = _places(start, columns, stride_y, stride_x, FLAT, BLOCK)
+    at, out_offset = _places(start, columns, out_stride_y, out_stride_x, FLAT, BLOCK)
+    inside = at < size
+    value = tl.load(source + i * stride_b + offset, mask=inside, other=0.0)
+    if mix:
+        box, near = _in_box(at, columns, y0, x0, y1, x1, VECTOR)
+        donor = tl.load(source + j * stride_b + offset, mask=near & inside, other=0.0)
+        value = tl.where(box, donor, value)
+    tl.store(out + i * out_stride_b + out_offset, value, mask=inside)
 
 
 @triton.jit
 def mix_kernel(
-    images, mixed, probs, target, partner, boxes, accepted, height, width,
+    images, mixed, probs, target, partner, boxes, accepted, least, batch, height, width,
     image_stride_b, image_stride_c, image_stride_y, image_stride_x,
     mixed_stride_b, mixed_stride_c, mixed_stride_y, mixed_stride_x,
     probs_stride_b, probs_stride_y, probs_stride_x,
     target_stride_b, target_stride_y, target_stride_x,
-    PLANES: tl.constexpr, PER_PIXEL: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+    PLANES: tl.constexpr, PER_PIXEL: tl.constexpr, FLAT: tl.constexpr, VECTOR: tl.constexpr,
+    BLOCK: tl.constexpr, GATE_Y: tl.constexpr, GATE_X: tl.constexpr,
 ):  # fmt: skip
     """One program a tile; the planes of the image come first on axis 1, the target is the last.
 
     Channels are either planes of their own, or lie beside each other in a row (channels_last): then a row has
     ``width * PER_PIXEL`` columns and so has the box.
     """
-    columns = width * PER_PIXEL
-    tiles_x = tl.cdiv(columns, BLOCK_X)
-    tiles = tl.cdiv(height, BLOCK_Y) * tiles_x
-    tile = tl.program_id(0) % tiles
-    top, left = tile // tiles_x * BLOCK_Y, tile % tiles_x * BLOCK_X
-    i = (tl.program_id(0) // tiles).to(tl.int64)
+    tiles = tl.cdiv(height * width * PER_PIXEL, BLOCK)
+    tile, plane = tl.program_id(0) % tiles, tl.program_id(1).to(tl.int64)
+    i, start = (tl.program_id(0) // tiles).to(tl.int64), tile * BLOCK
+    columns = tl.where(plane < PLANES, width * PER_PIXEL, width)
     j = tl.load(partner + i)
-    mix = tl.load(accepted + i)
     y0, x0, y1, x1 = _clipped_box(boxes, i, height, width)
-    plane = tl.program_id(1).to(tl.int64)
+    mix = _touched(y0, x0, y1, x1, start, columns, BLOCK)
+    tells = (tile == 0) & (plane == 0)
+    if mix | tells:
+        exists = (j >= 0) & (j < batch)  # a donor that does not is never read: its box is empty
+        reached = _accepted(
+            probs, j, y0, x0, tl.where(exists, y1, y0), x1, least, probs_stride_b, probs_stride_y, probs_stride_x,
+            GATE_Y, GATE_X,
+        )  # fmt: skip
+        if tells:
+            tl.store(accepted + i, reached == 1)
+        mix = mix & (reached == 1)
     if plane < PLANES:
         _mix_tile(
             images + plane * image_stride_c, mixed + plane * mixed_stride_c, i, j, mix,
-            y0, x0 * PER_PIXEL, y1, x1 * PER_PIXEL, top, left, height, columns,
+            y0, x0 * PER_PIXEL, y1, x1 * PER_PIXEL, start, height * columns, columns,
             image_stride_b, image_stride_y, image_stride_x, mixed_stride_b, mixed_stride_y, mixed_stride_x,
-            BLOCK_Y, BLOCK_X,
+            FLAT, VECTOR, BLOCK,
         )  # fmt: skip
-    elif left < width:
+    elif start < height * width:
         _mix_tile(
-            probs, target, i, j, mix, y0, x0, y1, x1, top, left, height, width,
+            probs, target, i, j, mix, y0, x0, y1, x1, start, height * width, width,
             probs_stride_b, probs_stride_y, probs_stride_x, target_stride_b, target_stride_y, target_stride_x,
-            BLOCK_Y, BLOCK_X,
+            FLAT, VECTOR, BLOCK,
         )  # fmt: skip
 
 
-def _strides(name: str, tensor: Tensor, axes: str) -> dict[str, int]:
-    return {f"{name}_stride_{axis}": tensor.stride("bcyx".index(axis)) for axis in axes}
+@triton.jit
+def _returned_tile(
+    source, out, i, partner, boxes, accepted, start, batch, height, width,
+    stride_b, stride_y, stride_x, out_stride_b, out_stride_y, out_stride_x,
+    PER_PIXEL: tl.constexpr, FLAT: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr, BATCH: tl.constexpr,
+):  # fmt: skip
+    """One tile of one plane: what sample i kept, and what comes back from those that took from it, in their order."""
+    columns = width * PER_PIXEL
+    at, offset = _places(start, columns, stride_y, stride_x, FLAT, BLOCK)
+    at, out_offset = _places(start, columns, out_stride_y, out_stride_x, FLAT, BLOCK)
+    inside = at < height * columns
+    value = tl.load(source + i * stride_b + offset, mask=inside, other=0.0)
+    total = value if value.dtype == tl.float64 else value.to(tl.float32)
+    y0, x0, y1, x1 = _clipped_box(boxes, i, height, width)
+    if (tl.load(accepted + i) != 0) & _touched(y0, x0, y1, x1, start, columns, BLOCK):
+        box, near = _in_box(at, columns, y0, x0 * PER_PIXEL, y1, x1 * PER_PIXEL, VECTOR)
+        total = tl.where(box, 0.0, total)
+    k = tl.arange(0, BATCH)
+    takes = (tl.load(partner + k, mask=k < batch, other=-1) == i) & (
+        tl.load(accepted + k, mask=k < batch, other=0) != 0
+    )
+    taker = tl.min(tl.where(takes, k, BATCH))
+    while taker < BATCH:
+        y0, x0, y1, x1 = _clipped_box(boxes, taker, height, width)
+        if _touched(y0, x0, y1, x1, start, columns, BLOCK):
+            box, near = _in_box(at, columns, y0, x0 * PER_PIXEL, y1, x1 * PER_PIXEL, VECTOR)
+            back = tl.load(source + taker.to(tl.int64) * stride_b + offset, mask=near & inside, other=0.0)
+            total += tl.where(box, back, 0.0).to(total.dtype)
+        taker = tl.min(tl.where(takes & (k > taker), k, BATCH))
+    tl.store(out + i * out_stride_b + out_offset, total.to(value.dtype), mask=inside)
 
 
-def launches(
-    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
-) -> tuple[Launch, Launch, tuple[Tensor, Tensor, Tensor]]:
-    """The two launches that fill the outputs, in their order, and the outputs.
+@triton.jit
+def returned_kernel(
+    grad_mixed, grad_images, grad_target, grad_probs, partner, boxes, accepted, batch, height, width,
+    mixed_stride_b, mixed_stride_c, mixed_stride_y, mixed_stride_x,
+    image_stride_b, image_stride_c, image_stride_y, image_stride_x,
+    target_stride_b, target_stride_y, target_stride_x,
+    probs_stride_b, probs_stride_y, probs_stride_x,
+    PLANES: tl.constexpr, PER_PIXEL: tl.constexpr, FLAT: tl.constexpr, VECTOR: tl.constexpr,
+    BLOCK: tl.constexpr, BATCH: tl.constexpr,
+):  # fmt: skip
+    """Both gradients, by the same grid as :func:`mix_kernel`. Where one is not needed its planes are left out."""
+    tiles = tl.cdiv(height * width * PER_PIXEL, BLOCK)
+    tile, plane = tl.program_id(0) % tiles, tl.program_id(1).to(tl.int64)
+    i, start = (tl.program_id(0) // tiles).to(tl.int64), tile * BLOCK
+    if plane < PLANES:
+        _returned_tile(
+            grad_mixed + plane * mixed_stride_c, grad_images + plane * image_stride_c, i, partner, boxes, accepted,
+            start, batch, height, width,
+            mixed_stride_b, mixed_stride_y, mixed_stride_x, image_stride_b, image_stride_y, image_stride_x,
+            PER_PIXEL, FLAT, VECTOR, BLOCK, BATCH,
+        )  # fmt: skip
+    elif start < height * width:
+        _returned_tile(
+            grad_target, grad_probs, i, partner, boxes, accepted, start, batch, height, width,
+            target_stride_b, target_stride_y, target_stride_x, probs_stride_b, probs_stride_y, probs_stride_x,
+            1, FLAT, VECTOR, BLOCK, BATCH,
+        )  # fmt: skip
 
-    Arguments as in :func:`semimedref_kernels.patch_mix`, checked there. Any strides will do; 16-byte loads need rows
-    whose elements lie side by side and whose starts are 16 elements apart or a multiple (a width such as 224).
+
+def _layout(maps: tuple[Tensor, ...], single: tuple[Tensor, ...]) -> tuple[int, int, bool]:
+    """Planes of the maps, numbers a pixel in each of them, and whether all planes are lines without a gap.
+
+    Args:
+        maps: ``[B, C, H, W]``, read and written.
+        single: ``[B, 1, H, W]``, likewise; either may be empty.
     """
-    batch, channels, height, width = images.shape
+    channels = maps[0].shape[1] if maps else 0
+
+    def lines(tensors: tuple[Tensor, ...], per_pixel: int = 1) -> bool:
+        return all(x.stride(3) == per_pixel and x.stride(2) == per_pixel * x.shape[3] for x in tensors)
+
+    if lines(single):
+        if lines(maps):
+            return channels, 1, True
+        if lines(maps, channels) and all(x.stride(1) == 1 for x in maps):
+            return 1, channels, True
+    return channels, 1, False
+
+
+def _grid(maps: Tensor, planes: int, per_pixel: int, flat: bool) -> tuple[int, dict[str, Any], dict[str, int]]:
+    """Programs on axis 0, the constants that both kernels share, and compiler options."""
+    batch, _, height, width = maps.shape
+    vector = 16 // maps.element_size()
+    constants = {"PLANES": planes, "PER_PIXEL": per_pixel, "FLAT": flat}
+    constants |= {"VECTOR": 1 if width * per_pixel % vector or width % vector else vector, "BLOCK": BLOCK}
+    options = {"num_warps": min(8, BLOCK * maps.element_size() // THREAD // 32)}
+    return batch * triton.cdiv(height * width * per_pixel, BLOCK), constants, options
+
+
+def mix_launch(
+    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
+) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
+    """The launch that fills the outputs, and the outputs.
+
+    Arguments as in :func:`semimedref_kernels.patch_mix`, checked there. Any strides will do; 16-byte loads need planes
+    without gaps, whose starts are 16 elements apart or a multiple.
+    """
+    batch, _, height, width = images.shape
     mixed, target = torch.empty_like(images), torch.empty_like(probs)
     accepted = torch.empty(batch, dtype=torch.bool, device=images.device)
-    partner, boxes = partner.contiguous(), boxes.contiguous()
-    gate = Launch(
-        gate_kernel,
-        (batch,),
-        {"probs": probs, "partner": partner, "boxes": boxes, "accepted": accepted}
-        | {"threshold": float(threshold), "batch": batch, "height": height, "width": width}
-        | _strides("probs", probs, "byx"),
-        GATE_TILE,
-    )
-    interleaved = channels > 1 and all(t.stride(1) == 1 and t.stride(3) == channels for t in (images, mixed))
-    planes, per_pixel = (1, channels) if interleaved else (channels, 1)
-    strides = _strides("image", images, "bcyx") | _strides("mixed", mixed, "bcyx")
-    if interleaved:  # one plane; a stride of 0 tells the compiler that all rows start at multiples of 16 elements
-        strides |= {"image_stride_c": 0, "image_stride_x": 1, "mixed_stride_c": 0, "mixed_stride_x": 1}
-    tiles = triton.cdiv(height, TILE["BLOCK_Y"]) * triton.cdiv(width * per_pixel, TILE["BLOCK_X"])
-    mix = Launch(
-        mix_kernel,
-        (batch * tiles, planes + 1),
-        {"images": images, "mixed": mixed, "probs": probs, "target": target, "partner": partner, "boxes": boxes}
-        | {"accepted": accepted, "height": height, "width": width}
-        | strides
-        | _strides("probs", probs, "byx")
-        | _strides("target", target, "byx"),
-        {"PLANES": planes, "PER_PIXEL": per_pixel, **TILE},
-    )
-    return gate, mix, (mixed, target, accepted)
+    planes, per_pixel, flat = _layout((images, mixed), (probs, target))
+    programs, constants, options = _grid(images, planes, per_pixel, flat)
+    args = {"images": images, "mixed": mixed, "probs": probs, "target": target, "partner": partner.contiguous()}
+    args |= {"boxes": boxes.contiguous(), "accepted": accepted, "least": math.floor(threshold * UNIT)}
+    args |= {"batch": batch, "height": height, "width": width}
+    args |= _strides("image", images, planes) | _strides("mixed", mixed, planes)
+    args |= _strides("probs", probs) | _strides("target", target)
+    return Launch(mix_kernel, (programs, planes + 1), args, constants | GATE, options), (mixed, target, accepted)
+
+
+def _strides(name: str, x: Tensor, planes: int | None = None) -> dict[str, int]:
+    """Strides by the kernels' names, that from plane to plane if there may be several.
+
+    One plane's is 0: the compiler cannot know that only a first plane is read, and would think its rows anywhere.
+    """
+    b, c, y, x_ = x.stride()
+    found = {f"{name}_stride_b": b, f"{name}_stride_y": y, f"{name}_stride_x": x_}
+    return found if planes is None else {f"{name}_stride_b": b, f"{name}_stride_c": c if planes > 1 else 0} | found
 
 
 def patch_mix_fused(
     images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`semimedref_kernels.patch_mix` by the kernels, on a GPU or in Triton's interpreter on the CPU."""
-    gate, mix, outputs = launches(images, probs, partner, boxes, threshold)
-    gate.run()
-    mix.run()
+    """:func:`semimedref_kernels.patch_mix` by the kernel, on a GPU or in Triton's interpreter on the CPU."""
+    launch, outputs = mix_launch(images, probs, partner, boxes, threshold)
+    if launch.grid[0]:
+        launch.run()
+    else:
+        outputs[2].zero_()
     return outputs
+
+
+def returned_launch(
+    grad_mixed: Tensor | None, grad_target: Tensor | None, partner: Tensor, boxes: Tensor, accepted: Tensor
+) -> tuple[Launch, tuple[Tensor | None, Tensor | None]]:
+    """The launch that fills the gradients for images and probs, and these; None where what comes back is None."""
+    first = grad_target if grad_mixed is None else grad_mixed
+    batch, _, height, width = first.shape
+    found = tuple(None if grad is None else torch.empty_like(grad) for grad in (grad_mixed, grad_target))
+    maps, single = (() if grad is None else (grad, x) for grad, x in zip((grad_mixed, grad_target), found, strict=True))
+    planes, per_pixel, flat = _layout(maps, single)
+    programs, constants, options = _grid(first, planes, per_pixel, flat)
+    maps, single = maps or (first, first), single or (first, first)  # what is not asked for is not touched
+    args = {"grad_mixed": maps[0], "grad_images": maps[1], "grad_target": single[0], "grad_probs": single[1]}
+    args |= {"partner": partner.contiguous(), "boxes": boxes.contiguous(), "accepted": accepted}
+    args |= {"batch": batch, "height": height, "width": width}
+    args |= _strides("mixed", maps[0], planes) | _strides("image", maps[1], planes)
+    args |= _strides("target", single[0]) | _strides("probs", single[1])
+    constants["BATCH"] = max(2, triton.next_power_of_2(batch))
+    return Launch(returned_kernel, (programs, planes + (grad_target is not None)), args, constants, options), found
+
+
+def returned_fused(
+    grad_mixed: Tensor | None, grad_target: Tensor | None, partner: Tensor, boxes: Tensor, accepted: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients for images and probs by the kernel, as :func:`~semimedref_kernels.patch_mix.plain_returned`."""
+    if grad_mixed is None and grad_target is None:
+        return None, None
+    launch, found = returned_launch(grad_mixed, grad_target, partner, boxes, accepted)
+    if launch.grid[0] and launch.grid[1]:
+        launch.run()
+    return found

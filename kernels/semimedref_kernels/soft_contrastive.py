@@ -7,17 +7,21 @@ wherever there is no Triton) and Triton kernels (:mod:`~semimedref_kernels.soft_
 from __future__ import annotations
 
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from semimedref_kernels import soft_contrastive_plain
+from semimedref_kernels.eager import direct, refuse_forward_mode
 from semimedref_kernels.soft_contrastive_plain import CODES, jaccard
 
 __all__ = ["jaccard", "soft_contrastive_loss"]
 
 NAME = "soft_contrastive_loss"
+EMBEDDINGS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -25,50 +29,67 @@ def soft_contrastive_loss(
     u: Tensor,
     v: Tensor,
     codes: Tensor,
-    tau: float,
+    tau: float | Tensor,
     *,
     codes_v: Tensor | None = None,
     normalize: bool = False,
+    offset: int = 0,
+    rows_only: bool = False,
 ) -> Tensor:
     """Symmetric cross-entropy between the softmax over similarities and the normalised soft positives.
 
     ``L = 1/2 [ mean_i ( - sum_j P_ij log softmax_j z_ij / sum_j P_ij ) + the same on z^T ]`` with
     ``z_ij = u_i . v_j / tau`` and ``P_ij = |a_i & b_j| / |a_i | b_j|``, ``P_ii = 1``.
 
-    The numbers of images and texts may differ (gathered or queued negatives): the first ``min(N, M)`` are matched,
-    image i with text i, and have ``P_ii = 1``; the rest have no partner of their own. Among those, one whose code
-    shares nothing with any other has no positive at all: it adds 0 to the mean, and is still a negative for others.
+    The numbers of images and texts may differ (gathered or queued negatives): image i is matched with text
+    ``i + offset``, if there is one, and has ``P = 1`` with it; the rest have no partner of their own. Among those, one
+    whose code shares nothing with any other has no positive at all: it adds 0 to the mean, and is still a negative for
+    others.
+
+    One process of several, which has gathered the texts of all but looks for those of its own images alone, leaves out
+    the other direction (``rows_only``) and says where its texts begin (``offset``). The mean over the processes of
+    ``(loss(own u, all v) + loss(own v, all u)) / 2`` is then the loss of the whole batch.
 
     Sums are float32 (float64 for float64 inputs), also under autocast. Two runs give the same bits. Products of float32
     embeddings keep float32's digits, but for gradients of more than 64 images or texts on a GPU, and everything on a
     CPU, which do as ``torch.set_float32_matmul_precision`` says ("highest" by default). Gradients for u and v, first
-    order only. Codes of CPU tensors are checked; on a GPU that would make the host wait, so bits above the sixth are
-    ignored there. Embeddings with NaN or infinity give a NaN loss.
+    order and reverse mode only; one that nobody needs is not computed. Codes of CPU tensors are checked; on a GPU that
+    would make the host wait, so bits above the sixth are ignored there. Embeddings with NaN or infinity give a NaN
+    loss.
 
     Args:
         u: ``[N, D]`` image embeddings, L2-normalised, or of any length with ``normalize``; float64, float32, bfloat16,
             or float16 (computed in float32).
         v: ``[M, D]`` text embeddings, likewise, of the same type.
         codes: ``[N]`` integers 0 to 63, bit k says whether set i holds element k.
-        tau: temperature, a number above 0.
+        tau: temperature, a number above 0. torch.compile makes a new graph for each number, but one for all if it comes
+            as a tensor of one element, without gradient, on the CPU or with the embeddings (not checked on a GPU).
         codes_v: ``[M]`` the texts' codes; those of the images if left out.
         normalize: brings u and v to length 1 first (a row shorter than 1e-12 is divided by that); for up to 64 images
-            and texts on a GPU inside the same two launches; above, bfloat16 rows are rounded once more on a GPU.
+            and texts on a GPU inside the same launches; above, bfloat16 rows are rounded once more on a GPU.
+        offset: the text of the first image, from 0.
+        rows_only: leaves out the softmax over images: the mean over images alone, not halved.
 
     Returns:
         Scalar loss: float64 for float64 embeddings, else float32.
 
     Raises:
         ValueError: if shapes, types or devices do not fit, tau is no number above 0, or a code is not 0 to 63.
+        NotImplementedError: under forward-mode differentiation such as ``torch.func.jvp``.
     """
     codes_v = codes if codes_v is None else codes_v
-    _check(u, v, codes, codes_v, tau)
+    _check(u, v, codes, codes_v, tau, offset)
+    refuse_forward_mode(NAME, u, v)
     if u.dtype == torch.float16:
         u, v = u.float(), v.float()
-    return _forward(u, v, codes, codes_v, float(tau), normalize)[0]
+    if direct(u, v, codes, codes_v):
+        return _Loss.apply(u, v, codes, codes_v, _plain(tau), normalize, offset, rows_only)
+    if not isinstance(tau, Tensor):
+        tau = torch.full((), tau, dtype=torch.promote_types(u.dtype, torch.float32), device=u.device)
+    return _forward(u, v, codes, codes_v, tau, normalize, offset, rows_only)[0]
 
 
-def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float) -> None:
+def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor, offset: int) -> None:
     """What the host knows without asking the device for a value."""
     if u.dim() != 2 or v.dim() != 2 or u.shape[1] != v.shape[1] or 0 in (*u.shape, *v.shape):
         raise ValueError(f"{NAME}: embeddings {tuple(u.shape)} and {tuple(v.shape)}; need [N, D] and [M, D], none 0")
@@ -77,26 +98,43 @@ def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float) -> 
             f"{NAME}: embeddings {tuple(u.shape)} and {tuple(v.shape)} with codes {tuple(codes.shape)} and "
             f"{tuple(codes_v.shape)}; need [N] and [M] (codes_v= where they differ from the images')"
         )
-    if u.dtype != v.dtype or u.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+    if u.dtype != v.dtype or u.dtype not in EMBEDDINGS:
         raise ValueError(f"{NAME}: embeddings of type {u.dtype} and {v.dtype}; need one floating-point type")
     for each in (codes, codes_v):
-        if each.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        if each.dtype not in INTEGERS:
             raise ValueError(f"{NAME}: codes of type {each.dtype}; need integers")
-    devices = [str(x.device) for x in (u, v, codes, codes_v)]
-    if len(set(devices)) > 1:
-        raise ValueError(f"{NAME}: tensors on {', '.join(devices)}; need one device")
+    if not u.device == v.device == codes.device == codes_v.device:
+        devices = ", ".join(str(x.device) for x in (u, v, codes, codes_v))
+        raise ValueError(f"{NAME}: tensors on {devices}; need one device")
+    if offset < 0:
+        raise ValueError(f"{NAME}: offset must be 0 or more, got {offset}")
     if isinstance(tau, Tensor):
-        raise ValueError(f"{NAME}: tau must be a number, got a tensor; no gradient is computed for it")
-    if not tau > 0:
+        _check_tensor(tau, u.device)
+    elif not tau > 0:
         raise ValueError(f"{NAME}: tau must be above 0, got {tau}")
+
+
+def _check_tensor(tau: Tensor, device: torch.device) -> None:
+    if tau.numel() != 1 or tau.requires_grad or (tau.device.type != "cpu" and tau.device != device):
+        raise ValueError(
+            f"{NAME}: tau is a tensor of shape {tuple(tau.shape)} on {tau.device}, "
+            f"{'with' if tau.requires_grad else 'without'} gradient; need one element, without, on the CPU or {device}"
+        )
+    if tau.device.type == "cpu" and not torch.compiler.is_compiling() and type(tau) is Tensor and not tau.item() > 0:
+        raise ValueError(f"{NAME}: tau must be above 0, got {tau.item()}")
 
 
 def _check_values(codes: Tensor, codes_v: Tensor) -> None:
     """What costs a look at the data: for CPU tensors only."""
-    for each in (codes, codes_v):
+    for each in (codes,) if codes_v is codes else (codes, codes_v):
         low, high = (int(x) for x in each.aminmax())
         if low < 0 or high >= CODES:
             raise ValueError(f"{NAME}: codes must be 0 to {CODES - 1}, got {low if low < 0 else high}")
+
+
+def _plain(tau: float | Tensor) -> float | Tensor:
+    """tau as a number, if the host knows it."""
+    return float(tau) if not isinstance(tau, Tensor) or tau.device.type == "cpu" else tau
 
 
 def _form(u: Tensor) -> ModuleType:
@@ -107,15 +145,57 @@ def _form(u: Tensor) -> ModuleType:
     return soft_contrastive_triton
 
 
-# Autocast is off inside the ops: their sums stay float32 whatever surrounds the call.
+def _compute(u, v, codes, codes_v, tau, normalize, offset, rows_only) -> tuple[Tensor, Tensor]:
+    """Loss and what backward needs. Autocast is off inside: sums stay float32 whatever surrounds the call."""
+    if u.is_cpu and len(u) * len(v) > soft_contrastive_plain.WHOLE:
+        _check_values(codes, codes_v)
+    try:
+        with _no_autocast(u.device.type):
+            return _form(u).forward(u, v, codes, codes_v, _plain(tau), normalize, offset, rows_only)
+    except (IndexError, RuntimeError):  # of few pairs on the CPU, a code is the index of a row
+        if u.is_cpu:
+            _check_values(codes, codes_v)
+        raise
+
+
+def _differentiate(grad, u, v, codes, codes_v, tau, normalize, kept, offset, rows_only, needs):
+    with _no_autocast(u.device.type):
+        return _form(u).backward(
+            grad, u, v, codes, codes_v, _plain(tau), normalize, kept, offset, rows_only, needs
+        )  # fmt: skip
+
+
+def _no_autocast(device: str) -> AbstractContextManager:
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+class _Loss(torch.autograd.Function):
+    """The operation without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx, u, v, codes, codes_v, tau, normalize, offset, rows_only):
+        loss, kept = _compute(u, v, codes, codes_v, tau, normalize, offset, rows_only)
+        ctx.save_for_backward(u, v, codes, codes_v, kept)
+        ctx.about = tau, normalize, offset, rows_only
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        u, v, codes, codes_v, kept = ctx.saved_tensors
+        tau, normalize, offset, rows_only = ctx.about
+        needs = tuple(ctx.needs_input_grad[:2])
+        if not direct(grad, u, v):  # what comes back may be watched though what went in was not
+            raise RuntimeError(f"{NAME}: its gradient was asked for in another mode than the loss")
+        grads = _differentiate(grad, u, v, codes, codes_v, tau, normalize, kept, offset, rows_only, needs)
+        return *grads, None, None, None, None, None, None
+
+
 @torch.library.custom_op("semimedref::soft_contrastive", mutates_args=())
 def _forward(
-    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float, normalize: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    if u.device.type == "cpu":
-        _check_values(codes, codes_v)
-    with torch.autocast(u.device.type, enabled=False):
-        return _form(u).forward(u, v, codes, codes_v, tau, normalize)
+    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor, normalize: bool, offset: int, rows_only: bool
+) -> tuple[Tensor, Tensor]:
+    return _compute(u, v, codes, codes_v, tau, normalize, offset, rows_only)
 
 
 @torch.library.custom_op("semimedref::soft_contrastive_backward", mutates_args=())
@@ -125,38 +205,45 @@ def _backward(
     v: Tensor,
     codes: Tensor,
     codes_v: Tensor,
-    tau: float,
+    tau: Tensor,
     normalize: bool,
-    lse_u: Tensor,
-    lse_v: Tensor,
+    kept: Tensor,
+    offset: int,
+    rows_only: bool,
+    needs_u: bool,
+    needs_v: bool,
 ) -> tuple[Tensor, Tensor]:
-    with torch.autocast(u.device.type, enabled=False):
-        return _form(u).backward(grad, u, v, codes, codes_v, tau, normalize, lse_u, lse_v)
+    needs = needs_u, needs_v
+    found = _differentiate(grad, u, v, codes, codes_v, tau, normalize, kept, offset, rows_only, needs)
+    return tuple(u.new_empty(0) if x is None else x.clone() if x._is_view() else x for x in found)
 
 
 @_forward.register_fake
-def _(u, v, codes, codes_v, tau, normalize):
+def _(u, v, codes, codes_v, tau, normalize, offset, rows_only):
     dtype = torch.promote_types(u.dtype, torch.float32)
-    return u.new_empty((), dtype=dtype), u.new_empty(u.shape[:1], dtype=dtype), u.new_empty(v.shape[:1], dtype=dtype)
+    kept = _form(u).kept_size(u.shape[0], v.shape[0], u.shape[1])
+    return u.new_empty((), dtype=dtype), u.new_empty(kept, dtype=dtype)
 
 
 @_backward.register_fake
-def _(grad, u, v, codes, codes_v, tau, normalize, lse_u, lse_v):
-    return u.new_empty(u.shape), v.new_empty(v.shape)
+def _(grad, u, v, codes, codes_v, tau, normalize, kept, offset, rows_only, needs_u, needs_v):
+    return u.new_empty(u.shape if needs_u else 0), v.new_empty(v.shape if needs_v else 0)
 
 
 def _save(ctx, inputs, output):
-    *tensors, ctx.tau, ctx.normalize = inputs
-    ctx.save_for_backward(*tensors, *output[1:])
+    *tensors, ctx.normalize, ctx.offset, ctx.rows_only = inputs
+    ctx.save_for_backward(*tensors, output[1])
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx, grad, *_):
+def _through_op(ctx, grad, _):
     if grad is None:
-        return (None,) * 6
-    *inputs, lse_u, lse_v = ctx.saved_tensors
-    grad_u, grad_v = _backward(grad, *inputs, ctx.tau, ctx.normalize, lse_u, lse_v)
-    return grad_u, grad_v, None, None, None, None
+        return (None,) * 8
+    u, v, codes, codes_v, tau, kept = ctx.saved_tensors
+    needs = ctx.needs_input_grad[:2]
+    grads = _backward(grad, u, v, codes, codes_v, tau, ctx.normalize, kept, ctx.offset, ctx.rows_only, *needs)
+    found = (x if needed else None for x, needed in zip(grads, needs, strict=True))
+    return *found, None, None, None, None, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
+_forward.register_autograd(_through_op, setup_context=_save)

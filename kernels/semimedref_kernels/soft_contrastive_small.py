@@ -1,142 +1,203 @@
-"""The contrastive loss at small N in Triton: one launch forward, one backward.
+"""The contrastive loss at small N in Triton: two launches forward, one backward.
 
-N and M up to 64, a training batch: waiting for launches is all there is to save. The whole z fits in the registers of
-one program, and so does P, computed in place from the codes by counting bits. The embeddings' L2 normalisation is part
-of the same kernels, which spares some twenty launches more. All is multiplied as float32.
+N and M up to 64, a training batch: waiting is all there is to save. First, every program multiplies some of the D
+columns; then one adds up what they found. The whole z and P fit in its registers, and so it leaves behind the gradient
+for z as well: backward is two products with it. The embeddings' L2 normalisation is part of the same kernels.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from semimedref_kernels.launch import Launch
-from semimedref_kernels.soft_contrastive_plain import SHORTEST
-from semimedref_kernels.soft_contrastive_tiles import dot, load_rows, similarities, width
+from semimedref_kernels.soft_contrastive_tiles import (
+    EPS,
+    dot,
+    load_codes,
+    load_rows,
+    number,
+    shared,
+    store_rows,
+    width,
+)
 
 SMALL = 64  # the most images or texts that one program holds
-EPS = tl.constexpr(SHORTEST)
+SPAN = 64  # columns of D that a program multiplies: 12 programs at 768
 
 
 @triton.jit
-def count_bits(x):
-    """How many of the lowest six bits are set: pairs, then the sum of the three pairs."""
-    x = (x & 0x15) + ((x >> 1) & 0x15)
-    return (x & 3) + ((x >> 2) & 3) + ((x >> 4) & 3)
+def small_products(
+    u, v, kept, n, m,
+    D: tl.constexpr, SIDE: tl.constexpr, SPAN: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``u_i . v_j`` and the squares of the lengths over SPAN of the D columns, multiplied in the embeddings' type."""
+    i, j = tl.arange(0, SIDE), tl.arange(0, SIDE)
+    z = tl.zeros((SIDE, SIDE), tl.float32)
+    of_u, of_v = tl.zeros((SIDE,), tl.float32), tl.zeros((SIDE,), tl.float32)
+    for start in tl.static_range(0, SPAN, CHUNK):
+        d = tl.program_id(0) * SPAN + start + tl.arange(0, CHUNK)
+        u_part, v_part = load_rows(u, i, n, d, D), load_rows(v, j, m, d, D)
+        z = dot(u_part, v_part.T, z, PRECISION)
+        u_part, v_part = u_part.to(tl.float32), v_part.to(tl.float32)
+        of_u += tl.sum(u_part * u_part, 1)
+        of_v += tl.sum(v_part * v_part, 1)
+    here = kept + SIDE * SIDE + 4 * SIDE + tl.program_id(0) * (SIDE * SIDE + 2 * SIDE)  # behind what backward needs
+    tl.store(here + i[:, None] * SIDE + j[None, :], z)
+    tl.store(here + SIDE * SIDE + i, of_u)
+    tl.store(here + SIDE * SIDE + SIDE + j, of_v)
 
 
 @triton.jit
-def soft_positives(codes, codes_v, i, n, j, m):
-    """P in the tile form: ``[i, j]``, 0 outside."""
-    a = tl.load(codes + i, mask=i < n, other=0).to(tl.int32)[:, None]
-    b = tl.load(codes_v + j, mask=j < m, other=0).to(tl.int32)[None, :]
-    p = count_bits(a & b).to(tl.float32) / tl.maximum(count_bits(a | b), 1).to(tl.float32)
-    p = tl.where(i[:, None] == j[None, :], 1.0, p)
+def soft_positives(codes, codes_v, i, n, j, m, offset):
+    """P as a tile ``[i, j]``, 0 outside."""
+    p = shared(load_codes(codes, i, n)[:, None], load_codes(codes_v, j, m)[None, :])
+    p = tl.where(i[:, None] + offset == j[None, :], 1.0, p)
     return tl.where((i[:, None] < n) & (j[None, :] < m), p, 0.0)
 
 
 @triton.jit
-def one_over_norm(x, rows, n, D: tl.constexpr, SIDE: tl.constexpr, CHUNK: tl.constexpr):
-    """``1 / max(|x_i|, EPS)`` of SIDE rows. x is read once more, by now from the cache."""
-    squares = tl.zeros((SIDE,), dtype=tl.float32)
-    for start in range(0, D, CHUNK):
-        part = load_rows(x, rows, n, start + tl.arange(0, CHUNK), D).to(tl.float32)
-        squares += tl.sum(part * part, 1)
-    return 1.0 / tl.maximum(tl.sqrt(squares), EPS)
-
-
-@triton.jit
-def cosines(
-    u, v, i, n, j, m, D: tl.constexpr, SIDE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
-    NORMALIZE: tl.constexpr,
-):  # fmt: skip
-    """``u_i . v_j`` and the factors that bring u and v to length 1: ones if they come so."""
-    scale_u, scale_v = tl.full((SIDE,), 1.0, tl.float32), tl.full((SIDE,), 1.0, tl.float32)
-    cosine = similarities(u, v, i, n, j, m, tl.float32, D, SIDE, SIDE, CHUNK, PRECISION)
-    if NORMALIZE:
-        scale_u, scale_v = one_over_norm(u, i, n, D, SIDE, CHUNK), one_over_norm(v, j, m, D, SIDE, CHUNK)
-        cosine = cosine * scale_u[:, None] * scale_v[None, :]
-    return cosine, scale_u, scale_v
-
-
-@triton.jit
 def small_forward(
-    u, v, codes, codes_v, tau, loss, lse_u, lse_v, n, m,
-    D: tl.constexpr, SIDE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr, NORMALIZE: tl.constexpr,
+    kept, codes, codes_v, tau, loss, n, m, offset, share_u, share_v,
+    SIDE: tl.constexpr, PARTS: tl.constexpr, NORMALIZE: tl.constexpr,
 ):  # fmt: skip
-    """Loss and both log-sum-exps, N and M up to SIDE, by one program."""
+    """The loss, and what backward needs: the gradient g for ``u_i . v_j``, both of unit length or as they came; what
+    of it lies along u and along v; and one over the lengths."""
     i, j = tl.arange(0, SIDE), tl.arange(0, SIDE)
-    cosine, _, _ = cosines(u, v, i, n, j, m, D, SIDE, CHUNK, PRECISION, NORMALIZE)
-    z = cosine / tau
+    at = i[:, None] * SIDE + j[None, :]
+    cosine = tl.zeros((SIDE, SIDE), tl.float32)
+    squares_u, squares_v = tl.zeros((SIDE,), tl.float32), tl.zeros((SIDE,), tl.float32)
+    for part in range(PARTS):
+        here = kept + SIDE * SIDE + 4 * SIDE + part * (SIDE * SIDE + 2 * SIDE)
+        cosine += tl.load(here + at)
+        squares_u += tl.load(here + SIDE * SIDE + i)
+        squares_v += tl.load(here + SIDE * SIDE + SIDE + j)
+    if NORMALIZE:
+        scale_u, scale_v = 1.0 / tl.maximum(tl.sqrt(squares_u), EPS), 1.0 / tl.maximum(tl.sqrt(squares_v), EPS)
+        cosine = cosine * scale_u[:, None] * scale_v[None, :]
+        tl.store(kept + SIDE * SIDE + 2 * SIDE + i, scale_u)
+        tl.store(kept + SIDE * SIDE + 3 * SIDE + j, scale_v)
+
+    z = cosine / number(tau)
     inside = (i[:, None] < n) & (j[None, :] < m)
     z_or_none = tl.where(inside, z, float("-inf"))
     # Rows and columns outside have no maximum: 0 in its place keeps them finite until they are masked.
     top_u = tl.where(i < n, tl.max(z_or_none, 1), 0.0)
     top_v = tl.where(j < m, tl.max(z_or_none, 0), 0.0)
-    sum_u = tl.sum(tl.exp(z_or_none - top_u[:, None]), 1)
-    sum_v = tl.sum(tl.exp(z_or_none - top_v[None, :]), 0)
-    log_sum_u = top_u + tl.log(tl.where(i < n, sum_u, 1.0))
-    log_sum_v = top_v + tl.log(tl.where(j < m, sum_v, 1.0))
-    tl.store(lse_u + i, log_sum_u, mask=i < n)
-    tl.store(lse_v + j, log_sum_v, mask=j < m)
+    soft_u, soft_v = tl.exp(z_or_none - top_u[:, None]), tl.exp(z_or_none - top_v[None, :])
+    sum_u, sum_v = tl.where(i < n, tl.sum(soft_u, 1), 1.0), tl.where(j < m, tl.sum(soft_v, 0), 1.0)
+    lse_u, lse_v = top_u + tl.log(sum_u), top_v + tl.log(sum_v)
 
-    p = soft_positives(codes, codes_v, i, n, j, m)
+    p = soft_positives(codes, codes_v, i, n, j, m, offset)
     p_u, p_v = tl.sum(p, 1), tl.sum(p, 0)
-    of_u = tl.sum(tl.where(inside, p * (log_sum_u[:, None] - z), 0.0), 1) / tl.where(p_u > 0, p_u, 1.0)
-    of_v = tl.sum(tl.where(inside, p * (log_sum_v[None, :] - z), 0.0), 0) / tl.where(p_v > 0, p_v, 1.0)
-    tl.store(loss, (tl.sum(of_u, 0) / n + tl.sum(of_v, 0) / m) / 2)
+    share_u, share_v = tl.where(p_u > 0, share_u, 0.0), tl.where(p_v > 0, share_v, 0.0)  # r_i, c_j
+    w = p * ((share_u / tl.where(p_u > 0, p_u, 1.0))[:, None] + (share_v / tl.where(p_v > 0, p_v, 1.0))[None, :])
+    pulled = tl.sum(tl.sum(tl.where(inside, w * z, 0.0), 1), 0)
+    tl.store(loss, tl.sum(share_u * lse_u, 0) + tl.sum(share_v * lse_v, 0) - pulled)
+
+    g = soft_u * (share_u / sum_u)[:, None] + soft_v * (share_v / sum_v)[None, :] - w
+    g = tl.where(inside, g, 0.0) / number(tau)
+    tl.store(kept + at, g)
+    along = tl.where(inside, g * cosine, 0.0)
+    tl.store(kept + SIDE * SIDE + i, tl.sum(along, 1))
+    tl.store(kept + SIDE * SIDE + SIDE + j, tl.sum(along, 0))
 
 
 @triton.jit
-def store_rows(x, values, rows, n, columns, D: tl.constexpr):
-    """``x[rows, columns] = values`` in the type of x, where inside."""
-    inside = (rows[:, None] < n) & (columns[None, :] < D)
-    tl.store(x + rows.to(tl.int64)[:, None] * D + columns[None, :], values.to(x.dtype.element_ty), mask=inside)
+def _gradient(
+    upstream, g, mine, others, out, along, scale, scale_others, i, n, j, m, d,
+    D: tl.constexpr, SIDE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr, NORMALIZE: tl.constexpr,
+):  # fmt: skip
+    """Columns d of one side's gradient from ``g [i, j]``.
+
+    With ``x = |u_i|`` and the gradient h for ``u_i / x``, that for ``u_i`` is ``(h - (h . u_i / x) u_i / x) / x``. Its
+    inner product needs no pass over D: ``h . u_i / x = sum_j g_ij cosine_ij``.
+    """
+    part = load_rows(others, j, m, d, D).to(tl.float32)
+    if NORMALIZE:
+        part *= tl.load(scale_others + j)[:, None]
+    total = dot(g, part, tl.zeros((SIDE, CHUNK), tl.float32), PRECISION)
+    if NORMALIZE:
+        one_over = tl.load(scale + i)[:, None]
+        total = (total - tl.load(along + i)[:, None] * load_rows(mine, i, n, d, D).to(tl.float32) * one_over) * one_over
+    store_rows(out, total * upstream, i, n, d, D)
 
 
 @triton.jit
 def small_backward(
-    grad, u, v, codes, codes_v, tau, lse_u, lse_v, grad_u, grad_v, n, m,
+    grad, u, v, kept, grad_u, grad_v, n, m,
     D: tl.constexpr, SIDE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr, NORMALIZE: tl.constexpr,
+    FIRST: tl.constexpr,
 ):  # fmt: skip
-    """Both gradients. Each program computes z anew, which is cheap, and gives CHUNK of the D columns.
-
-    With ``x = |u_i|`` and the gradient g for ``u_i / x``, that for ``u_i`` is ``(g - (g . u_i / x) u_i / x) / x``. Its
-    inner product needs no second pass over D: ``g . u_i / x = sum_j dL/dcosine_ij cosine_ij``.
-    """
+    """A program CHUNK of the D columns of one gradient: from FIRST on, that for the images, then that for the texts."""
     i, j = tl.arange(0, SIDE), tl.arange(0, SIDE)
-    cosine, scale_u, scale_v = cosines(u, v, i, n, j, m, D, SIDE, CHUNK, PRECISION, NORMALIZE)
-    z = cosine / tau
-    inside = (i[:, None] < n) & (j[None, :] < m)
-    p = soft_positives(codes, codes_v, i, n, j, m)
-    p_u, p_v = tl.sum(p, 1), tl.sum(p, 0)
-    weight_u = tl.where(p_u > 0, 0.5 / (n * tl.where(p_u > 0, p_u, 1.0)), 0.0)  # r_i / R_i
-    weight_v = tl.where(p_v > 0, 0.5 / (m * tl.where(p_v > 0, p_v, 1.0)), 0.0)
-    share_u, share_v = tl.where(p_u > 0, 0.5 / n, 0.0), tl.where(p_v > 0, 0.5 / m, 0.0)  # r_i
-    softmax_u = tl.exp(z - tl.load(lse_u + i, mask=i < n, other=0.0)[:, None])
-    softmax_v = tl.exp(z - tl.load(lse_v + j, mask=j < m, other=0.0)[None, :])
-    grad_z = share_u[:, None] * softmax_u + share_v[None, :] * softmax_v - p * (weight_u[:, None] + weight_v[None, :])
-    grad_cosine = tl.where(inside, grad_z, 0.0) * (tl.load(grad) / tau)
-
     d = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
-    u_part = load_rows(u, i, n, d, D).to(tl.float32) * scale_u[:, None]
-    v_part = load_rows(v, j, m, d, D).to(tl.float32) * scale_v[:, None]
-    along = tl.where(inside, grad_cosine * cosine, 0.0)
-    along_u, along_v = tl.sum(along, 1), tl.sum(along, 0)  # summed before the products: after them, a register spills
-    nothing = tl.zeros((SIDE, CHUNK), dtype=tl.float32)
-    of_u, of_v = dot(grad_cosine, v_part, nothing, PRECISION), dot(grad_cosine.T, u_part, nothing, PRECISION)
-    if NORMALIZE:
-        of_u = (of_u - along_u[:, None] * u_part) * scale_u[:, None]
-        of_v = (of_v - along_v[:, None] * v_part) * scale_v[:, None]
-    store_rows(grad_u, of_u, i, n, d, D)
-    store_rows(grad_v, of_v, j, m, d, D)
+    upstream = tl.load(grad).to(tl.float32)
+    along_u, along_v = kept + SIDE * SIDE, kept + SIDE * SIDE + SIDE
+    scale_u, scale_v = kept + SIDE * SIDE + 2 * SIDE, kept + SIDE * SIDE + 3 * SIDE
+    if FIRST + tl.program_id(1) == 0:
+        g = tl.load(kept + i[:, None] * SIDE + j[None, :])
+        _gradient(
+            upstream, g, u, v, grad_u, along_u, scale_u, scale_v, i, n, j, m, d, D, SIDE, CHUNK, PRECISION, NORMALIZE
+        )
+    else:
+        g = tl.load(kept + i[None, :] * SIDE + j[:, None])
+        _gradient(
+            upstream, g, v, u, grad_v, along_v, scale_v, scale_u, j, m, i, n, d, D, SIDE, CHUNK, PRECISION, NORMALIZE
+        )
 
 
-def small_launch(kernel: triton.JITFunction, precision: str, normalize: bool, **args: Tensor | float) -> Launch:
-    """One of the small kernels with its sizes, which follow from ``u`` and ``v``."""
-    (n, D), m = args["u"].shape, len(args["v"])
-    side, chunk = width(max(n, m), SMALL), width(D, 32)
-    programs = 1 if kernel is small_forward else triton.cdiv(D, chunk)
+def side_of(n: int, m: int) -> int:
+    return width(max(n, m), SMALL)
+
+
+def kept_size(n: int, m: int, D: int) -> int:
+    """Numbers of what backward needs, and behind it of the parts that forward's second launch adds up."""
+    side = side_of(n, m)
+    return side * side + 4 * side + triton.cdiv(D, SPAN) * (side * side + 2 * side)
+
+
+def forward_launches(
+    u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool, offset: int,
+    shares: tuple[float, float], precision: str,
+) -> tuple[list[Launch], Tensor, Tensor]:  # fmt: skip
+    """The two launches, and the loss and ``kept`` that they fill."""
+    (n, D), m = u.shape, len(v)
+    side, spans = side_of(n, m), triton.cdiv(D, SPAN)
+    loss = torch.empty((), dtype=torch.float32, device=u.device)
+    kept = torch.empty(kept_size(n, m, D), dtype=torch.float32, device=u.device)
+    warps = {"num_warps": 8 if side == SMALL else 4}
+    products = Launch(
+        small_products,
+        (spans,),
+        {"u": u, "v": v, "kept": kept, "n": n, "m": m},
+        {"D": D, "SIDE": side, "SPAN": SPAN, "CHUNK": width(D, 32), "PRECISION": precision},
+        warps,
+    )
+    sums = Launch(
+        small_forward,
+        (1,),
+        {"kept": kept, "codes": codes, "codes_v": codes_v, "tau": tau, "loss": loss, "n": n, "m": m}
+        | {"offset": offset, "share_u": shares[0], "share_v": shares[1]},
+        {"SIDE": side, "PARTS": spans, "NORMALIZE": normalize},
+        warps,
+    )
+    return [products, sums], loss, kept
+
+
+def backward_launch(
+    grad: Tensor, u: Tensor, v: Tensor, kept: Tensor, normalize: bool, grad_u: Tensor | None, grad_v: Tensor | None,
+    precision: str,
+) -> Launch:  # fmt: skip
+    """The launch that fills those gradients that are not None."""
+    (n, D), m = u.shape, len(v)
+    side, chunk = side_of(n, m), width(D, 32)
+    filled = {"grad_u": u if grad_u is None else grad_u, "grad_v": v if grad_v is None else grad_v}
     constants = {"D": D, "SIDE": side, "CHUNK": chunk, "PRECISION": precision, "NORMALIZE": normalize}
-    return Launch(kernel, (programs,), args | {"n": n, "m": m}, constants, {"num_warps": 8 if side == SMALL else 4})
+    constants["FIRST"] = int(grad_u is None)
+    args = {"grad": grad, "u": u, "v": v, "kept": kept, **filled, "n": n, "m": m}
+    warps = {"num_warps": 8 if side == SMALL else 4}
+    gradients = (grad_u is not None) + (grad_v is not None)
+    return Launch(small_backward, (triton.cdiv(D, chunk), gradients), args, constants, warps)

@@ -1,4 +1,4 @@
-"""What the contrastive loss's Triton kernels share: tiles of rows, and tiles of ``u_i . v_j``."""
+"""What the contrastive loss's Triton kernels share: rows, tiles of ``u_i . v_j``, soft positives from codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import torch
 import triton
 import triton.language as tl
 
+from semimedref_kernels.soft_contrastive_plain import CODES, SHORTEST
+
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+ALL_BITS = tl.constexpr(CODES - 1)
+EPS = tl.constexpr(SHORTEST)
 
 
 @triton.jit
@@ -18,6 +22,16 @@ def dot(a, b, c, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def number(x):
+    """A float32 that comes as a number or, where its value must not be known before, as a tensor of one element."""
+    x = tl.to_tensor(x)
+    if x.dtype.is_ptr():
+        return tl.load(x).to(tl.float32)
+    else:
+        return x
+
+
+@triton.jit
 def load_rows(x, rows, n, columns, D: tl.constexpr):
     """``x[rows, columns]`` of a contiguous ``[n, D]``, 0 outside."""
     inside = (rows[:, None] < n) & (columns[None, :] < D)
@@ -25,17 +39,29 @@ def load_rows(x, rows, n, columns, D: tl.constexpr):
 
 
 @triton.jit
-def similarities(
-    u, v, rows, n, cols, m, TYPE: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    CHUNK: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """``z_ij tau = u_i . v_j`` for a tile ``[ROWS, COLS]``, D taken CHUNK numbers at a time, multiplied as TYPE."""
-    z = tl.zeros((ROWS, COLS), dtype=tl.float32)
-    for start in range(0, D, CHUNK):
-        d = start + tl.arange(0, CHUNK)
-        u_part, v_part = load_rows(u, rows, n, d, D).to(TYPE), load_rows(v, cols, m, d, D).to(TYPE)
-        z = dot(u_part, v_part.T, z, PRECISION)
-    return z
+def store_rows(x, values, rows, n, columns, D: tl.constexpr):
+    """``x[rows, columns] = values`` in the type of x, where inside."""
+    inside = (rows[:, None] < n) & (columns[None, :] < D)
+    tl.store(x + rows.to(tl.int64)[:, None] * D + columns[None, :], values.to(x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def count_bits(x):
+    """How many of the lowest six bits are set: pairs, then the sum of the three pairs."""
+    x = (x & 0x15) + ((x >> 1) & 0x15)
+    return (x & 3) + ((x >> 2) & 3) + ((x >> 4) & 3)
+
+
+@triton.jit
+def shared(a, b):
+    """The Jaccard index of two codes, 0 for two empty sets."""
+    return count_bits(a & b).to(tl.float32) / tl.maximum(count_bits(a | b), 1).to(tl.float32)
+
+
+@triton.jit
+def load_codes(codes, i, n):
+    """Codes i, 0 outside."""
+    return tl.load(codes + i, mask=(i >= 0) & (i < n), other=0).to(tl.int32) & ALL_BITS
 
 
 def exact() -> str:

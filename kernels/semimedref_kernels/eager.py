@@ -1,0 +1,41 @@
+"""What both operations do before they run: skip the dispatcher where nothing needs it, refuse what has no derivative.
+
+A call through ``torch.library`` costs the host more than a small kernel takes on a GPU. Only torch.compile, tracing,
+transforms and tensor subclasses need it; a plain call goes through one ``torch.autograd.Function``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def direct(*tensors: Tensor) -> bool:
+    """Whether nobody but autograd watches this call: then the operation may run its kernels itself."""
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    ):
+        return False
+    for x in tensors:  # noqa: SIM110  # a generator would cost as much as the rest
+        if type(x) not in PLAIN or not (x.is_cuda or x.is_cpu):
+            return False
+    return True
+
+
+def refuse_forward_mode(name: str, *tensors: Tensor) -> None:
+    """Raises NotImplementedError if one of the tensors carries a tangent: left alone, it would vanish without a word.
+
+    torch.compile cannot trace the look, and traces no forward mode either.
+    """
+    if torch.compiler.is_compiling():
+        return
+    for x in tensors:
+        if forward_ad.unpack_dual(x).tangent is not None:
+            raise NotImplementedError(
+                f"{name} has no forward-mode derivative (torch.func.jvp, forward_ad); use torch.autograd.grad instead"
+            )
