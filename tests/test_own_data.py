@@ -393,7 +393,10 @@ def test_zones_of_the_table_are_taken_and_contradictions_told(mine):
         0,
         0,
     )
-    assert "images/000.png: zones left middle, right lower, but its text names left upper" in examine_own(mine).render()
+    differ = "images/000.png: zones left middle, right lower, but its text names left upper"
+    assert differ in examine_own(mine).render()
+    with pytest.warns(UserWarning, match=rf"the listed ones are taken(.|\n)*{differ}"):
+        load_split("folder", "train", 32, str(mine))
 
 
 # The doctor

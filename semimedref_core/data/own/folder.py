@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,9 +34,15 @@ class OwnEntry(Entry):
 
     free: FreeReport = field(kw_only=True)
 
+    differing: ClassVar[str] = "listed zones differ from those of the text; the listed ones are taken"
+
     def report(self, style: str) -> FreeReport:
         """The report; there is one style of free text."""
         return self.free
+
+    def against_itself(self, report: FreeReport) -> list[str]:
+        """Nothing: a free text has no number and no laterality that is read."""
+        return []
 
     def contradiction(self, report: FreeReport) -> str | None:
         """How the zones of the table differ from those of the text, where both are known; the table's are used."""

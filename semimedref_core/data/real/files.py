@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,7 @@ from semimedref_core.config import MaskValue
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.cache import keep, kept_at, read_kept
 from semimedref_core.data.real.pictures import read_colour, read_grey, read_mask
-from semimedref_core.data.real.wording import counted
+from semimedref_core.data.real.wording import against_itself, counted
 from semimedref_core.positions import AnyReport
 from semimedref_core.reports import Report, ReportError
 
@@ -44,6 +45,8 @@ class Entry:
     image: Path
     mask: Path
 
+    differing: ClassVar[str] = "pseudo-label(s) contradict their text; the text is taken"
+
     def report(self, style: str) -> AnyReport:
         """The parsed report. Raises DataError naming the entry and the text."""
         if not self.text.strip():
@@ -58,6 +61,10 @@ class Entry:
         if self.zones in (None, report.zones):
             return None
         return f"{self.name}: pseudo-label {list(self.zones)}, but the text {self.text!r} gives {list(report.zones)}"
+
+    def against_itself(self, report: AnyReport) -> list[str]:
+        """What the report says against itself, see :func:`.wording.against_itself`."""
+        return against_itself(report)
 
     def pictures(
         self, masks: bool = True, lesion: Sequence[MaskValue] = (), colours: bool = False
@@ -159,9 +166,10 @@ def decode(
     if differ := [
         said for entry, report in zip(entries, reports, strict=True) if (said := entry.contradiction(report))
     ]:
-        differ.insert(0, f"{label}: {len(differ)} pseudo-label(s) contradict their text; the text is taken")
+        differ.insert(0, f"{label}: {len(differ)} {entries[0].differing}")
         warnings.warn("\n".join(differ), stacklevel=3)
-    if told := counted(reports):
+    itself = [entry.against_itself(report) for entry, report in zip(entries, reports, strict=True)]
+    if told := counted(itself):
         warnings.warn(
             f"{label}: {told}; the zones of the phrases are taken, and `semimedref doctor` names all", stacklevel=3
         )

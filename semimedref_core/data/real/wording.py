@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from semimedref_core.reports import Report
 
@@ -20,9 +20,9 @@ def against_itself(report: Report) -> list[str]:
     return kinds
 
 
-def counted(reports: Iterable[Report]) -> str:
-    """How many of some reports contradict themselves, and how; an empty text if none does."""
-    found = [kinds for kinds in map(against_itself, reports) if kinds]
+def counted(each: Iterable[Sequence[str]]) -> str:
+    """How many of some reports contradict themselves, and how, by the kinds of each; an empty text if none does."""
+    found = [kinds for kinds in each if kinds]
     counts = Counter(kind for kinds in found for kind in kinds)
     told = "; ".join(f"{count} times {kind}" for kind, count in counts.items())
     return f"{len(found)} report(s) contradict themselves ({told})" if found else ""
