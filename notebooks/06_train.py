@@ -71,9 +71,8 @@ common = {**(presets.preset(preset) if preset else data | budget), **settings}
 configs = {method: Config(**common | {"method": method}) for method in methods}
 focus = methods[-1]
 config = configs[focus]
-pairs = load_training(
-    config.dataset, config.label_ratio, config.image_size, config.data, config.texts, mask_values=config.mask_values
-)
+where = {name: getattr(config, name) for name in ("data", "texts", "mask_values", "positions", "text_sides")}
+pairs = load_training(config.dataset, config.label_ratio, config.image_size, **where)
 print(f"{len(pairs.labelled)} labelled, {len(pairs.unlabelled or ())} unlabelled, {len(pairs.valid)} validation pairs")
 
 # %%
