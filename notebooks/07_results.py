@@ -276,6 +276,13 @@ crossed = crossed[crossed["against"] != "supervised"].set_index(["setting", "lab
 print(in_points(crossed).to_string() if len(crossed) else "")
 
 # %% [markdown]
+# **To remember:** how far the method is above the best other one at each label ratio, and how sure that is.
+
+# %%
+short = in_points(best.set_index(["setting", "label_ratio", "metric", "against"]))
+print(short[["points", "95 %", "over"]].to_string())
+
+# %% [markdown]
 # ## Appendix
 #
 # How many samples are mixed:
@@ -372,10 +379,3 @@ for (setting, ratio), trained in mains[kept].groupby(["setting", "label_ratio"],
     except SemiMedRefError as error:
         print(error)
 plt.show()
-
-# %% [markdown]
-# **To remember:** how far the method is above the best other one at each label ratio, and how sure that is.
-
-# %%
-short = in_points(best.set_index(["setting", "label_ratio", "metric", "against"]))
-print(short[["points", "95 %", "over"]].to_string())
