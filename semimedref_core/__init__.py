@@ -39,6 +39,7 @@ _PLACES = {
     "load_texts": "runtime.checkpoints",
     # training
     "train": "training",
+    "SemiMedRef": "inference",
     "evaluate": "evaluation",
     "predict": "evaluation",
     "scores": "evaluation",

@@ -18,7 +18,7 @@ from semimedref_core.teacher import Teacher
 
 OPTIONS = {
     "tutorial": ["steps", "seed", "output"],
-    "train": ["preset", *FIELDS, "device", "output", "resume", "variant"],
+    "train": ["preset", *FIELDS, "device", "output", "resume", "variant", "track"],
     "evaluate": ["checkpoint", "dataset", "data", "texts", "mask_values", "split", "reports", "removal-rate", "csv"],
     "predict": ["checkpoint", "image", "report", "output"],
     "doctor": ["data", "mask_values", "positions", "text_sides", "text_length"],

@@ -52,7 +52,7 @@ def test_a_name_that_is_close_to_none_gets_no_hint(command_line, arguments):
 
 @pytest.mark.parametrize("command, choices", [
     ("train", "{auto,cpu,cuda}"), ("evaluate", "{train,valid,test}"), ("evaluate", "{full,removed,masked,fuzzy,"),
-    ("evaluate", "{phantom,phantom-ct,qata,mosmed}"), ("mixing", "{train,valid,test}"), ("sweep", "{local,slurm}"),
+    ("evaluate", "{phantom,phantom-ct,qata,mosmed,folder}"), ("mixing", "{train,valid,test}"), ("sweep", "{local,slurm}"),
 ])  # fmt: skip
 def test_help_shows_what_an_option_may_be(command_line, command, choices):
     assert choices in command_line(command, "--help").text.replace(" ", "").replace("\n", "")
@@ -66,11 +66,10 @@ def test_a_run_stands_for_its_teacher(semimedref, finished_run):
     assert whole.status == 0 and whole == semimedref("evaluate", checkpoint=finished_run / "teacher")
 
 
-def test_a_run_that_has_not_ended_has_no_teacher_yet(semimedref, finished_run, tmp_path):
-    for name in ("config.json", "metrics.jsonl", "checkpoint.safetensors"):
-        shutil.copy(finished_run / name, tmp_path)
-    outcome = semimedref("evaluate", checkpoint=tmp_path)
-    assert outcome.status == 1 and f"{tmp_path}: its run has not come to its end" in outcome.errors
+def test_a_run_that_has_not_ended_has_no_teacher_yet(semimedref, stopped, tmp_path):
+    stopped(output=tmp_path / "run")
+    outcome = semimedref("evaluate", checkpoint=tmp_path / "run")
+    assert outcome.status == 1 and f"{tmp_path / 'run'}: its run has not come to its end" in outcome.errors
 
 
 @pytest.mark.parametrize("options, message", [
@@ -105,16 +104,19 @@ def test_a_network_of_before_is_known_by_its_run(semimedref, finished_run, tmp_p
 # Run folders
 
 
-def test_an_occupied_folder_is_noticed_before_any_data_are_read(train, finished_run, tmp_path, monkeypatch):
+def test_an_occupied_folder_is_noticed_before_any_data_are_read(train, stopped, finished_run, tmp_path, monkeypatch):
+    stopped(output=tmp_path / "stopped")
+
     def read(*_, **__):
         raise AssertionError("data were read")
 
     monkeypatch.setattr(datasets, "load_split", read)
     assert "holds a run already; give --resume" in train(output=finished_run).errors
     assert "lr 0.001 is now 0.5" in train(output=finished_run, resume=True, lr=0.5).errors
-    shutil.copy(finished_run / "checkpoint.safetensors", tmp_path)
+    (tmp_path / "alone").mkdir()
+    shutil.copy(tmp_path / "stopped" / "checkpoint.safetensors", tmp_path / "alone")
     for resume in ({}, {"resume": True}):
-        outcome = train(output=tmp_path, **resume)
+        outcome = train(output=tmp_path / "alone", **resume)
         assert outcome.status == 1 and "holds a checkpoint without its config.json" in outcome.errors
 
 

@@ -23,6 +23,7 @@ LAYERS = [
     {"tools"},
     {"experiments"},
     {"figures"},
+    {"inference"},
     {"widgets", "teaching"},
     {"commands", "__main__"},
 ]
@@ -56,7 +57,7 @@ def place(path: Path) -> str:
 
 
 def test_the_folder_is_the_papers_table_of_contents_and_rooms():
-    beside = {"training", "evaluation", "_lazy", "__init__", "__main__"}
+    beside = {"training", "evaluation", "inference", "_lazy", "__init__", "__main__"}
     assert {path.stem for path in ROOT.glob("*.py")} == METHOD | SETTINGS | beside
     assert set(ROOMS) | METHOD | SETTINGS | beside - {"__init__"} == set(LAYER)
 

@@ -203,39 +203,31 @@ def predict(options: argparse.Namespace) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    from semimedref_core.data.asked import picture_asked, report_asked
-    from semimedref_core.data.pairs import DataError, Pairs
-    from semimedref_core.evaluation import predict
-    from semimedref_core.figures.pairs import prediction_overlay
-    from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
+    from semimedref_core import example
+    from semimedref_core.data.pairs import DataError
+    from semimedref_core.inference import SemiMedRef
 
-    stem = Path(options.output or Path(options.image).stem)
+    if (options.image is None) != (options.report is None):
+        raise CommandError("give --image and --report together; without both, a picture of the package is shown")
+    image, report = options.image, options.report
+    if image is None:
+        image, report = next(iter(example.pictures().items()))
+        say(f"a picture of the package: {image}\nits report: {report}")
+    stem = Path(options.output or Path(image).stem)
     mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
     _refuse_to_overwrite(mask, overlay)
-    network, about = from_pretrained(options.checkpoint)
-    if "image_size" not in about:
-        raise CommandError(f"{options.checkpoint}: {_NO_SIZE}")
-    report = report_asked(options.report, about)
+    model = SemiMedRef.from_pretrained(options.checkpoint or example.MODEL)
     try:
-        picture = Image.fromarray(picture_asked(Path(options.image), network.channels))
+        found = model.predict(image, report)
     except DataError as error:
-        reason = str(error).removeprefix(f"{options.image}: ").replace("listed but ", "")
-        raise CommandError(f"{options.image}: cannot be read as an image ({reason}); give a PNG or JPEG") from None
-    size = (about["image_size"], about["image_size"])
-    pairs = Pairs(np.array(picture.resize(size, Image.Resampling.BILINEAR))[None], None, (report,), (options.image,))
-    on_its_side = about.get("axes") == "transposed"
-    pairs = pairs.transposed() if on_its_side else pairs
-    probs = next(predict(network, pairs, load_texts(options.checkpoint)))[0, 0].numpy()
-    probs = probs.T if on_its_side else probs
-    probs = np.asarray(Image.fromarray(probs).resize(picture.size, Image.Resampling.BILINEAR))
+        reason = str(error).removeprefix(f"{image}: ").replace("listed but ", "")
+        raise CommandError(f"{image}: cannot be read as an image ({reason}); give a PNG or JPEG") from None
     stem.parent.mkdir(parents=True, exist_ok=True)
     about = PngInfo()
     about.add_text("Software", WRITTEN_BY)
-    Image.fromarray(((probs >= 0.5) * 255).astype(np.uint8)).save(mask, pnginfo=about)
-    prediction_overlay(np.asarray(picture), probs, report.render()).savefig(
-        overlay, dpi=150, metadata={"Software": WRITTEN_BY}
-    )
-    say(f"lesion on {100 * (probs >= 0.5).mean():.1f} % of the image\nmask     {mask}\noverlay  {overlay}")
+    Image.fromarray((found.mask * 255).astype(np.uint8)).save(mask, pnginfo=about)
+    found.overlay().savefig(overlay, dpi=150, metadata={"Software": WRITTEN_BY})
+    say(f"lesion on {100 * found.mask.mean():.1f} % of the image\nmask     {mask}\noverlay  {overlay}")
 
 
 def _refuse_to_overwrite(*paths: Path) -> None:

@@ -174,13 +174,15 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def _predict(command: argparse.ArgumentParser) -> None:
-    _checkpoint(command)
-    command.add_argument("--image", required=True, metavar="PNG", help="PNG, JPEG, TIFF, BMP or DICOM")
     command.add_argument(
-        "--report",
-        required=True,
-        metavar="TEXT",
-        help="its report: any sentence, or one in the grammar of the data that it learnt",
+        "--checkpoint",
+        metavar="DIR",
+        help="a finished run, its folder student/ or teacher/, or organisation/name@commit on the hub (default: the "
+        "small network of the package, which knows the phantom alone)",
+    )
+    command.add_argument("--image", metavar="PNG", help="PNG, JPEG, TIFF, BMP or DICOM (default: one of the package)")
+    command.add_argument(
+        "--report", metavar="TEXT", help="its report: any sentence, or one in the grammar of the data that it learnt"
     )
     command.add_argument(
         "--output", metavar="STEM", help="write STEM_mask.png and STEM_overlay.png (default: the image's name)"

@@ -37,6 +37,9 @@ class Prediction:
     zones: Tensor | None = None
 
 
+torch.export.register_dataclass(Prediction, serialized_type_name="semimedref.Prediction")
+
+
 class TextCrossAttention(nn.Module):
     """Pixels ask, words answer: ``x + attention(pixels + position, words)``, then a small residual MLP."""
 

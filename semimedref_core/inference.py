@@ -1,0 +1,161 @@
+"""A trained network, ready to be asked: a picture and a sentence in, a mask out."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from huggingface_hub import ModelHubMixin
+from huggingface_hub.errors import EntryNotFoundError
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import nn
+
+from semimedref_core import example
+from semimedref_core.data.asked import picture_asked, report_asked
+from semimedref_core.data.pairs import Pairs
+from semimedref_core.evaluation import predict
+from semimedref_core.figures.pairs import prediction_overlay
+from semimedref_core.networks import Texts
+from semimedref_core.networks.pretrained import TOKENIZERS, WEIGHTS, find
+from semimedref_core.runtime.checkpoints import (
+    CheckpointError,
+    from_pretrained,
+    load_texts,
+    network_folder,
+    save_pretrained,
+)
+
+CARD = """---
+library_name: semimedref
+tags: [semi-supervised, referring-image-segmentation]
+---
+# {network}, trained on {trained_on}
+
+A network of semimedref: it outlines in a picture what a sentence speaks of. **It is not a medical device.**
+
+- Image size: {image_size} px. Measured on the validation split: {valid}.
+- Use: `SemiMedRef.from_pretrained("organisation/name@commit").predict("picture.png", "...")`.
+"""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Segmentation:
+    """What a network finds.
+
+    Attributes:
+        picture: ``[H, W]`` uint8 grey values, or ``[H, W, 3]`` colours, at the picture's own size.
+        text: what was asked.
+        probability: ``[H, W]`` float32, of each pixel, 0 to 1.
+    """
+
+    picture: np.ndarray
+    text: str
+    probability: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        """``[H, W]`` bool, true where the probability is at least one half."""
+        return self.probability >= 0.5
+
+    def overlay(self) -> Figure:
+        """The picture with the outline of the mask, and the text as title."""
+        return prediction_overlay(self.picture, self.probability, self.text)
+
+    def __repr__(self) -> str:
+        height, width = self.probability.shape
+        return f"Segmentation({height} x {width} px, {100 * self.mask.mean():.1f} % of them found: {self.text!r})"
+
+
+class SemiMedRef(ModelHubMixin):
+    """A trained network with its texts. Made by :meth:`from_pretrained`.
+
+    ``push_to_hub("organisation/name")`` and ``save_pretrained(folder)`` are huggingface_hub's.
+
+    >>> from semimedref_core import SemiMedRef, example
+    >>> model = SemiMedRef.from_pretrained()
+    >>> picture, text = next(iter(example.pictures().items()))
+    >>> found = model.predict(picture, text)
+    >>> found.mask.shape, found.probability.dtype.name
+    ((192, 192), 'float32')
+    """
+
+    def __init__(self, network: nn.Module, texts: Texts, about: dict):
+        self.network, self.texts, self.about = network, texts, about
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path = example.MODEL) -> SemiMedRef:
+        """Loads a network.
+
+        Args:
+            source: a finished run, whose teacher is taken; its folder ``student`` or ``teacher``; or
+                ``organisation/name@commit`` on the hub, with all 40 digits, so that the same network comes back. The
+                small network that comes with the package, if left out.
+
+        Raises:
+            CheckpointError: if a file is missing, damaged or does not fit.
+            EncoderError: if the hub has no such network or does not answer.
+        """
+        folder = Path(source)
+        if not folder.exists() and "@" in str(source):
+            folder = find(source, WEIGHTS[:1])
+            with contextlib.suppress(EntryNotFoundError):  # a network that reads the grammar alone has none
+                find(source, TOKENIZERS[:1])
+        folder = network_folder(folder)
+        network, about = from_pretrained(folder)
+        if "image_size" not in about:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: does not tell the image_size that it was trained at; add it there"
+            )
+        return cls(network, load_texts(folder), about)
+
+    def predict(self, image: str | Path | np.ndarray | Image.Image, text: str) -> Segmentation:
+        """Segments one picture by what a text says of it.
+
+        Args:
+            image: a file (PNG, JPEG, TIFF, BMP; DICOM with pydicom), a picture of Pillow, or an array ``[H, W]`` or
+                ``[H, W, 3]`` of uint8.
+            text: in the grammar of the data that the network learnt, or any sentence if it learnt free texts.
+
+        Raises:
+            DataError: if the picture cannot be read.
+            ReportError: if the network needs the grammar and the text does not keep to it.
+        """
+        report = report_asked(text, self.about)
+        channels = getattr(self.network, "channels", 1)
+        name = str(image) if isinstance(image, str | Path) else "picture"
+        picture = picture_asked(Path(image), channels) if isinstance(image, str | Path) else _array(image, channels)
+        size = (self.about["image_size"],) * 2
+        small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+        pairs = Pairs(small[None], None, (report,), (name,))
+        on_its_side = self.about.get("axes") == "transposed"
+        pairs = pairs.transposed() if on_its_side else pairs
+        probability = next(predict(self.network, pairs, self.texts))[0, 0].numpy()
+        probability = Image.fromarray(probability.T if on_its_side else probability)
+        whole = probability.resize(picture.shape[1::-1], Image.Resampling.BILINEAR)
+        return Segmentation(picture, report.render(), np.asarray(whole))
+
+    def __repr__(self) -> str:
+        about = self.about
+        return f"SemiMedRef({about['network']}, {about['image_size']} px, trained on {about.get('trained_on', '?')})"
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        kept = {name: value for name, value in self.about.items() if name not in ("network", "arguments")}
+        save_pretrained(save_directory, self.network, self.texts, **kept)
+        measured = ", ".join(f"{name} {100 * value:.1f} %" for name, value in self.about.get("valid", {}).items())
+        card = CARD.format(**{"trained_on": "?", **self.about, "valid": measured or "?"})
+        (save_directory / "README.md").write_text(card, encoding="utf-8")
+
+
+def _array(image: np.ndarray | Image.Image, channels: int) -> np.ndarray:
+    """A picture that is in memory already, grey or coloured as the network wants it."""
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise ValueError(
+            f"a picture must be [H, W] or [H, W, 3] of uint8, got {array.dtype} {list(array.shape)}; give its file, "
+            "which is then read as a viewer shows it"
+        )
+    pair = Pairs(array[None], None, (None,), ("picture",))
+    return pair.with_channels(channels).images[0]
