@@ -187,7 +187,7 @@ for name, form, given in (
     print(f"{name:16} {meter.operations:3} operations, {(meter.read + meter.written) / 1e6:6.1f} MB")
 
 # %% [markdown]
-# The fused form is two kernels: the gate, then one pass that writes image and target. Triton's interpreter runs a
+# The fused form is one kernel, one pass that writes image and target. Triton's interpreter runs a
 # kernel in NumPy, one program after the other. It hands every load and store to two functions; listen in there and
 # you know each address that a kernel touches.
 
@@ -231,7 +231,7 @@ print(f"the bits of the plain form, with {moved['load'] / 1e6:.1f} MB read, {mov
 
 # %% [markdown]
 # No form can do with less than reading each input once and writing each output once. The fused one comes close to
-# that: only tiles that a box's edge crosses are read from two samples.
+# that: only tiles that a box touches ask the gate, and read of the donor what lies in the box.
 
 # %%
 least = 2 * (s.nbytes + p.nbytes)
@@ -251,11 +251,13 @@ plt.show()
 
 # %% [markdown]
 # **Which program am I?** Plain PyTorch speaks of the whole batch at once. A program knows one sample `i`, its partner
-# `j`, and the corner (`top`, `left`) of one tile. Axis 0 of the grid counts tiles of all samples, axis 1 the planes:
-# the image's channels, then the target. Numbers that may pass 2³¹ are made 64 bits wide.
+# `j`, and where its tile begins (`start`): a plane is one long line of pixels, whatever its width. Axis 0 of the grid
+# counts tiles of all samples, axis 1 the planes: the image's channels, then the target. Numbers that may pass 2³¹ are
+# made 64 bits wide.
 
 # %%
-from semimedref_kernels.patch_mix_triton import _clipped_box, _mix_tile, _read, gate_kernel, mix_kernel
+from semimedref_kernels.patch_mix import _by_masks, _masks
+from semimedref_kernels.patch_mix_triton import _accepted, _clipped_box, _in_box, _mix_tile, _places, mix_kernel
 
 
 def beside(plain, kernel):
@@ -263,70 +265,67 @@ def beside(plain, kernel):
 
 
 beside(
-    piece(plain_patch_mix, "y, x = low", "box = _inside"),
-    piece(mix_kernel, "columns = width", "plane = tl.program_id(1)"),
+    piece(_by_masks, "box, area = _masks", "donor = probs"),
+    piece(mix_kernel, "tiles = tl.cdiv", "j = tl.load"),
 )
 
 # %% [markdown]
-# **The box** is cut to the image. Both forms read alike; `tl.load(boxes + 4 * i)` is `boxes[i, 0]`, by hand.
+# **The box** is cut to the image; `tl.load(boxes + 4 * i)` is `boxes[i, 0]`, by hand. Whether a pixel lies in it asks
+# for row and column, by division: the box's own tiles alone do that. What is read in one go, 16 bytes, is asked for
+# together (`near`).
 
 # %%
-from semimedref_kernels.patch_mix import _clipped
-
-beside(piece(_clipped, "low = boxes", "return"), piece(_clipped_box, "y0 = ", "return"))
+beside(piece(_masks, "y0, x0, y1, x1", "rows, columns"), piece(_clipped_box, "y0 = ", "return"))
+beside(piece(_masks, "return rows", "return rows"), piece(_in_box, "group = at", "return rows"))
 
 # %% [markdown]
-# **Reading.** Indexing becomes arithmetic on strides, so any layout will do. `y` is a column and `x` a row of
-# numbers, so the pointers form a tile. Where the mask is false nothing is loaded and `other` stands in.
+# **Reading.** Indexing becomes arithmetic on strides, so any layout will do; most often the pixels of a plane follow
+# each other (`FLAT`), and a pixel's number is its place. Where a load's mask is false nothing is loaded and `other`
+# stands in.
 
 # %%
-beside(piece(plain_patch_mix, "def windows", "return maps"), piece(_read, "return tl.load", "return tl.load"))
+show_code({"Triton": piece(_places, "at = start", "return at")})
 
 # %% [markdown]
-# **The gate (Eq. 5; paper: 7).** One program a sample walks through the box, tile by tile, and keeps a tile of partial sums in
-# registers. They are added up once, at the end, always in the same order: two runs give the same bits.
+# **The gate (Eq. 5; paper: 7).** A program whose tile the box touches walks through the box and keeps a tile of partial sums in
+# registers. Each probability counts in whole steps of $2^{-30}$. Sums of whole numbers are exact, in whatever order:
+# every program decides alike, and so does every device.
 
 # %%
-beside(piece(plain_patch_mix, "donor = windows", "accepted ="), piece(gate_kernel, "total = tl.zeros", "tl.store"))
+beside(piece(_by_masks, "steps = torch.where", "reached ="), piece(_accepted, "total = tl.zeros", "return tl.where"))
 
 # %% [markdown]
-# **Mixing (Eq. 6 and 7; paper: 8).** A tile may lie outside the box, inside it, or across its edge. In the first two cases it
-# comes from one sample alone: the *interior path* is one load and one store, in vectors of 16 bytes. Only a tile that
-# is `touched` and not `covered` reads both samples and chooses.
+# **Mixing (Eq. 6 and 7; paper: 8).** A tile that no box touches, or whose box the gate refuses, is one load and one store, in
+# vectors of 16 bytes. The others read the donor beside their own pixels and choose.
 
 # %%
-beside(
-    piece(plain_patch_mix, "windows(mixed)[own", "windows(target)[own"),
-    piece(_mix_tile, "bottom, right =", "tl.store"),
-)
+beside(piece(_by_masks, "mixed, target = ", "torch.where(box, images"), piece(_mix_tile, "value = tl.load", "tl.store"))
 
 # %% [markdown]
 # ## 3 · Which program writes what
 #
-# The kernel runs on two small pictures, and we listen. First with the tile it ships with, then with smaller ones, so
-# that all three cases occur. A launch is data (`semimedref_kernels.launch.Launch`), which makes that easy.
+# The kernel runs on two small pictures, and we listen. First with the tile it ships with, then with a smaller one. A
+# launch is data (`semimedref_kernels.launch.Launch`), which makes that easy.
 
 # %%
-from semimedref_kernels.patch_mix_triton import TILE, launches
+from semimedref_kernels import patch_mix_triton
 
-few = phantom.phantom("train", 2, 96, seed)
+few = phantom.phantom("train", 2, 128, seed)
 images, probs = (torch.tensor(x / x.max(), dtype=torch.float32)[:, None] for x in (few.images, few.masks))
 box = torch.tensor([[20, 24, 68, 72]] * 2)
 
 
-def watched(tile):
-    with patch.dict(TILE, tile), listening() as log:
-        gate, mix, outputs = launches(images, probs, torch.tensor([1, 0]), box, 0.0)
-        gate.run()
-        before = len(log)
+def watched(pixels):
+    with patch.object(patch_mix_triton, "BLOCK", pixels), listening() as log:
+        mix, outputs = patch_mix_triton.mix_launch(images, probs, torch.tensor([1, 0]), box, 0.0)
         mix.run()
     assert all(map(torch.equal, outputs, plain_patch_mix(images, probs, torch.tensor([1, 0]), box, 0.0)))
-    return log[before:], mix.grid
+    return log, mix.grid
 
 
 # %% [markdown]
 # An address tells which pixel of which sample it is. So for each program of sample 0 we learn its tile, and whether
-# it read its own sample, the donor, or both.
+# it read its own sample alone or the donor too. (The gate reads the maps, not the pictures: it is left out here.)
 
 
 # %%
@@ -334,16 +333,18 @@ def tiles_of_first_sample(log, grid):
     shape, found = images.shape, []
     for program in range(grid[0] // len(images)):
         loads = [at for who, kind, n, at in log if (who[:2], kind, n) == ((program, 0), "load", 4)]
-        sample, _, y, x = np.unravel_index((np.concatenate(loads) - images.data_ptr()) // 4, shape)
-        kind = {(0,): "own", (1,): "donor", (0, 1): "both"}[tuple(np.unique(sample))]
-        found.append((program, y.min(), x.min(), y.max() + 1, x.max() + 1, kind))
+        places = (np.concatenate(loads) - images.data_ptr()) // 4
+        sample, _, y, x = np.unravel_index(places[(places >= 0) & (places < images.numel())], shape)
+        kind = {(0,): "own", (0, 1): "both"}[tuple(np.unique(sample))]
+        own = sample == 0
+        found.append((program, y[own].min(), x[own].min(), y[own].max() + 1, x[own].max() + 1, kind))
     return found
 
 
 views = []
-for tile in (TILE.copy(), {"BLOCK_Y": 16, "BLOCK_X": 32}):
-    title = "tiles of {BLOCK_Y} x {BLOCK_X}".format(**tile)
-    tiles = tiles_of_first_sample(*watched(tile))
+for pixels in (patch_mix_triton.BLOCK, 512):
+    title = f"tiles of {pixels} pixels"
+    tiles = tiles_of_first_sample(*watched(pixels))
     views.append((title, images[0, 0].numpy(), box[0].tolist(), tiles))
     kinds = [kind for *_, kind in tiles]
     print(f"{title:18} {len(tiles):2} programs:", ", ".join(f"{kinds.count(k)} {k}" for k in figures.TILE_COLOURS))
@@ -353,22 +354,19 @@ figures.tile_map(views)
 plt.show()
 
 # %% [markdown]
-# The picture is what was measured, and it is what the kernel's two conditions say:
+# The picture is what was measured, and it is what the kernel's condition says:
 
 # %%
 y0, x0, y1, x1 = box[0].tolist()
 for *_, tiles in views:
-    for _, top, left, bottom, right, kind in tiles:
-        touched = y0 < bottom and y1 > top and x0 < right and x1 > left
-        covered = y0 <= top and y1 >= bottom and x0 <= left and x1 >= right
-        assert kind == ("donor" if covered else "both" if touched else "own")
+    for _, top, _, bottom, _, kind in tiles:
+        assert kind == ("both" if y0 < bottom and y1 > top else "own")
 rows = {name: sum(kind == "both" for *_, kind in tiles) / len(tiles) for name, *_, tiles in views}
 print("share of tiles read twice:", ", ".join(f"{name} {share:.2f}" for name, share in rows.items()))
 
 # %% [markdown]
-# Small tiles read less twice, but each program then has less to do, and long rows are what memory likes. The shipped
-# tile holds a whole row of 224 px, so it is covered only by a box as wide as the image, and a patch of 16 px makes
-# one or two of 14 tiles read twice.
+# Smaller tiles ask the gate less often, but each program then has less to do. The shipped tile holds 18 rows of 224 px
+# and a part of one, and a patch of 16 px touches one or two of 13.
 #
 # ## 4 · The loss: a matrix that need not exist
 #
@@ -443,7 +441,7 @@ plt.show()
 
 # %% [markdown]
 # Both forms of the project leave P out (section 6). The plain form still holds z; the fused form holds tiles of it in
-# registers and forgets them, and of the gradient for z a strip of 64 MB at a time.
+# registers and forgets them, and of the gradient for z a block of 32 MB at a time.
 #
 # ## 5 · The loss kernels, line by line
 #
@@ -451,23 +449,30 @@ plt.show()
 # would not fit at once. `tl.dot` is where the GPU's matrix units work.
 
 # %%
-from semimedref_kernels.soft_contrastive_small import cosines, soft_positives
-from semimedref_kernels.soft_contrastive_tiles import similarities
-from semimedref_kernels.soft_contrastive_triton import large_launch, log_sum_exp, pushes
+from semimedref_kernels.soft_contrastive_small import small_forward, small_products, soft_positives
+from semimedref_kernels.soft_contrastive_tiles import shared
+from semimedref_kernels.soft_contrastive_triton import _log_sums, pushes, similarities, sums_of_exp, tile_launch
 
 beside(piece(soft_contrastive_plain.forward, "z = (u", "z = (u"), piece(similarities, "z = tl.zeros", "return z"))
 
 # %% [markdown]
-# **Forward.** A program owns some rows i and walks over columns j, a tile at a time. It keeps two numbers a row: the
-# largest $z_{ij}$ so far, and the sum of $\exp(z_{ij} - \text{largest})$. When a larger one comes, the old sum is
-# rescaled. Where there are too few rows to keep a GPU busy, the columns are shared out among several programs, each
-# with a `span` of its own; the log-sum-exp of theirs is that of all.
+# **Forward.** A program owns a tile, and from it come the sums of its rows and of its columns at once: z is computed
+# one time for both directions. Unit vectors give $|z| \le 1/\tau$; unless tau is below 1/40, $\exp(z)$ can neither
+# overflow nor vanish (`SAFE`), and one exponential serves both. Below, or where rows are no unit vectors, each row and
+# each column subtracts its largest z first.
 
 # %%
 beside(
     piece(soft_contrastive_plain.forward, "lse_u, lse_v", "lse_u, lse_v"),
-    piece(log_sum_exp, "i = tl.program_id", "tl.store"),
+    piece(sums_of_exp, "z = similarities", "tl.store"),
 )
+
+# %% [markdown]
+# What the tiles of a row found is then put together. Without `SAFE` that takes two numbers a row: the largest
+# $z_{ij}$ so far, and the sum of $\exp(z_{ij} - \text{largest})$. When a larger one comes, the old sum is rescaled.
+
+# %%
+show_code({"Triton": piece(_log_sums, "top = tl.full", "return (top")})
 
 # %% [markdown]
 # The same recurrence on numbers, with small tiles, beside what the kernel gives. The launch is the shipped one with
@@ -488,19 +493,31 @@ for part in z[i].split(cols):
     lses.append((top + total.log()).item())
     print(f"{len(part):2} more columns: maximum {tops[-1]:.3f}, maximum + log(total) {lses[-1]:.3f}")
 
+
 # %%
-lse = torch.empty(len(u))
-launch = large_launch(log_sum_exp, "ieee", u=u, v=v[:56].contiguous(), tau=tau, lse=lse)
-replace(launch, grid=(len(u) // rows,), constants=launch.constants | {"ROWS": rows, "COLS": cols}).run()
+def log_sums(v, t, safe, **tile):
+    """Log-sum-exps over the texts v from the shipped launch, with other tiles if given."""
+    launch = tile_launch(
+        sums_of_exp, "ieee", safe, u=u, v=v.contiguous(), tau=t,
+        row_parts=torch.empty(len(v), len(u)), column_parts=torch.empty(len(u), len(v)),
+    )  # fmt: skip
+    launch.constants |= tile
+    down, across = (-(-len(x) // launch.constants[name]) for x, name in ((u, "ROWS"), (v, "COLS")))
+    replace(launch, grid=(down * across,)).run()
+    parts = launch.args["row_parts"][:across]
+    return (parts.sum(0).log() if safe else (parts * np.log(2)).logsumexp(0)), launch
+
+
+lse, launch = log_sums(v[:56], tau, False, ROWS=rows, COLS=cols)
 assert torch.allclose(lse, z.logsumexp(1), rtol=1e-6) and abs(lses[-1] - lse[i]) < 1e-5
 print(f"kernel {lse[i]:.3f}, torch.logsumexp {z[i].logsumexp(0):.3f}; shipped tile {launch.constants}")
 figures.online_tiles(z.numpy(), (rows, cols), i // rows, i, np.array(tops), np.array(lses))
 plt.show()
 
 # %% [markdown]
-# **Why not a fixed bound?** Unit vectors give $z \le 1/\tau$, so $1/\tau$ could stand in for the maximum, and no
-# rescaling would be needed. But images and texts may lie apart, as two clouds; then all cosines are low, and
-# $\exp(z - 1/\tau)$ falls below the smallest float32, about $10^{-45}$. The sum is 0 and its logarithm infinite.
+# **Why a largest z at all?** Plain exponentials have an end: float32 holds $10^{-45}$ to $10^{38}$. Images and texts may
+# lie apart, as two clouds; then all cosines are low, at a low temperature every $\exp(z)$ is 0, the sum too, and its
+# logarithm infinite.
 
 # %%
 u, v = (normalize(x, dim=1) for x in embeddings(64, width)[:2])
@@ -509,39 +526,45 @@ u, v = normalize(u + away, dim=1), normalize(v - away, dim=1)
 print(f"cosines {(u @ v.T).min():.2f} to {(u @ v.T).max():.2f}")
 for t in (0.07, 0.02, 0.01, 0.005):
     z, exact = u @ v.T / t, (u.double() @ v.double().T / t).logsumexp(1)
-    fixed = (z - 1 / t).exp().sum(1).log() + 1 / t
-    large_launch(log_sum_exp, "ieee", u=u, v=v, tau=t, lse=lse).run()
-    error = (lse - exact).abs().max()
-    print(f"tau {t:5}: exp(max z - 1/tau) = {(z.max() - 1 / t).exp():.0e}, fixed bound infinite in ", end="")
-    print(f"{fixed.isinf().sum():2} of 64 rows, online maximum off by at most {error:.5f}")
+    fixed, shipped = z.exp().sum(1).log(), log_sums(v, t, soft_contrastive_plain.safe(t, True))[0]
+    error = (shipped - exact).abs().max()
+    print(f"tau {t:5}: exp(max z) = {z.max().exp():.0e}, without a largest z infinite in ", end="")
+    print(f"{fixed.isinf().sum():2} of 64 rows, as shipped off by at most {error:.5f}")
     assert error < 1e-4
 
 # %% [markdown]
 # **Backward.** The tiles of z are computed again, which is cheaper than keeping them. With both log-sum-exps known, a
 # tile of the softmax needs no second pass. What both gradients need of it is one number a pair, *push*. It is written
-# for a strip of rows at a time, 64 MB at most, and read by two matrix products, which a GPU's own library does best:
-# with v for the gradient of the strip's u, and transposed with u, added up over the strips, for that of v. No program
-# writes where another does, so there are no atomics and two runs give the same bits.
+# for a square block at a time, 32 MB at most, which stay in the GPU's cache, and read by two matrix products, which a
+# GPU's own library does best: with v for the gradient of the block's u, and transposed with u for that of its v. No
+# program writes where another does, so there are no atomics and two runs give the same bits.
 
 # %%
 beside(
-    piece(soft_contrastive_plain.backward, "push = ", "grad_v ="),
+    piece(soft_contrastive_plain.backward, "push = ", "torch.addmm(positives.pull_v"),
     piece(pushes, "z = similarities", "tl.store(push +")
     + "\n\n"
-    + piece(soft_contrastive_triton.backward, "for at in", "grad_v +="),
+    + piece(soft_contrastive_triton.backward, "for rows, columns in", "add_product(pushed[1]"),
 )
 
 # %% [markdown]
 # **A training batch is small.** Up to 64 pairs z fits in one program, and so does P (Eq. 9; paper: 9): the sets are bits of an
-# integer, and the kernel counts bits. The embeddings' lengths are taken care of inside too. What is saved here is not
-# memory but launches.
-
-# %%
-beside(piece(soft_contrastive_plain.shared, "sets = ", "return"), piece(soft_positives, "a = tl.load", "return"))
+# integer, and the kernel counts bits. The embeddings' lengths are taken care of inside too. First each program
+# multiplies some of the D columns; then one adds up, and leaves the gradient for z behind: backward is two products
+# with it. What is saved here is not memory but launches.
 
 # %%
 beside(
-    piece(soft_contrastive_plain.forward, "if normalize", "u, v = u /"), piece(cosines, "scale_u, scale_v", "return")
+    piece(soft_contrastive_plain.shared, "sets = ", "return"),
+    piece(shared, "return count_bits", "return count_bits") + "\n\n" + piece(soft_positives, "p = shared", "return"),
+)
+
+# %%
+beside(
+    piece(soft_contrastive_plain.embeddings, "long = lengths", "return both.div_"),
+    piece(small_products, "u_part, v_part = u_part", "of_v +=")
+    + "\n\n"
+    + piece(small_forward, "if NORMALIZE", "cosine = cosine *"),
 )
 
 # %%
@@ -622,7 +645,7 @@ for n in (1024, 16384, 65536):
     with FlopCounterMode(display=False) as by_class, Meter() as meter:
         soft_contrastive_plain.class_sums(x, x, c, c)
     print(f"N={n:5}: {by_class.get_total_flops() / 1e9:6.2f} GFLOP by classes, {4 * n * n * width / 1e9:8.2f} with W")
-print(f"class_sums is {meter.operations} operations of plain PyTorch, beside the tiles' kernels, at any N above 64")
+print(f"class_sums is {meter.operations} operations of plain PyTorch; the kernels do the same in two launches")
 
 # %% [markdown]
 # ## 7 · What a GPU can gain at most
@@ -651,22 +674,21 @@ for name, numbers in traffic.items():
 # %%
 def counted(n, dtype):
     """Operations of the matrix products, and bytes loaded and stored, of forward and backward in the interpreter."""
-    operations, moved, multiply, product = [], [], machine.create_dot, soft_contrastive_triton.product
+    operations, moved, multiply, product = [], [], machine.create_dot, soft_contrastive_triton.add_product
 
     def multiplying(a, b, *rest):
         operations.append(2 * a.data.size * b.data.shape[-1])
         return multiply(a, b, *rest)
 
-    def by_library(a, b):
-        result = product(a, b)
+    def by_library(total, a, b):
+        product(total, a, b)
         operations.append(2 * a.numel() * b.shape[1])
-        moved.extend(x.nbytes for x in (a, b, result))
-        return result
+        moved.extend(x.nbytes for x in (a, b, total, total))
 
     with (
         listening() as log,
         patch.object(machine, "create_dot", multiplying),
-        patch.object(soft_contrastive_triton, "product", by_library),
+        patch.object(soft_contrastive_triton, "add_product", by_library),
     ):
         fused_loss(*embeddings(n, width, dtype), tau)
     return sum(operations), sum(moved) + sum(nbytes * len(where) for _, _, nbytes, where in log)
@@ -689,7 +711,7 @@ bounds = {"loss as written, fp32": (written_out.get_total_flops(), *2 * [meter.r
 for dtype, name, roof in ((torch.float32, "fp32", "tf32x3"), (torch.bfloat16, "bf16", "bf16")):
     operations, loaded = counted_at(n, dtype)
     once = n * width * (8 * dtype.itemsize + 16)  # u and v in two launches and two products; gradients in float32
-    once += 3 * n * n * dtype.itemsize  # push, written once and read twice
+    once += 3 * n * n * dtype.itemsize  # push, written once and read twice, if no cache holds its blocks
     bounds[f"loss fused, {name}"] = operations, loaded, once, ROOFS[roof]
 for name, (operations, most, once, roof) in bounds.items():
     times = [f"{1e3 * max(nbytes / BANDWIDTH, operations / roof):.2f}" for nbytes in (once, most)]
@@ -707,7 +729,7 @@ plt.show()
 # %% [markdown]
 # Patch mixing sits on the slope: only fewer bytes help, and the fused form is near the fewest. The loss as written
 # sits on the slope too, although it does matrix products: its N x N matrices come and go through memory. The fused
-# loss does more operations, since it computes z two times more, and may still be faster, if u and v stay in the cache
+# loss does more operations, since it computes z one time more, and may still be faster, if u and v stay in the cache
 # (an H100 has 50 MB of it). These are bounds, not times: what is reached, section 8 has to say.
 #
 # **Compiled, without a GPU.** The same launches can be compiled ahead of time for a GPU that is not here. That needs
@@ -721,7 +743,7 @@ import sys
 program = """
 from semimedref_kernels import aot
 found = aot.configurations("sm_90")
-names = "patch_mix fp32 C=1", "log_sum_exp bf16 D=256", "pushes bf16 D=256"
+names = "patch_mix fp32", "sums_of_exp bf16 D=256", "pushes bf16 D=256"
 print(aot.table([aot.check(name, found[name], "sm_90") for name in names]))
 """
 environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -758,9 +780,9 @@ for record in shown.values():
 #
 # The loss of a thousand pairs and more was slow: a compiled dense loss took between a fourteenth and nine tenths of
 # its time, with up to 14 times its memory. Backward computed z again for each 128 or 256 of the D columns, and forward
-# kept few programs busy. That is why the kernels above are cut as they are now; the record is older, and nobody has
-# timed them since. On a CPU there is no kernel: "ours" is then the plain form, made to be read and to be right for
-# every input.
+# kept few programs busy. That is why the kernels above are cut as they are now. The record is older than they are, both
+# of patch mixing and of the loss, and nobody has timed them since (`docs/kernels.md` says what to expect). On a CPU
+# there is no kernel: "ours" is then the plain form.
 #
 # Under what the machine itself reaches, all sizes, forward and backward apart:
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILION, panels, show_image
 
-TILE_COLOURS = {"own": SKY, "donor": GREEN, "both": ORANGE}
+TILE_COLOURS = {"own": SKY, "both": ORANGE}
 
 
 def traffic_bars(moved: Mapping[str, tuple[float, float]]) -> Figure:
@@ -50,7 +50,7 @@ def tile_map(views: Sequence[tuple[str, np.ndarray, tuple[int, int, int, int], S
                 (x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=VERMILION, linewidth=2.2, linestyle="--"
             )
         )
-    words = {"own": "copies its own sample", "donor": "copies the donor", "both": "reads both and chooses"}
+    words = {"own": "copies its own sample", "both": "asks the gate and reads the donor too"}
     handles = [Patch(facecolor=TILE_COLOURS[kind], alpha=0.7, label=word) for kind, word in words.items()]
     handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=VERMILION, linestyle="--", linewidth=2, label="box"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
