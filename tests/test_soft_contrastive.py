@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from semimedref_kernels import soft_contrastive_loss
 from semimedref_kernels.soft_contrastive import _backward, _forward
@@ -374,3 +375,32 @@ def test_what_does_not_fit_is_refused(change, message):
     case = {"u": torch.ones(4, 8), "v": torch.ones(4, 8), "codes": torch.arange(4), "tau": 0.07}
     with pytest.raises(ValueError, match=message):
         soft_contrastive_loss(**{**case, **change})
+
+
+class Launches(TorchDispatchMode):
+    """Counts what a GPU would have to start: kernels of ours (left out here) and of torch, but not views and memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        self.count += not (op.is_view or op.name().startswith(("aten::empty", "aten::new_empty", "aten::split")))
+        return op(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(("pairs", "forward", "backward"), [(32, 2, 1), (1024, 6, 7)])
+def test_a_call_on_a_gpu_takes_few_launches(pairs, forward, backward, monkeypatch):
+    triton_form = pytest.importorskip("semimedref_kernels.soft_contrastive_triton")
+    counter = Launches()
+
+    def run(launch):
+        counter.count += 1
+
+    monkeypatch.setattr("semimedref_kernels.launch.Launch.run", run)
+    u, codes = torch.empty(pairs, 64, device="meta"), torch.empty(pairs, dtype=torch.int64, device="meta")
+    with counter:
+        loss, kept = triton_form.forward(u, u, codes, codes, 0.07, True)
+        assert counter.count == forward
+        triton_form.backward(loss, u, u, codes, codes, 0.07, True, kept)
+    assert counter.count - forward == backward
