@@ -59,7 +59,7 @@ from semimedref_core.methods import release
 from semimedref_core.teaching import check, source_of, stand_in_teacher
 from semimedref_core.tools import OUTCOMES, broken_by_mixing, outcomes, sum_in_boxes, zone_of_patch
 from semimedref_kernels import patch_mix
-from semimedref_kernels.patch_mix import plain_patch_mix
+from semimedref_kernels.patch_mix import _by_boxes
 
 figures.notebook_style()
 print(versions())
@@ -70,10 +70,9 @@ print(versions())
 # Training never sees the masks of unlabelled pairs. To look behind the curtain we mix validation pairs, whose masks we know.
 # PosAug is off here, so that each change of a text comes from mixing.
 #
-# There is no trained teacher in this notebook. `stand_in_teacher` makes an imperfect one out of the true masks: blurred,
-# unsure,
-# half-blind in places, with a false find in every third picture. **It is a stand-in**. It shows how the parts work;
-# [06](06_train.ipynb) shows a real teacher. In the figure its probabilities stand below the pictures:
+# There is no trained teacher in this notebook. `stand_in_teacher` makes an imperfect one out of the true masks:
+# blurred, unsure, half-blind in places, with a false find in every third picture. **It is a stand-in**. It shows how
+# the parts work; [06](06_train.ipynb) shows a real teacher. In the figure its probabilities stand below the pictures:
 # bright is sure, and the blue line is the true mask.
 
 # %%
@@ -93,9 +92,8 @@ plt.show()
 # ## Plain CutMix breaks the pair
 #
 # CutMix for segmentation mixes picture and mask with a patch from anywhere. Nobody touches the report. Two things go
-# wrong: the
-# patch brings a lesion into a zone of which the report says nothing, or it covers a lesion that the report names. The figure
-# shows one sample of each kind, before and after.
+# wrong: the patch brings a lesion into a zone of which the report says nothing, or it covers a lesion that the report
+# names. The figure shows one sample of each kind, before and after.
 
 # %%
 rng = np.random.default_rng(seed)
@@ -136,9 +134,9 @@ plt.show()
 #   can become bilateral.
 # * `both`: only zones that both reports name.
 #
-# **Where in the zone?** A centre $c$ is drawn in the box of the zone $k$. The patch $m$ is the square of side $b$ around
-# it, *cut
-# to the box*. So a patch touches one zone only, and the zone that it may add to the text is known in advance:
+# **Where in the zone?** A centre $c$ is drawn in the box of the zone $k$. The patch $m$ is the square of side $b$
+# around it, *cut to the box*. So a patch touches one zone only, and the zone that it may add to the text is known in
+# advance:
 #
 # $$m = \mathrm{square}(c, b) \cap \mathrm{box}_k, \qquad c \in \mathrm{box}_k,\quad k \text{ allowed by the rule}
 # \qquad (\text{Eq. 4; paper: 6})$$
@@ -146,9 +144,8 @@ plt.show()
 # %% [markdown]
 # The first function is the rule. In the second one the last four lines are Eq. 4; the branch above them is the mode
 # *probability*, which comes below. Then a check by hand: the zones that each rule allows for one pair of reports, and one
-# patch
-# cut to its box. Our patches may be half as wide as the picture, and zones are low. So a square of side $b$ seldom fits,
-# and what is left is a rectangle.
+# patch cut to its box. Our patches may be half as wide as the picture, and zones are low. So a square of side $b$ seldom
+# fits, and what is left is a rectangle.
 
 # %%
 display(source_of(patchmix.compatible_zones, patchmix.patch_boxes))
@@ -169,13 +166,10 @@ print(f"zone {low.tolist()} to {high.tolist()}, patch {patches[i, :2].tolist()} 
 print(f"{int((sides == config.block).all(1).sum())} of {len(sides)} patches are whole squares of {config.block} px")
 
 # %% [markdown]
-# **Three modes** draw the centre. *position*: anywhere in an allowed zone. *probability*: on a pixel where the teacher is
-# sure
-# of a lesion. *random*: in any zone, whatever the reports say; that is plain CutMix, for comparison. The figure shows
-# many draws
-# of each mode for one donor; the patches are small here, so that one can see them. *probability* sits on the lesion.
-# *position*
-# may land beside it, in a named zone. *random* goes everywhere.
+# **Three modes** draw the centre. *position*: anywhere in an allowed zone. *probability*: on a pixel where the teacher
+# is sure of a lesion. *random*: in any zone, whatever the reports say; that is plain CutMix, for comparison. The figure
+# shows many draws of each mode for one donor; the patches are small here, so that one can see them. *probability* sits
+# on the lesion. *position* may land beside it, in a named zone. *random* goes everywhere.
 
 # %%
 bilateral = [len(report.sides) == 2 and 2 < sum(report.zones) < 5 for report in pairs.reports]
@@ -201,9 +195,9 @@ plt.show()
 #
 # $$\frac{1}{|m|}\sum_{u \in m} p_j(u) \;\ge\; \mathrm{conf\_th} \qquad (\text{Eq. 5; paper: 7})$$
 #
-# Below is the function that computes the gate and the mix, Eq. 5 to 7, in plain PyTorch. For speed it looks at each sample
-# through a window as large as the largest patch. The line `accepted` is Eq. 5, and the last two before `return` are Eq. 6
-# and 7. On a GPU a Triton kernel does the same ([08](08_kernels.ipynb)).
+# Below is the function that computes the gate and the mix on a CPU. `_reaches` takes the mean over the patch, with care for
+# rounding: that is Eq. 5. Where it says yes, the first `copy_` is Eq. 6 and the second one is Eq. 7, before the cut at 0.5.
+# On a GPU a Triton kernel does the same ([08](08_kernels.ipynb)).
 
 # %%
 plan, patches, zones = propose("position")
@@ -213,13 +207,12 @@ by_hand = (mean_p >= gate) & (area > 0)
 accepted = patch_mix(x, p, plan["partner"], patches, gate)[2]
 assert torch.equal(by_hand, accepted)
 print(f"{int((area > 0).sum())} proposals, {int(accepted.sum())} accepted at gate {gate}, by hand and by the function")
-source_of(plain_patch_mix)
+source_of(_by_boxes)
 
 # %% [markdown]
-# A strict gate buys purer patches with fewer of them. *Purity* is the share of true lesion in the accepted patches, right
-# in the
-# figure; it is drawn where at least five patches pass. The grey lines mark our gate and the release's. The release's patches
-# are much smaller (16 of 224 px), so more of them fit into a lesion.
+# A strict gate buys purer patches with fewer of them. *Purity* is the share of true lesion in the accepted patches,
+# right in the figure; it is drawn where at least five patches pass. The grey lines mark our gate and the release's. The
+# release's patches are much smaller (16 of 224 px), so more of them fit into a lesion.
 
 # %%
 thresholds = np.linspace(0, 1, 21)
@@ -242,20 +235,18 @@ for mode in patchmix.PATCH_MODES:
 # %% [markdown]
 # ### Exercise 03.1 (predict)
 #
-# The three curves at the right lie on each other. Why? Take two modes that offer ten patches each, all of one size. In mode A
-# the mean of $p_j$ is 0 in five patches, 0.4 in three and 0.6 in two. Mode B aims better: 0.4 in six and 0.6 in four. The
-# teacher
-# is *calibrated*: of pixels with $p = 0.4$, 40 % are lesion. At gate 0.3, how many patches are accepted, and what is their
-# purity? Answer in per cent: `{"A": (accepted, purity), "B": (accepted, purity)}`.
+# The three curves at the right lie on each other. Why? Take two modes that offer ten patches each, all of one size. In
+# mode A the mean of $p_j$ is 0 in five patches, 0.4 in three and 0.6 in two. Mode B aims better: 0.4 in six and 0.6 in
+# four. The teacher is *calibrated*: of pixels with $p = 0.4$, 40 % are lesion. At gate 0.3, how many patches are
+# accepted, and what is their purity? Answer in per cent: `{"A": (accepted, purity), "B": (accepted, purity)}`.
 #
 # <details><summary>Solution</summary>
 #
 # `{"A": (50, 48), "B": (100, 48)}`. A: five of ten pass, with purity $(3 \cdot 0.4 + 2 \cdot 0.6) / 5 = 0.48$. B: all
-# pass, with
-# $(6 \cdot 0.4 + 4 \cdot 0.6) / 10 = 0.48$. The gate looks at the patch and not at how it was found. Among the patches
-# that pass,
-# both modes have the same mix of means here, so the mode decides how *many* pass and the gate decides how *pure* they are. A
-# calibrated teacher's purity is the mean of $p_j$ over the accepted patches, hence never below the gate.
+# pass, with $(6 \cdot 0.4 + 4 \cdot 0.6) / 10 = 0.48$. The gate looks at the patch and not at how it was found. Among
+# the patches that pass, both modes have the same mix of means here, so the mode decides how *many* pass and the gate
+# decides how *pure* they are. A calibrated teacher's purity is the mean of $p_j$ over the accepted patches, hence never
+# below the gate.
 # </details>
 
 # %%
@@ -272,8 +263,7 @@ check("03.1", gated)
 # \tilde y = \mathbb{1}\big[\,m\,p_j + (1-m)\,p_i \ge 0.5\,\big] \quad (\text{Eq. 7; paper: 8})$$
 #
 # By hand on one pair, in numpy. The function of the last section must give the same, bit for bit. In the figure follow
-# the red
-# frame from the donor (middle) into the result (right): picture, target and words change together.
+# the red frame from the donor (middle) into the result (right): picture, target and words change together.
 
 # %%
 plan, _, _ = propose("position")
@@ -342,8 +332,7 @@ plt.show()
 # ```
 #
 # It still asks `compatible_zones`, so that opposite sides never mix. Each accepted patch now changes the text. The
-# paper's rule
-# is the other extreme: no accepted patch changes the zones of the text.
+# paper's rule is the other extreme: no accepted patch changes the zones of the text.
 # </details>
 
 # %%
@@ -354,14 +343,12 @@ check("03.2", new_zones)
 # ## The invariant, a thousand mixes
 #
 # Does the invariant hold? One trick makes it visible: the picture gets a **second channel, its true mask**. Whatever is
-# pasted
-# into the picture is pasted into the truth, so after mixing the second channel is *what the picture shows*. The first test
-# uses a perfect teacher, $p = y$. Then the target must mark exactly what the picture shows.
+# pasted into the picture is pasted into the truth, so after mixing the second channel is *what the picture shows*. The
+# first test uses a perfect teacher, $p = y$. Then the target must mark exactly what the picture shows.
 #
-# The second cell compares two orders of the steps, with the stand-in teacher. The released code pastes first and asks the
-# gate
-# afterwards (Ledger 1). A refused patch **stays in the picture**, and target and text do not follow. At the release's own
-# settings fewer samples get a patch at all; the last appendix counts them.
+# The second cell compares two orders of the steps, with the stand-in teacher. The released code pastes first and asks
+# the gate afterwards (Ledger 1). A refused patch **stays in the picture**, and target and text do not follow. At the
+# release's own settings fewer samples get a patch at all; the last appendix counts them.
 
 # %%
 truth = torch.cat([x, y], 1)
@@ -396,10 +383,8 @@ for name, mix in {"ours": patchmix.t_patchmix, "release": release.paste_then_gat
 # ### Exercise 03.3 (break)
 #
 # Make the gate lie. Write a teacher's map $p$ and a true mask $y$ of one donor, both 16 by 16. The teacher shall look
-# perfect:
-# cut at 0.5, $p$ is exactly $y$, and $y$ holds a lesion. And yet the gate 0.3 accepts the patch of rows and columns 4 to
-# 11, in
-# which not one pixel is lesion. Answer with `(p, y)`, as arrays or tensors.
+# perfect: cut at 0.5, $p$ is exactly $y$, and $y$ holds a lesion. And yet the gate 0.3 accepts the patch of rows and
+# columns 4 to 11, in which not one pixel is lesion. Answer with `(p, y)`, as arrays or tensors.
 #
 # <details><summary>Solution</summary>
 #
@@ -449,15 +434,12 @@ MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, 
 # ## What to take away
 #
 # **To remember.** The cell prints the facts with their numbers: how many samples plain CutMix breaks, what T-PatchMix
-# keeps, what
-# the gate lets through and how pure it is, and what one wrong order of the steps does.
+# keeps, what the gate lets through and how pure it is, and what one wrong order of the steps does.
 #
 # **Next:** [04 · ITCL](04_itcl.ipynb) uses the zones of the texts for a contrastive loss. **Back:** [02 ·
-# PosAug](02_posaug.ipynb).
-# **Further on:** [05](05_teacher_student.ipynb) shows T-PatchMix inside one training step, and [07](07_results.ipynb)
-# what it is
-# worth. Four appendices follow: what the three rules offer, pixels that the teacher marks wrongly, views that move the
-# zones, and the released code.
+# PosAug](02_posaug.ipynb). **Further on:** [05](05_teacher_student.ipynb) shows T-PatchMix inside one training step,
+# and [07](07_results.ipynb) what it is worth. Four appendices follow: what the three rules offer, pixels that the
+# teacher marks wrongly, views that move the zones, and the released code.
 
 # %%
 k = int(np.abs(thresholds - gate).argmin())
@@ -493,10 +475,9 @@ pd.DataFrame(counts).astype(float).round(0).astype(int)
 # %% [markdown]
 # ## Appendix: pixels that the teacher marks wrongly (Ledger 5)
 #
-# The target is cut at 0.5 everywhere, also where the teacher is unsure: in the released code `conf_th` gates patches and
-# no pixel
-# once mixing is on. Here there is no confidence mask either. But the report is asked: outside the zones that it names, our
-# setting `pseudo_labels = reported` puts $p$ to 0.
+# The target is cut at 0.5 everywhere, also where the teacher is unsure: in the released code `conf_th` gates patches
+# and no pixel once mixing is on. Here there is no confidence mask either. But the report is asked: outside the zones
+# that it names, our setting `pseudo_labels = reported` puts $p$ to 0.
 
 # %%
 marked, wrong = p >= 0.5, (p >= 0.5) & (y == 0)
@@ -510,13 +491,11 @@ print(
 # %% [markdown]
 # ## Appendix: views move the zones
 #
-# Above, every picture lay as it was taken. In training the two views are zoomed, turned, shifted and mirrored in different
-# ways, so a zone lies elsewhere in the donor's view and in the receiver's. A patch from the donor's *lower left* may land
-# in the
-# receiver's *middle left*, which its text need not name. Hence the plan holds, for each zone, the **common box**: the
-# zone's box
-# in the donor's view, cut to its box in the receiver's (`patchmix.common_boxes`). Zones whose boxes do not meet are not
-# offered.
+# Above, every picture lay as it was taken. In training the two views are zoomed, turned, shifted and mirrored in
+# different ways, so a zone lies elsewhere in the donor's view and in the receiver's. A patch from the donor's *lower
+# left* may land in the receiver's *middle left*, which its text need not name. Hence the plan holds, for each zone, the
+# **common box**: the zone's box in the donor's view, cut to its box in the receiver's (`patchmix.common_boxes`). Zones
+# whose boxes do not meet are not offered.
 #
 # `stream` makes batches as training does. The masks come from the same batch, drawn of masks in place of pictures: all chance
 # depends on seed and step alone.
@@ -641,12 +620,10 @@ pd.DataFrame({name: row.numpy() for name, row in still.items()}, measures).round
 # ## Appendix: the released code beside ours
 #
 # `semimedref_core.methods.release` behaves as the released code does. It is written from a description and kept for
-# comparison.
-# It differs in four more things. It reads the *first phrase* of a report only, and "left" always comes first (Ledger 2).
-# Its new
-# text turns the first phrase into "A and B", and count and laterality words stay (Ledger 3). In the probability-driven
-# mode no
-# word changes (Ledger 4). And PosAug hides phrases *before* mixing looks for them (Ledger 13).
+# comparison. It differs in four more things. It reads the *first phrase* of a report only, and "left" always comes
+# first (Ledger 2). Its new text turns the first phrase into "A and B", and count and laterality words stay (Ledger 3).
+# In the probability-driven mode no word changes (Ledger 4). And PosAug hides phrases *before* mixing looks for them
+# (Ledger 13).
 
 # %%
 mine, given = Report.of([0, 1, 0, 0, 0, 1], style="release"), Report.of([1, 0, 1, 0, 0, 0], style="release")
@@ -657,8 +634,8 @@ print("ours, left upper pasted:", patchmix.mixed_reports(mine)[1])
 
 # %% [markdown]
 # So without PosAug a bilateral sample never gets a patch in its right lung. With PosAug a hidden first phrase lets the
-# second be
-# seen, and where all phrases are hidden nothing is offered. `semimedref mixing` measures this on real reports.
+# second be seen, and where all phrases are hidden nothing is offered. `semimedref mixing` measures this on real
+# reports.
 
 # %%
 restyled = [Report.of(report.zones, style="release").render() for report in pairs.reports]  # in the release's wording
@@ -677,10 +654,10 @@ for name, (offered, of_right) in found.items():
     print(f"{name:24} {int(offered.sum()):4} patches for bilateral samples, {share:.0f} % of them in the right lung")
 
 # %% [markdown]
-# Now the same batches through both, with the stand-in teacher. The release's settings: patches of 16 of 224 px, offered with
-# probability 0.08, gate 0.55, a grid of thirds, views that hardly move, and pseudo-labels as the teacher gives them. All
-# reports
-# have the release's wording. There the count word counts zones, so a text can be checked against itself.
+# Now the same batches through both, with the stand-in teacher. The release's settings: patches of 16 of 224 px, offered
+# with probability 0.08, gate 0.55, a grid of thirds, views that hardly move, and pseudo-labels as the teacher gives
+# them. All reports have the release's wording. There the count word counts zones, so a text can be checked against
+# itself.
 
 # %%
 from semimedref_core import anatomy
