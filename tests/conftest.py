@@ -158,6 +158,14 @@ def finished_run(train, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def stopped_run(stopped, tmp_path_factory) -> Path:
+    """The folder of a small run with its last checkpoint and no results, for reading only."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    stopped(output=folder)
+    return folder
+
+
 @pytest.fixture
 def of_qata(finished_run, tmp_path) -> Path:
     """A trained network that says it was trained on QaTa-COV19."""

@@ -86,11 +86,11 @@ def test_a_log_that_is_none_is_named_by_file_and_line(train, finished_run, tmp_p
         read_metrics(folder / "metrics.jsonl")
 
 
-def test_a_foreign_log_stops_compare_and_resume(train, run, finished_run, command_line, tmp_path):
+def test_a_foreign_log_stops_compare_and_resume(train, run, stopped_run, command_line, tmp_path):
     folder = run(0.5)
     put(folder / "metrics.jsonl", "%%%\n")
     one_error(command_line("compare", folder), "compare", folder / "metrics.jsonl", "line 1")
-    copy = shutil.copytree(finished_run, tmp_path / "copy")
+    copy = shutil.copytree(stopped_run, tmp_path / "copy")
     put(copy / "metrics.jsonl", "%%%\n")
     one_error(train(output=copy, resume=True), "train", copy / "metrics.jsonl", "line 1")
 
@@ -229,8 +229,8 @@ STATES = {
 
 
 @pytest.mark.parametrize("case", STATES)
-def test_a_checkpoint_with_another_state_is_not_resumed(train, finished_run, tmp_path, case):
-    run = shutil.copytree(finished_run, tmp_path / "run")
+def test_a_checkpoint_with_another_state_is_not_resumed(train, stopped_run, tmp_path, case):
+    run = shutil.copytree(stopped_run, tmp_path / "run")
     path, change = run / "checkpoint.safetensors", STATES[case]
     tensors, metadata = load_tensors(path)
     state = {**metadata["state"], **change} if isinstance(change, dict) else change
@@ -242,17 +242,17 @@ def test_a_checkpoint_with_another_state_is_not_resumed(train, finished_run, tmp
     ("optimizer.exp_avg.no.such.weight", torch.zeros(1)), ("optimizer.exp_avg.head.0.bias", torch.zeros(1)),
     ("optimizer.__class__.head.0.bias", torch.zeros(128)),
 ])  # fmt: skip
-def test_a_checkpoint_with_another_optimiser_is_not_resumed(train, finished_run, tmp_path, key, value):
-    run = shutil.copytree(finished_run, tmp_path / "run")
+def test_a_checkpoint_with_another_optimiser_is_not_resumed(train, stopped_run, tmp_path, key, value):
+    run = shutil.copytree(stopped_run, tmp_path / "run")
     path = run / "checkpoint.safetensors"
     tensors, metadata = load_tensors(path)
     save_tensors(path, {**tensors, key: value}, **metadata)
     one_error(train(output=run, resume=True), "train", path, "fits no weight")
 
 
-def test_what_a_checkpoint_says_of_a_state_sets_nothing_but_the_state(finished_run, tmp_path):
+def test_what_a_checkpoint_says_of_a_state_sets_nothing_but_the_state(stopped_run, tmp_path):
     """Other names would be attributes of the program's own object."""
-    _, metadata = load_tensors(finished_run / "checkpoint.safetensors")
+    _, metadata = load_tensors(stopped_run / "checkpoint.safetensors")
     state = {**metadata["state"], "save": 1, "__class__": 2, "student": 3}
     found = sys.modules["semimedref_core.runtime.run_state"]._checked({"state": state}, tmp_path)
     assert set(found) == set(metadata["state"])
