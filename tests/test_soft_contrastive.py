@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from semimedref_kernels import soft_contrastive_loss
 from semimedref_kernels.soft_contrastive import _backward, _forward
@@ -289,6 +290,15 @@ def test_it_compiles_into_one_graph():
         results.append((value.detach(), *torch.autograd.grad(value, (u, v))))
     for eager, compiled in zip(*results, strict=True):
         torch.testing.assert_close(eager, compiled)
+
+
+def test_a_gradient_may_be_counted_though_the_loss_was_not():
+    case = sample(6)
+    u = case["u"].clone().requires_grad_()
+    loss = op(**{**case, "u": u})
+    with FlopCounterMode(display=False):
+        loss.backward()
+    torch.testing.assert_close(u.grad, differentiated(op, **case)[1])
 
 
 def test_autocast_changes_nothing():

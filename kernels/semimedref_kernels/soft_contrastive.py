@@ -84,9 +84,7 @@ def soft_contrastive_loss(
         u, v = u.float(), v.float()
     if direct(u, v, codes, codes_v):
         return _Loss.apply(u, v, codes, codes_v, _plain(tau), normalize, offset, rows_only)
-    if not isinstance(tau, Tensor):
-        tau = torch.full((), tau, dtype=torch.promote_types(u.dtype, torch.float32), device=u.device)
-    return _forward(u, v, codes, codes_v, tau, normalize, offset, rows_only)[0]
+    return _forward(u, v, codes, codes_v, _as_tensor(tau, u), normalize, offset, rows_only)[0]
 
 
 def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor, offset: int) -> None:
@@ -137,6 +135,13 @@ def _plain(tau: float | Tensor) -> float | Tensor:
     return float(tau) if not isinstance(tau, Tensor) or tau.device.type == "cpu" else tau
 
 
+def _as_tensor(tau: float | Tensor, u: Tensor) -> Tensor:
+    """tau as the operation of ``torch.library`` takes it."""
+    if isinstance(tau, Tensor):
+        return tau
+    return torch.full((), tau, dtype=torch.promote_types(u.dtype, torch.float32), device=u.device)
+
+
 def _form(u: Tensor) -> ModuleType:
     if not (u.is_cuda and HAS_TRITON) or u.dtype == torch.float64:
         return soft_contrastive_plain
@@ -185,9 +190,12 @@ class _Loss(torch.autograd.Function):
         u, v, codes, codes_v, kept = ctx.saved_tensors
         tau, normalize, offset, rows_only = ctx.about
         needs = tuple(ctx.needs_input_grad[:2])
-        if not direct(grad, u, v):  # what comes back may be watched though what went in was not
-            raise RuntimeError(f"{NAME}: its gradient was asked for in another mode than the loss")
-        grads = _differentiate(grad, u, v, codes, codes_v, tau, normalize, kept, offset, rows_only, needs)
+        if direct(grad, u, v):
+            grads = _differentiate(grad, u, v, codes, codes_v, tau, normalize, kept, offset, rows_only, needs)
+        else:  # what comes back may be watched though what went in was not
+            about = _as_tensor(tau, u), normalize, kept, offset, rows_only
+            found = _backward(grad, u, v, codes, codes_v, *about, *needs)
+            grads = (x if needed else None for x, needed in zip(found, needs, strict=True))
         return *grads, None, None, None, None, None, None
 
 
