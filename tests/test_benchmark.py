@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from semimedref_kernels.benchmark import baselines, read, roofline, table
+from semimedref_kernels.benchmark import baselines, read, roofline, session, table
 from semimedref_kernels.benchmark.__main__ import default_output, main
 from semimedref_kernels.benchmark.cases import OURS, cases, loss_case, patch_mix_case, work
 from semimedref_kernels.benchmark.measure import PARTS, check, rows
@@ -44,6 +44,7 @@ def test_every_form_agrees_with_float64_in_both_types(small_patch_mix, small_los
         mixing.inputs[3][0] = torch.tensor([0, 0, 12, 12])  # then the plain form's window is the image, as on a GPU
         mixing = replace(mixing, forms=mixing.forms | {"plain form": plain_patch_mix})
         few = {"row chunks": lambda *inputs: baselines.loss_chunks(*inputs, chunk=36)}  # 3 rows at a time
+        few["gradients at once"] = lambda *inputs: baselines.loss_at_once(*inputs, chunk=36)
         loss = replace(loss, forms=loss.forms | few)
         for case in (mixing, loss):
             errors, failures = check(case, brief())
@@ -214,7 +215,7 @@ def test_a_gpu_is_driven_in_the_right_order(monkeypatch):
             return "pool of the first"
 
     class Flush:
-        def zero_(self):
+        def sum(self):
             log.append("flush")
 
     pools = []
@@ -240,7 +241,7 @@ def test_a_gpu_is_driven_in_the_right_order(monkeypatch):
 
 def test_a_gpu_s_buffer_is_at_least_its_cache(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch, "empty", lambda size, **_: size)
+    monkeypatch.setattr(torch, "zeros", lambda size, **_: 4 * size)
     for cache, size in ((50 * 2**20, 2**28), (2**29, 2**29)):
         properties = SimpleNamespace(L2_cache_size=cache)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, found=properties: found)
@@ -383,3 +384,25 @@ def test_the_committed_record_holds_every_case_and_nothing_wrong():
     ]
     assert [tuple(row[key] for key in ("op", "sizes", "dtype", "form", "part")) for row in record["rows"]] == expected
     assert roofline(record).axes and table(record)
+
+
+def test_a_session_on_a_gpu_goes_on_when_a_phase_hangs_and_keeps_what_there_is(tmp_path, monkeypatch, small_patch_mix):
+    def command(what, folder, dry):
+        return [sys.executable, "-c", what[0]]
+
+    monkeypatch.setattr(session, "command", command)
+    phases = (("hangs", 1, ("import time; print('begun', flush=True); time.sleep(60)",)), ("falls", 9, ("1 / 0",)))
+    ended = session.run_phases(tmp_path, 60, False, (*phases, ("works", 9, ("print('all well')",))))
+    assert ended == {"hangs": "stopped: out of time", "falls": "exit status 1", "works": "done"}
+    assert [(tmp_path / f"{name}.log").read_text().split()[0] for name in ("hangs", "works")] == ["begun", "all"]
+    assert session.run_phases(tmp_path, 0, False, phases) == {"hangs": "no time left", "falls": "no time left"}
+    assert session.joined(tmp_path) is None
+    record = read(SAVED / "cpu.json")
+    write({**record, "rows": record["rows"][:2]}, tmp_path / "patch_mix.json")
+    assert session.joined(tmp_path)["rows"] == record["rows"][:2]
+
+
+def test_no_session_without_a_gpu(tmp_path):
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit, match="--dry"):
+            session.main([str(tmp_path)])

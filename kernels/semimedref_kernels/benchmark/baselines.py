@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 from torch.utils.checkpoint import checkpoint
 
 from semimedref_kernels.soft_contrastive import jaccard
@@ -121,13 +121,62 @@ def _rows_loss(own: Tensor, other: Tensor, codes: Tensor, start: int, tau: float
     """The sum of the losses of some rows, the first of which is row ``start`` of all."""
     z = own @ other.T
     z = (z if z.dtype == torch.float64 else z.float()) / tau
-    bits = torch.arange(6, device=codes.device)
-    sets = ((codes[:, None] >> bits) & 1).to(z.dtype)
-    mine = sets[start : start + len(own)]
+    p = _positives(codes, start, len(own), z.dtype)
+    return -((p * z.log_softmax(1)).sum(1) / p.sum(1)).sum()
+
+
+def _positives(codes: Tensor, start: int, rows: int, dtype: torch.dtype) -> Tensor:
+    """Some rows of P, the first of which is row ``start`` of all."""
+    sets = ((codes[:, None] >> torch.arange(6, device=codes.device)) & 1).to(dtype)
+    mine = sets[start : start + rows]
     both = mine @ sets.T
     p = both / (mine.sum(1)[:, None] + sets.sum(1) - both).clamp(min=1)
     p.diagonal(start).fill_(1)
-    return -((p * z.log_softmax(1)).sum(1) / p.sum(1)).sum()
+    return p
+
+
+class _AtOnce(torch.autograd.Function):
+    """One direction of the loss, gradients and all, a chunk of rows after the other: the logits of none are kept."""
+
+    @staticmethod
+    def forward(ctx, own, other, codes, tau, chunk):
+        n = len(codes)
+        rows, total = max(1, min(n, chunk // n)), 0
+        grad_own, grad_other = torch.empty_like(own), torch.zeros_like(other, dtype=_sums(own))
+        for start in range(0, n, rows):
+            at = slice(start, start + rows)
+            z = (own[at] @ other.T).to(_sums(own)) / tau
+            p = _positives(codes, start, len(z), z.dtype)
+            p /= p.sum(1, keepdim=True)
+            log_softmax = z.log_softmax(1)
+            total = total - (p * log_softmax).sum()
+            grad = log_softmax.exp_().sub_(p).div_(tau).to(own.dtype)
+            grad_own[at] = grad @ other
+            grad_other += grad.T @ own[at]
+        ctx.save_for_backward(grad_own, grad_other.to(other.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx, grad):
+        return *((grad * x).to(x.dtype) for x in ctx.saved_tensors), None, None, None
+
+
+def loss_at_once(u: Tensor, v: Tensor, codes: Tensor, tau: float, chunk: int = CHUNK) -> tuple[Tensor]:
+    """The loss in chunks of rows whose gradients are computed in the forward pass, by the library's products: how
+    Liger's fused losses are made (arXiv:2410.10989), here with soft positives and in both directions."""
+    u, v = unit(u), unit(v)
+    return ((_AtOnce.apply(u, v, codes, tau, chunk) + _AtOnce.apply(v, u, codes, tau, chunk)) / (2 * len(codes)),)
+
+
+def loss_cross_entropy(u: Tensor, v: Tensor, codes: Tensor, tau: float) -> tuple[Tensor]:
+    """The loss of hard positives as one writes it: codes are not looked at. What Inf-CL computes (arXiv:2410.17243)."""
+    z = (unit(u) @ unit(v).T).to(_sums(u)) / tau
+    own = torch.arange(len(u), device=u.device)
+    return ((cross_entropy(z, own) + cross_entropy(z.T, own)) / 2,)
+
+
+def _sums(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def loss_pairs_loop(u: Tensor, v: Tensor, codes: Tensor, tau: float) -> tuple[Tensor]:

@@ -78,6 +78,9 @@ def cases(device: torch.device, only: str | None = None, quick: bool = False) ->
         for N, D in loss_sizes(gpu, quick):
             for dtype in dtypes:
                 yield loss_case(N, D, dtype, device)
+        for N, D in hard_sizes(gpu, quick):
+            for dtype in dtypes:
+                yield loss_case(N, D, dtype, device, hard=True)
 
 
 def patch_mix_sizes(gpu: bool, quick: bool) -> list[tuple[int, int, int]]:
@@ -96,6 +99,13 @@ def loss_sizes(gpu: bool, quick: bool) -> list[tuple[int, int]]:
     if gpu:
         return [(N, D) for N in (32, 64, 1024, 4096, 16384, 65536) for D in (256, 768)]
     return [(N, D) for N in (32, 64, 1024) for D in (256, 768)] + [(4096, 256)]
+
+
+def hard_sizes(gpu: bool, quick: bool) -> list[tuple[int, int]]:
+    """The same where all codes are 0: hard positives, as in Inf-CL."""
+    if quick:
+        return [(32, 64)]
+    return [(32, 768), (1024, 256), (16384, 256)] if gpu else [(32, 256), (1024, 256)]
 
 
 def patch_mix_case(B: int, side: int, box: int, dtype: str, device: torch.device) -> Case:
@@ -131,24 +141,30 @@ def patch_mix_case(B: int, side: int, box: int, dtype: str, device: torch.device
     )
 
 
-def loss_case(N: int, D: int, dtype: str, device: torch.device) -> Case:
-    """Embeddings of any length, normalised in the loss; pairs whose texts are near their images, as after training."""
+def loss_case(N: int, D: int, dtype: str, device: torch.device, hard: bool = False) -> Case:
+    """Embeddings of any length, normalised in the loss; pairs whose texts are near their images, as after training.
+
+    hard: nothing is shared, as all codes are 0.
+    """
     random = torch.Generator().manual_seed(0)
     kind, gpu = DTYPES[dtype], device.type == "cuda"
     u = torch.randn(N, D, generator=random)
     v = u + 2 * torch.randn(N, D, generator=random)
-    codes = torch.randint(1, 64, (N,), generator=random)
-    dense = {"dense": baselines.loss_dense}
+    codes = torch.zeros(N, dtype=torch.int64) if hard else torch.randint(1, 64, (N,), generator=random)
+    name, written = ("cross entropy", baselines.loss_cross_entropy) if hard else ("dense", baselines.loss_dense)
+    dense = {name: written}
     if gpu:
-        dense["dense, compiled"] = compiled(baselines.loss_dense)
+        dense[f"{name}, compiled"] = compiled(written)
     forms = {OURS: loss_ours} | dense
+    if N >= 4096:
+        forms["gradients at once"] = baselines.loss_at_once
     if gpu and N >= 4096:
         forms["row chunks"] = baselines.loss_chunks
-    if not gpu and N <= 64:
+    if not gpu and N <= 64 and not hard:
         forms["loop, pairs"] = baselines.loss_pairs_loop
     return Case(
         "loss",
-        {"N": N, "D": D},
+        {"N": N, "D": D} | ({"codes": 0} if hard else {}),
         dtype,
         (u.to(device, kind), v.to(device, kind), codes.to(device), TAU),
         2,

@@ -26,9 +26,12 @@ def measured_ceilings(timer: Timer) -> dict[str, Any]:
     return {"copy": copy_rate(timer), "matrix": {name: matrix_rate(timer, name) for name in names}}
 
 
-def copy_rate(timer: Timer) -> float:
-    most = 2**30 if timer.device.type == "cuda" else 2**27  # far more than caches hold
-    source = torch.zeros(int(min(most, timer.free_bytes() / 8)), dtype=torch.int8, device=timer.device)
+def copy_rate(timer: Timer, moved: int | None = None) -> float:
+    """Bytes a second of a copy that moves so many, half of them read and half written; many more than caches hold if
+    None."""
+    most = 2**30 if timer.device.type == "cuda" else 2**27
+    size = int(min(most, timer.free_bytes() / 8)) if moved is None else moved // 2
+    source = torch.zeros(size, dtype=torch.int8, device=timer.device)
     target = torch.empty_like(source)
     return significant(2 * source.numel() / seconds(timer, lambda: target.copy_(source)))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from semimedref_kernels.benchmark.cases import DTYPES, OURS, Case, Form, work
+from semimedref_kernels.benchmark.machine import copy_rate
 from semimedref_kernels.benchmark.record import Row, matrix_ceiling, significant
 from semimedref_kernels.benchmark.timing import Run, Timer
 
@@ -21,16 +22,18 @@ def rows(case: Case, timer: Timer, ceilings: dict[str, Any]) -> list[Row]:
     """A row for each form and pass. What does not fit into memory, or cannot be compiled, says so in its status."""
     todo = work(case.op, case.sizes, DTYPES[case.dtype].itemsize)
     errors, failures = check(case, timer)
-    found = {}
+    found, copies = {}, {}
     for part in PARTS:
         limit = case.limits[part != "forward"]
+        if case.op == "patch_mix":
+            copies[part] = copy_rate(timer, todo[part][0])
         for name in case.forms:
             error = max(errors[name][: 1 if part == "forward" else 2]) if name in errors else None
             status = failures.get(name) or ("ok" if error <= limit else "wrong")
             error = significant(error) if error is not None and math.isfinite(error) else None
             moved, done = todo[part]
             what = case.op, case.sizes, case.dtype, name, part, status, error, significant(limit)
-            found[name, part] = Row(*what, bytes=moved, operations=done)
+            found[name, part] = Row(*what, bytes=moved, operations=done, copy=copies.get(part))
         measure({name: run_of(case, case.forms[name], part) for name in errors}, part, found, timer)
         for name in case.forms:
             relate(found[name, part], found[OURS, part], ceilings)
@@ -138,7 +141,7 @@ def relate(row: Row, ours: Row, ceilings: dict[str, Any]) -> None:
         row.graph_ratio = significant(row.graph_ms["median"] / ours.graph_ms["median"])
     seconds = (row.graph_ms or row.ms)["median"] / 1e3
     if row.op == "patch_mix":
-        row.share = significant(row.bytes / seconds / ceilings["copy"])
+        row.share = significant(row.bytes / seconds / row.copy)
     else:
         row.share = significant(row.operations / seconds / matrix_ceiling(ceilings, row.dtype))
 

@@ -30,8 +30,10 @@ class Row:
         graph_ms: the same from a CUDA graph; or None, and graph_note may say why.
         peak_bytes: most memory allocated beyond the inputs; None on the CPU.
         bytes, operations: what must move and be done, see :mod:`semimedref_kernels.benchmark.cases`.
-        share: of the measured ceiling: bytes / time over the copy bandwidth for patch_mix, operations / time over
-            the matrix rate of this type for the loss; of graph_ms where there is one.
+        copy: bytes a second of a copy that moves as many bytes; for patch_mix, else None. Records from before it have
+            the one of large tensors alone.
+        share: of the measured ceiling: bytes / time over that of the copy for patch_mix, operations / time over the
+            matrix rate of this type for the loss; of graph_ms where there is one.
         ratio, graph_ratio: this form's median over that of ours: below 1, ours is slower.
     """
 
@@ -49,6 +51,7 @@ class Row:
     peak_bytes: int | None = None
     bytes: int = 0
     operations: int = 0
+    copy: float | None = None
     share: float | None = None
     ratio: float | None = None
     graph_ratio: float | None = None
@@ -133,7 +136,8 @@ def case_name(row: dict[str, Any]) -> str:
     sizes = row["sizes"]
     if row["op"] == "patch_mix":
         return f"patch_mix {row['dtype']}, B={sizes['B']} C={sizes['C']}, {sizes['side']} px, box {sizes['box']} px"
-    return f"loss {row['dtype']}, N={sizes['N']} D={sizes['D']}"
+    hard = ", all codes 0" if "codes" in sizes else ""
+    return f"loss {row['dtype']}, N={sizes['N']} D={sizes['D']}{hard}"
 
 
 def line(row: dict[str, Any], gpu: bool) -> str:
@@ -165,7 +169,7 @@ def number(value: float | None, width: int) -> str:
 def explanation(record: dict[str, Any]) -> list[str]:
     text = [
         "ratio: the form's median over that of ours; below 1, ours is slower.",
-        "share: patch_mix, bytes that must move / time, of the copy bandwidth;",
+        "share: patch_mix, bytes that must move / time, of what a copy of as many bytes reaches;",
         "       loss, operations that must be done / time, of the matrix rate. What stays in a cache may pass 100 %.",
         "error: largest, against float64, relative to the largest value.",
     ]

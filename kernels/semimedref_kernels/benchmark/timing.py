@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-LEAST_FLUSH = 2**28  # bytes; writing them takes long enough to launch a graph meanwhile
+LEAST_FLUSH = 2**28  # bytes; reading them takes long enough to launch a graph meanwhile
 
 
 @dataclass(frozen=True)
@@ -110,20 +110,23 @@ class Timer:
 
 
 class CudaTimer(Timer):
-    """Times on a GPU by CUDA events, each run with a cold L2 cache: a buffer at least as large is written before."""
+    """Times on a GPU by CUDA events, each run with a cold L2 cache: a buffer at least as large is read before.
+
+    Written, it would leave lines that the run has to write back, at its own cost.
+    """
 
     def __init__(self, seconds: float = 0.2, least: int = 10, most: int = 100):
         super().__init__(seconds, least, most)
         self.device = torch.device("cuda", torch.cuda.current_device())
         cache = torch.cuda.get_device_properties(self.device).L2_cache_size
-        self.flush = torch.empty(max(cache, LEAST_FLUSH), dtype=torch.int8, device=self.device)
+        self.flush = torch.zeros(max(cache, LEAST_FLUSH) // 4, dtype=torch.int32, device=self.device)
 
     def once(self, run: Run) -> float:
         """Milliseconds of one run. The host waits for the flush to end, so that what it takes to launch the run counts;
         not where the run is a CUDA graph, which is launched during the flush."""
         state = run.prepare() if run.prepare else None
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        self.flush.zero_()
+        self.flush.sum()
         if not isinstance(run, Graph):
             torch.cuda.synchronize(self.device)
         with uninterrupted():
