@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 
+from semimedref_core.config import Config
 from semimedref_core.experiments import estimate, job, sweep
 from semimedref_core.experiments.job import STATE, Job, State, Task, run_state
 from semimedref_core.experiments.plan import read_plan
@@ -190,3 +191,13 @@ def test_an_estimate_counts_starts_validations_and_what_each_network_costs(monke
     assert estimate.estimate(runs, 1, 2, notebook=False).starts < cost.starts / 3
     assert estimate.estimate([replace(run, method="semi_medref", ispg="on")], 1, 2).steps == 12
     assert estimate.estimate([], 1, 2).elapsed == 0
+
+
+def test_an_estimate_counts_the_validation_pairs_of_one_s_own_data(monkeypatch):
+    class Table:
+        def entries(self, split):
+            return {"valid": ["one", "two"]}[split]
+
+    monkeypatch.setattr(estimate.OwnData, "find", lambda *_: Table())
+    config = Config(dataset="folder", data="here", steps=10, eval_every=4)
+    assert estimate._validated(config) == 2 * 3, "after steps 4, 8 and 10"

@@ -14,6 +14,7 @@ import torch
 
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import SOURCES, Training, data_folder
+from semimedref_core.data.own.folder import OwnData
 from semimedref_core.data.phantom import COUNTS, MIN_SIZE, phantom
 from semimedref_core.evaluation import image_counts
 from semimedref_core.experiments.job import SHIFT
@@ -22,6 +23,7 @@ from semimedref_core.training import prepare
 
 MEASURED = 2  # steps of each kind
 PAIRS = 8
+PHANTOMS = ("phantom", "phantom-ct")
 COSTLY = "method network ispg image_encoder text_encoder image_size batch_size report_text precision compile".split()
 PROBE = "import matplotlib.pyplot, semimedref_core.training"  # what every process of a run loads
 # What else a start takes, in times of the probe; measured on the plan phantom.yaml, in CPU seconds.
@@ -90,7 +92,7 @@ def estimate(configs: Sequence[Config], threads: int, jobs: int, notebook: bool 
     validation = sum(_validated(config) * measured[_kind(config)][1] for config in configs)
     probe = probe_seconds(threads, min(jobs, len(configs)))
     starts = len(configs) * probe * (FILES + (NOTEBOOK if notebook else 0))
-    of_phantom = [config for config in configs if config.dataset not in SOURCES]
+    of_phantom = [config for config in configs if config.dataset in PHANTOMS]
     starts += sum(drawn[config.image_size] for config in of_phantom) * (2 if notebook else 1)  # the notebook draws too
     processes = max(jobs, math.ceil((steps + validation + starts) / SHIFT))
     starts += min(len(configs), processes) * probe * PROCESS[notebook]
@@ -132,10 +134,13 @@ def _measure(config: Config) -> tuple[float, float]:
 
 def _validated(config: Config) -> int:
     """How many images a run validates in all."""
-    if source := SOURCES.get(config.dataset):
+    if config.dataset in PHANTOMS:
+        images = COUNTS["valid"]
+    elif source := SOURCES.get(config.dataset):
         images = len(source.find(data_folder(config.data)).entries("valid", config.texts))
     else:
-        images = COUNTS["valid"]
+        own = OwnData.find(data_folder(config.data), config.positions, config.text_sides)
+        images = len(own.entries("valid"))
     return images * math.ceil(config.steps / (config.eval_every or config.steps))
 
 
