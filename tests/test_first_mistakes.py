@@ -52,7 +52,8 @@ def test_a_name_that_is_close_to_none_gets_no_hint(command_line, arguments):
 
 @pytest.mark.parametrize("command, choices", [
     ("train", "{auto,cpu,cuda}"), ("evaluate", "{train,valid,test}"), ("evaluate", "{full,removed,masked,fuzzy,"),
-    ("evaluate", "{phantom,phantom-ct,qata,mosmed,folder}"), ("mixing", "{train,valid,test}"), ("sweep", "{local,slurm}"),
+    ("evaluate", "{phantom,phantom-ct,qata,mosmed,folder}"), ("mixing", "{train,valid,test}"),
+    ("sweep", "{local,slurm}"),
 ])  # fmt: skip
 def test_help_shows_what_an_option_may_be(command_line, command, choices):
     assert choices in command_line(command, "--help").text.replace(" ", "").replace("\n", "")
