@@ -150,6 +150,19 @@ def test_the_pages_say_what_the_committed_runs_say():
             assert found[1] == parts[name], f"{name} in {page.name}: run the command above"
 
 
+def test_the_page_of_results_tells_the_runs_of_the_pretrained_network():
+    runs = pd.read_csv(notebooks_folder() / "results" / "lite.csv")
+    page = (notebooks_folder().parent / "docs" / "results.md").read_text()
+    section = page.partition("## Where labels matter")[2].partition("\n## ")[0]
+    told = {tuple(map(float, pair)) for pair in re.findall(r"(\d\d\.\d) / (\d\d\.\d)", section)}
+    kept = {(round(100 * a, 1), round(100 * b, 1)) for a, b in zip(runs["dice_image"], runs["dice_micro"], strict=True)}
+    assert len(told) == 11 and told <= kept
+    dice = runs.set_index(["method", "label_ratio", "image_size", "steps", "encoder_lr", "lr"])["dice_image"]
+    at = 64, 1500, 0.3, 1e-3
+    share = dice["semi_medref", 0.01, *at] / dice["supervised", 1.0, *at]
+    assert f"{100 * share:.1f} % of all masks" in section
+
+
 def test_texts_go_between_their_marks_and_nowhere_else(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
