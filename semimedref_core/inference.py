@@ -128,7 +128,7 @@ class SemiMedRef(ModelHubMixin):
         name = str(image) if isinstance(image, str | Path) else "picture"
         picture = picture_asked(Path(image), channels) if isinstance(image, str | Path) else _array(image, channels)
         size = (self.about["image_size"],) * 2
-        small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+        small = np.array(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
         pairs = Pairs(small[None], None, (report,), (name,))
         on_its_side = self.about.get("axes") == "transposed"
         pairs = pairs.transposed() if on_its_side else pairs
