@@ -63,7 +63,7 @@ def test_appendices_stand_after_what_to_remember_and_not_before(pair):
     assert notebooks.style_problems(pair.source) == []
     at = text.rindex("\n# %% [markdown]\n", 0, text.index("**To remember"))
     pair.source.write_text(text[:at] + appendix + text[at:])
-    assert notebooks.style_problems(pair.source) == ["the end does not say what to remember"]
+    assert notebooks.style_problems(pair.source) == ["the end, before any appendix, does not say what to remember"]
 
 
 def test_an_edited_notebook_without_its_edited_source_is_told(pair):

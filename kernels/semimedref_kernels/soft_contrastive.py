@@ -223,7 +223,12 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     needs = needs_u, needs_v
     found = _differentiate(grad, u, v, codes, codes_v, tau, normalize, kept, offset, rows_only, needs)
-    return tuple(u.new_empty(0) if x is None else x.clone() if x._is_view() else x for x in found)
+    return tuple(u.new_empty(0) if x is None else _alone(x) for x in found)
+
+
+def _alone(x: Tensor) -> Tensor:
+    """A tensor that shares its memory with no other, as outputs of an operator must; below autograd no view says so."""
+    return x if x.untyped_storage().nbytes() == x.nbytes else x.clone()
 
 
 @_forward.register_fake
