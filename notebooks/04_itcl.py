@@ -171,10 +171,10 @@ table(-wanted * z.log_softmax(1), "wanted times -log given: what each entry adds
 # The source of Eq. 11 computes this in another order. Since $\log\mathrm{softmax}_j\,z_{ij} = z_{ij} - \mathrm{lse}_i$,
 # with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$, the loss is a mean of `lse` minus a weighted mean of $z$. `pull_u`
 # holds for each image the weighted sum of the texts that it is drawn to. Notebook [08](08_kernels.ipynb) shows how
-# `class_sums` finds this sum without the matrix $P$.
+# `class_sums` finds this sum without the matrix $P$. (A small batch takes `whole_forward`, which keeps $z$ for backward.)
 
 # %%
-display(source_of(soft_contrastive_plain.forward, soft_contrastive_plain.combine))
+display(source_of(soft_contrastive_plain.forward))
 image_to_text = -(wanted * z.log_softmax(1)).sum(1).mean()
 text_to_image = -(wanted * z.T.log_softmax(1)).sum(1).mean()  # P is symmetric, z is not
 by_hand, op = (image_to_text + text_to_image) / 2, soft_contrastive_loss(u3, v3, codes3, tau3)

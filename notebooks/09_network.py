@@ -27,8 +27,6 @@
 # [05 · Teacher and student](05_teacher_student.ipynb), which trains this network.
 
 # %% tags=["parameters"]
-dataset = "phantom"
-image_size = 96
 shown = 11  # number of the validation pair that is looked at closely
 checkpoint = ""  # folder of a trained network; the one that comes with the package if empty
 
@@ -54,7 +52,8 @@ print(versions("transformers"))
 # %%
 folder = checkpoint or example.MODEL
 (network, about), texts = from_pretrained(folder), load_texts(folder)
-valid = load_split(dataset, "valid", image_size)
+image_size = about["image_size"]
+valid = load_split("phantom", "valid", image_size)
 pair = valid.subset([shown])
 print(f"{about['network']}, {sum(p.numel() for p in network.parameters()):,} weights")
 print(pair.reports[0])
