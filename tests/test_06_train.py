@@ -1,6 +1,7 @@
 """Notebook 06 as the tutorial runs it, and on real data by the paper's preset; it takes longest, so it comes first."""
 
 import json
+import shlex
 from pathlib import Path
 
 import nbformat
@@ -27,6 +28,8 @@ def test_the_tutorial_command_trains_both_methods_and_its_numbers_are_those_of_t
     assert summary["semi_medref"] - summary["semi_medref_without_text"] > 0.10
     assert 0.1 < summary["accepted"] < 0.9
     assert summary == pytest.approx(committed_summary(), abs=0.04)
+    assert main(shlex.split(told.splitlines()[-1])[1:]) == 0, "the last line is a command that works"
+    assert (folder / "first_overlay.png").exists()
 
 
 def committed_summary() -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ class CommandError(SemiMedRefError):
 
 def tutorial(options: argparse.Namespace) -> None:
     """Runs notebook 06 on the phantom."""
+    from semimedref_core import example
     from semimedref_core.experiments.papermill_run import run_notebook
     from semimedref_core.runtime.progress import follow
 
@@ -42,6 +44,10 @@ def tutorial(options: argparse.Namespace) -> None:
     for run in sorted(path.parent for path in folder.glob("*/results.json")):
         say(f"metrics            {run / 'metrics.jsonl'}, results.json")
         say(f"checkpoints        {run}/student, teacher")
+    picture, report = next(iter(example.pictures().items()))
+    asked = {"checkpoint": folder / "semi_medref", "image": picture, "report": report, "output": folder / "first"}
+    words = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
+    say(f"\nAsk the new network:\n{shlex.join(['semimedref', 'predict', *words])}")
 
 
 def train(options: argparse.Namespace) -> None:
