@@ -169,7 +169,7 @@ A_q, A_k, A_v = (part.T for part in module.in_proj_weight.chunk(3))
 ours, shares = attend(X, W, A_q, A_k, A_v @ module.out_proj.weight.T)
 answer, weights = module(X[None], W[None], W[None])
 assert torch.allclose(ours, X + answer[0], atol=1e-6) and torch.allclose(shares, weights[0], atol=1e-6)
-print(f"largest difference {float((ours - X - answer[0]).abs().max()):.0e}")
+print(f"largest difference {float((ours - X - answer[0]).detach().abs().max()):.0e}")
 
 # %% [markdown]
 # ## Where each word is listened to

@@ -85,6 +85,12 @@ def test_a_notebook_that_was_not_executed_is_told_and_so_is_a_missing_one(pair):
     assert "is missing; semimedref notebooks 07_results" in notebooks.pair_problems(pair.source)[0]
 
 
+def test_a_warning_in_a_notebook_is_told(pair):
+    warning = nbformat.v4.new_output("stream", name="stderr", text="/home/somebody/x.py:1: UserWarning: mind this")
+    pair.change(lambda cells: cells[3].update(outputs=[warning]))
+    assert any("holds warnings" in problem for problem in notebooks.pair_problems(pair.source))
+
+
 def test_a_notebook_too_large_for_a_code_host_is_told(pair):
     output = nbformat.v4.new_output("stream", text="x" * notebooks.MOST_BYTES)
     pair.change(lambda cells: cells[3].update(outputs=[output]))

@@ -143,7 +143,8 @@ def _forget_where_it_ran(notebook: Path) -> None:
 def refresh(name: str) -> Path:
     """Runs a notebook with its defaults and puts the result beside its source, for people who only read.
 
-    Left out of the committed file: progress bars, which mean nothing without a kernel, and papermill's book-keeping.
+    Left out of the committed file: progress bars, which mean nothing without a kernel, papermill's book-keeping, and
+    what goes to standard error, which names folders of the machine.
 
     Returns:
         ``notebooks/<name>.ipynb``.
@@ -159,7 +160,9 @@ def refresh(name: str) -> Path:
             del cell.metadata["tags"]
         if cell.cell_type == "code":
             cell.outputs = [
-                o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+                o
+                for o in cell.outputs
+                if "application/vnd.jupyter.widget-view+json" not in o.get("data", {}) and o.get("name") != "stderr"
             ]
     pair = notebooks_folder() / f"{name}.ipynb"
     jupytext.write(notebook, pair)

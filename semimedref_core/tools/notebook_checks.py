@@ -69,6 +69,8 @@ def pair_problems(source: Path) -> list[str]:
         found.append(f"{pair.name} has outputs in fewer than half of its cells")
     if not any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs):
         found.append(f"{pair.name} shows no picture")
+    if any(output.get("name") == "stderr" for cell in cells for output in cell.outputs):
+        found.append(f"{pair.name} holds warnings, which name folders of this machine")
     if pair.stat().st_size >= MOST_BYTES:
         found.append(f"{pair.name} has {pair.stat().st_size} bytes, at most {MOST_BYTES} are allowed")
     return found
