@@ -174,9 +174,9 @@ print(f"largest difference {float((ours - X - answer[0]).detach().abs().max()):.
 # %% [markdown]
 # ## Where each word is listened to
 #
-# The shares of attention are a map for each word. Yellow: these places listen to this word. Position words are heard at some
-# places more than at others. The frame of the sentence tells nothing about places, and its maps are flat or serve as a
-# place to look where nothing is to be learnt.
+# The shares of attention are a map for each word. Yellow: these places listen to this word. "middle" is heard most, in a
+# band at the height that it names. Other words are heard unevenly too: look at "unilateral" and "one", over the decoy on
+# the left.
 
 # %%
 found = attention.word_attention(network, image, input_ids)
@@ -256,9 +256,8 @@ print(f"the text is worth {scores['own report'] - scores['every zone named']:.0f
 #
 # ### Exercise 09.3
 #
-# Break it. What does the network do if *padding* is heard? Give the text embedding a hundred more padding tokens: is the
-# prediction of this network still the same? Answer True or False, then try it: `torch.cat([input_ids, torch.zeros(1, 100,
-# dtype=torch.long)], 1)`.
+# Break it. Add forty more padding tokens to the text: `torch.cat([input_ids, torch.zeros(1, 40, dtype=torch.long)], 1)`. Is
+# the prediction of this network still the same? Answer True or False, then try it.
 #
 # <details><summary>Solution</summary>
 #
