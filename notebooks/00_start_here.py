@@ -22,13 +22,14 @@
 # | notebook | what it is about | time on a laptop |
 # |---|---|---|
 # | [01 · Data](01_data.ipynb) | images, reports, zones, the grid; what the texts give away | seconds |
-# | [02 · PosAug](02_posaug.ipynb) | position phrases are masked or made vague | seconds |
-# | [03 · T-PatchMix](03_t_patchmix.ipynb) | image, pseudo-label and text are mixed as one | seconds |
-# | [04 · ITCL](04_itcl.ipynb) | the contrastive loss whose positives are shared zones | seconds |
-# | [05 · Teacher and student](05_teacher_student.ipynb) | one training step, tensor by tensor | seconds |
-# | [06 · Training](06_train.ipynb) | all of it, against supervised training | minutes |
-# | [07 · Results](07_results.ipynb) | finished runs on real QaTa-COV19 and the phantom | seconds |
-# | [08 · Kernels](08_kernels.ipynb) | the two heavy operations in Triton | seconds |
+# | [02 · The network](02_network.ipynb) | how an image and a sentence become a mask | a minute |
+# | [03 · PosAug](03_posaug.ipynb) | position phrases are masked or made vague | seconds |
+# | [04 · T-PatchMix](04_t_patchmix.ipynb) | image, pseudo-label and text are mixed as one | seconds |
+# | [05 · ITCL](05_itcl.ipynb) | the contrastive loss whose positives are shared zones | seconds |
+# | [06 · Teacher and student](06_teacher_student.ipynb) | one training step, tensor by tensor | seconds |
+# | [07 · Training](07_train.ipynb) | all of it, against supervised training | minutes |
+# | [08 · Results](08_results.ipynb) | finished runs on real QaTa-COV19 and the phantom | seconds |
+# | [09 · Kernels](09_kernels.ipynb) | the two heavy operations in Triton | seconds |
 #
 # Everything runs on the *phantom*, a procedural chest X-ray with reports in the grammar of the real ones, without any
 # download. Notebooks with a parameter `dataset` also take `"qata"`, once `SEMIMEDREF_DATA` names the folder that holds it.
@@ -63,7 +64,7 @@ plt.show()
 # %% [markdown]
 # ## The method in one figure
 #
-# One training step, with the shapes of the run that [05](05_teacher_student.ipynb) takes apart: the teacher gives the
+# One training step, with the shapes of the run that [06](06_teacher_student.ipynb) takes apart: the teacher gives the
 # pseudo-label $p$, T-PatchMix changes image, target and text together, the student learns from all of it, and the teacher
 # follows as a moving average.
 #

@@ -27,12 +27,12 @@ from semimedref_core.reports import ZONES, Report
 
 # All cells of each notebook are run; what takes long in them is made small.
 SMALL = {
-    "02_posaug": {"draws": 200},
-    "03_t_patchmix": {"mixes": 40, "steps": 1},
-    "04_itcl": {"steps": 4},
-    "06_train": {"steps": 12, "image_size": 32, "batch_size": 4, "eval_every": 4},
+    "03_posaug": {"draws": 200},
+    "04_t_patchmix": {"mixes": 40, "steps": 1},
+    "05_itcl": {"steps": 4},
+    "07_train": {"steps": 12, "image_size": 32, "batch_size": 4, "eval_every": 4},
 }
-IN_NOTEBOOK_7 = "02_posaug"
+IN_NOTEBOOK_7 = "03_posaug"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 1000  # playwright counts milliseconds
 PATIENCE = 240 * SECONDS  # four notebooks start at once
@@ -167,7 +167,7 @@ def of_colour(pixels: np.ndarray, colour: str, opacity: float = 1.0) -> np.ndarr
 
 
 def test_posaug_a_phrase_that_is_hit_changes_in_text_and_picture_while_the_zones_stay(pages):
-    shown = Shown(pages["02_posaug"])
+    shown = Shown(pages["03_posaug"])
     zones = shown.said.inner_text().partition("Zones for ITCL")[2]
     _marks_agree(shown.pixels(), shown.said.inner_text())
     for key, unhit in (("Home", True), ("End", False)):  # p = 0, p = 1
@@ -197,7 +197,7 @@ def test_notebook_7_shows_the_widget_and_answers_a_number_that_is_typed(pages):
 
 def test_t_patchmix_image_outline_and_text_are_mixed_together_and_refused_together(pages):
     """Eq. 5 to 8: one step of the gate above the patch's mean, and back."""
-    shown = Shown(pages["03_t_patchmix"])
+    shown = Shown(pages["04_t_patchmix"])
     zone = ZONES.index(shown.control("zone").input_value())
     accepted, line = shown.pixels(), shown.said.inner_text()
     assert Report.parse(line.partition("The text now reads: ")[2]).zones[zone] == 1
@@ -222,7 +222,7 @@ def _mixed(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_itcl_hard_positives_leave_the_diagonal_alone_in_picture_and_text(pages):
-    shown = Shown(pages["04_itcl"])
+    shown = Shown(pages["05_itcl"])
     soft = shown.said.inner_text()
     assert "soft positives, tau 0.070" in soft
     pixels = shown.press("positives", "Space", "ArrowDown", "Enter")
@@ -241,8 +241,8 @@ def _target(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_prediction_the_outline_shrinks_with_the_number_of_pixels_that_the_line_tells(pages):
-    shown = Shown(pages["06_train"], 1)
-    size, found = SMALL["06_train"]["image_size"], []
+    shown = Shown(pages["07_train"], 1)
+    size, found = SMALL["07_train"]["image_size"], []
     for keys in (("Home",), ("ArrowRight",) * 6, ("End",)):
         pixels, line = shown.press("threshold", *keys), shown.said.inner_text()
         count = int(re.match(r"(\d+) lesion pixels predicted", line)[1])
@@ -254,7 +254,7 @@ def test_prediction_the_outline_shrinks_with_the_number_of_pixels_that_the_line_
 
 
 def test_an_unreadable_report_is_told_and_a_quick_choice_puts_it_right_in_picture_and_text(pages):
-    shown = Shown(pages["06_train"], 1)
+    shown = Shown(pages["07_train"], 1)
     text, choice = shown.control("text"), shown.control("report")
     before = shown.picture.get_attribute("src")
     text.fill("both <b>lungs</b>")
@@ -270,19 +270,19 @@ def test_an_unreadable_report_is_told_and_a_quick_choice_puts_it_right_in_pictur
 
 
 def test_every_control_is_reached_by_the_tab_key_in_the_order_shown(pages):
-    shown = Shown(pages["06_train"], 1)
+    shown = Shown(pages["07_train"], 1)
     shown.control("pair").focus()
     for description in ("report", "text", "threshold"):
         for _ in range(3):  # a slider's number can be typed too, so it is a stop of its own
-            pages["06_train"].keyboard.press("Tab")
+            pages["07_train"].keyboard.press("Tab")
             if shown.control(description).evaluate("element => element === document.activeElement"):
                 break
         expect(shown.control(description)).to_be_focused(timeout=1 * SECONDS)
 
 
 def test_the_replay_goes_back_by_keyboard_and_forward_by_its_play_button(pages):
-    shown = Shown(pages["06_train"])
-    steps = SMALL["06_train"]["steps"]
+    shown = Shown(pages["07_train"])
+    steps = SMALL["07_train"]["steps"]
     expect(shown.said).to_contain_text(f"step {steps} of {steps}")
     shown.press("step", "ArrowLeft")
     expect(shown.said).not_to_contain_text(f"step {steps} of {steps}")

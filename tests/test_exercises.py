@@ -49,8 +49,8 @@ LESION[:3, :3], IN_PATCH[4:12, 4:12] = 1, 1
 MASKED = dict.fromkeys(SIDES, posaug.MASK_TOKEN)
 LEFT, RIGHT, BOTH = [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1]
 ANSWERS = {  # exercise -> right answers, wrong answers
-    "02.1": ([1 - math.sqrt(1 / 2), 0.29], [0.5, 0.25, 0.707, "half"]),
-    "02.2": (
+    "03.1": ([1 - math.sqrt(1 / 2), 0.29], [0.5, 0.25, 0.707, "half"]),
+    "03.2": (
         [together],
         [
             0.3,
@@ -61,7 +61,7 @@ ANSWERS = {  # exercise -> right answers, wrong answers
             lambda report: report.render(),
         ],
     ),
-    "02.3": (
+    "03.3": (
         [
             (LEFT, RIGHT, MASKED),
             [[1, 0, 0, 1, 0, 0], BOTH, MASKED],
@@ -80,11 +80,11 @@ ANSWERS = {  # exercise -> right answers, wrong answers
             ([1, 2], RIGHT, MASKED),
         ],
     ),
-    "03.1": (
+    "04.1": (
         [{"A": (50, 48), "B": (100, 48)}, {"A": [50.0, 48.0], "B": [100, 48.4]}],
         [{"A": (50, 24), "B": (100, 48)}, {"A": (50, 48), "B": (40, 60)}, {"A": (0.5, 0.48), "B": (1, 0.48)}, 48, {}],
     ),
-    "03.2": (
+    "04.2": (
         [new_zones, lambda own, donor: set(new_zones(own, donor))],
         [
             "donor",
@@ -93,7 +93,7 @@ ANSWERS = {  # exercise -> right answers, wrong answers
             lambda own, donor: [],
         ],
     ),
-    "03.3": (
+    "04.3": (
         [(LESION + 0.4 * IN_PATCH, LESION), (torch.from_numpy(LESION + 0.49 * IN_PATCH), LESION.tolist())],
         [
             (LESION, LESION),
@@ -107,8 +107,8 @@ ANSWERS = {  # exercise -> right answers, wrong answers
             0.4,
         ],
     ),
-    "04.1": ([2 / 3 * (math.log(3) - 2 / 3 * math.log(2)), 0.42], [0, 1.0986, "two", True, [1]]),
-    "04.2": (
+    "05.1": ([2 / 3 * (math.log(3) - 2 / 3 * math.log(2)), 0.42], [0, 1.0986, "two", True, [1]]),
+    "05.2": (
         [[[0, 0, 1, 0, 0, 0]] * 4, [[1, 1, 1, 1, 1, 1]] * 4],
         [
             [[0] * 6] * 4,
@@ -118,19 +118,19 @@ ANSWERS = {  # exercise -> right answers, wrong answers
             [[1], [1], [1], [1]],
         ],
     ),
-    "04.3": ([hard_positives], [soft_contrastive_loss, one_direction, lambda u, v, codes, tau: None, 0.5]),
-    "05.1": (
+    "05.3": ([hard_positives], [soft_contrastive_loss, one_direction, lambda u, v, codes, tau: None, 0.5]),
+    "06.1": (
         [["text-to-image fusion", "decoder"], ("decoder", "text-to-image fusion")],
         [["decoder"], "decoder", [], ["head"], ["text-to-image fusion", "decoder", "image encoder"], 3],
     ),
-    "05.2": ([waiting], [teacher_probabilities, waiting_and_wrong, lambda *_: 0.5, "x.item()"]),
-    "05.3": (
+    "06.2": ([waiting], [teacher_probabilities, waiting_and_wrong, lambda *_: 0.5, "x.item()"]),
+    "06.3": (
         [{"burn_in": 0, "ramp": 0}, {"burn_in": 0.0, "ramp": 0.0, "seed": 3}],
         [{}, {"burn_in": 0}, {"ramp": 0}, {"burn_in": 0, "ramp": 0, "unsupervised_weight": 0.3}, {"burnin": 0}, 0],
     ),
-    "09.1": ([4704], [196, 4705, 38416, "many"]),
-    "09.2": ([-19, -20.5], [19, 0, -30, "up", True]),
-    "09.3": ([True], [False, 1, "yes"]),
+    "02.1": ([4704], [196, 4705, 38416, "many"]),
+    "02.2": ([-19, -20.5], [19, 0, -30, "up", True]),
+    "02.3": ([True], [False, 1, "yes"]),
 }
 NOTEBOOKS = sorted({name.split(".")[0] for name in ANSWERS})
 

@@ -11,7 +11,7 @@ from semimedref_core.commands.parser import main
 from semimedref_core.experiments import papermill_run as runs
 from semimedref_core.tools import notebook_checks as notebooks
 
-NAME = "07_results"
+NAME = "08_results"
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def pair(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "new", "told"),
     [
-        ("07 · Results", "Results", "no title"),
+        ("08 · Results", "Results", "no title"),
         ('tags=\\["parameters"\\]', "", "the second cell, and no other, must be tagged parameters"),
         ('metric = "dice_image"', "metric = method.upper()[:0] or len(method)", "parameters are literals"),
         ('folder = ""', "folder = None", "parameter folder is a NoneType"),
@@ -82,7 +82,7 @@ def test_a_notebook_that_was_not_executed_is_told_and_so_is_a_missing_one(pair):
     told = " ".join(notebooks.pair_problems(pair.source))
     assert "not executed" in told and "fewer than half" in told and "no picture" in told
     pair.source.with_suffix(".ipynb").unlink()
-    assert "is missing; semimedref notebooks 07_results" in notebooks.pair_problems(pair.source)[0]
+    assert "is missing; semimedref notebooks 08_results" in notebooks.pair_problems(pair.source)[0]
 
 
 def test_a_warning_in_a_notebook_is_told(pair):

@@ -12,10 +12,10 @@ from semimedref_core.tools import notebook_checks
 
 NOTEBOOKS = papermill_run.notebooks_folder()
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
-TRAINING = "06_train"  # takes minutes; test_06_train has its only full run
-LIGHT = ("00_start_here", "07_results")  # run by nbval, which is stricter
+TRAINING = "07_train"  # takes minutes; test_07_train has its only full run
+LIGHT = ("00_start_here", "08_results")  # run by nbval, which is stricter
 STEPPED = [source for source in SOURCES if source.stem not in (TRAINING, *LIGHT)]
-REAL_SIZE = {"02_posaug": 64, "03_t_patchmix": 64}  # as 05 has it, so that real pictures are decoded once for all three
+REAL_SIZE = {"03_posaug": 64, "04_t_patchmix": 64}  # as 06 has it, so that real pictures are decoded once for all three
 
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
@@ -66,5 +66,5 @@ def test_a_reader_can_check_a_light_notebook_with_nbval(name):
 
 def test_a_misspelt_parameter_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(papermill_run.NotebookError, match="unknown parameters label_ration; it has .*label_ratio"):
-        papermill_run.run_notebook("06_train", tmp_path / "run", {"label_ration": 0.01})
+        papermill_run.run_notebook("07_train", tmp_path / "run", {"label_ration": 0.01})
     assert not (tmp_path / "run").exists()

@@ -207,8 +207,8 @@ def test_checking_no_notebook_is_no_success(semimedref, command_line, tmp_path, 
     monkeypatch.setattr(papermill_run, "notebooks_folder", lambda: tmp_path)
     outcome = command_line("notebooks", "--check")
     assert outcome.status == 1 and f"{tmp_path}: no notebooks here, so nothing was done" in outcome.errors
-    outcome = command_line("notebooks", "--check", "06_train")
-    assert outcome.status == 1 and "no notebook 06_train, so nothing was checked" in outcome.errors
+    outcome = command_line("notebooks", "--check", "07_train")
+    assert outcome.status == 1 and "no notebook 07_train, so nothing was checked" in outcome.errors
 
 
 @pytest.mark.parametrize("arguments", [
@@ -250,7 +250,7 @@ def test_a_kernel_of_another_python_is_refused(tmp_path, monkeypatch):
     spec.write_text(json.dumps({"argv": ["/opt/other/python", "-m", "x"], "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     with pytest.raises(papermill_run.NotebookError, match="starts /opt/other/python and not .*ipykernel install"):
-        papermill_run.run_notebook("06_train", tmp_path / "run", {})
+        papermill_run.run_notebook("07_train", tmp_path / "run", {})
     assert not (tmp_path / "run").exists()
 
 

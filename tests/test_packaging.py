@@ -93,7 +93,7 @@ def test_without_a_checkout_notebooks_and_plans_are_found_by_name(wheel, tmp_pat
         "from semimedref_core.experiments.papermill_run import notebooks_folder, parameters_of\n"
         "from semimedref_core.experiments.plan import find_plan, read_plan\n"
         "folder = notebooks_folder()\n"
-        "print(folder, len(parameters_of('06_train')), len(read_plan(find_plan('phantom', folder / 'plans')).runs))"
+        "print(folder, len(parameters_of('07_train')), len(read_plan(find_plan('phantom', folder / 'plans')).runs))"
     )
     done = subprocess.run([python, "-c", program], capture_output=True, text=True, cwd=tmp_path, env={})
     assert done.returncode == 0, done.stderr

@@ -43,7 +43,7 @@ def test_the_papers_presets_have_none_of_our_additions(name):
 
 def test_tutorial_is_what_the_training_notebook_runs():
     settings = preset("tutorial")
-    notebook = papermill.inspect_notebook(jupytext.read(notebooks_folder() / "06_train.py"))
+    notebook = papermill.inspect_notebook(jupytext.read(notebooks_folder() / "07_train.py"))
     same = settings.keys() & notebook.keys()
     assert same >= {"dataset", "label_ratio", "steps", "seed"}
     assert all(notebook[name]["default"].strip("\"'") == str(settings[name]) for name in same)

@@ -1,4 +1,4 @@
-"""What 07_results shows of a folder of runs: of a whole one, and of one that has barely begun."""
+"""What 08_results shows of a folder of runs: of a whole one, and of one that has barely begun."""
 
 import jupytext
 import matplotlib.pyplot as plt
@@ -19,14 +19,14 @@ from semimedref_core.runtime.checkpoints import CheckpointError
 
 @pytest.fixture
 def notebook(monkeypatch, capsys):
-    """``notebook(folder)`` runs all code of 07 in this process and returns what it printed and its figures."""
+    """``notebook(folder)`` runs all code of 08 in this process and returns what it printed and its figures."""
     monkeypatch.setattr(plt, "show", lambda: None)
     monkeypatch.setitem(plt.rcParams, "figure.dpi", 70)
 
     def run(folder):
         plt.close("all")
         names = {}
-        for cell in jupytext.read(notebooks_folder() / "07_results.py").cells:
+        for cell in jupytext.read(notebooks_folder() / "08_results.py").cells:
             if cell.cell_type == "code":
                 exec(cell.source, names)
             if "parameters" in cell.metadata.get("tags", []):

@@ -140,7 +140,7 @@ def test_a_run_s_folder_holds_notebook_metrics_settings_and_environment(killed):
         about = results["environment"]
         assert about["packages"]["torch"].startswith(torch.__version__.split("+")[0])
         assert about["python"] and about["platform"] and about["cpu_cores"] and "commit" in about
-        executed = nbformat.read(folder / name / "06_train.ipynb", as_version=4)
+        executed = nbformat.read(folder / name / "07_train.ipynb", as_version=4)
         assert notebook_checks.output_problems(executed, nbformat.v4.new_notebook(cells=executed.cells)) == []
         assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
         assert (folder / name / "teacher" / "model.safetensors").exists() and (folder / name / "valid.npz").exists()
@@ -158,7 +158,7 @@ def test_the_sweep_ends_with_a_tidy_table_and_the_results_notebook_on_it(killed)
     results = json.loads((folder / row["run"] / "results.json").read_text())
     assert row["dice_image"] == pytest.approx(results["teacher"]["dice_image"])
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "runs.parquet"), table, check_dtype=False)
-    executed = nbformat.read(folder / "07_results.ipynb", as_version=4)
+    executed = nbformat.read(folder / "08_results.ipynb", as_version=4)
     assert notebook_checks.output_problems(executed, nbformat.v4.new_notebook(cells=executed.cells)) == []
     assert "7 finished runs" in str(executed)
 
@@ -185,7 +185,7 @@ def test_what_is_left_is_done_and_a_broken_run_is_tried_twice_and_reported(kille
     table = pd.read_csv(folder / "runs.csv")
     assert set(table["run"]) == set(RUNS) - {broken}
     stored = {str(path.relative_to(tmp_path / "store/phantom")) for path in (tmp_path / "store").rglob("*.*")}
-    assert {f"{lost}/06_train.ipynb", f"{lost}/results.json", f"{broken}/log.txt", "runs.csv", "plan.yaml"} <= stored
+    assert {f"{lost}/07_train.ipynb", f"{lost}/results.json", f"{broken}/log.txt", "runs.csv", "plan.yaml"} <= stored
 
 
 def test_a_dry_run_lists_the_runs_and_their_cost_and_leaves_nothing(command_line, tmp_path):

@@ -105,7 +105,7 @@ def test_without_notebooks_a_run_s_folder_holds_what_train_writes_and_its_log(ki
     names = {path.name for path in (folder / NEXT).iterdir()}
     trained = {"config.json", "metrics.jsonl", "results.json", "student", "teacher", "valid.npz"}
     assert names == trained | {"log.txt", "state.json"}
-    assert (folder / "07_results.ipynb").is_file() and (folder / "runs.parquet").is_file()
+    assert (folder / "08_results.ipynb").is_file() and (folder / "runs.parquet").is_file()
 
 
 def test_a_notebook_can_be_had_later_without_training_again(killed, tmp_path):
@@ -121,7 +121,7 @@ def test_a_notebook_can_be_had_later_without_training_again(killed, tmp_path):
     subprocess.run([sys.executable, "-c", program, run, json.dumps(config)], check=True)
     assert run_state(run, notebook=True).finished, (run / "log.txt").read_text()
     assert (run / "results.json").stat().st_mtime_ns == done
-    assert "Validation split" in str(nbformat.read(run / "06_train.ipynb", as_version=4))
+    assert "Validation split" in str(nbformat.read(run / "07_train.ipynb", as_version=4))
 
 
 def test_a_task_leaves_the_rest_of_its_runs_to_others_once_its_time_is_up(monkeypatch):

@@ -26,18 +26,18 @@ class CommandError(SemiMedRefError):
 
 
 def tutorial(options: argparse.Namespace) -> None:
-    """Runs notebook 06 on the phantom."""
+    """Runs notebook 07 on the phantom."""
     from semimedref_core import example
     from semimedref_core.experiments.papermill_run import run_notebook
     from semimedref_core.runtime.progress import follow
 
     folder = Path(options.output)
-    if (folder / "06_train.ipynb").exists():
+    if (folder / "07_train.ipynb").exists():
         raise CommandError(f"{folder}: holds a tutorial run already; delete it or give another --output")
     say(f"Training supervised and Semi-MedRef on the phantom, {options.steps} steps each. Everything goes to {folder}/")
     with follow(folder, options.steps):
         parameters = {"steps": options.steps, "eval_every": max(1, options.steps // 5), "seed": options.seed}
-        notebook = run_notebook("06_train", folder, {**parameters, "output": "."})
+        notebook = run_notebook("07_train", folder, {**parameters, "output": "."})
     say((folder / "table.txt").read_text(encoding="utf-8"))
     say(f"executed notebook  {notebook}")
     say(f"figures            {folder}/*.png")

@@ -221,7 +221,7 @@ def _cache(command: argparse.ArgumentParser) -> None:
 
 
 def _notebooks(command: argparse.ArgumentParser) -> None:
-    command.add_argument("names", nargs="*", metavar="NAME", help="such as 06_train (default: all)")
+    command.add_argument("names", nargs="*", metavar="NAME", help="such as 07_train (default: all)")
     tasks = command.add_mutually_exclusive_group()
     for task, meaning in (
         ("refresh", "run each and put the result beside its source (default)"),

@@ -19,7 +19,7 @@ from semimedref_core.errors import FileError, SemiMedRefError
 from semimedref_core.runtime.atomic import read_json, write_json
 from semimedref_core.runtime.locks import locked
 
-NOTEBOOK = "06_train"
+NOTEBOOK = "07_train"
 ATTEMPTS = 2  # of a run that fails, each time the sweep is started
 SHIFT = 60  # CPU seconds after which a task begins no further run, so that others may take those that are left
 LOG, STATE = "log.txt", "state.json"

@@ -28,7 +28,7 @@ class NotebookError(SemiMedRefError, RuntimeError):
 def notebooks_folder() -> Path:
     """Where the notebooks, their plans and kept results are: in the checkout, or where pip has put them."""
     checkout = Path(__file__).parents[2] / "notebooks"
-    if (checkout / "06_train.py").is_file():
+    if (checkout / "07_train.py").is_file():
         return checkout
     return Path(sysconfig.get_path("data")) / "share" / "semimedref" / "notebooks"
 
@@ -37,7 +37,7 @@ def run_notebook(name: str, folder: str | Path, parameters: dict, timeout: int |
     """Executes ``notebooks/<name>.py`` in a folder and keeps the executed notebook there.
 
     Args:
-        name: such as ``06_train``.
+        name: such as ``07_train``.
         folder: made if missing; the notebook's working directory.
         parameters: values for its cell ``parameters``.
         timeout: of each cell, in seconds; ``None`` where something else ends what takes too long.

@@ -29,7 +29,7 @@ from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.runtime.environment import usable_cores
 from semimedref_core.runtime.run_state import CONFIG, RESULTS, read_results, require_same_settings
 
-RESULTS_NOTEBOOK = "07_results"
+RESULTS_NOTEBOOK = "08_results"
 POLL = 0.5  # seconds between two looks at the runs
 LOGGED_EVERY = 60  # seconds between two progress lines where nobody watches
 HALF_WAY = "its process ended half-way; was it stopped, or killed for want of memory? The same command goes on"

@@ -1,7 +1,7 @@
 """Exercises that answer: right, or why not, without giving the solution away.
 
 A notebook poses the question and keeps its solution folded; what is right is known here, in a module for each notebook
-(``exercises/n04.py``), computed from the core wherever it can be.
+(``exercises/n05.py``), computed from the core wherever it can be.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ def check(name: str, answer: object) -> None:
     """Says whether an answer to an exercise is right, and if not, why.
 
     Args:
-        name: such as ``"04.1"``, the first exercise of notebook 04.
+        name: such as ``"05.1"``, the first exercise of notebook 05.
         answer: what the reader thinks; ``None`` is no answer yet.
 
     Raises:
         KeyError: if there is no such exercise.
 
     >>> from semimedref_core.teaching import check
-    >>> check("04.1", None)
+    >>> check("05.1", None)
     04.1: no answer yet. Replace None, and run the cell again.
     """
     judge = exercises_of(name.split(".")[0])[name]
@@ -42,7 +42,7 @@ def exercises_of(notebook: str) -> dict[str, Judge]:
     """The exercises of a notebook by name.
 
     Args:
-        notebook: its number, such as ``"04"``.
+        notebook: its number, such as ``"05"``.
     """
     return importlib.import_module(f"semimedref_core.teaching.exercises.n{notebook}").EXERCISES
 

@@ -1,55 +1,47 @@
-"""Notebook 02: PosAug."""
+"""Notebook 02: the network."""
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
 
-import numpy as np
+import torch
 
-from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits
-from semimedref_core.reports import SIDES, Report
+from semimedref_core import example
+from semimedref_core.data.datasets import load_split
+from semimedref_core.evaluation import network_inputs
+from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
 from semimedref_core.teaching.answers import about
 
-TWO_PHRASES, ONE_PHRASE = Report.of([1, 1, 1, 0, 1, 1]), Report.of([0, 0, 1, 0, 0, 0])
-DRAWS, P = 600, 0.3
+SHOWN, SIZE = 11, 96
+TEXT = "unilateral pulmonary infection, one infected area, {} right lung."
 
 
-def half_left_whole(answer) -> str:
-    hint = "Each of the two phrases has a draw of its own, and both must be spared. How likely is that at your p?"
-    return about(answer, 1 - 0.5**0.5, 0.005, hint)
+def attention_numbers(answer) -> str:
+    return about(answer, (224 // 16) ** 2 * 24, 0, "Count the places of the map first, then how many tokens each asks.")
 
 
-def all_or_none(answer) -> str:
-    if not callable(answer):
-        return f"A function together(report, rng, p) is asked for, and this is a {type(answer).__name__}."
-    for report in (TWO_PHRASES, ONE_PHRASE):
-        rng = np.random.default_rng(0)
-        texts = Counter(answer(report, rng, P) for _ in range(DRAWS))
-        hidden = apply_hits(report, dict.fromkeys(SIDES, MASK_TOKEN))
-        others = [text for text in texts if text not in (report.render(), hidden)]
-        if others:
-            return f"It also gives {others[0]!r}, which is neither the report nor the report without its phrases."
-        share = texts[hidden] / DRAWS
-        if abs(share - P) > 0.08:  # four standard deviations
-            return f"Of {report.render()!r} it hides the phrases in {100 * share:.0f} % of the draws at p = {P}."
-    return ""
+@functools.cache
+def centre(height: str) -> float:
+    """The mean row of what the network predicts where the text names this height."""
+    (network, _), texts = from_pretrained(example.MODEL), load_texts(example.MODEL)
+    pair = load_split("phantom", "valid", SIZE).subset([SHOWN])
+    [(image, _)] = network_inputs(pair, texts)
+    with torch.no_grad():
+        found = network(image, texts([TEXT.format(height)])).logits[0, 0] >= 0
+    return float(found.nonzero()[:, 0].float().mean())
 
 
-def same_text(answer) -> str:
-    if not isinstance(answer, tuple | list) or len(answer) != 3:
-        return "Three things are asked for: (a, b, hits)."
-    *zones, hits = answer
-    a, b = (Report.of(each) for each in zones)
-    if a.zones == b.zones:
-        return "Both reports name the same zones, so their masks need not differ."
-    if not (any(a.zones) and any(b.zones)):
-        return "A report without infection has no phrase that could be hidden. Name a zone in both."
-    if not isinstance(hits, dict) or not set(hits) <= set(SIDES):
-        return f"hits is a dict from a side ({' or '.join(SIDES)}) to what replaces its phrase."
-    if not set(hits.values()) <= {MASK_TOKEN, FUZZY_PHRASE}:
-        return f"PosAug replaces a phrase with {MASK_TOKEN!r} or {FUZZY_PHRASE!r}, with nothing else."
-    texts = apply_hits(a, hits), apply_hits(b, hits)
-    return "" if texts[0] == texts[1] else f"The texts still differ: {texts[0]!r} and {texts[1]!r}."
+def rows(answer) -> str:
+    right = centre("upper") - centre("middle")
+    if isinstance(answer, int | float) and not isinstance(answer, bool) and answer * right < 0:
+        return "The other way: rows are counted from the top, so up is negative."
+    return about(answer, right, 3, "Ask the network with the changed text, and take the mean row of the pixels found.")
 
 
-EXERCISES = {"02.1": half_left_whole, "02.2": all_or_none, "02.3": same_text}
+def padding(answer) -> str:
+    if not isinstance(answer, bool):
+        return "Answer True or False."
+    return "" if answer else "Look for `padding` in the forward pass: who is told where no word is?"
+
+
+EXERCISES = {"02.1": attention_numbers, "02.2": rows, "02.3": padding}

@@ -1,68 +1,55 @@
-"""Notebook 03: T-PatchMix."""
+"""Notebook 03: PosAug."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
-import torch
 
-from semimedref_core.patchmix import compatible_zones
-from semimedref_core.reports import ZONES, Report
-from semimedref_kernels import patch_mix
+from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits
+from semimedref_core.reports import SIDES, Report
+from semimedref_core.teaching.answers import about
 
-GATE, CUT = 0.3, 0.5
-OFFERS = {"A": [0.0] * 5 + [0.4] * 3 + [0.6] * 2, "B": [0.4] * 6 + [0.6] * 4}
-"""Mode -> the mean p_j of each of its ten patches, all of one size."""
-SIDE, PATCH = 16, (4, 4, 12, 12)
+TWO_PHRASES, ONE_PHRASE = Report.of([1, 1, 1, 0, 1, 1]), Report.of([0, 0, 1, 0, 0, 0])
+DRAWS, P = 600, 0.3
 
 
-def passed_and_pure(answer) -> str:
-    if not isinstance(answer, dict) or set(answer) != set(OFFERS):
-        return "A dict is asked for, with an entry for A and one for B."
-    for mode, means in OFFERS.items():
-        passed = [mean for mean in means if mean >= GATE]
-        share, pure = 100 * len(passed) / len(means), 100 * sum(passed) / len(passed)
-        told_share, told_pure = (float(value) for value in answer[mode])
-        if abs(told_share - share) > 1:
-            return f"Mode {mode}: count the patches whose mean reaches {GATE}, out of {len(means)}. Answer in per cent."
-        if abs(told_pure - pure) > 1:
-            return f"Mode {mode}: average p_j over the patches that pass, and over no others. Answer in per cent."
-    return ""
+def half_left_whole(answer) -> str:
+    hint = "Each of the two phrases has a draw of its own, and both must be spared. How likely is that at your p?"
+    return about(answer, 1 - 0.5**0.5, 0.005, hint)
 
 
-def news_only(answer) -> str:
+def all_or_none(answer) -> str:
     if not callable(answer):
-        return f"A function new_zones(own, donor) is asked for, and this is a {type(answer).__name__}."
-    rng = np.random.default_rng(0)
-    pairs = [[Report.of(zones) for zones in rng.random((2, len(ZONES))) < 0.3] for _ in range(200)]
-    for own, donor in pairs:
-        wanted = [zone for zone in compatible_zones(own, donor, "donor") if not own.zones[zone]]
-        given = sorted(answer(own, donor))
-        if given != wanted:
-            return f"Sample {own.zones} and donor {donor.zones}: {given} is not what the rule allows."
+        return f"A function together(report, rng, p) is asked for, and this is a {type(answer).__name__}."
+    for report in (TWO_PHRASES, ONE_PHRASE):
+        rng = np.random.default_rng(0)
+        texts = Counter(answer(report, rng, P) for _ in range(DRAWS))
+        hidden = apply_hits(report, dict.fromkeys(SIDES, MASK_TOKEN))
+        others = [text for text in texts if text not in (report.render(), hidden)]
+        if others:
+            return f"It also gives {others[0]!r}, which is neither the report nor the report without its phrases."
+        share = texts[hidden] / DRAWS
+        if abs(share - P) > 0.08:  # four standard deviations
+            return f"Of {report.render()!r} it hides the phrases in {100 * share:.0f} % of the draws at p = {P}."
     return ""
 
 
-def lying_teacher(answer) -> str:
-    if not isinstance(answer, tuple | list) or len(answer) != 2:
-        return "Two maps are asked for: (p, y)."
-    p, y = (torch.as_tensor(np.asarray(each, dtype=np.float32)) for each in answer)
-    if p.shape != (SIDE, SIDE) or y.shape != (SIDE, SIDE):
-        return f"Both maps are {SIDE} by {SIDE}."
-    if not (((p >= 0) & (p <= 1)).all() and ((y == 0) | (y == 1)).all()):
-        return "p lies between 0 and 1, and y holds only 0 and 1."
-    y0, x0, y1, x1 = PATCH
-    if y[y0:y1, x0:x1].any():
-        return "There is a lesion in the patch, so the gate may well accept it. It shall be wrong."
-    if not y.any():
-        return "The donor has no lesion at all. It shall have one, outside the patch."
-    found = p >= CUT
-    dice = 2 * (found & (y == 1)).sum() / (found.sum() + y.sum())
-    if dice < 1:
-        return f"The teacher's Dice is {dice:.2f}: cut at {CUT}, p shall be exactly y."
-    empty, box = torch.zeros(2, 1, SIDE, SIDE), torch.tensor([PATCH, PATCH])
-    maps = torch.stack([torch.zeros_like(p), p])[:, None]
-    accepted = patch_mix(empty, maps, torch.tensor([1, 0]), box, GATE)[2][0]
-    return "" if accepted else f"The gate refuses: the mean of p in the patch is {p[y0:y1, x0:x1].mean():.2f}."
+def same_text(answer) -> str:
+    if not isinstance(answer, tuple | list) or len(answer) != 3:
+        return "Three things are asked for: (a, b, hits)."
+    *zones, hits = answer
+    a, b = (Report.of(each) for each in zones)
+    if a.zones == b.zones:
+        return "Both reports name the same zones, so their masks need not differ."
+    if not (any(a.zones) and any(b.zones)):
+        return "A report without infection has no phrase that could be hidden. Name a zone in both."
+    if not isinstance(hits, dict) or not set(hits) <= set(SIDES):
+        return f"hits is a dict from a side ({' or '.join(SIDES)}) to what replaces its phrase."
+    if not set(hits.values()) <= {MASK_TOKEN, FUZZY_PHRASE}:
+        return f"PosAug replaces a phrase with {MASK_TOKEN!r} or {FUZZY_PHRASE!r}, with nothing else."
+    texts = apply_hits(a, hits), apply_hits(b, hits)
+    return "" if texts[0] == texts[1] else f"The texts still differ: {texts[0]!r} and {texts[1]!r}."
 
 
-EXERCISES = {"03.1": passed_and_pure, "03.2": news_only, "03.3": lying_teacher}
+EXERCISES = {"03.1": half_left_whole, "03.2": all_or_none, "03.3": same_text}

@@ -1,54 +1,68 @@
-"""Notebook 04: ITCL."""
+"""Notebook 04: T-PatchMix."""
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
-from torch.nn.functional import cross_entropy, normalize
 
-from semimedref_core.itcl import loss_floor
-from semimedref_core.reports import Report
-from semimedref_core.teaching.answers import about
-from semimedref_kernels import soft_contrastive_loss
+from semimedref_core.patchmix import compatible_zones
+from semimedref_core.reports import ZONES, Report
+from semimedref_kernels import patch_mix
 
-THREE = (0b000100, 0b000110, 0b001000)
-"""The zone vectors of the three pairs of the notebook's worked example."""
-
-
-def least_value(answer) -> str:
-    hint = "A cross-entropy is least where the softmax equals its target. What is left then? Mind all three rows."
-    if isinstance(answer, int | float) and answer == 0:
-        return "With soft targets the loss never reaches 0: a row that asks for two texts cannot put all weight on one."
-    return about(answer, float(loss_floor(torch.tensor(THREE))), 0.01, hint)
+GATE, CUT = 0.3, 0.5
+OFFERS = {"A": [0.0] * 5 + [0.4] * 3 + [0.6] * 2, "B": [0.4] * 6 + [0.6] * 4}
+"""Mode -> the mean p_j of each of its ten patches, all of one size."""
+SIDE, PATCH = 16, (4, 4, 12, 12)
 
 
-def no_room(answer) -> str:
-    codes = torch.tensor([Report.of(zones).code for zones in answer])
-    if len(codes) != 4 or any(len(zones) != 6 for zones in answer):
-        return "A list of four zone vectors is asked for, each of six numbers 0 or 1."
-    floor = float(loss_floor(codes))
-    if math.isclose(floor, math.log(4), rel_tol=1e-6):
-        return ""
-    return (
-        f"The floor of these four is {floor:.2f}, and an even softmax has log 4 = {math.log(4):.2f}. "
-        "What must each row of P look like if an even share is what it asks for? Mind what 0/0 counts as."
-    )
+def passed_and_pure(answer) -> str:
+    if not isinstance(answer, dict) or set(answer) != set(OFFERS):
+        return "A dict is asked for, with an entry for A and one for B."
+    for mode, means in OFFERS.items():
+        passed = [mean for mean in means if mean >= GATE]
+        share, pure = 100 * len(passed) / len(means), 100 * sum(passed) / len(passed)
+        told_share, told_pure = (float(value) for value in answer[mode])
+        if abs(told_share - share) > 1:
+            return f"Mode {mode}: count the patches whose mean reaches {GATE}, out of {len(means)}. Answer in per cent."
+        if abs(told_pure - pure) > 1:
+            return f"Mode {mode}: average p_j over the patches that pass, and over no others. Answer in per cent."
+    return ""
 
 
-def hard(answer) -> str:
-    generator = torch.Generator().manual_seed(0)
-    u, v = (normalize(torch.randn(5, 3, dtype=torch.float64, generator=generator), dim=1) for _ in range(2))
-    codes, own, tau = torch.tensor([4, 4, 6, 36, 8]), torch.arange(5), 0.5
-    value = answer(u, v, codes, tau)
-    if value is None:
-        return "The function returns None."
-    z = u @ v.T / tau
-    right = (cross_entropy(z, own) + cross_entropy(z.T, own)) / 2
-    hint = "This is not the cross-entropy that knows the own text alone."
-    if abs(float(value) - float(soft_contrastive_loss(u, v, codes, tau))) < 1e-6:
-        hint = "This is the loss with soft positives. For which reports is P the identity?"
-    return about(value, float(right), 1e-6, hint)
+def news_only(answer) -> str:
+    if not callable(answer):
+        return f"A function new_zones(own, donor) is asked for, and this is a {type(answer).__name__}."
+    rng = np.random.default_rng(0)
+    pairs = [[Report.of(zones) for zones in rng.random((2, len(ZONES))) < 0.3] for _ in range(200)]
+    for own, donor in pairs:
+        wanted = [zone for zone in compatible_zones(own, donor, "donor") if not own.zones[zone]]
+        given = sorted(answer(own, donor))
+        if given != wanted:
+            return f"Sample {own.zones} and donor {donor.zones}: {given} is not what the rule allows."
+    return ""
 
 
-EXERCISES = {"04.1": least_value, "04.2": no_room, "04.3": hard}
+def lying_teacher(answer) -> str:
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        return "Two maps are asked for: (p, y)."
+    p, y = (torch.as_tensor(np.asarray(each, dtype=np.float32)) for each in answer)
+    if p.shape != (SIDE, SIDE) or y.shape != (SIDE, SIDE):
+        return f"Both maps are {SIDE} by {SIDE}."
+    if not (((p >= 0) & (p <= 1)).all() and ((y == 0) | (y == 1)).all()):
+        return "p lies between 0 and 1, and y holds only 0 and 1."
+    y0, x0, y1, x1 = PATCH
+    if y[y0:y1, x0:x1].any():
+        return "There is a lesion in the patch, so the gate may well accept it. It shall be wrong."
+    if not y.any():
+        return "The donor has no lesion at all. It shall have one, outside the patch."
+    found = p >= CUT
+    dice = 2 * (found & (y == 1)).sum() / (found.sum() + y.sum())
+    if dice < 1:
+        return f"The teacher's Dice is {dice:.2f}: cut at {CUT}, p shall be exactly y."
+    empty, box = torch.zeros(2, 1, SIDE, SIDE), torch.tensor([PATCH, PATCH])
+    maps = torch.stack([torch.zeros_like(p), p])[:, None]
+    accepted = patch_mix(empty, maps, torch.tensor([1, 0]), box, GATE)[2][0]
+    return "" if accepted else f"The gate refuses: the mean of p in the patch is {p[y0:y1, x0:x1].mean():.2f}."
+
+
+EXERCISES = {"04.1": passed_and_pure, "04.2": news_only, "04.3": lying_teacher}

@@ -1,69 +1,54 @@
-"""Notebook 05: one step of teacher and student."""
+"""Notebook 05: ITCL."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import math
 
 import torch
+from torch.nn.functional import cross_entropy, normalize
 
-from semimedref_core.config import Config
-from semimedref_core.itcl import itcl
-from semimedref_core.networks import build_network, build_texts
-from semimedref_core.pseudo_labels import teacher_probabilities
-from semimedref_core.teacher import Teacher
-from semimedref_core.tools import HostReads, gradient_norms
-from semimedref_core.training import schedule
+from semimedref_core.itcl import loss_floor
+from semimedref_core.reports import Report
+from semimedref_core.teaching.answers import about
+from semimedref_kernels import soft_contrastive_loss
 
-REPORTS = (
-    "unilateral pulmonary infection, one infected area, lower left lung.",
-    "bilateral pulmonary infection, two infected areas, lower left lung and upper right lung.",
-)
-CODES = (0b000100, 0b001100)
-SIDE = 32  # px
+THREE = (0b000100, 0b000110, 0b001000)
+"""The zone vectors of the three pairs of the notebook's worked example."""
 
 
-def _seen():
-    """A network with two images of no meaning, and the tokens of two reports."""
-    generator = torch.Generator().manual_seed(0)
-    return build_network("compact"), torch.randn(2, 1, SIDE, SIDE, generator=generator), build_texts()(REPORTS)
+def least_value(answer) -> str:
+    hint = "A cross-entropy is least where the softmax equals its target. What is left then? Mind all three rows."
+    if isinstance(answer, int | float) and answer == 0:
+        return "With soft targets the loss never reaches 0: a row that asks for two texts cannot put all weight on one."
+    return about(answer, float(loss_floor(torch.tensor(THREE))), 0.01, hint)
 
 
-def untouched_by_itcl(answer) -> str:
-    network, images, tokens = _seen()
-    named, parts = {answer} if isinstance(answer, str) else set(answer), list(network.parts)
-    if not named <= set(parts):
-        return f"The parts are {', '.join(parts)}."
-    seen = network(images, tokens)
-    loss = itcl(seen.image_embedding, seen.text_embedding, torch.tensor(CODES))
-    row = gradient_norms({"ITCL": loss}, network).loc["ITCL"]
-    right = set(row.index[row.isna()])
-    if named == right:
+def no_room(answer) -> str:
+    codes = torch.tensor([Report.of(zones).code for zones in answer])
+    if len(codes) != 4 or any(len(zones) != 6 for zones in answer):
+        return "A list of four zone vectors is asked for, each of six numbers 0 or 1."
+    floor = float(loss_floor(codes))
+    if math.isclose(floor, math.log(4), rel_tol=1e-6):
         return ""
-    trained, missing = len(named - right), len(right - named)
     return (
-        f"{trained} of the parts that you name are trained by ITCL, and {missing} that it does not train are missing. "
-        "Go back from the two embeddings: what are they made of?"
+        f"The floor of these four is {floor:.2f}, and an even softmax has log 4 = {math.log(4):.2f}. "
+        "What must each row of P look like if an even share is what it asks for? Mind what 0/0 counts as."
     )
 
 
-def waiting_label(answer) -> str:
-    network, images, tokens = _seen()
-    unlabelled, config, teacher = SimpleNamespace(input_ids=tokens), Config(), Teacher(network)
-    with HostReads() as found:
-        p = answer(teacher, images, unlabelled, config)
-    right = teacher_probabilities(teacher, images, unlabelled, config)
-    if not isinstance(p, torch.Tensor) or p.shape != right.shape or not torch.allclose(p, right):
-        return "The step needs the teacher's p from this function, unchanged: a wait costs time and changes no number."
-    hint = "HostReads saw nobody ask for a value. In which kinds of Python lines must a tensor become a number?"
-    return "" if found.reads else hint
+def hard(answer) -> str:
+    generator = torch.Generator().manual_seed(0)
+    u, v = (normalize(torch.randn(5, 3, dtype=torch.float64, generator=generator), dim=1) for _ in range(2))
+    codes, own, tau = torch.tensor([4, 4, 6, 36, 8]), torch.arange(5), 0.5
+    value = answer(u, v, codes, tau)
+    if value is None:
+        return "The function returns None."
+    z = u @ v.T / tau
+    right = (cross_entropy(z, own) + cross_entropy(z.T, own)) / 2
+    hint = "This is not the cross-entropy that knows the own text alone."
+    if abs(float(value) - float(soft_contrastive_loss(u, v, codes, tau))) < 1e-6:
+        hint = "This is the loss with soft positives. For which reports is P the identity?"
+    return about(value, float(right), 1e-6, hint)
 
 
-def no_burn_in(answer) -> str:
-    config = Config(steps=60, **answer)
-    w_u = schedule(config, 0).w_u
-    if w_u == Config().unsupervised_weight:
-        return ""
-    return f"With these settings w_u is {w_u:g} in step 0. What does `ramp` give at its very start, and when not?"
-
-
-EXERCISES = {"05.1": untouched_by_itcl, "05.2": waiting_label, "05.3": no_burn_in}
+EXERCISES = {"05.1": least_value, "05.2": no_room, "05.3": hard}

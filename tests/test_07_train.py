@@ -1,4 +1,4 @@
-"""Notebook 06 as the tutorial runs it, and on real data by the paper's preset; it takes longest, so it comes first."""
+"""Notebook 07 as the tutorial runs it, and on real data by the paper's preset; it takes longest, so it comes first."""
 
 import json
 import shlex
@@ -20,7 +20,7 @@ def test_the_tutorial_command_trains_both_methods_and_its_numbers_are_those_of_t
     folder = tmp_path / "tutorial"
     assert main(["tutorial", "--output", str(folder)]) == 0
     told = capsys.readouterr().out
-    for path in ("06_train.ipynb", "supervised/metrics.jsonl", "semi_medref/metrics.jsonl", "semi_medref/teacher"):
+    for path in ("07_train.ipynb", "supervised/metrics.jsonl", "semi_medref/metrics.jsonl", "semi_medref/teacher"):
         assert (folder / path).exists() and Path(path).name in told
     assert {path.name for path in folder.glob("*.png")} == {"pairs.png", "curves.png", "teacher.png", "predictions.png"}
     summary = json.loads((folder / "summary.json").read_text())
@@ -33,8 +33,8 @@ def test_the_tutorial_command_trains_both_methods_and_its_numbers_are_those_of_t
 
 
 def committed_summary() -> dict[str, float]:
-    """The numbers that the last cell of the committed 06_train printed, as shares."""
-    executed = nbformat.read(papermill_run.notebooks_folder() / "06_train.ipynb", as_version=4)
+    """The numbers that the last cell of the committed 07_train printed, as shares."""
+    executed = nbformat.read(papermill_run.notebooks_folder() / "07_train.ipynb", as_version=4)
     printed = executed.cells[-1].outputs[-1].text.splitlines()
     return {name: float(value) / 100 for name, value, _ in (line.split() for line in printed)}
 
@@ -42,8 +42,8 @@ def committed_summary() -> dict[str, float]:
 def test_06_runs_on_real_qata_by_the_papers_preset(tmp_path, real_data, monkeypatch):
     monkeypatch.setenv("SEMIMEDREF_DATA", str(real_data.resolve()))
     settings = {**SMALL, "network": "compact", "eval_every": 12, "burn_in": 0.5}
-    papermill_run.run_notebook("06_train", tmp_path, {"preset": "paper-qata", "settings": settings, "output": "."})
-    assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
+    papermill_run.run_notebook("07_train", tmp_path, {"preset": "paper-qata", "settings": settings, "output": "."})
+    assert tmp_path.name not in (tmp_path / "07_train.ipynb").read_text(), "no path in a notebook people share"
     config = json.loads((tmp_path / "semi_medref" / "config.json").read_text())
     assert config == Config(**preset("paper-qata") | settings).to_dict()
     results = json.loads((tmp_path / "semi_medref" / "results.json").read_text())
@@ -51,19 +51,19 @@ def test_06_runs_on_real_qata_by_the_papers_preset(tmp_path, real_data, monkeypa
 
 
 def test_a_second_tutorial_does_not_write_over_the_first(tmp_path, capsys):
-    (tmp_path / "06_train.ipynb").touch()
+    (tmp_path / "07_train.ipynb").touch()
     assert main(["tutorial", "--output", str(tmp_path)]) == 1
     assert "delete it or give another --output" in capsys.readouterr().err
 
 
 def test_a_cell_that_fails_is_told_with_its_error_and_the_notebook_up_to_it_is_kept(tmp_path):
     with pytest.raises(papermill_run.NotebookError, match="failed with ConfigError: dataset: unknown value 'mnist'"):
-        papermill_run.run_notebook("06_train", tmp_path, {**SMALL, "dataset": "mnist", "output": "."})
-    assert tmp_path.name not in (tmp_path / "06_train.ipynb").read_text(), "no path in a notebook people share"
+        papermill_run.run_notebook("07_train", tmp_path, {**SMALL, "dataset": "mnist", "output": "."})
+    assert tmp_path.name not in (tmp_path / "07_train.ipynb").read_text(), "no path in a notebook people share"
 
 
 def test_06_shows_what_is_there_where_fewer_than_four_pairs_validate(tmp_path, qata_folder):
     settings = {"data": str(qata_folder()), "label_ratio": 0.5, "image_size": 32, "batch_size": 2}
     parameters = {"methods": ["supervised"], "dataset": "qata", "steps": 2, "settings": settings, "output": "."}
-    papermill_run.run_notebook("06_train", tmp_path / "run", parameters)
+    papermill_run.run_notebook("07_train", tmp_path / "run", parameters)
     assert {"predictions.png", "results.json", "summary.json"} <= {path.name for path in (tmp_path / "run").iterdir()}

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# # 09 · The network: how an image and a sentence become a mask
+# # 02 · The network: how an image and a sentence become a mask
 #
 # **What you will see.** One network reads a picture and a report, and outlines what the report speaks of. You will follow
 # both from the input to the mask:
@@ -24,7 +24,7 @@
 # - what the text is worth, in points of Dice.
 #
 # *You need:* notebook 01. *To read:* 15 minutes. *To run:* half a minute on one core. *Next:*
-# [05 · Teacher and student](05_teacher_student.ipynb), which trains this network.
+# [03 · PosAug](03_posaug.ipynb), which changes the text that the network reads.
 
 # %% tags=["parameters"]
 shown = 11  # number of the validation pair that is looked at closely
@@ -83,7 +83,7 @@ print(inspection.shape_text(image), f"mean {abs(image.mean()):.2f}, deviation {i
 # Four parts do the work. The *image encoder* makes maps at a quarter, an eighth and a sixteenth of the size. The *text
 # encoder*, a small BERT, gives each word a vector that depends on the words around it. The *fusion* lets each place of a map
 # ask all words. The *decoder* brings the map back to full size, and one number for each pixel says how likely it is
-# lesion. Two *projections* are used in training alone, by ITCL (notebook 04).
+# lesion. Two *projections* are used in training alone, by ITCL (notebook 05).
 
 # %%
 table = inspection.parameter_table(network)
@@ -119,7 +119,7 @@ for hook in hooks:
 print(pd.Series(shapes).to_string())
 
 # %% [markdown]
-# ### Exercise 09.1
+# ### Exercise 02.1
 #
 # A pixel of the map at stride 16 stands for a square of the picture. At 224 px, how many numbers does the attention at
 # stride 16 compute for one picture, one head and a text of 24 tokens?
@@ -132,7 +132,7 @@ print(pd.Series(shapes).to_string())
 
 # %%
 numbers = None
-check("09.1", numbers)
+check("02.1", numbers)
 
 # %% [markdown]
 # ## Pixels ask, words answer
@@ -213,7 +213,7 @@ for text, p in zip(asked, probabilities, strict=True):
     print(f"{left:4} px in the left half, {right:4} px in the right half: {text}")
 
 # %% [markdown]
-# ### Exercise 09.2
+# ### Exercise 02.2
 #
 # Change one word: "middle" becomes "upper". Guess first, then ask the network: by how many rows of the 96 does the centre of
 # the predicted pixels move? Up is negative. A guess within three rows counts.
@@ -227,7 +227,7 @@ for text, p in zip(asked, probabilities, strict=True):
 
 # %%
 rows = None
-check("09.2", rows)
+check("02.2", rows)
 
 # %% [markdown]
 # ## What the text is worth
@@ -254,7 +254,7 @@ print(f"the text is worth {scores['own report'] - scores['every zone named']:.0f
 # A wrong side costs more than no side. That is why the method takes such care that image and text stay together: a patch
 # that is pasted without its words teaches the network not to believe the text.
 #
-# ### Exercise 09.3
+# ### Exercise 02.3
 #
 # Break it. Add forty more padding tokens to the text: `torch.cat([input_ids, torch.zeros(1, 40, dtype=torch.long)], 1)`. Is
 # the prediction of this network still the same? Answer True or False, then try it.
@@ -267,7 +267,7 @@ print(f"the text is worth {scores['own report'] - scores['every zone named']:.0f
 
 # %%
 same = None
-check("09.3", same)
+check("02.3", same)
 
 # %% [markdown]
 # ## **To remember**
@@ -276,8 +276,8 @@ check("09.3", same)
 # - At each place the words' shares add up to 1. Padding gets none.
 # - Another report, another mask: the picture alone does not decide.
 #
-# *Back:* [01 · Data](01_data.ipynb). *On:* [02 · PosAug](02_posaug.ipynb) changes the text, [05 · Teacher and
-# student](05_teacher_student.ipynb) trains the network, [docs/training.md](../docs/training.md) lists the other networks.
+# *Back:* [01 · Data](01_data.ipynb). *On:* [03 · PosAug](03_posaug.ipynb) changes the text, [06 · Teacher and
+# student](06_teacher_student.ipynb) trains the network, [docs/training.md](../docs/training.md) lists the other networks.
 
 # %%
 sums = found[8].sum(1)

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# # 04 · ITCL: pairs that show the same zones are no strangers
+# # 05 · ITCL: pairs that show the same zones are no strangers
 #
 # **What you will see.** ITCL is the image-text contrastive loss of Semi-MedRef. It ties each image to its report. After
 # this notebook you
@@ -170,7 +170,7 @@ table(-wanted * z.log_softmax(1), "wanted times -log given: what each entry adds
 # %% [markdown]
 # The source of Eq. 11 computes this in another order. Since $\log\mathrm{softmax}_j\,z_{ij} = z_{ij} - \mathrm{lse}_i$,
 # with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$, the loss is a mean of `lse` minus a weighted mean of $z$. `pull_u`
-# holds for each image the weighted sum of the texts that it is drawn to. Notebook [08](08_kernels.ipynb) shows how
+# holds for each image the weighted sum of the texts that it is drawn to. Notebook [09](09_kernels.ipynb) shows how
 # `class_sums` finds this sum without the matrix $P$. (A small batch takes `whole_forward`, which keeps $z$ for backward.)
 
 # %%
@@ -183,7 +183,7 @@ print(f"loss by hand {by_hand:.4f}, by soft_contrastive_loss {op:.4f}")
 assert torch.isclose(by_hand, op, rtol=1e-12)
 
 # %% [markdown]
-# ### Exercise 04.1 (predict)
+# ### Exercise 05.1 (predict)
 #
 # You may place the six embeddings anywhere, in as many dimensions as you like, and choose $\tau$. Below which value can
 # the loss of the three pairs never fall? Work it out from the table *wanted*, with a pencil or in the cell.
@@ -197,7 +197,7 @@ assert torch.isclose(by_hand, op, rtol=1e-12)
 
 # %%
 least_value = None
-check("04.1", least_value)
+check("05.1", least_value)
 
 # %% [markdown]
 # ## 4 · The floor
@@ -223,7 +223,7 @@ print(f"tau log 3 = {tau * math.log(3):.3f}")
 # not change that. Soft positives do not ask for much distance either. Where the softmax is as wanted, two texts with $P
 # = 1$ and $P = 1/3$ differ in their cosine by $\tau\log 3$, which is the last number above.
 #
-# ### Exercise 04.2 (break)
+# ### Exercise 05.2 (break)
 #
 # Find four reports, as zone vectors, for which ITCL has no room at all: an even softmax already stands at the floor.
 #
@@ -236,10 +236,10 @@ print(f"tau log 3 = {tau * math.log(3):.3f}")
 
 # %%
 four_zone_vectors = None
-check("04.2", four_zone_vectors)
+check("05.2", four_zone_vectors)
 
 # %% [markdown]
-# ### Exercise 04.3 (change)
+# ### Exercise 05.3 (change)
 #
 # Write a function that gives the usual loss, with hard positives. Its body is one call of `soft_contrastive_loss`; the
 # embeddings have length 1 already. Think of the reports without infection.
@@ -252,7 +252,7 @@ check("04.2", four_zone_vectors)
 
 # %%
 hard = None  # def hard(u, v, codes, tau): ...
-check("04.3", hard)
+check("05.3", hard)
 
 # %% [markdown]
 # ## 5 · What the loss moves
@@ -392,9 +392,9 @@ print(f"loss {found.loss:.2f}, floor {found.floor:.2f}, log N {math.log(12):.2f}
 # - Two texts with $P = 1$ and $P = 1/3$ need to differ in their cosine by 0.08 only, at $\tau = 0.07$.
 # - The order of the cosines follows the shared zones better with soft positives (0.58) than with hard ones (0.40).
 #
-# **Go on** with [05 · Teacher and student](05_teacher_student.ipynb), where ITCL is one of four terms of the loss.
-# **Back** to [03 · T-PatchMix](03_t_patchmix.ipynb). [08 · Kernels](08_kernels.ipynb) computes the loss without the
-# matrix $P$, and in Triton. [07 · Results](07_results.ipynb) measures what ITCL is worth in a full training.
+# **Go on** with [06 · Teacher and student](06_teacher_student.ipynb), where ITCL is one of four terms of the loss.
+# **Back** to [04 · T-PatchMix](04_t_patchmix.ipynb). [09 · Kernels](09_kernels.ipynb) computes the loss without the
+# matrix $P$, and in Triton. [08 · Results](08_results.ipynb) measures what ITCL is worth in a full training.
 
 # %%
 room = math.log(16) - floors[16]

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# # 05 · One step of teacher and student
+# # 06 · One step of teacher and student
 #
 # **What you will see.** One training step of Semi-MedRef, from the batch to the loss, with real tensors. After this
 # notebook you
@@ -23,8 +23,8 @@
 # - can tell whether a line of code makes a GPU wait;
 # - know how far back the teacher remembers, and why training begins without it.
 #
-# **What you need.** PyTorch, PosAug from [02](02_posaug.ipynb), T-PatchMix from [03](03_t_patchmix.ipynb) and ITCL from
-# [04](04_itcl.ipynb).
+# **What you need.** PyTorch, PosAug from [03](03_posaug.ipynb), T-PatchMix from [04](04_t_patchmix.ipynb) and ITCL from
+# [05](05_itcl.ipynb).
 #
 # **Time.** About 30 minutes to read, with the exercises; about 20 seconds to run.
 
@@ -230,12 +230,12 @@ print(f"passes: {looks}; of the student's {taught.made[0][0]} samples {taught.ma
 
 # %% [markdown]
 # ITCL looks large, but hardly any of it can go away. Its value is close to $\log B$, the value of an even softmax. Its
-# floor is only a little lower, because most reports of a batch share zones ([04](04_itcl.ipynb), section 4). What
+# floor is only a little lower, because most reports of a batch share zones ([05](05_itcl.ipynb), section 4). What
 # counts for learning is the gradient.
 #
 # ## 6 · What trains what
 #
-# ### Exercise 05.1 (predict)
+# ### Exercise 06.1 (predict)
 #
 # The parts of the student are `image encoder`, `text encoder`, `text-to-image fusion`, `decoder` and `ITCL
 # projections`. In which of them does the term *ITCL labelled* leave no gradient at all? Write a list of names.
@@ -248,7 +248,7 @@ print(f"passes: {looks}; of the student's {taught.made[0][0]} samples {taught.ma
 
 # %%
 without_gradient = None
-check("05.1", without_gradient)
+check("06.1", without_gradient)
 
 # %% [markdown]
 # The figure shows the length of the gradient of each term, taken alone, in each part of the student. *none* means that
@@ -287,7 +287,7 @@ print(f"in one careless line:   {len(careless.reads)} {careless.reads}")
 assert step_reads.reads == []
 
 # %% [markdown]
-# ### Exercise 05.2 (change)
+# ### Exercise 06.2 (change)
 #
 # `semi_medref` takes another function in the place of `teacher_probabilities`, by its argument `label`. Write one that
 # gives the same $p$ but makes the host wait. Then run the step with `label=` your function under `HostReads`, and look
@@ -308,7 +308,7 @@ assert step_reads.reads == []
 
 # %%
 waiting_label = None  # def waiting_label(teacher, x_u, unlabelled, config): ...
-check("05.2", waiting_label)
+check("06.2", waiting_label)
 
 # %% [markdown]
 # ## 8 · The teacher is a memory
@@ -380,7 +380,7 @@ print(", ".join(f"{lag[t]:.1f} at step {t}" for t in (3, steps // 4, steps // 2,
 print(f"the same distance, as a share of the weights' length: at most {run.gap.max():.1%}, now {run.gap.iloc[-1]:.1%}")
 
 # %% [markdown]
-# ### Exercise 05.3 (break)
+# ### Exercise 06.3 (break)
 #
 # Find the settings of `Config` with which the student follows the untrained teacher with the full weight from step 0
 # on. Write them as a dictionary. Then give them to `Config` in the cell of section *A teacher that knows something*,
@@ -396,7 +396,7 @@ print(f"the same distance, as a share of the weights' length: at most {run.gap.m
 
 # %%
 no_burn_in = None
-check("05.3", no_burn_in)
+check("06.3", no_burn_in)
 
 # %% [markdown]
 # ## To take with you
@@ -411,8 +411,8 @@ check("05.3", no_burn_in)
 # - The half-life of the teacher is 69 steps at $d = 0.99$ and 693 steps at $d = 0.999$.
 # - With $d = 0.99$ from the start, the teacher of a run of 60 steps would be 55 % untrained network. The bound prevents it.
 #
-# **Go on** with [06 · Training](06_train.ipynb), the whole training. **Back** to [04 · ITCL](04_itcl.ipynb). The
-# kernels of patch mixing and ITCL are in [08 · Kernels](08_kernels.ipynb), other methods' steps in
+# **Go on** with [07 · Training](07_train.ipynb), the whole training. **Back** to [05 · ITCL](05_itcl.ipynb). The
+# kernels of patch mixing and ITCL are in [09 · Kernels](09_kernels.ipynb), other methods' steps in
 # [docs/methods.md](../docs/methods.md), our additions in [docs/additions.md](../docs/additions.md) and below.
 
 # %%

@@ -13,13 +13,13 @@
 # ---
 
 # %% [markdown]
-# # 07 · Results: the verdict first
+# # 08 · Results: the verdict first
 #
 # **What you will see.** What finished runs say of the paper's claims: a verdict of five lines, a table with a line for each
 # claim, and one figure. Then the details: every method at every share of labels, differences with intervals, what each
 # part is worth. An appendix holds the rest.
 #
-# *You need:* the abstract of the paper; notebook 05 for the parts. *To read:* one minute for the verdict, twenty for all.
+# *You need:* the abstract of the paper; notebook 06 for the parts. *To read:* one minute for the verdict, twenty for all.
 # *To run:* a minute on one core.
 #
 # **Read with care.** All scores are on the *valid* split, with the last weights of each run. The committed runs are ours,
@@ -259,7 +259,7 @@ print(in_points(best_published).to_string() if len(best_published) else "")
 
 # %% [markdown]
 # The released code mixes otherwise: it pastes first and asks the gate after, reads the first phrase of a report alone, and
-# has equal thirds for zones (notebook 03). With the patches and the gate that we use, against the method without our help:
+# has equal thirds for zones (notebook 04). With the patches and the gate that we use, against the method without our help:
 
 # %%
 ablated_published = experiments.ablations(published, method, metrics=("dice_image", "dice_micro"))

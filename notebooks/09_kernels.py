@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# # 08 · Two kernels in Triton
+# # 09 · Two kernels in Triton
 #
 # **What you will see.** Two steps of the training are written twice: in plain PyTorch, and as *fused* kernels in
 # [Triton](https://triton-lang.org), a Python dialect for GPU programs. Patch mixing (Eq. 5 to 7; paper: 7 to 8) is all about bytes.

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# # 02 · PosAug: the text, augmented
+# # 03 · PosAug: the text, augmented
 #
 # **What you will see.** A report names the places of the lesions. A network that reads it can be lazy: it marks these places
 # and hardly looks at the picture. *PosAug* hides some of the places from the student, at random, so that the student has to
@@ -24,7 +24,7 @@
 # * what the hiding costs, and why the contrastive loss still uses the whole report,
 # * what it is worth when reports come without positions.
 #
-# **You need** [notebook 01](01_data.ipynb): pairs, reports, zones. **Time:** 15 minutes to read, 20 seconds to run.
+# **You need** [01](01_data.ipynb): pairs, reports, zones. **Time:** 15 minutes to read, 20 seconds to run.
 #
 # Two words in advance. The *student* is the network that learns by gradients. The *teacher* is the moving average of the
 # student; it marks the pictures that have no mask. Only the student reads augmented texts. The teacher reads the whole report.
@@ -182,7 +182,7 @@ for whose, chance in {"release": preset("paper")["posaug_p"], "ours": config.pos
 (100 * pd.DataFrame(rows, ["no phrase hit (%)", "one hit (%)", "both hit (%)"]).T).round(1)
 
 # %% [markdown]
-# ### Exercise 02.1 (predict)
+# ### Exercise 03.1 (predict)
 #
 # At which $p$ is exactly half of all two-phrase reports left whole?
 #
@@ -194,10 +194,10 @@ for whose, chance in {"release": preset("paper")["posaug_p"], "ours": config.pos
 
 # %%
 half_whole = None
-check("02.1", half_whole)
+check("03.1", half_whole)
 
 # %% [markdown]
-# ### Exercise 02.2 (change)
+# ### Exercise 03.2 (change)
 #
 # Change PosAug so that a report loses *all* of its phrases with probability $p$ and none otherwise. Write
 # `together(report, rng, p)`. It returns the text, with `posaug.MASK_TOKEN` in the place of each hidden phrase.
@@ -217,7 +217,7 @@ check("02.1", half_whole)
 
 # %%
 together = None  # def together(report, rng, p): ...
-check("02.2", together)
+check("03.2", together)
 
 # %% [markdown]
 # ## What PosAug leaves of the shortcut
@@ -256,7 +256,7 @@ figures.sample_gallery(with_decoys, 3)
 plt.show()
 
 # %% [markdown]
-# ### Exercise 02.3 (break)
+# ### Exercise 03.3 (break)
 #
 # Prove that PosAug can ask for the impossible. Think of one picture that could have come with either of two reports. Find
 # zones $a$ for the first report and other zones $b$ for the second, and hits that turn both reports into the *same* text.
@@ -277,12 +277,12 @@ plt.show()
 
 # %%
 undecidable = None
-check("02.3", undecidable)
+check("03.3", undecidable)
 
 # %% [markdown]
 # ## The zones stay those of the whole report
 #
-# The hiding is for the student's reading only. The contrastive loss ITCL ([notebook 04](04_itcl.ipynb)) asks which zones two
+# The hiding is for the student's reading only. The contrastive loss ITCL ([notebook 05](05_itcl.ipynb)) asks which zones two
 # reports share, and it goes on using the whole report: the picture still shows the lesion. The figure shows reports of one
 # batch as training makes it, here with the $p$ of the examples. The small maps at the right are the zones that ITCL uses.
 
@@ -386,9 +386,9 @@ print("".join(part.text for part in got.after), "| tokens:", len(got.tokens), "|
 # **To remember.** The cell prints the facts with their numbers: how much of a report is position, how far words get without
 # the picture, how often PosAug leaves a report whole, and what it saves and costs when Semi-MedRef is trained with it.
 #
-# **Next:** in [03 · T-PatchMix](03_t_patchmix.ipynb) picture, target and text change together. **Back:**
-# [01 · Data](01_data.ipynb). **Further on:** [04 · ITCL](04_itcl.ipynb) uses the zones that PosAug leaves alone, and
-# [05](05_teacher_student.ipynb) puts both into one training step. Four appendices follow: texts written ahead, token limits,
+# **Next:** in [04 · T-PatchMix](04_t_patchmix.ipynb) picture, target and text change together. **Back:**
+# [02 · The network](02_network.ipynb). **Further on:** [05 · ITCL](05_itcl.ipynb) uses the zones that PosAug leaves alone, and
+# [06](06_teacher_student.ipynb) puts both into one training step. Four appendices follow: texts written ahead, token limits,
 # phrases that a pattern misses, and a network that looks for missing positions itself.
 
 # %%

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# # 06 · Training teacher and student
+# # 07 · Training teacher and student
 #
 # **What you will see.** The same network is trained twice on the same few labelled image-report pairs, for the same
 # number of steps: once on these alone (*supervised*), once with the many pairs whose masks nobody drew (*Semi-MedRef*).
@@ -40,7 +40,7 @@ seed = 0
 settings = {}  # further settings of all runs by name, such as {"patch_size": 0.3}
 preset = ""  # such as "paper-qata": takes the place of all from `dataset` to `seed`, and `settings` wins over it
 device = "auto"
-output = "runs/06_train"  # everything is written here, each run into a folder of its own; one run alone: straight here
+output = "runs/07_train"  # everything is written here, each run into a folder of its own; one run alone: straight here
 resume = False  # True: go on with the runs that are there
 note = {}  # what else results.json shall say of the runs: a sweep gives plan and variant here
 

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# # 03 · T-PatchMix: image, target and text mixed as one
+# # 04 · T-PatchMix: image, target and text mixed as one
 #
 # **What you will see.** A patch that is cut out of one picture and pasted into another makes a strong augmentation. But it
 # breaks a pair of picture and report: the report goes on describing the old picture. T-PatchMix changes the report too. You
@@ -25,7 +25,7 @@
 # * why one order of these steps keeps a pair true and another does not,
 # * how a gate can be fooled.
 #
-# **You need** [01](01_data.ipynb) (zones) and [02](02_posaug.ipynb) (the student reads, the teacher marks). **Time:** 20
+# **You need** [01](01_data.ipynb) (zones) and [03](03_posaug.ipynb) (the student reads, the teacher marks). **Time:** 20
 # minutes to read, 30 seconds to run.
 #
 # Words: a patch goes from a *donor* $j$ into a *receiver* $i$. $s$ is a picture as the student sees it, $p$ is the teacher's
@@ -72,7 +72,7 @@ print(versions())
 #
 # There is no trained teacher in this notebook. `stand_in_teacher` makes an imperfect one out of the true masks:
 # blurred, unsure, half-blind in places, with a false find in every third picture. **It is a stand-in**. It shows how
-# the parts work; [06](06_train.ipynb) shows a real teacher. In the figure its probabilities stand below the pictures:
+# the parts work; [07](07_train.ipynb) shows a real teacher. In the figure its probabilities stand below the pictures:
 # bright is sure, and the blue line is the true mask.
 
 # %%
@@ -197,7 +197,7 @@ plt.show()
 #
 # Below is the function that computes the gate and the mix on a CPU. `_reaches` takes the mean over the patch, with care for
 # rounding: that is Eq. 5. Where it says yes, the first `copy_` is Eq. 6 and the second one is Eq. 7, before the cut at 0.5.
-# On a GPU a Triton kernel does the same ([08](08_kernels.ipynb)).
+# On a GPU a Triton kernel does the same ([09](09_kernels.ipynb)).
 
 # %%
 plan, patches, zones = propose("position")
@@ -233,7 +233,7 @@ for mode in patchmix.PATCH_MODES:
     print(f"gate {gate}, {mode:11} accepts {100 * accepts[mode][k]:3.0f} %, purity {100 * true[mode][k]:3.0f} %")
 
 # %% [markdown]
-# ### Exercise 03.1 (predict)
+# ### Exercise 04.1 (predict)
 #
 # The three curves at the right lie on each other. Why? Take two modes that offer ten patches each, all of one size. In
 # mode A the mean of $p_j$ is 0 in five patches, 0.4 in three and 0.6 in two. Mode B aims better: 0.4 in six and 0.6 in
@@ -251,7 +251,7 @@ for mode in patchmix.PATCH_MODES:
 
 # %%
 gated = None
-check("03.1", gated)
+check("04.1", gated)
 
 # %% [markdown]
 # ## Image (Eq. 6; paper: 8) and target (Eq. 7; paper: 8)
@@ -318,7 +318,7 @@ figures.rewritten_reports(rewrites)
 plt.show()
 
 # %% [markdown]
-# ### Exercise 03.2 (change)
+# ### Exercise 04.2 (change)
 #
 # Our rule `donor` often pastes into a zone that the receiver's text names already: 67 of 100 offers, as the first appendix
 # counts. Write a fourth rule that allows *news* only: `new_zones(own, donor)` gives the list of zones (0 to 5) that the
@@ -337,7 +337,7 @@ plt.show()
 
 # %%
 new_zones = None  # def new_zones(own, donor): ...
-check("03.2", new_zones)
+check("04.2", new_zones)
 
 # %% [markdown]
 # ## The invariant, a thousand mixes
@@ -380,7 +380,7 @@ for name, mix in {"ours": patchmix.t_patchmix, "release": release.paste_then_gat
     print(f"{name:8} {int(accepted.sum())} samples mixed as one; in {alone[name]:.0f} % only the picture has the patch")
 
 # %% [markdown]
-# ### Exercise 03.3 (break)
+# ### Exercise 04.3 (break)
 #
 # Make the gate lie. Write a teacher's map $p$ and a true mask $y$ of one donor, both 16 by 16. The teacher shall look
 # perfect: cut at 0.5, $p$ is exactly $y$, and $y$ holds a lesion. And yet the gate 0.3 accepts the patch of rows and
@@ -402,7 +402,7 @@ for name, mix in {"ours": patchmix.t_patchmix, "release": release.paste_then_gat
 
 # %%
 lie = None
-check("03.3", lie)
+check("04.3", lie)
 
 # %% [markdown]
 # ## Try it
@@ -436,9 +436,9 @@ MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, 
 # **To remember.** The cell prints the facts with their numbers: how many samples plain CutMix breaks, what T-PatchMix
 # keeps, what the gate lets through and how pure it is, and what one wrong order of the steps does.
 #
-# **Next:** [04 · ITCL](04_itcl.ipynb) uses the zones of the texts for a contrastive loss. **Back:** [02 ·
-# PosAug](02_posaug.ipynb). **Further on:** [05](05_teacher_student.ipynb) shows T-PatchMix inside one training step,
-# and [07](07_results.ipynb) what it is worth. Four appendices follow: what the three rules offer, pixels that the
+# **Next:** [05 · ITCL](05_itcl.ipynb) uses the zones of the texts for a contrastive loss. **Back:** [03 ·
+# PosAug](03_posaug.ipynb). **Further on:** [06](06_teacher_student.ipynb) shows T-PatchMix inside one training step,
+# and [08](08_results.ipynb) what it is worth. Four appendices follow: what the three rules offer, pixels that the
 # teacher marks wrongly, views that move the zones, and the released code.
 
 # %%
