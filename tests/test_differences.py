@@ -115,7 +115,7 @@ def test_only_seeds_that_both_have_are_compared_and_the_row_says_over_what_its_i
     rows = method_differences(finished_runs(folders), metrics=("dice_image",))
     assert len(rows) == 1 and rows.loc[0, "seeds"] == 2, "seed 2 has no partner of as many steps"
     assert rows.loc[0, "by_seed"] == pytest.approx([0.1, 0.15])
-    assert (rows.loc[0, "over"], rows.loc[0, "verdict"]) == ("seeds", "not told apart")
+    assert (rows.loc[0, "over"], rows.loc[0, "verdict"]) == ("seeds", "not distinguishable")
     told = in_points(rows).loc[0]
     assert (told["points"], told["smallest seed"], told["images alone"]) == ("+12.5", "+10.0", "")
 

@@ -72,7 +72,7 @@ def test_a_whole_comparison_has_every_figure_but_the_pictures(run, notebook):
         "without our help",
         "seeds and images",
         "% of it",
-        "not told apart: ",
+        "not distinguishable: ",
     ]
     said += ["no method lacks a seed", "none of these runs kept its networks"]
     assert [words for words in said if words not in told] == []

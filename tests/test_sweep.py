@@ -245,7 +245,7 @@ def test_ctrl_c_stops_the_runs_and_does_not_wait_for_them(tmp_path):
     children = psutil.Process(sweeping.pid).children(recursive=True)
     sweeping.send_signal(signal.SIGINT)
     assert sweeping.wait(120) == 130
-    assert "stopped; the same command goes on with it" in folder.with_suffix(".txt").read_text()
+    assert "stopped; the same command continues it" in folder.with_suffix(".txt").read_text()
     _, alive = psutil.wait_procs(children, 120)
     assert alive == [] and len(finished_in(folder)) < 7
 

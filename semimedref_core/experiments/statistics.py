@@ -129,7 +129,7 @@ def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> 
         ``difference``, ``low`` and ``high`` (shares, -1 to 1), ``low_images`` and ``high_images`` for these trained
         networks and other images, ``by_seed``, the number of ``seeds``, ``over`` what the interval goes, ``p`` of the
         seeds (and images), ``p_holm`` (of this comparison alone the same), and the ``verdict``: "above" or "below" if
-        ``p_holm`` is below 5 %, else "not told apart", or "one seed".
+        ``p_holm`` is below 5 %, else "not distinguishable", or "one seed".
     """
     pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs")).sort_values("seed")
     by_seed = (pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy()
@@ -155,7 +155,7 @@ def _judged(family: list[dict]) -> list[dict]:
         if row["seeds"] < 2:
             return "one seed"
         if not p < 1 - LEVEL:
-            return "not told apart"
+            return "not distinguishable"
         return "above" if row["difference"] > 0 else "below"
 
     corrected = holm([row["p"] for row in family])

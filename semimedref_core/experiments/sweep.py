@@ -59,7 +59,7 @@ def carry_out(
     try:
         states = sweep(plan, folder, engine, jobs, store)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on with it", file=sys.stderr)
+        print("stopped; the same command continues it", file=sys.stderr)
         return 130
     failed = {name: state.error for name, state in states.items() if not state.finished}
     for name, error in failed.items():

@@ -250,7 +250,7 @@ def _lines(
 def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
     said = [
         f"{100 * row.difference:+.1f} at {percent(row.label_ratio)} "
-        f"({f'{row.against}, ' if named else ''}{row.verdict.replace('told apart', 'distinguishable')})"
+        f"({f'{row.against}, ' if named else ''}{row.verdict})"
         for row in differences.sort_values("label_ratio").itertuples()
     ]
     return "; ".join(said) or "no runs"

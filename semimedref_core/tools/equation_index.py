@@ -114,7 +114,7 @@ LEDGER = tuple(
                 "Phrases and laterality are written anew from the zones, and the number is that of the zones.",
             ),
             (
-                "Text follows image, whichever way the patch was found.",
+                "The text follows the image, however the patch was found.",
                 "In the probability-driven mode the text is not changed.",
                 "The zone whose box holds the patch is added, in every mode.",
             ),
