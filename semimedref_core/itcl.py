@@ -4,12 +4,15 @@ Two pairs whose reports name overlapping zones are partly positives of each othe
 vectors (Eq. 9; paper: 9), ``P_ij = |a_i and a_j| / |a_i or a_j|``, ``P_ii = 1``. The loss (Eq. 10 and 11; paper: 9)
 is :func:`semimedref_kernels.soft_contrastive_loss`. With codes that are all 0 nothing is shared, ``P`` is the identity,
 and it is the usual contrastive loss with hard positives (InfoNCE).
+
+The loss is one of a whole batch: each pair is compared with all others of it. Where several processes share a batch,
+each gathers the embeddings of all (:func:`whole_batch`).
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.profiler import record_function
 
 from semimedref_core.config import Positives
@@ -22,6 +25,8 @@ def itcl(
 ) -> Tensor:
     """The loss of a batch of projected embeddings (Eq. 11; paper: 9).
 
+    In several processes each of them calls it with its own share, and each gets the loss of the whole batch.
+
     Args:
         image_embedding, text_embedding: ``[N, D]``, any length; normalised here.
         codes: ``[N]`` zone codes 0 to 63 (:attr:`semimedref_core.reports.Report.code`).
@@ -32,7 +37,50 @@ def itcl(
         Scalar loss, at least 0.
     """
     codes = codes if positives == "soft" else torch.zeros_like(codes)
-    return soft_contrastive_loss(image_embedding.float(), text_embedding.float(), codes, tau, normalize=True)
+    u, v, codes = whole_batch(image_embedding.float(), text_embedding.float(), codes)
+    return soft_contrastive_loss(u, v, codes, tau, normalize=True)
+
+
+def whole_batch(image_embedding: Tensor, text_embedding: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings and codes of all processes, in their order; in one process what was given, as it is.
+
+    A gradient that comes back is summed over the processes. Where all have the same loss of the whole batch, the mean
+    of their gradients for a weight is then the gradient that one process with the whole batch would have.
+
+    Args:
+        image_embedding, text_embedding: ``[N, D]``, as many in each process.
+        codes: ``[N]``.
+
+    Returns:
+        The same for ``N`` times the number of processes.
+    """
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return image_embedding, text_embedding, codes
+    both = _Gathered.apply(torch.cat([image_embedding, text_embedding], 1))  # one message
+    return *both.split([image_embedding.shape[1], text_embedding.shape[1]], 1), _gathered(codes)
+
+
+def _gathered(own: Tensor) -> Tensor:
+    parts = own.new_empty(distributed.get_world_size() * len(own), *own.shape[1:])
+    distributed.all_gather_into_tensor(parts, own.contiguous())
+    return parts
+
+
+class _Gathered(torch.autograd.Function):
+    """``[N, D]`` of each process below each other; its gradient is the sum of what they all want."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor) -> Tensor:
+        ctx.own = len(own)
+        return _gathered(own)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        total = grad.clone()
+        distributed.all_reduce(total)
+        first = distributed.get_rank() * ctx.own
+        return total[first : first + ctx.own]
 
 
 class ITCL(nn.Module):
