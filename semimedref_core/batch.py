@@ -5,7 +5,10 @@ How batches are made is in :mod:`semimedref_core.data.batches`; a step only read
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -67,3 +70,14 @@ class Batch:
 
     labelled: Labelled
     unlabelled: Unlabelled | None
+
+
+def each_tensor(value: Any, do: Callable[[Tensor], Tensor]) -> Any:
+    """A batch, or a part of one, of the same kind, with what ``do`` makes of each of its tensors."""
+    if isinstance(value, Tensor):
+        return do(value)
+    if isinstance(value, dict):
+        return {name: each_tensor(item, do) for name, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        return type(value)(*(each_tensor(getattr(value, field.name), do) for field in dataclasses.fields(value)))
+    return value

@@ -46,6 +46,7 @@ MixCount = Literal["one_more", "zones", "none"]
 GridName = Literal["estimated", "qata", "thirds"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Switch = Literal["off", "on"]
+Compile = Literal["off", "on", "graph"]
 Device = Literal["auto", "cpu", "cuda"]
 
 POSITIONS = ("lung", "quadrants", "sides", "none")
@@ -223,7 +224,11 @@ class Config:
     precision: Precision = _setting(
         "machine", "number format of the networks; losses and weights stay fp32, and fp16 needs a GPU"
     )
-    compile: Switch = _setting("machine", "torch.compile of the networks: slow to start, faster steps")
+    compile: Compile = _setting(
+        "machine",
+        "on: torch.compile of the networks, slow to start, faster steps; graph: on a GPU each step is one CUDA graph, "
+        "so that nothing waits for launches",
+    )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -24,7 +24,7 @@ from semimedref_core.itcl import itcl
 from semimedref_core.losses import dice_ce, with_zone_loss
 from semimedref_core.patchmix import mixed_codes, t_patchmix
 from semimedref_core.pseudo_labels import Label, Weigh, every_pixel, teacher_probabilities
-from semimedref_core.teacher import Teacher
+from semimedref_core.teacher import Teacher, burning_in
 from semimedref_core.views import place_masks, strong_view, weak_view
 
 
@@ -32,7 +32,7 @@ def semi_medref(
     student: nn.Module,
     teacher: Teacher,
     batch: Batch,
-    w_u: float,
+    w_u: float | Tensor,
     config: Config,
     label: Label = teacher_probabilities,
     weigh: Weigh = every_pixel,
@@ -49,7 +49,7 @@ def semi_medref(
     Args:
         student, teacher: networks of one kind.
         batch: labelled and unlabelled pairs, on the networks' device.
-        w_u: weight of the unlabelled loss at this step; 0 is burn-in, which leaves the unlabelled pairs out.
+        w_u: weight of the unlabelled loss at this step; the number 0 is burn-in, which leaves the unlabelled pairs out.
         config: w_l, w_c, tau, and the settings of T-PatchMix.
         label, weigh: pseudo-labels, and which pixels teach; the paper's by default.
         mix, mask_loss: T-PatchMix and DiceCE, or what stands in their place.
@@ -64,7 +64,7 @@ def semi_medref(
     x_l, y_l = weak_view(labelled.images, labelled.affine), place_masks(labelled.masks, labelled.affine)
     r_l = labelled.input_ids
 
-    if w_u == 0:  # burn-in
+    if burning_in(w_u):
         seen = student(x_l, r_l)
         L_seg = mask_loss(seen.logits, y_l)
         L_itcl = itcl(seen.image_embedding, seen.text_embedding, labelled.codes, config.tau, config.positives)

@@ -33,8 +33,8 @@ class Teacher:
         self.network = copy.deepcopy(student).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, student: nn.Module, decay: float) -> None:
-        """Moves the teacher towards the student; ``decay`` 0 copies, 1 keeps."""
+    def update(self, student: nn.Module, decay: float | Tensor) -> None:
+        """Moves the teacher towards the student; ``decay`` 0 copies, 1 keeps. A scalar tensor is not waited for."""
         follow(self.network, student, 1 - decay)
 
     def __call__(self, *args, **kwargs):
@@ -61,6 +61,14 @@ def follow(average: nn.Module, network: nn.Module, share: float | Tensor) -> Non
         torch._foreach_lerp_(mine, other, share)
     for name in ours.keys() - set(floating):
         ours[name].copy_(theirs[name])
+
+
+def burning_in(w_u: float | Tensor) -> bool:
+    """Whether a step leaves the unlabelled pairs out: if the weight of their loss is the number 0.
+
+    A tensor is not asked for its value: the host would have to wait for it.
+    """
+    return not isinstance(w_u, Tensor) and w_u == 0
 
 
 def ramp(step: int, start: float, length: float) -> float:

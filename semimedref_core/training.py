@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +34,12 @@ from semimedref_core.networks.encoders import TEXT_POSITIONS
 from semimedref_core.networks.text_cache import read_once
 from semimedref_core.networks.vocabulary import require_room, told_in_training
 from semimedref_core.positions import LUNGS, Positions
+from semimedref_core.runtime import graphed
 from semimedref_core.runtime.atomic import own_folder, write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
 from semimedref_core.runtime.devices import adamw, average_gradients, grad_scaler, open_device, set_forward
 from semimedref_core.runtime.environment import environment
+from semimedref_core.runtime.graphed import Learn
 from semimedref_core.runtime.interrupts import Interrupted, interrupts_noted
 from semimedref_core.runtime.progress import progress
 from semimedref_core.runtime.run_state import (
@@ -167,7 +170,7 @@ def _run(
     with closing(batches), bar, interrupts_noted(accelerator.num_processes == 1) as stop:
         while state.step < config.steps and not (config.patience and state.stale >= config.patience):
             now = schedule(config, state.step)
-            state.since_log.append(training_step(state, next(batches), config, accelerator))
+            state.since_log.append(training_step(state, next(batches), config, accelerator, prepared.learn))
             every = config.eval_every or config.steps
             validate = state.step == config.steps or state.step % every == 0
             if validate or state.step % LOG_EVERY == 0:
@@ -220,13 +223,15 @@ def _run(
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run's steps need, before the first of them; ``texts`` give token ids, whatever the batches read."""
+    """All that a run's steps need, before the first of them; ``texts`` give token ids, whatever the batches read, and
+    ``learn`` is what a step does on the device."""
 
     accelerator: Accelerator
     pairs: Training
     state: RunState
     texts: Texts
     batches: Batches
+    learn: Learn
 
 
 def prepare(config: Config, device: Device = "auto", pairs: Training | None = None) -> Prepared:
@@ -265,7 +270,19 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     processes = accelerator.process_index, accelerator.num_processes
     known = read_once(student, texts)
     batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, place, *processes, method.plan)
-    return Prepared(accelerator, pairs, state, texts, batches)
+    learn = _as_graphs(partial(learned, state, config, accelerator), state, config, accelerator)
+    return Prepared(accelerator, pairs, state, texts, batches, learn)
+
+
+def _as_graphs(learn: Learn, state: RunState, config: Config, accelerator: Accelerator) -> Learn:
+    """The step as CUDA graphs, where the settings ask for it and it can be; else as it is, and a line says why."""
+    if config.compile != "graph":
+        return learn
+    if reason := graphed.why_not(accelerator, state.scaler):
+        if accelerator.is_main_process:
+            print(f"note: compile 'graph': steps run without a graph ({reason}).")
+        return learn
+    return graphed.on_gpu(learn)
 
 
 def _load(config: Config) -> Training:
@@ -301,14 +318,16 @@ def _fitted(config: Config, pairs: Training) -> tuple[Texts, dict]:
     return texts, arguments
 
 
-def training_step(state: RunState, batch: Batch, config: Config, accelerator: Accelerator) -> dict[str, Tensor]:
-    """One step: the method's loss, its gradient, the optimiser, and the teacher moved after the student.
+def training_step(
+    state: RunState, batch: Batch, config: Config, accelerator: Accelerator, learn: Learn | None = None
+) -> dict[str, Tensor]:
+    """One step: what is drawn and scheduled for it on the host, and :func:`learned`.
 
     Args:
-        state: changed in place; its ``step`` goes up by one. The learning rate of the step is multiplied by the
-            ``scale`` of each group of weights in its optimiser, if the group has one.
+        state: changed in place; its ``step`` goes up by one.
         batch: of this step.
-        accelerator: of this process; gradients are averaged over all processes.
+        accelerator: of this process.
+        learn: in place of :func:`learned`: :attr:`Prepared.learn`.
 
     Returns:
         The loss terms, scalars without a graph.
@@ -317,8 +336,33 @@ def training_step(state: RunState, batch: Batch, config: Config, accelerator: Ac
     # What is drawn on the device (noise, dropout) depends on seed, step and process alone, so a resumed run draws the
     # same and no two processes do.
     torch.manual_seed(torch_seed("device", config.seed, state.step, accelerator.process_index))
+    losses = learn(batch, now) if learn else learned(state, config, accelerator, batch, now)
+    state.step += 1
+    return losses
+
+
+def learned(
+    state: RunState, config: Config, accelerator: Accelerator, batch: Batch, now: Schedule
+) -> dict[str, Tensor]:
+    """The method's loss, its gradient, the optimiser, and the teacher moved after the student.
+
+    All that a step does on the device; but for float16's scaler it asks the device for nothing, so a graph can record
+    it. Gradients are averaged over all processes.
+
+    Args:
+        state: networks and optimiser are changed in place. The learning rate is multiplied by the ``scale`` of each
+            group of weights in the optimiser, if the group has one.
+        config, accelerator: of the run.
+        batch: of this step.
+        now: of this step, numbers or scalars on the device.
+
+    Returns:
+        The loss terms, scalars without a graph.
+    """
+    capturing = accelerator.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
     for group in state.optimizer.param_groups:
         group["lr"] = now.lr * group.get("scale", 1.0)
+        group["capturable"] = capturing  # if set at other times, AdamW warns that it is slow
     losses = method_named(config.method).step(state.student, state.teacher, batch, now.w_u, config)
     state.optimizer.zero_grad()
     with record_function("backward"):
@@ -331,17 +375,19 @@ def training_step(state: RunState, batch: Batch, config: Config, accelerator: Ac
         else:
             state.optimizer.step()
     state.teacher.update(state.student, now.decay)
-    state.step += 1
     return {name: value.detach() for name, value in losses.items()}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What changes from step to step: learning rate, weight of the unsupervised loss, decay of the teacher."""
+    """What changes from step to step: learning rate, weight of the unsupervised loss, decay of the teacher.
 
-    lr: float
-    w_u: float
-    decay: float
+    Numbers; for a step that a graph records, scalars on the device, save those that are 0.
+    """
+
+    lr: float | Tensor
+    w_u: float | Tensor
+    decay: float | Tensor
 
 
 def schedule(config: Config, step: int) -> Schedule:

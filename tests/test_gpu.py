@@ -61,7 +61,46 @@ def test_a_step_never_makes_the_host_wait(method, precision):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("settings", [{}, {"precision": "bf16"}, {"precision": "fp16"}, {"compile": "on"}], ids=str)
+@pytest.mark.parametrize(
+    ("method", "network"),
+    [*((method, "compact") for method in METHODS), ("semi_medref", "lite"), ("semi_medref", "mmi_unet")],
+)
+def test_a_step_that_is_a_graph_gives_the_numbers_of_a_plain_one(method, network, capsys):
+    """Noise and dropout included: a replay draws what the plain step would have drawn."""
+    settings = {"burn_in": 0.5, "method": method, "network": network, "steps": 12}
+    found = []
+    for compile in ("off", "graph"):
+        run = prepare(Config(**SETTINGS | settings, compile=compile), "cuda")
+        about = run.batches.config, run.accelerator, run.learn
+        lines = [training_step(run.state, run.batches(step), *about) for step in range(12)]
+        found.append([{name: value.item() for name, value in line.items()} for line in lines])
+        if compile == "graph":
+            assert run.learn.replay is not None and not run.learn.failed
+    for graph, plain in zip(*reversed(found), strict=True):
+        assert graph.keys() == plain.keys()
+        assert graph == pytest.approx(plain, rel=0.02, abs=0.005)
+    assert "without a graph" not in capsys.readouterr().out
+
+
+def test_a_replayed_step_never_makes_the_host_wait():
+    config = Config(**SETTINGS | {"burn_in": 0.0, "ramp": 0.0, "compile": "graph", "precision": "bf16"})
+    run = prepare(config, "cuda")
+    batches = [run.batches(step) for step in range(7)]
+    for batch in batches[:5]:
+        training_step(run.state, batch, config, run.accelerator, run.learn)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[5:]:
+            training_step(run.state, batch, config, run.accelerator, run.learn)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"precision": "bf16"}, {"precision": "fp16"}, {"compile": "on"}, {"compile": "graph", "precision": "bf16"}],
+    ids=str,
+)
 def test_a_network_trained_on_a_gpu_gives_the_same_metrics_on_a_cpu(settings, tmp_path):
     config = Config(**SETTINGS | {"steps": 40} | settings)
     results = train(config, tmp_path, device="cuda")
@@ -71,9 +110,10 @@ def test_a_network_trained_on_a_gpu_gives_the_same_metrics_on_a_cpu(settings, tm
     assert here == pytest.approx({name: results["teacher"][name] for name in here}, abs=0.02)
 
 
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+@pytest.mark.parametrize("compile", ["off", "graph"])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(compile, tmp_path, monkeypatch):
     """Up to the order in which the device adds."""
-    config = Config(**SETTINGS | {"steps": 16, "eval_every": 8})
+    config = Config(**SETTINGS | {"steps": 16, "eval_every": 8, "compile": compile})
     whole = train(config, tmp_path / "whole", device="cuda")
 
     def save_and_stop(state, path):

@@ -18,7 +18,7 @@ from torch.profiler import record_function
 
 from semimedref_core import patchmix, posaug, views
 from semimedref_core.anatomy import Grid
-from semimedref_core.batch import Batch, Labelled, Unlabelled
+from semimedref_core.batch import Batch, Labelled, Unlabelled, each_tensor
 from semimedref_core.config import Config
 from semimedref_core.data.chance import source
 from semimedref_core.data.pairs import Pairs
@@ -195,12 +195,10 @@ def _tensors(record) -> dict[str, Tensor]:
     return {field.name: torch.as_tensor(getattr(record, field.name)) for field in dataclasses.fields(record)}
 
 
-def _to(value, device: torch.device):
-    """Moves a record of tensors to the device, from pinned memory where that makes the copy asynchronous."""
-    if isinstance(value, Tensor):  # what a frozen text encoder has read is there already
+def _to(batch: Batch, device: torch.device) -> Batch:
+    """Moves a batch to the device, from pinned memory where that makes the copy asynchronous."""
+
+    def move(value: Tensor) -> Tensor:  # what a frozen text encoder has read is there already
         return value if value.device.type == device.type else value.pin_memory().to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {name: _to(item, device) for name, item in value.items()}
-    if dataclasses.is_dataclass(value):
-        return type(value)(*(_to(getattr(value, field.name), device) for field in dataclasses.fields(value)))
-    return value
+
+    return each_tensor(batch, move)

@@ -76,7 +76,7 @@ class AlternateTeachers(Teacher):
         return self.network.second, self.network.third
 
     @torch.no_grad()
-    def update(self, student: nn.Module, decay: float) -> None:
+    def update(self, student: nn.Module, decay: float | Tensor) -> None:
         """Moves the one that is evaluated and the one whose turn it is towards the student."""
         turn = self.turn[0]
         follow(self.network.first, student, 1 - decay)

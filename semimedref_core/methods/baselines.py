@@ -21,7 +21,7 @@ from semimedref_core.config import Config
 from semimedref_core.losses import average, dice_ce, dice_ce_of_images
 from semimedref_core.methods.reported_places import found_images, label, where_reported
 from semimedref_core.networks import Twins
-from semimedref_core.teacher import Teacher
+from semimedref_core.teacher import Teacher, burning_in
 from semimedref_core.views import place_masks, strong_view, weak_view
 from semimedref_kernels import patch_mix
 
@@ -32,7 +32,9 @@ def labelled_loss(network: nn.Module, labelled: Labelled) -> Tensor:
     return dice_ce(network(x, labelled.input_ids).logits, y)
 
 
-def supervised(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
+def supervised(
+    student: nn.Module, teacher: Teacher, batch: Batch, w_u: float | Tensor, config: Config
+) -> dict[str, Tensor]:
     """``L = DiceCE(labelled)``. The teacher follows along as an average of the student's weights and gives nothing."""
     loss = labelled_loss(student, batch.labelled)
     return {"loss": loss, "loss_labelled": loss}
@@ -43,11 +45,11 @@ def semi_supervised(
     student: nn.Module,
     teacher: Teacher,
     batch: Batch,
-    w_u: float,
+    w_u: float | Tensor,
     config: Config,
 ) -> dict[str, Tensor]:
     """``L = DiceCE(labelled) + w_u L_u``; during burn-in (``w_u`` = 0) supervised."""
-    if w_u == 0:
+    if burning_in(w_u):
         return supervised(student, teacher, batch, w_u, config)
     loss_labelled = labelled_loss(student, batch.labelled)
     loss_unlabelled = unlabelled_loss(student, teacher, batch, config)
@@ -174,7 +176,7 @@ def flip_sync(student: nn.Module, teacher: Teacher, batch: Batch, config: Config
     return rounded_dice_ce(logits, p, teaching(p, unlabelled.codes, config))
 
 
-def cps(student: Twins, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
+def cps(student: Twins, teacher: Teacher, batch: Batch, w_u: float | Tensor, config: Config) -> dict[str, Tensor]:
     """Chen et al., "Semi-supervised semantic segmentation with cross pseudo supervision", CVPR 2021 (arXiv 2106.01226).
 
     Two networks of different first weights see the same weak views; each learns the other's rounded labels, however
@@ -186,7 +188,7 @@ def cps(student: Twins, teacher: Teacher, batch: Batch, w_u: float, config: Conf
     pair = student.first, student.second
     of_labelled = [network(x, labelled.input_ids).logits for network in pair]
     loss_labelled = sum(dice_ce(logits, y) for logits in of_labelled)
-    if w_u == 0:
+    if burning_in(w_u):
         return {"loss": loss_labelled, "loss_labelled": loss_labelled}
 
     def cross(logits: list[Tensor], p: list[Tensor], codes: Tensor) -> Tensor:

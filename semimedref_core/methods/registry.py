@@ -24,13 +24,14 @@ class Method:
 
     Attributes:
         step: from student, teacher, batch, w_u and settings to the terms of the loss, of which ``loss`` is the whole.
+            It asks no tensor for its value, so a CUDA graph can record it.
         unlabelled: whether it reads unlabelled pairs.
         build: builds what is trained, from the network's name and its pretrained encoders.
         plan: what may become of unlabelled samples and their texts.
         teacher: makes the teacher of a student.
     """
 
-    step: Callable[[nn.Module, Teacher, Batch, float, Config], dict[str, Tensor]]
+    step: Callable[[nn.Module, Teacher, Batch, float | Tensor, Config], dict[str, Tensor]]
     unlabelled: bool = True
     build: Callable[..., nn.Module] = build_pretrained
     plan: PlanMixing = plan_mixing

@@ -171,7 +171,7 @@ def paste_then_gate(
     return mixed, target, text_choices[torch.arange(len(choice), device=choice.device), choice], accepted
 
 
-def step(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float, config: Config) -> dict[str, Tensor]:
+def step(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float | Tensor, config: Config) -> dict[str, Tensor]:
     """The paper's step, mixed as the release mixes; ``mask_loss = dice`` leaves out the cross-entropy too."""
     loss = dice if config.mask_loss == "dice" else dice_ce
     return semi_medref(student, teacher, batch, w_u, config, mix=paste_then_gate, mask_loss=loss)

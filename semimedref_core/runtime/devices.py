@@ -15,7 +15,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from semimedref_core.config import Device, Precision, Switch
+from semimedref_core.config import Compile, Device, Precision
 from semimedref_core.errors import SemiMedRefError
 from semimedref_core.networks import each_network, pretrained_image_weights
 from semimedref_core.networks.compact import Prediction
@@ -28,7 +28,7 @@ class DeviceError(SemiMedRefError, ValueError):
     """The device is not there, or cannot do what is asked of it; the message says what to ask for instead."""
 
 
-def open_device(device: Device, precision: Precision = "fp32", compile: Switch = "off") -> Accelerator:
+def open_device(device: Device, precision: Precision = "fp32", compile: Compile = "off") -> Accelerator:
     """This process's device, and its place among the processes of the run.
 
     Args:
@@ -62,7 +62,7 @@ def open_device(device: Device, precision: Precision = "fp32", compile: Switch =
 
 
 def set_forward(
-    network: nn.Module, device: torch.device, precision: Precision = "fp32", compile: Switch = "off"
+    network: nn.Module, device: torch.device, precision: Precision = "fp32", compile: Compile = "off"
 ) -> None:
     """Makes a network's forward pass run in a precision, and compiled if asked for; in place, its weights stay.
 
@@ -73,7 +73,7 @@ def set_forward(
         network: one network, or :class:`semimedref_core.networks.Several`.
         device: where it is.
         precision: of ``PRECISIONS``.
-        compile: ``on`` or ``off``.
+        compile: ``on``, or what leaves the networks as they are.
     """
     for one in each_network(network):
         if compile == "on":

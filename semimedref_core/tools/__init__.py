@@ -10,6 +10,7 @@ _MODULES = {
     "positions": "counts_with predicted_zones reports_table recoveries",
     "profiling": "Profile profile",
     "step_cost": "step_costs",
+    "launches": "operations operations_of_replay host_seconds",
     "notebook_checks": "style_problems pair_problems output_problems",
 }
 __getattr__, __dir__, __all__ = exports(__name__, by_module(_MODULES))

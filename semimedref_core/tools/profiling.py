@@ -23,9 +23,11 @@ from semimedref_core.data.batches import made_ahead
 from semimedref_core.data.datasets import Training
 from semimedref_core.errors import ConfigError
 from semimedref_core.networks import each_network
+from semimedref_core.runtime import graphed
+from semimedref_core.runtime.graphed import Learn
 from semimedref_core.training import Prepared, prepare, training_step
 
-WARM_UP = 3  # steps before any is timed: first calls choose kernels, compile and allocate
+WARM_UP = graphed.WARM_UP + 1  # steps before any is timed; in the last a graph is recorded, if there is to be one
 PARTS = (  # in the order of a step
     "batch",
     "views",
@@ -125,11 +127,11 @@ def step_seconds(prepared: Prepared, config: Config, count: int, warm_up: int = 
     step = _whole_step(config)
     with closing(made_ahead(prepared.batches, range(step, step + warm_up + count))) as stream:
         for batch in islice(stream, warm_up):
-            _do(prepared, batch, config, step)
+            _do(prepared, batch, config, step, prepared.learn)
         wait()
         started = time.perf_counter()
         for batch in stream:
-            _do(prepared, batch, config, step)
+            _do(prepared, batch, config, step, prepared.learn)
         wait()
     return (time.perf_counter() - started) / count
 
@@ -139,9 +141,9 @@ def _whole_step(config: Config) -> int:
     return min(config.steps - 1, math.ceil((config.burn_in + config.ramp) * config.steps))
 
 
-def _do(prepared: Prepared, batch: Batch, config: Config, step: int) -> None:
+def _do(prepared: Prepared, batch: Batch, config: Config, step: int, learn: Learn | None = None) -> None:
     prepared.state.step = step
-    training_step(prepared.state, batch, config, prepared.accelerator)
+    training_step(prepared.state, batch, config, prepared.accelerator, learn)
 
 
 def _name_forwards(prepared: Prepared) -> list:
