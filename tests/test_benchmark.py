@@ -386,13 +386,12 @@ def test_the_committed_record_holds_every_case_and_nothing_wrong():
     assert roofline(record).axes and table(record)
 
 
-def test_a_session_on_a_gpu_goes_on_when_a_phase_hangs_and_keeps_what_there_is(tmp_path, monkeypatch, small_patch_mix):
+def test_a_session_on_a_gpu_goes_on_when_a_phase_hangs_and_keeps_what_there_is(tmp_path, small_patch_mix):
     def command(what, folder, dry):
         return [sys.executable, "-c", what[0]]
 
-    monkeypatch.setattr(session, "command", command)
     phases = (("hangs", 1, ("import time; print('begun', flush=True); time.sleep(60)",)), ("falls", 9, ("1 / 0",)))
-    ended = session.run_phases(tmp_path, 60, False, (*phases, ("works", 9, ("print('all well')",))))
+    ended = session.run_phases(tmp_path, 60, False, (*phases, ("works", 9, ("print('all well')",))), command)
     assert ended == {"hangs": "stopped: out of time", "falls": "exit status 1", "works": "done"}
     assert [(tmp_path / f"{name}.log").read_text().split()[0] for name in ("hangs", "works")] == ["begun", "all"]
     assert session.run_phases(tmp_path, 0, False, phases) == {"hangs": "no time left", "falls": "no time left"}

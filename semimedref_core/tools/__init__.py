@@ -11,6 +11,7 @@ _MODULES = {
     "profiling": "Profile profile",
     "step_cost": "step_costs",
     "launches": "operations operations_of_replay host_seconds",
+    "gpu_session": "CASES RUNS smaller",
     "notebook_checks": "style_problems pair_problems output_problems",
 }
 __getattr__, __dir__, __all__ = exports(__name__, by_module(_MODULES))

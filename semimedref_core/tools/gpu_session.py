@@ -1,0 +1,132 @@
+"""What training does on a GPU, measured in eight minutes: ``python -m semimedref_core.tools.gpu_session FOLDER``.
+
+Each part is a process of its own with a limit of its own, in the order of worth, and writes what it has as soon as it
+has it; a part that hangs or crashes loses itself alone. ``FOLDER/gpu_training.json`` is what notebook 10 reads.
+``--dry`` takes the same way on a CPU, with small pictures and a few steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from semimedref_core.config import Config
+from semimedref_core.errors import SemiMedRefError
+from semimedref_core.runtime.atomic import read_json, read_metrics, write_json
+from semimedref_core.runtime.environment import environment
+from semimedref_core.tools.profiling import profile, step_seconds
+from semimedref_core.training import prepare, train
+from semimedref_kernels.benchmark.session import run_phases
+
+BUDGET = 480  # seconds
+RECORD = "gpu_training.json"
+PARTS = (  # name, the most seconds, and what
+    ("tests", 70, "tests"),
+    ("compact", 40, "compact"),
+    ("lite", 50, "lite"),
+    ("mmi_unet", 60, "mmi_unet"),
+    ("train_lite", 80, "train lite"),
+    ("train_mmi_unet", 180, "train mmi_unet"),
+)
+_QATA = {"dataset": "qata", "label_ratio": 0.05, "image_size": 224, "precision": "bf16"}
+CASES = {
+    "compact": Config(image_size=64, batch_size=8),
+    "lite": Config(**_QATA, network="lite", batch_size=16),
+    "mmi_unet": Config(**_QATA, network="mmi_unet", batch_size=32),
+}
+"""Whose steps are timed: as they are, compiled, and as a graph."""
+WAYS = ("off", "graph", "on")
+RUNS = {
+    "lite": replace(CASES["lite"], compile="graph", steps=1500, eval_every=250),
+    "mmi_unet": replace(CASES["mmi_unet"], compile="graph", steps=1500, eval_every=250),
+}
+"""What is trained in full."""
+
+
+def smaller(config: Config) -> Config:
+    """The same on a CPU in seconds."""
+    return replace(config, dataset="phantom", image_size=32, batch_size=1, precision="fp32", steps=4, eval_every=2)
+
+
+def time_steps(name: str, folder: Path, dry: bool) -> None:
+    """Times the steps of a case in each way, and writes a line after each."""
+    for way in WAYS[: 2 if dry else None]:
+        config = replace(smaller(CASES[name]) if dry else CASES[name], compile=way)
+        line = {"case": name, "way": way, "config": config.to_dict()}
+        try:
+            prepared = prepare(config)
+            line["milliseconds"] = 1000 * step_seconds(prepared, config, 2 if dry else 50)
+            if prepared.accelerator.device.type == "cuda":
+                line["peak_megabytes"] = torch.cuda.max_memory_allocated() / 2**20
+            if way == "off":
+                del prepared
+                line["parts"] = asdict(profile(config, count=2 if dry else 10))
+        except (RuntimeError, SemiMedRefError) as error:  # what one way cannot do hides no other
+            line["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        with (folder / "steps.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        write_json(folder / RECORD, record(folder))  # what there is, should all be stopped
+        print({key: value for key, value in line.items() if key != "config"}, flush=True)
+
+
+def command(part: str, folder: Path, dry: bool) -> list[str]:
+    """What a part runs."""
+    if part == "tests":
+        tests = Path(__file__).parents[2] / "tests" / "test_gpu.py"
+        return [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", "graph or replayed", str(tests)]
+    own = [sys.executable, "-m", "semimedref_core.tools.gpu_session", str(folder), "--part", part]
+    return [*own, *(["--dry"] if dry else [])]
+
+
+def record(folder: Path) -> dict:
+    """All that a session has measured so far.
+
+    Returns:
+        ``device`` and ``environment``; ``steps``, a row for each case and way; ``runs`` by network, each with its
+        ``config``, the ``lines`` of ``metrics.jsonl``, and its ``results``, None if it is not finished.
+    """
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    steps = folder / "steps.jsonl"
+    rows = [json.loads(line) for line in steps.read_text().splitlines()] if steps.exists() else []
+    runs = {}
+    for name in RUNS:
+        run = folder / f"run-{name}"
+        if (run / "metrics.jsonl").exists():
+            done = read_json(run / "results.json") if (run / "results.json").exists() else None
+            runs[name] = {
+                "config": read_json(run / "config.json"), "lines": read_metrics(run / "metrics.jsonl"), "results": done
+            }  # fmt: skip
+    return {"device": gpu, "environment": environment(), "steps": rows, "runs": runs}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, and returns 0 if every part has ended well."""
+    parser = argparse.ArgumentParser("python -m semimedref_core.tools.gpu_session", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the record, lines, runs and logs go; made if it is not there")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for all parts")
+    parser.add_argument("--dry", action="store_true", help="on a CPU, small: to see that it works")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if not options.dry and not torch.cuda.is_available():
+        raise SystemExit("no GPU here; --dry takes the same way on a CPU")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.part:
+        what, _, name = options.part.rpartition(" ")
+        if what == "train":
+            config = smaller(RUNS[name]) if options.dry else RUNS[name]
+            train(config, options.folder / f"run-{name}", resume=True)
+        else:
+            time_steps(name, options.folder, options.dry)
+        return 0
+    ended = run_phases(options.folder, options.budget, options.dry, PARTS, command)
+    write_json(options.folder / RECORD, record(options.folder))
+    return int(any(how != "done" for how in ended.values()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
