@@ -25,6 +25,7 @@ pytest_plugins = ["qata_folders"]  # a module beside this one
 settings.register_profile("semimedref", deadline=None, derandomize=True)
 settings.load_profile("semimedref")
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FEW_PAIRS = {"train": 24, "valid": 6, "test": 6}
 SMALL_RUN = {
     "image_size": 32,
@@ -81,6 +82,23 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium. A laptop may lack one; CI may not."""
+    from playwright.sync_api import sync_playwright  # for the few tests that need it
+
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if not found:
+        cure = f"none of {', '.join(BROWSERS)} found; install one (Debian: apt-get install chromium)"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"no browser: {cure}")
+        pytest.skip(f"no browser, so what is seen in one is not tested: {cure}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.figures.canvas import GREEN, PREDICTED
@@ -33,28 +32,12 @@ SMALL = {
     "07_train": {"steps": 12, "image_size": 32, "batch_size": 4, "eval_every": 4},
 }
 IN_NOTEBOOK_7 = "03_posaug"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 1000  # playwright counts milliseconds
 PATIENCE = 240 * SECONDS  # four notebooks start at once
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},  # cells that are not on the screen are on the page too
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium. A laptop may lack one; CI may not."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if not found:
-        cure = f"none of {', '.join(BROWSERS)} found; install one (Debian: apt-get install chromium)"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"no browser: {cure}")
-        pytest.skip(f"no browser, so the widgets are tested without one: {cure}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--disable-dev-shm-usage"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

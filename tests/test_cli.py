@@ -21,6 +21,7 @@ OPTIONS = {
     "train": ["preset", *FIELDS, "device", "output", "resume", "variant", "track"],
     "evaluate": ["checkpoint", "dataset", "data", "texts", "mask_values", "split", "reports", "removal-rate", "csv"],
     "predict": ["checkpoint", "image", "report", "output"],
+    "demo": ["checkpoint", "port", "no-browser"],
     "doctor": ["data", "mask_values", "positions", "text_sides", "text_length"],
     "cache": ["clear"],
     "sweep": ["jobs", "output", "engine", "store", "dry-run"],

@@ -24,7 +24,7 @@ LAYERS = [
     {"experiments"},
     {"figures"},
     {"inference"},
-    {"widgets", "teaching"},
+    {"widgets", "teaching", "demo"},
     {"commands", "__main__"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

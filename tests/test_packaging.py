@@ -51,6 +51,7 @@ def test_the_wheel_holds_code_settings_types_notebooks_plans_and_kept_results(wh
     names = set(wheel.namelist())
     assert modules(ROOT / "semimedref_core") | modules(ROOT / "kernels/semimedref_kernels") <= names
     assert {"semimedref_core/presets.toml", "semimedref_core/py.typed", "semimedref_kernels/py.typed"} <= names
+    assert "semimedref_core/demo/page.html" in names
     example = [path for path in (ROOT / "semimedref_core/example").rglob("*") if path.is_file()]
     assert {path.relative_to(ROOT).as_posix() for path in example if "__pycache__" not in path.parts} <= names
     share = f"semimedref-{semimedref_core.__version__}.data/data/share/semimedref/"

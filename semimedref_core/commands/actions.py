@@ -210,7 +210,6 @@ def predict(options: argparse.Namespace) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     from semimedref_core import example
-    from semimedref_core.data.pairs import DataError
     from semimedref_core.inference import SemiMedRef
 
     if (options.image is None) != (options.report is None):
@@ -223,11 +222,7 @@ def predict(options: argparse.Namespace) -> None:
     mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
     _refuse_to_overwrite(mask, overlay)
     model = SemiMedRef.from_pretrained(options.checkpoint or example.MODEL)
-    try:
-        found = model.predict(image, report)
-    except DataError as error:
-        reason = str(error).removeprefix(f"{image}: ").replace("listed but ", "")
-        raise CommandError(f"{image}: cannot be read as an image ({reason}); give a PNG or JPEG") from None
+    found = model.predict(image, report)
     stem.parent.mkdir(parents=True, exist_ok=True)
     about = PngInfo()
     about.add_text("Software", WRITTEN_BY)
@@ -251,6 +246,24 @@ def _refuse_to_overwrite(*paths: Path) -> None:
             ours = False
         if not ours:
             raise CommandError(f"{path}: is there already and was not written by predict; give another --output")
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Shows a page where one edits a sentence and sees the mask follow, until Ctrl-C."""
+    import webbrowser
+
+    from semimedref_core import example
+    from semimedref_core.demo.answer import Demo
+    from semimedref_core.demo.server import PageServer
+    from semimedref_core.inference import SemiMedRef
+
+    model = SemiMedRef.from_pretrained(options.checkpoint or example.MODEL)
+    of_phantom = model.about.get("trained_on") == "phantom"  # the only pictures that come along
+    with PageServer(Demo(model, example.pictures() if of_phantom else {}), options.port) as server:
+        say(f"{server.address} shows the page, to browsers of this machine alone. Ctrl-C ends it")
+        if not options.no_browser:
+            webbrowser.open(server.address)
+        server.serve_forever()
 
 
 def compare(options: argparse.Namespace) -> None:

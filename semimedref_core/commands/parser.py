@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _train(add("train", "Train one network."))
     _evaluate(add("evaluate", "Score a trained network on a split."))
     _predict(add("predict", "Segment one image by its report."))
+    _demo(add("demo", "Open a page where you change the sentence and see the mask follow."))
     _sweep(add("sweep", "Make all runs of a plan and their table. Run it again to go on after a stop."))
     _compare(add("compare", "Show finished runs as one table: mean and spread over seeds."))
     _profile(add("profile", "Show where the time of a training step goes."))
@@ -68,6 +69,10 @@ def _count(text: str) -> int:
 
 def _seed(text: str) -> int:
     return _whole(text, 0, 2**32 - 1)
+
+
+def _port(text: str) -> int:
+    return _whole(text, 0, 2**16 - 1)
 
 
 def _whole(text: str, low: int, high: int) -> int:
@@ -174,18 +179,34 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def _predict(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--checkpoint",
-        metavar="DIR",
-        help="a finished run, its folder student/ or teacher/, or organisation/name@commit on the hub (default: the "
-        "small network of the package, which knows the phantom alone)",
-    )
+    _any_checkpoint(command)
     command.add_argument("--image", metavar="PNG", help="PNG, JPEG, TIFF, BMP or DICOM (default: one of the package)")
     command.add_argument(
         "--report", metavar="TEXT", help="its report: any sentence, or one in the grammar of the data that it learnt"
     )
     command.add_argument(
         "--output", metavar="STEM", help="write STEM_mask.png and STEM_overlay.png (default: the image's name)"
+    )
+
+
+def _demo(command: argparse.ArgumentParser) -> None:
+    _any_checkpoint(command)
+    command.add_argument(
+        "--port",
+        type=_port,
+        default=8642,
+        metavar="N",
+        help="of this machine; 0: any that is free (default %(default)s)",
+    )
+    command.add_argument("--no-browser", action="store_true", help="tell the address, and open no browser")
+
+
+def _any_checkpoint(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="a finished run, its folder student/ or teacher/, or organisation/name@commit on the hub (default: the "
+        "small network of the package, which knows the phantom alone)",
     )
 
 

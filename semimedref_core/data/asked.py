@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.dicom import is_dicom, read_dicom
 from semimedref_core.data.real.pictures import read_colour, read_grey
 from semimedref_core.free_reports import FreeReport
@@ -33,4 +34,8 @@ def picture_asked(path: Path, channels: int) -> np.ndarray:
     if is_dicom(path):
         grey = read_dicom(path)
         return np.repeat(grey[..., None], 3, axis=2) if channels == 3 else grey
-    return read_colour(path) if channels == 3 else read_grey(path)
+    try:
+        return read_colour(path) if channels == 3 else read_grey(path)
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}: ").replace("listed but ", "")
+        raise DataError(f"{path}: cannot be read as an image ({reason}); give a PNG or JPEG") from None

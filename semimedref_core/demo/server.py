@@ -1,0 +1,132 @@
+"""The web server of the page: of Python's own library, for this machine's browsers alone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import errno
+import json
+import tempfile
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from semimedref_core.demo.answer import Demo, PageAnswer
+from semimedref_core.errors import SemiMedRefError
+
+HERE = "127.0.0.1"
+PAGE = Path(__file__).with_name("page.html")
+LARGEST = 2**27  # bytes of a question: a picture of 100 MB
+# The page loads nothing from anywhere, whatever its text says.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+
+
+class ServerError(SemiMedRefError):
+    """The page cannot be shown, or was asked something that it cannot answer."""
+
+
+class PageServer(ThreadingHTTPServer):
+    """Shows the page of a demo until it is told to stop: ``with PageServer(demo, port) as server: ...``.
+
+    Args:
+        demo: what answers.
+        port: of this machine; 0 takes any that is free.
+
+    Raises:
+        ServerError: if the port cannot be had.
+    """
+
+    def __init__(self, demo: Demo, port: int):
+        self.demo, self.one_at_a_time = demo, threading.Lock()
+        try:
+            super().__init__((HERE, port), _Handler)
+        except OSError as error:
+            taken = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
+            raise ServerError(f"port {port} {taken}; give another --port, or 0 for any that is free") from None
+
+    @property
+    def address(self) -> str:
+        """What to open in a browser."""
+        return f"http://{HERE}:{self.server_port}/"
+
+    def answer(self, question: dict) -> PageAnswer:
+        """Answers a question of the page: ``text``, and the number of an ``example``, or the ``data`` (base64) of a
+        picture and its ``name``. Nothing of it is kept.
+
+        Raises:
+            DataError, ReportError: as :meth:`.Demo.answer` does.
+            ServerError: if it is no such question.
+        """
+        try:
+            text, examples = str(question["text"]), list(self.demo.examples)
+            if "example" in question:
+                picture = examples[question["example"]]
+                return self._ask(picture, text)
+            name, data = str(question["name"]), base64.b64decode(question["data"], validate=True)
+        except (KeyError, IndexError, TypeError, binascii.Error) as error:
+            raise ServerError(f"this is no question of the page ({type(error).__name__}); load it anew") from None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "picture")
+            path.write_bytes(data)
+            try:
+                return self._ask(path, text)
+            except SemiMedRefError as error:
+                raise type(error)(str(error).replace(str(path), name)) from None
+
+    def _ask(self, picture: Path, text: str) -> PageAnswer:
+        with self.one_at_a_time:
+            return self.demo.answer(picture, text)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer
+
+    def do_GET(self) -> None:
+        if not self._is_meant():
+            return
+        if self.path == "/":
+            self._send(HTTPStatus.OK, "text/html; charset=utf-8", PAGE.read_bytes())
+        elif self.path == "/start":
+            self._tell(HTTPStatus.OK, self.server.demo.start())
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    def do_POST(self) -> None:
+        if not self._is_meant():
+            return
+        if self.path != "/answer" or self.headers.get_content_type() != "application/json":
+            self.send_error(HTTPStatus.BAD_REQUEST)  # a page of others can send no JSON here without asking first
+            return
+        try:
+            length = int(self.headers.get("Content-Length", 0))
+            if length > LARGEST:
+                raise ServerError(f"the picture is larger than {LARGEST * 3 // 4 // 10**6} MB; make it smaller")
+            answer = self.server.answer(json.loads(self.rfile.read(length)))
+        except SemiMedRefError as error:
+            self._tell(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error)})
+        else:
+            self._tell(HTTPStatus.OK, dataclasses.asdict(answer))
+
+    def _is_meant(self) -> bool:
+        """Whether the browser asks this machine by its own name, and no page of another site under a borrowed one."""
+        if self.headers.get("Host", "").rpartition(":")[0] in (HERE, "localhost"):
+            return True
+        self.send_error(HTTPStatus.FORBIDDEN)
+        return False
+
+    def _tell(self, status: HTTPStatus, said: dict) -> None:
+        self._send(status, "application/json", json.dumps(said).encode())
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_) -> None:
+        """Nothing: sentences and names of pictures stay out of terminals and logs."""
