@@ -44,11 +44,51 @@ def new_zones(own, donor):
     return [zone for zone in patchmix.compatible_zones(own, donor, "donor") if not own.zones[zone]]
 
 
+def lesion_in(rows, columns):
+    mask = np.zeros((96, 96), np.uint8)
+    mask[rows, columns] = 1
+    return mask
+
+
 LESION, IN_PATCH = np.zeros((2, 16, 16))
 LESION[:3, :3], IN_PATCH[4:12, 4:12] = 1, 1
 MASKED = dict.fromkeys(SIDES, posaug.MASK_TOKEN)
 LEFT, RIGHT, BOTH = [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1]
 ANSWERS = {  # exercise -> right answers, wrong answers
+    "01.1": (
+        [([1, 0, 1, 1, 1, 1], 5), [(1, 0, 1, 1, 1, 1), 5]],
+        [
+            ([1, 0, 1, 1, 1, 1], 3),
+            ([1, 1, 1, 1, 0, 1], 5),
+            ([1, 1, 0, 1, 1, 1], 5),
+            ([1, 0, 1], 5),
+            [1, 0, 1, 1, 1, 1],
+            5,
+        ],
+    ),
+    "01.2": (
+        [lambda image, mask, report: (image[:, ::-1], mask[:, ::-1], report.flip())],
+        [
+            lambda image, mask, report: (image[:, ::-1], mask[:, ::-1], report),
+            lambda image, mask, report: (image[:, ::-1], mask, report.flip()),
+            lambda image, mask, report: (image[::-1], mask[::-1], report.flip()),
+            lambda image, mask, report: (image, mask, report.flip()),
+            lambda image, mask, report: None,
+            "flip",
+        ],
+    ),
+    "01.3": (
+        [lesion_in(slice(56, 63), slice(10, 40)), lesion_in(slice(56, 63), slice(10, 40)).tolist()],
+        [
+            lesion_in(slice(50, 63), slice(10, 40)),
+            lesion_in(slice(56, 80), slice(10, 40)),
+            lesion_in(slice(56, 63), slice(60, 90)),
+            lesion_in(slice(0), slice(0)),
+            np.zeros((40, 96)),
+            2 * lesion_in(slice(56, 63), slice(10, 40)),
+            "left lower",
+        ],
+    ),
     "03.1": ([1 - math.sqrt(1 / 2), 0.29], [0.5, 0.25, 0.707, "half"]),
     "03.2": (
         [together],

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from semimedref_core.anatomy import QATA
-from semimedref_core.data.phantom import COUNTS, MODALITIES, ZONE_CODES, phantom
+from semimedref_core.data.phantom import COUNTS, MODALITIES, ZONE_CODES, decoys, phantom
 from semimedref_core.reports import ZONES, Report
 
 module = importlib.import_module("semimedref_core.data.phantom")
@@ -101,6 +101,7 @@ def test_three_zones_of_a_side_are_mostly_one_lesion(pairs):
 def test_decoys_are_in_the_picture_but_in_no_text_and_no_mask(pairs, monkeypatch):
     """The same cases without decoys: the zones that reports leave out look otherwise, masks and reports stay."""
     modality = pairs.names[0].split("_")[1]
+    marked = decoys("train", 120, 96, modality=modality) == 1
     drawn = []  # the zones of each call: lesions, decoys, lesions, decoys, ...
     lesions_of = module._lesions
 
@@ -114,18 +115,30 @@ def test_decoys_are_in_the_picture_but_in_no_text_and_no_mask(pairs, monkeypatch
     np.testing.assert_array_equal(clean.masks, pairs.masks)
     assert clean.reports == pairs.reports
 
-    decoys = np.array(drawn[1::2])
+    chosen = np.array(drawn[1::2])
     named = np.array([report.zones for report in pairs.reports])
-    assert not (decoys & named).any()
+    assert not (chosen & named).any()
     free = named.sum(1) < 6
-    number = decoys.sum(1)[free]
+    number = chosen.sum(1)[free]
     assert number.max() <= 3
     assert np.mean(number >= 1) > 0.7
     change = np.abs(clean.images.astype(int) - pairs.images.astype(int))
-    for zones, difference in zip(decoys, change, strict=True):
+    for zones, difference in zip(chosen, change, strict=True):
         for decoy, (y0, x0, y1, x1) in zip(zones, QATA.boxes(96, 96), strict=True):
             brighter = (difference[y0:y1, x0:x1] > 8).sum()
             assert not decoy or brighter > 10, "a decoy that nobody can see"
+    assert change[marked].mean() > 10 * change[~marked].mean(), "`decoys` marks where the pictures differ"
+    assert not (marked & (pairs.masks == 1)).any()
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_six_of_ten_pictures_hold_decoys_and_none_where_all_zones_are_named(modality):
+    """Notebooks say so: 62 % of the X-rays of the train split."""
+    held = decoys("train", size=48, modality=modality).any((1, 2))
+    everywhere = np.array([min(report.zones) for report in phantom("train", 800, 32, modality=modality).reports]) == 1
+    assert held.mean() == pytest.approx({"xray": 0.62, "ct": 0.65}[modality], abs=0.01)
+    assert not held[everywhere].any() and 0.28 < everywhere.mean() < 0.32
+    assert 0.9 < held[~everywhere].mean() < 0.92
 
 
 def test_lesions_can_be_seen(pairs, monkeypatch):

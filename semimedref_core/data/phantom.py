@@ -73,6 +73,31 @@ def phantom(split: str, count: int | None = None, size: int = 96, seed: int = 0,
     Raises:
         DataError: if an argument is out of range; names it and what is allowed.
     """
+    cases = _cases(split, count, size, seed, modality)
+    images = np.empty((len(cases), size, size), np.uint8)
+    masks = np.empty_like(images)
+    reports = []
+    for index, rng in enumerate(cases):
+        images[index], masks[index], report = _pair(rng, size, modality)
+        reports.append(report)
+    names = tuple(f"phantom_{modality}_{split}_{index:04d}.png" for index in range(len(cases)))
+    return Pairs(images, masks, tuple(reports), names)
+
+
+def decoys(split: str, count: int | None = None, size: int = 96, seed: int = 0, modality: str = "xray") -> np.ndarray:
+    """Where the pictures of :func:`phantom` hold decoys, which no report names and no mask marks.
+
+    The arguments and errors are those of :func:`phantom`.
+
+    Returns:
+        ``[count, size, size]`` uint8, 1 on a decoy.
+    """
+    drawn = [_outlined(rng, size, modality) for rng in _cases(split, count, size, seed, modality)]
+    return np.stack([lookalikes & ~mask for _, _, mask, lookalikes in drawn]).astype(np.uint8)
+
+
+def _cases(split: str, count: int | None, size: int, seed: int, modality: str) -> list[np.random.Generator]:
+    """A source of chance for each case that is asked for."""
     if split not in COUNTS:
         raise DataError(f"unknown split {split!r}; choose one of {', '.join(COUNTS)}")
     if modality not in MODALITIES:
@@ -82,26 +107,24 @@ def phantom(split: str, count: int | None = None, size: int = 96, seed: int = 0,
         if value < least:
             raise DataError(f"{name} must be at least {least}, got {value}")
     key = (seed, MODALITIES.index(modality), list(COUNTS).index(split))
-    images = np.empty((count, size, size), np.uint8)
-    masks = np.empty_like(images)
-    reports = []
-    for index in range(count):
-        images[index], masks[index], report = _pair(np.random.default_rng((*key, index)), size, modality)
-        reports.append(report)
-    names = tuple(f"phantom_{modality}_{split}_{index:04d}.png" for index in range(count))
-    return Pairs(images, masks, tuple(reports), names)
+    return [np.random.default_rng((*key, index)) for index in range(count)]
+
+
+def _outlined(rng: np.random.Generator, size: int, modality: str) -> tuple[list[int], _Chest, np.ndarray, np.ndarray]:
+    """Zones and chest of one case, and the outlines ``[size, size]`` bool of its lesions and of its decoys."""
+    code = int(rng.choice(_CODES, p=_CODE_SHARES))
+    zones = [code >> k & 1 for k in range(len(ZONES))]
+    free = [k for k, named in enumerate(zones) if not named]
+    chosen = rng.permutation(free)[: rng.choice(len(_DECOY_SHARES), p=_DECOY_SHARES)]
+    chest = _RECIPES[modality][0](rng, size)
+    mask = _lesions(rng, chest, zones)
+    return zones, chest, mask, _lesions(rng, chest, [int(k in chosen) for k in range(len(ZONES))])
 
 
 def _pair(rng: np.random.Generator, size: int, modality: str) -> tuple[np.ndarray, np.ndarray, Report]:
     """Image, mask and report of one case. Grain comes last: how much it draws depends on the size."""
-    chest_of, draw, thickness, gain, gamma = _RECIPES[modality]
-    code = int(rng.choice(_CODES, p=_CODE_SHARES))
-    zones = [code >> k & 1 for k in range(len(ZONES))]
-    free = [k for k, named in enumerate(zones) if not named]
-    decoys = rng.permutation(free)[: rng.choice(len(_DECOY_SHARES), p=_DECOY_SHARES)]
-    chest = chest_of(rng, size)
-    mask = _lesions(rng, chest, zones)
-    lookalikes = _lesions(rng, chest, [int(k in decoys) for k in range(len(ZONES))])
+    _, draw, thickness, gain, gamma = _RECIPES[modality]
+    zones, chest, mask, lookalikes = _outlined(rng, size, modality)
     # The opacity is the blurred outline times a smooth thickness, the same for lesions and decoys.
     outline = ndimage.gaussian_filter((mask | lookalikes).astype(np.float32), rng.uniform(0.008, 0.02) * size)
     opacity = outline * rng.uniform(*thickness) * (1 + 0.25 * _noise(rng, 5, size) + 0.15 * _noise(rng, 24, size))

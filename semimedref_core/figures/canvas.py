@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
-TRUTH, PREDICTED = SKY, ORANGE
+TRUTH, PREDICTED, DECOY = SKY, ORANGE, YELLOW
 TYPE, LETTERS = 10, 12  # points of the letters beside pictures, and how many of them an inch holds
 
 

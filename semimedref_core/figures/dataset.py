@@ -20,6 +20,7 @@ from semimedref_core.figures.canvas import (
     PURPLE,
     SKY,
     TRUTH,
+    TYPE,
     VERMILION,
     YELLOW,
     as_text,
@@ -101,7 +102,7 @@ def row_histograms(rows: np.ndarray, grids: Mapping[str, Grid]) -> Figure:
             ax.axhline(cut, color="black", linestyle=GRID_STYLES[name][1], linewidth=1.4)
         ax.set_title(f"{name}: cuts at {grid.cuts[1]:.2f} and {grid.cuts[2]:.2f}", fontsize=11)
         ax.set(xlabel="share of the word's lesion pixels, per 1 % of height (%)", xlim=(0, None), ylim=(1, 0))
-        ax.legend(fontsize=9, loc="lower right")
+        ax.legend(fontsize=TYPE, loc="lower right")
     axes[0].set_ylabel("y / H (0 is the top)")
     return figure
 
@@ -116,7 +117,7 @@ def count_tables(tables: Mapping[str, pd.DataFrame]) -> Figure:
         for (r, c), n in np.ndenumerate(counts):
             if n:
                 colour = "white" if np.log1p(n) > 0.75 * np.log1p(counts.max()) else "black"
-                ax.text(c, r, n, ha="center", va="center", fontsize=8, color=colour)
+                ax.text(c, r, n, ha="center", va="center", fontsize=TYPE, color=colour)
             if table.index[r] == table.columns[c]:
                 ax.add_patch(Rectangle((c - 0.5, r - 0.5), 1, 1, fill=False, edgecolor=VERMILION, linewidth=1.2))
         ax.set_xticks(range(len(table.columns)), table.columns)
@@ -139,7 +140,7 @@ def phrase_bars(shares: pd.DataFrame) -> Figure:
     ax.invert_yaxis()
     ax.set_xlabel("texts that hold the phrase (%)")
     ax.grid(axis="x", alpha=0.3)
-    ax.legend(fontsize=9, loc="lower right")
+    ax.legend(fontsize=TYPE, loc="lower right")
     return figure
 
 
@@ -165,5 +166,5 @@ def dice_by_size(areas: np.ndarray, dice: np.ndarray, averages: Mapping[str, flo
         ax.axhline(100 * value, color=colour, linestyle=style, linewidth=1.8, label=f"{name}: {100 * value:.1f} %")
     ax.set(xlabel="lesion (% of the image)", ylabel="Dice (%)", xlim=(0, None), ylim=(None, 100))
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=9, loc="lower right")
+    ax.legend(fontsize=TYPE, loc="lower right")
     return figure

@@ -9,17 +9,25 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.figures.canvas import PREDICTED, TRUTH, TYPE, as_text, legend, outline, panels, show_image
+from semimedref_core.figures.canvas import DECOY, PREDICTED, TRUTH, TYPE, as_text, legend, outline, panels, show_image
 
 
-def sample_gallery(pairs: Pairs, count: int = 4) -> Figure:
-    """The first pairs: image, mask as a contour, report as title."""
+def sample_gallery(pairs: Pairs, count: int = 4, decoys: np.ndarray | None = None) -> Figure:
+    """The first pairs: image, mask as a contour, report as title.
+
+    Args:
+        pairs: with masks.
+        count: of pairs that are shown, if there are so many.
+        decoys: ``[N, H, W]`` 0/1, what looks like a lesion and is none, to be outlined too.
+    """
     count = min(count, len(pairs))
     figure, axes = panels(1, count, 3.0, 3.6)
-    for ax, image, mask, report in zip(axes[0], pairs.images, pairs.masks, pairs.reports, strict=False):
+    for k, (ax, image, mask, report) in enumerate(zip(axes[0], pairs.images, pairs.masks, pairs.reports, strict=False)):
         show_image(ax, image, report.render())
         outline(ax, mask)
-    legend(figure, {"mask": (TRUTH, "solid")})
+        if decoys is not None:
+            outline(ax, decoys[k], DECOY, "dotted")
+    legend(figure, {"mask": (TRUTH, "solid")} | ({} if decoys is None else {"decoy": (DECOY, "dotted")}))
     return figure
 
 

@@ -17,6 +17,7 @@ from semimedref_core.figures.canvas import (
     PREDICTED,
     PURPLE,
     SKY,
+    TYPE,
     VERMILION,
     as_text,
     legend,
@@ -50,7 +51,7 @@ def training_curves(logs: Mapping[str, Sequence[dict]]) -> Figure:
     right.set(xlabel="step", ylabel="validation Dice per image (%)")
     for ax in (left, right):
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=TYPE)
     return figure
 
 
@@ -70,7 +71,7 @@ def mixing_gallery(
         show_image(row[0], image, own)
         row[1].imshow(p, cmap="cividis", vmin=0, vmax=1)
         row[1].set_axis_off()
-        row[1].set_title("teacher's probability", fontsize=8)
+        row[1].set_title("teacher's probability", fontsize=TYPE)
         show_image(row[2], pasted, text)
         outline(row[2], y, PREDICTED)
     legend(figure, {"target of the student": (PREDICTED, "solid")})
@@ -112,7 +113,7 @@ def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
         ax.grid(alpha=0.3)
         if drawn:
             ax.legend(
-                fontsize=8,
+                fontsize=TYPE,
                 loc="lower center",
                 bbox_to_anchor=(0.5, 1.0),
                 ncols=len(styles),
