@@ -15,788 +15,515 @@
 # %% [markdown]
 # # 09 · Two kernels in Triton
 #
-# **What you will see.** Two steps of the training are written twice: in plain PyTorch, and as *fused* kernels in
-# [Triton](https://triton-lang.org), a Python dialect for GPU programs. Patch mixing (Eq. 5 to 7; paper: 7 to 8) is all about bytes.
-# The contrastive loss (Eq. 9 to 11; paper: 9) is all about a matrix that never needs to exist. You will count what fusing
-# saves, read the kernels beside the plain form, run them here without a GPU, see which program writes which tile, and
-# see what a GPU can gain at most, and what was measured. You need to know PyTorch; you need no Triton and no CUDA.
+# **What you will see.** Two parts of the training step as programs for a GPU, written in [Triton](https://triton-lang.org),
+# a dialect of Python. They run here without a GPU, in Triton's interpreter. After this notebook you
+#
+# - can say why one fused kernel beats twenty PyTorch operations, in bytes;
+# - can read and write a small Triton kernel: programs, pointers, masks;
+# - have read the kernel of T-PatchMix, and know which program writes which pixels;
+# - know how the contrastive loss works without its $N \times N$ matrices, and what a GPU can gain by that at most.
+#
+# **What you need.** PyTorch, T-PatchMix from [04](04_t_patchmix.ipynb) and ITCL from [05](05_itcl.ipynb). You need no
+# Triton, no CUDA and no GPU.
+#
+# **Time.** About 35 minutes to read, with the exercises; about 30 seconds to run.
 
 # %% tags=["parameters"]
 image_size = 224
-batch = 32
-block = 16  # side of a patch in px
-conf_th = 0.55
+batch_size = 8
 width = 256  # numbers in an embedding, D
-tau = 0.07
-seed = 0
+seed = 1
 
 # %% tags=["nbval-ignore-output"]
 import os
 
-os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when kernels are imported: run them on the CPU, as NumPy
+os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when kernels are imported: run them on the CPU, in NumPy
+
+from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import triton
+import triton.language as tl
 from IPython.display import display
 from torch.nn.functional import normalize
 
-from semimedref_core import figures, versions
-from semimedref_kernels import benchmark, jaccard, patch_mix, soft_contrastive_loss, soft_contrastive_plain
+from semimedref_core import Config, anatomy, figures, patchmix, versions
+from semimedref_core.data import phantom
+from semimedref_core.teaching import check, source_of, stand_in_teacher
+from semimedref_core.tools import Meter, bytes_moved, listening
+from semimedref_kernels import benchmark, jaccard, patch_mix, patch_mix_triton
 from semimedref_kernels.benchmark import baselines
 
-figures.notebook_style()
+figures.notebook_style(100)
 print(versions("triton"))
 
 # %% [markdown]
-# ## 1 · Patch mixing moves bytes
+# ## 1 · A step moves bytes
 #
-# A batch as it comes in training: strong views $s$, the teacher's probabilities $p$ (here the masks, blurred), and
-# for each sample a partner and a box. Samples without a patch have an empty box.
+# A *kernel* is a small program that a GPU starts many times at once. Each PyTorch operation starts at least one. It
+# reads its inputs from the GPU's memory and writes its result back. Memory is the slow part: in the time that an H100
+# takes to move one byte, it can do about twenty operations in float32 (section 5). An operation that does little with
+# each number therefore takes as long as its bytes take.
+#
+# T-PatchMix is of that kind. We take a batch with patches as training draws them: side, gate and rule for zones are
+# those of `Config`. Grey images stand for the strong views $s$, and a stand-in teacher made of blurred masks gives the
+# probabilities $p$.
 
 # %%
-from scipy.ndimage import gaussian_filter
-
-from semimedref_core import anatomy, patchmix
-from semimedref_core.data import phantom
-
-pairs = phantom.phantom("train", batch, image_size, seed)
-s = torch.tensor(pairs.images / 255, dtype=torch.float32)[:, None]
-p = torch.tensor(gaussian_filter(pairs.masks.astype(np.float32), (0, 5, 5)))[:, None]
-zone_boxes = np.tile(anatomy.QATA.boxes(image_size, image_size), (batch, 1, 1))
-proposal = patchmix.propose(np.random.default_rng(seed), pairs.reports, zone_boxes, p=1.0)
-proposal = {name: torch.as_tensor(value) for name, value in vars(proposal).items()}
-boxes, _ = patchmix.patch_boxes(p, **proposal, block=block, mode="position", confident=conf_th)
-partner = proposal["partner"]
-print(f"images {tuple(s.shape)}, {s.nbytes / 1e6:.2f} MB; {int((boxes[:, 2] > boxes[:, 0]).sum())} patches proposed")
+config = Config(image_size=image_size, batch_size=batch_size)
+pairs, rng = phantom.phantom("train", batch_size, image_size, seed), np.random.default_rng(seed)
+s, masks = (torch.from_numpy(each)[:, None].float() for each in (pairs.images / 255, pairs.masks))
+p = stand_in_teacher(masks, rng)
+zones = np.tile(anatomy.QATA.boxes(image_size, image_size), (batch_size, 1, 1))
+plan = vars(patchmix.propose(rng, pairs.reports, zones, config.patch_mode, config.patch_p, config.patch_zones))
+plan = {name: torch.as_tensor(value) for name, value in plan.items()}
+boxes, _ = patchmix.patch_boxes(p, **plan, block=config.block, mode=config.patch_mode, confident=config.gate)
+partner, offered = plan["partner"], int((boxes[:, 2] > boxes[:, 0]).sum())
+print(f"images {tuple(s.shape)} and maps {tuple(p.shape)}: {(s.nbytes + p.nbytes) / 1e6:.2f} MB")
+print(f"{offered} patches of at most {config.block} px offered, gate {config.gate}")
 
 # %% [markdown]
-# The equations as they stand in the paper, with m the box as a map of zeros and ones:
+# **The paper**, in our words and with our numbers for its equations: with $m$ the box of sample $i$, as a map of zeros
+# and ones, and $j$ its partner,
 #
-# - Eq. 5, gate: the mean of $p_j$ over the patch is at least `conf_th`
-# - Eq. 6, image: $m\,s_j + (1-m)\,s_i$
-# - Eq. 7, target: $m\,p_j + (1-m)\,p_i$ (cut at 0.5 later)
+# - gate: the mean of $p_j$ over the box is at least $\mathrm{conf\_th}$ (Eq. 5; paper: 7);
+# - image: $m\,s_j + (1-m)\,s_i$ (Eq. 6; paper: 8);
+# - target: $m\,p_j + (1-m)\,p_i$, which is later cut at 0.5 (Eq. 7; paper: 8).
 #
-# As one would write them: `torch.where(m, a, b)` is $m\,a + (1-m)\,b$ in one operation. This form is one of those that
-# the benchmark compares with (section 8). Two helpers show code.
+# This is how one writes it in PyTorch. `torch.where(m, a, b)` is $m\,a + (1-m)\,b$ in one operation. The public
+# operation of this project is `patch_mix`. The check mixes one accepted sample by hand.
 
 # %%
-import inspect
-import textwrap
-
-
-def piece(function, first, last):
-    """The lines of a function from the one that starts with ``first`` to the one that starts with ``last``."""
-    lines = inspect.getsource(getattr(function, "fn", function)).splitlines()
-    start, end = (next(k for k, line in enumerate(lines) if line.strip().startswith(mark)) for mark in (first, last))
-    return textwrap.dedent("\n".join(lines[start : end + 1]))
-
-
-def show_code(blocks):
-    marked = "\n\n".join(f"**{name}**\n```python\n{code}\n```" for name, code in blocks.items())
-    display({"text/markdown": marked, "text/plain": "\n\n".join(blocks.values())}, raw=True)
-
-
-show_code({"As written": piece(baselines.patch_mix_where, "height, width", "return")})
-
-# %%
-mixed, target, accepted = patch_mix(s, p, partner, boxes, conf_th)
-written = baselines.patch_mix_where(s, p, partner, boxes, conf_th)
-assert torch.equal(written[0], mixed) and torch.equal(written[1], target)
-print(f"{int(accepted.sum())} of {batch} samples mixed; the public op gives the same images and targets")
+display(source_of(baselines.patch_mix_where))
+mixed, target, accepted = patch_mix(s, p, partner, boxes, config.gate)  # the public operation
+i = int(accepted.nonzero()[0])
+j, (y0, x0, y1, x1) = int(partner[i]), boxes[i].tolist()
+m = torch.zeros_like(p[i])
+m[:, y0:y1, x0:x1] = 1
+assert all(torch.equal(got[i], m * x[j] + (1 - m) * x[i]) for got, x in ((mixed, s), (target, p)))
+print(f"{int(accepted.sum())} of {batch_size} samples are mixed; sample {i} takes a box of {y1 - y0} x {x1 - x0} px")
 
 # %% [markdown]
-# Each line above is one or more operations, and on a GPU each reads its inputs from memory and writes its result
-# back. PyTorch lets us watch: a *dispatch mode* sees every operation. First, what one operation reads and writes. A
-# gather reads as many numbers as it returns, what is overwritten is not read, and a broadcast tensor is as large as
-# its memory.
-
+# ### Exercise 09.1 (predict)
+#
+# No code can do with less than this: it reads each input once and writes each output once. How many MB is that for a
+# batch of 32 images of 3 x 224 x 224 and 32 maps of 1 x 224 x 224, all in float32? (1 MB is a million bytes.)
+#
+# <details><summary>Solution</summary>
+#
+# There are $32 \cdot (3 + 1) \cdot 224^2 = 6.4$ million numbers of 4 bytes, which makes 25.7 MB. They are read, and as
+# many are written: 51.4 MB. Boxes and partners add a few hundred bytes.
+# </details>
 
 # %%
-def read_and_written(op, ins, outs):
-    name = op.overloadpacket.__name__
-    if op.is_view or "empty" in name:
-        return [], []
-    if name == "index":
-        return [*outs, *ins[1:]], outs
-    return (ins[1:], ins[-1:]) if name in ("copy_", "index_put_") else (ins, outs)
-
-
-def size(tensors):
-    return sum(min(t.nbytes, t.untyped_storage().nbytes()) for t in tensors)
-
+least_megabytes = None
+check("09.1", least_megabytes)
 
 # %% [markdown]
-# Then the mode, which adds it up, and keeps account of the memory that is held at once.
+# Now we count. `Meter` watches PyTorch and adds up what each operation reads and writes. It works on tensors of the
+# device `meta`, which have shapes and no memory. `listening` watches Triton's interpreter, which runs the kernel here.
+# It notes each address that a program loads or stores. Both must give the very same images and targets as `patch_mix`.
+#
+# **Look at** the first two bars. As written, images and maps travel through memory several times. The fused kernel
+# comes close to the least possible, if a cache keeps what it has read. Without a cache it would read the boxes of the
+# partners' maps several times, because every program that meets a box asks the gate for itself.
 
 # %%
-import weakref
-
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-
-
-class Meter(TorchDispatchMode):
-    operations = read = written = held = peak = 0
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        out = op(*args, **(kwargs or {}))
-        ins, outs = ([x for x in tree_leaves(t) if isinstance(x, torch.Tensor)] for t in ((args, kwargs), out))
-        old = {t.untyped_storage()._cdata for t in ins}
-        for storage in {t.untyped_storage() for t in outs}:
-            if storage._cdata not in old:
-                self.hold(storage.nbytes())
-                weakref.finalize(storage, self.hold, -storage.nbytes())
-        read, written = read_and_written(op, ins, outs)
-        self.operations += bool(read or written)
-        self.read, self.written = self.read + size(read), self.written + size(written)
-        return out
-
-    def hold(self, nbytes):
-        self.held += nbytes
-        self.peak = max(self.peak, self.held)
-
-
-# %%
+arguments = s, p, partner, boxes, config.gate
+on_meta = [x.to("meta") for x in arguments[:4]]
 with Meter() as meter:
-    doubled = 2 * s
-assert (meter.operations, meter.read, meter.written, meter.held) == (1, s.nbytes, s.nbytes, s.nbytes)
-del doubled
-assert meter.held == 0
-print(f"2 * s reads {meter.read / 1e6:.2f} MB, writes {meter.written / 1e6:.2f} MB, held {meter.peak / 1e6:.2f} MB")
-
-# %% [markdown]
-# Tensors on the device `meta` have shapes and no memory. On them the plain form does what it does on a GPU, where
-# nobody may ask how large the boxes are (that would make the host wait), so it looks at whole images. On the CPU
-# asking is free and only small windows around the boxes are touched: that is the machine the plain form is made for.
-
-# %%
-from semimedref_kernels.patch_mix import plain_patch_mix
-
-arguments = s, p, partner, boxes
-on_meta = [x.to("meta") for x in arguments]
-meters = {}
-for name, form, given in (
-    ("as written", baselines.patch_mix_where, on_meta),
-    ("plain form, GPU", plain_patch_mix, on_meta),
-    ("plain form, CPU", plain_patch_mix, arguments),
-):
-    with Meter() as meters[name]:
-        form(*given, conf_th)
-    meter = meters[name]
-    print(f"{name:16} {meter.operations:3} operations, {(meter.read + meter.written) / 1e6:6.1f} MB")
-
-# %% [markdown]
-# The fused form is one kernel, one pass that writes image and target. Triton's interpreter runs a
-# kernel in NumPy, one program after the other. It hands every load and store to two functions; listen in there and
-# you know each address that a kernel touches.
-
-# %%
-from contextlib import contextmanager
-from unittest.mock import patch
-
-from triton.runtime.interpreter import interpreter_builder as machine
-
-
-@contextmanager
-def listening():
-    """Fills a list with (program, "load" or "store", bytes of one number, addresses)."""
-    log, load, store = [], machine.create_masked_load, machine.create_masked_store
-
-    def note(kind, pointers, mask):
-        nbytes = -(-pointers.get_element_ty().primitive_bitwidth // 8)  # a flag of 1 bit takes a byte
-        log.append((machine.grid_idx, kind, nbytes, pointers.data[mask.data]))
-
-    def loading(pointers, mask, *rest):
-        note("load", pointers, mask)
-        return load(pointers, mask, *rest)
-
-    def storing(pointers, value, mask, *rest):
-        note("store", pointers, mask)
-        return store(pointers, value, mask, *rest)
-
-    with patch.multiple(machine, create_masked_load=loading, create_masked_store=storing):
-        yield log
-
-
-# %%
-from semimedref_kernels.patch_mix_triton import patch_mix_fused
-
+    baselines.patch_mix_where(*on_meta, config.gate)
+written = baselines.patch_mix_where(*arguments)
 with listening() as log:
-    fused = patch_mix_fused(*arguments, conf_th)
-for mine, theirs in zip(fused, (mixed, target, accepted), strict=True):
-    assert torch.equal(mine, theirs), "bit for bit"
-moved = {kind: sum(n * len(where) for _, k, n, where in log if k == kind) for kind in ("load", "store")}
-print(f"the bits of the plain form, with {moved['load'] / 1e6:.1f} MB read, {moved['store'] / 1e6:.1f} MB written")
+    fused = patch_mix_triton.patch_mix_fused(*arguments)
+assert all(torch.equal(each[0], mixed) and torch.equal(each[1], target) for each in (written, fused))
 
-# %% [markdown]
-# No form can do with less than reading each input once and writing each output once. The fused one comes close to
-# that: only tiles that a box touches ask the gate, and read of the donor what lies in the box.
-
-# %%
-least = 2 * (s.nbytes + p.nbytes)
-traffic = {name: (m.read / 1e6, m.written / 1e6) for name, m in meters.items() if name != "plain form, CPU"}
-traffic |= {"fused": (moved["load"] / 1e6, moved["store"] / 1e6), "least possible": (least / 2e6, least / 2e6)}
-for name, numbers in traffic.items():
-    print(f"{name:16} {sum(numbers):6.1f} MB, {1e6 * sum(numbers) / least:4.1f} times the least")
+least, stored = (s.nbytes + p.nbytes) / 1e6, bytes_moved(log, "store") / 1e6
+traffic = {"as written": (meter.read / 1e6, meter.written / 1e6)}
+traffic["fused"] = bytes_moved(log, "load", once=True) / 1e6, stored
+traffic["fused, no cache"] = bytes_moved(log, "load") / 1e6, stored
+traffic["least possible"] = least, least
 figures.traffic_bars(traffic)
 plt.show()
+print(f"as written {meter.operations} operations, fused 1")
+for name, numbers in traffic.items():
+    print(f"{name:16} {sum(numbers):5.1f} MB, {sum(numbers) / (2 * least):4.2f} times the least")
 
 # %% [markdown]
-# ## 2 · The patch-mixing kernel, line by line
+# ## 2 · A first kernel
 #
-# A Triton kernel describes what *one program* does. The launch starts a grid of them; each asks for its number and
-# finds its own tile of the output. Inside a program one writes on small blocks (`tl.arange`), much as on tensors, but
-# memory is addressed by hand: a pointer, plus an offset for each element, plus a mask for elements that do not exist.
-
-# %% [markdown]
-# **Which program am I?** Plain PyTorch speaks of the whole batch at once. A program knows one sample `i`, its partner
-# `j`, and where its tile begins (`start`): a plane is one long line of pixels, whatever its width. Axis 0 of the grid
-# counts tiles of all samples, axis 1 the planes: the image's channels, then the target. Numbers that may pass 2³¹ are
-# made 64 bits wide.
-
-# %%
-from semimedref_kernels.patch_mix import _by_masks, _masks
-from semimedref_kernels.patch_mix_triton import _accepted, _clipped_box, _in_box, _mix_tile, _places, mix_kernel
-
-
-def beside(plain, kernel):
-    show_code({"Plain PyTorch": plain, "Triton": kernel})
-
-
-beside(
-    piece(_by_masks, "box, area = _masks", "donor = probs"),
-    piece(mix_kernel, "tiles = tl.cdiv", "j = tl.load"),
-)
-
-# %% [markdown]
-# **The box** is cut to the image; `tl.load(boxes + 4 * i)` is `boxes[i, 0]`, by hand. Whether a pixel lies in it asks
-# for row and column, by division: the box's own tiles alone do that. What is read in one go, 16 bytes, is asked for
-# together (`near`).
-
-# %%
-beside(piece(_masks, "y0, x0, y1, x1", "rows, columns"), piece(_clipped_box, "y0 = ", "return"))
-beside(piece(_masks, "return rows", "return rows"), piece(_in_box, "group = at", "return rows"))
-
-# %% [markdown]
-# **Reading.** Indexing becomes arithmetic on strides, so any layout will do; most often the pixels of a plane follow
-# each other (`FLAT`), and a pixel's number is its place. Where a load's mask is false nothing is loaded and `other`
-# stands in.
-
-# %%
-show_code({"Triton": piece(_places, "at = start", "return at")})
-
-# %% [markdown]
-# **The gate (Eq. 5; paper: 7).** A program whose tile the box touches walks through the box and keeps a tile of partial sums in
-# registers. Each probability counts in whole steps of $2^{-30}$. Sums of whole numbers are exact, in whatever order:
-# every program decides alike, and so does every device.
-
-# %%
-beside(piece(_by_masks, "steps = torch.where", "reached ="), piece(_accepted, "total = tl.zeros", "return tl.where"))
-
-# %% [markdown]
-# **Mixing (Eq. 6 and 7; paper: 8).** A tile that no box touches, or whose box the gate refuses, is one load and one store, in
-# vectors of 16 bytes. The others read the donor beside their own pixels and choose.
-
-# %%
-beside(piece(_by_masks, "mixed, target = ", "torch.where(box, images"), piece(_mix_tile, "value = tl.load", "tl.store"))
-
-# %% [markdown]
-# ## 3 · Which program writes what
+# A Triton kernel says what *one program* does. A launch starts a *grid* of programs, and each asks for its number with
+# `tl.program_id`. Inside a program one works on small blocks of numbers, much as on tensors. But memory is addressed by
+# hand: `x` is only the address of the first number, so `x + offsets` is a block of addresses.
 #
-# The kernel runs on two small pictures, and we listen. First with the tile it ships with, then with a smaller one. A
-# launch is data (`semimedref_kernels.launch.Launch`), which makes that easy.
+# A block has a fixed size, a power of two. What does not exist must be *masked*: where the mask is false, `tl.load`
+# reads nothing and gives `other`, and `tl.store` writes nothing.
+#
+# This kernel adds up each row of a matrix, with one program for each row. `picture` has 8 rows of 12 numbers, so the
+# block has 16, and four of them are masked.
+
 
 # %%
-from semimedref_kernels import patch_mix_triton
+@triton.jit
+def row_sums_kernel(x, out, columns, BLOCK: tl.constexpr):
+    row, column = tl.program_id(0), tl.arange(0, BLOCK)
+    value = tl.load(x + row * columns + column, mask=column < columns, other=0.0)
+    tl.store(out + row, tl.sum(value, 0))
 
-few = phantom.phantom("train", 2, 128, seed)
-images, probs = (torch.tensor(x / x.max(), dtype=torch.float32)[:, None] for x in (few.images, few.masks))
-box = torch.tensor([[20, 24, 68, 72]] * 2)
+
+def row_sums(x):
+    out = torch.empty(len(x))
+    row_sums_kernel[(len(x),)](x, out, x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]))
+    return out
 
 
-def watched(pixels):
+picture = torch.zeros(9, 12)[:8]  # the ninth row is memory that nobody else uses
+picture[3:6, :3] = 1  # a lesion at the left edge
+print("kernel ", row_sums(picture).tolist())
+print("PyTorch", picture.sum(1).tolist())
+assert torch.equal(row_sums(picture), picture.sum(1))
+
+# %% [markdown]
+# ### Exercise 09.2 (change)
+#
+# The contrastive loss needs $\log\sum_j e^{x_{ij}}$ for each row $i$. Change the kernel so that it gives this, and
+# write a function `log_sum_exp(x)` that launches it. Numbers may be as large as 200.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# @triton.jit
+# def log_sum_exp_kernel(x, out, columns, BLOCK: tl.constexpr):
+#     row, column = tl.program_id(0), tl.arange(0, BLOCK)
+#     value = tl.load(x + row * columns + column, mask=column < columns, other=float("-inf"))
+#     top = tl.max(value, 0)
+#     tl.store(out + row, top + tl.log(tl.sum(tl.exp(value - top), 0)))
+#
+#
+# def log_sum_exp(x):
+#     out = torch.empty(len(x))
+#     log_sum_exp_kernel[(len(x),)](x, out, x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]))
+#     return out
+# ```
+#
+# Masked numbers must not count. A zero would count as $e^0 = 1$, and $-\infty$ counts as 0. The largest number is
+# subtracted first because float32 ends at about $e^{88}$.
+# </details>
+
+# %%
+log_sum_exp = None  # def log_sum_exp(x): ...
+check("09.2", log_sum_exp)
+
+# %% [markdown]
+# ### Exercise 09.3 (break)
+#
+# Take `mask=column < columns, other=0.0` out of `row_sums_kernel`. For which rows of `picture` is the sum now wrong?
+# Predict the list of rows, counted from 0. Then run the cell with the broken kernel, and put the mask back.
+#
+# <details><summary>Solution</summary>
+#
+# `[2, 3, 4]`. The rows lie behind each other in memory. Without the mask, program $i$ reads 16 numbers instead of 12,
+# and the last four are the beginning of row $i + 1$. Row 2 is empty and gets the lesion of row 3. Row 5 holds lesion,
+# but what follows it is empty, so its sum is right by luck. Such luck is why a forgotten mask can stay unseen.
+# </details>
+
+# %%
+wrong_rows = None
+check("09.3", wrong_rows)
+
+# %% [markdown]
+# ## 3 · The kernel of T-PatchMix
+#
+# A *plane* is one channel of an image, or a map. The kernel treats it as one long line of pixels and cuts it into
+# *tiles* of 4096. Each program has one tile: `start` is its first pixel.
+#
+# **Mixing** (Eq. 6 and 7; paper: 8). A program loads its own pixels. If its box is accepted (`mix`), it loads the
+# partner's pixels as well and chooses. Then it stores. `_places` gives the pixels' offsets, and `_in_box` says which of
+# them lie in the box. `near` marks whole groups of 16 bytes, because a GPU reads those in one go. (`FLAT` means that
+# rows follow each other without a gap; else the offsets are computed from the strides.)
+
+# %%
+display(source_of(patch_mix_triton._mix_tile, patch_mix_triton._places, patch_mix_triton._in_box))
+
+# %% [markdown]
+# **The gate** (Eq. 5; paper: 7). A program whose tile meets the box (`_touched`) must know whether the box is accepted.
+# Programs cannot wait for each other, so each of them adds up the partner's map over the whole box. All of them must
+# come to the same answer, to the last bit. Otherwise one half of a patch could be pasted and the other half not.
+#
+# Sums of floats depend on their order. So the kernel counts each probability in whole steps of $2^{-30}$ (`STEPS`).
+# Sums of whole numbers are exact. The check adds up one box in two orders.
+
+# %%
+display(source_of(patch_mix_triton._touched, patch_mix_triton._accepted))
+box = p[j, 0, y0:y1, x0:x1].flatten().numpy()
+for name, numbers in (("floats", box), ("whole steps", np.floor(box * np.float32(2**30)).astype(np.float64))):
+    forward, backward = (np.cumsum(one_way)[-1] for one_way in (numbers, numbers[::-1]))
+    print(f"{name:11} {forward:.10g} forward, {backward:.10g} backward: {'' if forward == backward else 'not '}equal")
+assert forward >= int(config.gate * 2**30) * len(box)  # Eq. 5: so the gate accepted it
+
+# %% [markdown]
+# **Which program reads and writes what?** We run the kernel on two small pictures and listen. From the addresses we
+# learn the tile of each program, and whether it read its own sample only or its partner as well. (The whole kernel
+# stands in the appendix.)
+#
+# **Look at** the orange tiles. Before such a program stores a pixel, it reads the partner's map over the whole box. On
+# the left are the tiles as shipped: three programs ask the gate. On the right, tiles are four times smaller, and seven
+# programs read the same box. Larger tiles would ask less often. But then a GPU with its many cores has too few programs
+# to run, and more pixels wait for the gate.
+
+# %%
+few, box = phantom.phantom("train", 2, 128, seed), torch.tensor([[20, 24, 68, 72]] * 2)
+images, maps = (torch.tensor(x / x.max(), dtype=torch.float32)[:, None] for x in (few.images, few.masks))
+
+
+def tiles(pixels):
+    """Of sample 0: each program's number, its tile (y0, x0, y1, x1), and whose pixels it reads."""
     with patch.object(patch_mix_triton, "BLOCK", pixels), listening() as log:
-        mix, outputs = patch_mix_triton.mix_launch(images, probs, torch.tensor([1, 0]), box, 0.0)
-        mix.run()
-    assert all(map(torch.equal, outputs, plain_patch_mix(images, probs, torch.tensor([1, 0]), box, 0.0)))
-    return log, mix.grid
-
-
-# %% [markdown]
-# An address tells which pixel of which sample it is. So for each program of sample 0 we learn its tile, and whether
-# it read its own sample alone or the donor too. (The gate reads the maps, not the pictures: it is left out here.)
-
-
-# %%
-def tiles_of_first_sample(log, grid):
-    shape, found = images.shape, []
-    for program in range(grid[0] // len(images)):
-        loads = [at for who, kind, n, at in log if (who[:2], kind, n) == ((program, 0), "load", 4)]
-        places = (np.concatenate(loads) - images.data_ptr()) // 4
-        sample, _, y, x = np.unravel_index(places[(places >= 0) & (places < images.numel())], shape)
-        kind = {(0,): "own", (0, 1): "both"}[tuple(np.unique(sample))]
+        patch_mix_triton.patch_mix_fused(images, maps, torch.tensor([1, 0]), box, 0.0)
+    for program in range(128 * 128 // pixels):
+        loads = [each for each in log if each.program[:2] == (program, 0) and each.kind == "load"]
+        sample, _, y, x = np.unravel_index(np.concatenate([each.inside(images) for each in loads]), images.shape)
         own = sample == 0
-        found.append((program, y[own].min(), x[own].min(), y[own].max() + 1, x[own].max() + 1, kind))
-    return found
+        yield program, y[own].min(), x[own].min(), y[own].max() + 1, x[own].max() + 1, "own" if own.all() else "both"
 
 
-views = []
-for pixels in (patch_mix_triton.BLOCK, 512):
-    title = f"tiles of {pixels} pixels"
-    tiles = tiles_of_first_sample(*watched(pixels))
-    views.append((title, images[0, 0].numpy(), box[0].tolist(), tiles))
-    kinds = [kind for *_, kind in tiles]
-    print(f"{title:18} {len(tiles):2} programs:", ", ".join(f"{kinds.count(k)} {k}" for k in figures.TILE_COLOURS))
-
-# %%
-figures.tile_map(views)
+views = {pixels: list(tiles(pixels)) for pixels in (patch_mix_triton.BLOCK, 1024)}
+figures.tile_map([(f"tiles of {n} pixels", images[0, 0].numpy(), box[0].tolist(), each) for n, each in views.items()])
 plt.show()
+for pixels, found in views.items():
+    both = sum(kind == "both" for *_, kind in found)
+    print(f"tiles of {pixels} pixels: {both} of {len(found)} programs ask the gate and read the partner")
+assert [sum(kind == "both" for *_, kind in found) for found in views.values()] == [3, 7]
 
 # %% [markdown]
-# The picture is what was measured, and it is what the kernel's condition says:
-
-# %%
-y0, x0, y1, x1 = box[0].tolist()
-for *_, tiles in views:
-    for _, top, _, bottom, _, kind in tiles:
-        assert kind == ("both" if y0 < bottom and y1 > top else "own")
-rows = {name: sum(kind == "both" for *_, kind in tiles) / len(tiles) for name, *_, tiles in views}
-print("share of tiles read twice:", ", ".join(f"{name} {share:.2f}" for name, share in rows.items()))
-
-# %% [markdown]
-# Smaller tiles ask the gate less often, but each program then has less to do. The shipped tile holds 18 rows of 224 px
-# and a part of one, and a patch of 16 px touches one or two of 13.
+# ## 4 · The loss without its matrix
 #
-# ## 4 · The loss: a matrix that need not exist
-#
-# With $z_{ij} = u_i \cdot v_j / \tau$ (Eq. 10; paper: 9) and soft positives $P_{ij}$, the Jaccard index of two zone codes (Eq.
-# 9),
+# **The paper** compares all $N$ images with all $N$ texts of a batch. With $z_{ij} = u_i \cdot v_j / \tau$ (Eq. 10;
+# paper: 9) and soft positives $P_{ij}$, the Jaccard index of two zone vectors (Eq. 9; paper: 9), the loss is
 #
 # $$L = \tfrac12\Big[\operatorname{mean}_i \frac{-\sum_j P_{ij}\,\log \mathrm{softmax}_j\, z_{ij}}{\sum_j P_{ij}}
 # + \text{the same on } z^\top\Big] \qquad\text{(Eq. 11; paper: 9)}$$
 #
-# As written, several matrices of N x N numbers live at once.
+# The code as one writes it holds several matrices of $N \times N$ numbers at once, $P$ and $z$ among them. We measure
+# the memory of forward and backward together, again on tensors without memory. For the fused form we run the Python
+# code around the kernels and leave the kernels out, since a kernel allocates nothing.
+#
+# **Look at** the slopes. As written, four times the pairs take sixteen times the memory, until a card of 80 GB is full
+# (dashed). The fused form takes two to five times as much, because it never holds a whole matrix.
 
 # %%
-show_code({"As written": piece(baselines.loss_dense, "p = jaccard", "return")})
+from semimedref_kernels import soft_contrastive_plain, soft_contrastive_tiles, soft_contrastive_triton
+
+display(source_of(baselines.loss_dense))
+tau, sizes, meters, launches = config.tau, (32, 1024, 4096, 16384, 65536), {}, {}
 
 
-# %%
-def embeddings(n, D, dtype=torch.float32):
-    random = torch.Generator().manual_seed(seed)
-    u, v = (torch.randn(n, D, generator=random).to(dtype) for _ in range(2))
-    return u, v, torch.tensor([report.code for report in phantom.phantom("train", n, 32, seed).reports])
-
-
-u, v, codes = embeddings(24, width)
-loss, written = soft_contrastive_loss(u, v, codes, tau, normalize=True), baselines.loss_dense(u, v, codes, tau)[0]
-print(f"as written {written:.5f}, the op {loss:.5f}")
-assert torch.allclose(loss, written, rtol=1e-5)
-
-# %% [markdown]
-# Memory of forward and backward together, on tensors without memory, so that even 64k pairs can be counted here. The
-# fused form is the host code of the kernels with their launches left out: a kernel allocates nothing.
-
-# %%
-from semimedref_kernels import soft_contrastive_triton
-from semimedref_kernels.launch import Launch
-
-
-def by_autograd(u, v, codes, tau):
+def as_written(u, v, codes):
     baselines.loss_dense(u, v, codes, tau)[0].backward()
 
 
-def by_hand(form):
-    def both_ways(u, v, codes, tau):
-        u, v = u.detach(), v.detach()
-        loss, *lse = form.forward(u, v, codes, codes, tau, True)
-        form.backward(loss, u, v, codes, codes, tau, True, *lse)
-
-    return both_ways
+def kernels(u, v, codes):
+    loss, *kept = soft_contrastive_triton.forward(u.detach(), v.detach(), codes, codes, tau, True)
+    soft_contrastive_triton.backward(loss, u.detach(), v.detach(), codes, codes, tau, True, *kept)
 
 
-forms = {
-    "as written": by_autograd,
-    "plain form": by_hand(soft_contrastive_plain),
-    "fused": by_hand(soft_contrastive_triton),
-}
-
-# %%
-sizes = 1024, 4096, 16384, 65536
-memory, loss_meters = {name: [] for name in forms}, {}
 for n in sizes:
-    for name, form in forms.items():
+    for name, form in (("as written", as_written), ("fused", kernels)):
         u, v = (torch.empty(n, width, device="meta", requires_grad=True) for _ in range(2))
-        with Meter() as meter, patch.object(Launch, "run"):
-            form(u, v, torch.empty(n, dtype=torch.int64, device="meta"), tau)
-        memory[name].append(meter.peak / 1e9)
-        loss_meters[name, n] = meter
-for name, values in memory.items():
-    print(f"{name:11}", "  ".join(f"N={n}: {value:6.3f} GB" for n, value in zip(sizes, values, strict=True)))
-
-# %%
-figures.memory_curves(sizes, memory, card=80)
+        with Meter() as meters[name, n], patch("semimedref_kernels.launch.Launch.run") as run:
+            form(u, v, torch.empty(n, dtype=torch.int64, device="meta"))
+        launches[name, n] = meters[name, n].operations + run.call_count
+memory = {name: [meters[name, n].peak / 1e9 for n in sizes[1:]] for name in ("as written", "fused")}
+figures.memory_curves(sizes[1:], memory, card=80)
 plt.show()
+print("\n".join(f"{name:10} {', '.join(f'{value:.3f}' for value in row)} GB" for name, row in memory.items()))
 
 # %% [markdown]
-# Both forms of the project leave P out (section 6). The plain form still holds z; the fused form holds tiles of it in
-# registers and forgets them, and of the gradient for z a block of 32 MB at a time.
+# **Tiles of $z$.** A program computes one small tile of $z$, takes from it the sums of $e^{z}$ over its rows and over
+# its columns, and forgets the tile. `similarities` makes the tile: it multiplies a few columns of the embeddings at a
+# time, and `tl.dot` runs on the GPU's matrix units. `sums_of_exp` adds up. Where numbers could grow too large for
+# float32, it subtracts the largest first, as in Exercise 09.2; with unit vectors and $\tau > 1/40$ they cannot (`SAFE`).
 #
-# ## 5 · The loss kernels, line by line
+# A second kernel puts the parts of the tiles together: their sum is the sum of the whole row. The check does this by
+# hand for one row. Backward computes the tiles again, which is cheaper than keeping them.
+
+# %%
+display(source_of(soft_contrastive_triton.similarities, soft_contrastive_triton.sums_of_exp))
+u, v = (normalize(torch.randn(n, width, generator=torch.Generator().manual_seed(n)), dim=1) for n in (70, 300))
+parts = {"row_parts": torch.empty(3, len(u)), "column_parts": torch.empty(2, len(v))}
+launch = soft_contrastive_triton.tile_launch(
+    soft_contrastive_triton.sums_of_exp, "ieee", safe=True, u=u, v=v, tau=tau, **parts
+)
+launch.run()
+by_hand, right = parts["row_parts"][:, 0].sum().log(), (u @ v.T / tau).logsumexp(1)[0]
+print(f"{launch.grid[0]} programs, each with {launch.constants['ROWS']} rows and {launch.constants['COLS']} columns")
+print(f"row 0: parts {', '.join(f'{part:.3f}' for part in parts['row_parts'][:, 0])}")
+print(f"log of their sum {by_hand:.4f}, torch.logsumexp {right:.4f}")
+assert torch.isclose(by_hand, right, rtol=1e-5)
+
+# %% [markdown]
+# **The sums over $P$ without $P$** (Eq. 12). The loss also needs $\sum_j P_{ij} v_j$ for each image. A report is six bits,
+# so there are only 64 possible codes, and off the diagonal $P_{ij}$ depends on the two codes alone. So we add up the
+# $v_j$ of each code, 64 sums in all, multiply them with the table $J_{64}$ of all codes, and pick for each image the
+# row of its code. The diagonal is put right afterwards, because $P_{ii} = 1$ even for reports without infection.
 #
-# **A tile of logits** (Eq. 10; paper: 9) is a small matrix product. The embeddings come in chunks of D, since a tile's rows
-# would not fit at once. `tl.dot` is where the GPU's matrix units work.
+# In `tables_kernel`, `total` holds the sums by code and `table` is $J_{64}$; `shared` counts bits. The code below does
+# the same by hand. **Look at** the middle panel: ordered by code, $P$ falls into blocks of one number each. The right
+# panel holds all these numbers.
 
 # %%
-from semimedref_kernels.soft_contrastive_small import small_forward, small_products, soft_positives
-from semimedref_kernels.soft_contrastive_tiles import shared
-from semimedref_kernels.soft_contrastive_triton import _log_sums, pushes, similarities, sums_of_exp, tile_launch
-
-beside(piece(soft_contrastive_plain.forward, "z = (u", "z = (u"), piece(similarities, "z = tl.zeros", "return z"))
-
-# %% [markdown]
-# **Forward.** A program owns a tile, and from it come the sums of its rows and of its columns at once: z is computed
-# one time for both directions. Unit vectors give $|z| \le 1/\tau$; unless tau is below 1/40, $\exp(z)$ can neither
-# overflow nor vanish (`SAFE`), and one exponential serves both. Below, or where rows are no unit vectors, each row and
-# each column subtracts its largest z first.
-
-# %%
-beside(
-    piece(soft_contrastive_plain.forward, "lse_u, lse_v", "lse_u, lse_v"),
-    piece(sums_of_exp, "z = similarities", "tl.store"),
-)
-
-# %% [markdown]
-# What the tiles of a row found is then put together. Without `SAFE` that takes two numbers a row: the largest
-# $z_{ij}$ so far, and the sum of $\exp(z_{ij} - \text{largest})$. When a larger one comes, the old sum is rescaled.
-
-# %%
-show_code({"Triton": piece(_log_sums, "top = tl.full", "return (top")})
-
-# %% [markdown]
-# The same recurrence on numbers, with small tiles, beside what the kernel gives. The launch is the shipped one with
-# other sizes.
-
-# %%
-from dataclasses import replace
-
-u, v = (normalize(x, dim=1) for x in embeddings(64, 32)[:2])
-z = u @ v[:56].T / tau
-rows, cols, i = 16, 16, 21
-top, total, tops, lses = torch.tensor(-torch.inf), torch.tensor(0.0), [], []
-for part in z[i].split(cols):
-    higher = torch.maximum(top, part.max())
-    total = total * torch.exp(top - higher) + torch.exp(part - higher).sum()
-    top = higher
-    tops.append(top.item())
-    lses.append((top + total.log()).item())
-    print(f"{len(part):2} more columns: maximum {tops[-1]:.3f}, maximum + log(total) {lses[-1]:.3f}")
-
-
-# %%
-def log_sums(v, t, safe, **tile):
-    """Log-sum-exps over the texts v from the shipped launch, with other tiles if given."""
-    launch = tile_launch(
-        sums_of_exp, "ieee", safe, u=u, v=v.contiguous(), tau=t,
-        row_parts=torch.empty(len(v), len(u)), column_parts=torch.empty(len(u), len(v)),
-    )  # fmt: skip
-    launch.constants |= tile
-    down, across = (-(-len(x) // launch.constants[name]) for x, name in ((u, "ROWS"), (v, "COLS")))
-    replace(launch, grid=(down * across,)).run()
-    parts = launch.args["row_parts"][:across]
-    return (parts.sum(0).log() if safe else (parts * np.log(2)).logsumexp(0)), launch
-
-
-lse, launch = log_sums(v[:56], tau, False, ROWS=rows, COLS=cols)
-assert torch.allclose(lse, z.logsumexp(1), rtol=1e-6) and abs(lses[-1] - lse[i]) < 1e-5
-print(f"kernel {lse[i]:.3f}, torch.logsumexp {z[i].logsumexp(0):.3f}; shipped tile {launch.constants}")
-figures.online_tiles(z.numpy(), (rows, cols), i // rows, i, np.array(tops), np.array(lses))
-plt.show()
-
-# %% [markdown]
-# **Why a largest z at all?** Plain exponentials have an end: float32 holds $10^{-45}$ to $10^{38}$. Images and texts may
-# lie apart, as two clouds; then all cosines are low, at a low temperature every $\exp(z)$ is 0, the sum too, and its
-# logarithm infinite.
-
-# %%
-u, v = (normalize(x, dim=1) for x in embeddings(64, width)[:2])
-away = 0.8 * normalize(torch.ones(width), dim=0)
-u, v = normalize(u + away, dim=1), normalize(v - away, dim=1)
-print(f"cosines {(u @ v.T).min():.2f} to {(u @ v.T).max():.2f}")
-for t in (0.07, 0.02, 0.01, 0.005):
-    z, exact = u @ v.T / t, (u.double() @ v.double().T / t).logsumexp(1)
-    fixed, shipped = z.exp().sum(1).log(), log_sums(v, t, soft_contrastive_plain.safe(t, True))[0]
-    error = (shipped - exact).abs().max()
-    print(f"tau {t:5}: exp(max z) = {z.max().exp():.0e}, without a largest z infinite in ", end="")
-    print(f"{fixed.isinf().sum():2} of 64 rows, as shipped off by at most {error:.5f}")
-    assert error < 1e-4
-
-# %% [markdown]
-# **Backward.** The tiles of z are computed again, which is cheaper than keeping them. With both log-sum-exps known, a
-# tile of the softmax needs no second pass. What both gradients need of it is one number a pair, *push*. It is written
-# for a square block at a time, 32 MB at most, which stay in the GPU's cache, and read by two matrix products, which a
-# GPU's own library does best: with v for the gradient of the block's u, and transposed with u for that of its v. No
-# program writes where another does, so there are no atomics and two runs give the same bits.
-
-# %%
-beside(
-    piece(soft_contrastive_plain.backward, "push = ", "torch.addmm(positives.pull_v"),
-    piece(pushes, "z = similarities", "tl.store(push +")
-    + "\n\n"
-    + piece(soft_contrastive_triton.backward, "for rows, columns in", "add_product(pushed[1]"),
-)
-
-# %% [markdown]
-# **A training batch is small.** Up to 64 pairs z fits in one program, and so does P (Eq. 9; paper: 9): the sets are bits of an
-# integer, and the kernel counts bits. The embeddings' lengths are taken care of inside too. First each program
-# multiplies some of the D columns; then one adds up, and leaves the gradient for z behind: backward is two products
-# with it. What is saved here is not memory but launches.
-
-# %%
-beside(
-    piece(soft_contrastive_plain.shared, "sets = ", "return"),
-    piece(shared, "return count_bits", "return count_bits") + "\n\n" + piece(soft_positives, "p = shared", "return"),
-)
-
-# %%
-beside(
-    piece(soft_contrastive_plain.embeddings, "long = lengths", "return both.div_"),
-    piece(small_products, "u_part, v_part = u_part", "of_v +=")
-    + "\n\n"
-    + piece(small_forward, "if NORMALIZE", "cosine = cosine *"),
-)
-
-# %%
-u, v, codes = embeddings(batch, width)
-counts = {}
-for name, form in forms.items():
-    given = [x.to("meta").requires_grad_() for x in (u, v)] + [codes.to("meta")]
-    with Meter() as meter, patch.object(Launch, "run") as run:
-        form(*given, tau)
-    counts[name] = meter.operations + run.call_count
-    print(f"{name:11} {counts[name]:3} launches, forward and backward, at N = {batch}")
-
-# %% [markdown]
-# **Right or not?** Both regimes in the interpreter, against the op in float64. Errors are relative: of the loss to
-# itself, of the gradients to their largest number. Numbers in bfloat16 carry 8 bits.
-
-
-# %%
-def fused_loss(u, v, codes, tau):
-    loss, *lse = soft_contrastive_triton.forward(u, v, codes, codes, tau, True)
-    return loss, *soft_contrastive_triton.backward(torch.ones(()), u, v, codes, codes, tau, True, *lse)
-
-
-for n, dtype in ((24, torch.float32), (24, torch.bfloat16), (96, torch.float32), (96, torch.bfloat16)):
-    u, v, codes = embeddings(n, 64, dtype)
-    exact = [x.double().requires_grad_() for x in (u, v)]
-    loss = soft_contrastive_loss(*exact, codes, tau, normalize=True)
-    wanted = loss, *torch.autograd.grad(loss, exact)
-    found = fused_loss(u, v, codes, tau)
-    errors = [max(1e-9, (a - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True)]
-    names = zip(("loss", "du", "dv"), errors, strict=True)
-    print(f"N={n} {dtype}: " + ", ".join(f"{name} {error:.0e}" for name, error in names))
-    assert max(errors) < (2e-2 if dtype == torch.bfloat16 else 1e-5)
-
-# %% [markdown]
-# ## 6 · Class sums: P without P (Eq. 12)
-#
-# A report is six bits, so there are at most $2^6 = 64$ different rows of P, but for the diagonal. Order a batch by
-# code and P falls into blocks of one number each.
-
-# %%
-pairs = phantom.phantom("train", 300, 32, seed)
-codes = torch.tensor([report.code for report in pairs.reports])
-P, order = jaccard(codes), codes.argsort(stable=True)
-table = soft_contrastive_plain.shared(torch.arange(64), 6, torch.float64)
-print(f"{len(codes)} reports, {len(codes.unique())} different codes")
-print(f"P holds {P.numel()} numbers, the table {table.numel()}")
-figures.class_blocks(P.numpy(), P[order][:, order].numpy(), table.numpy())
-plt.show()
-
-# %% [markdown]
-# So $\sum_j P_{ij} v_j$ needs the sum of the $v_j$ of each code, 64 of them, a product with the 64 x 64 table, and
-# for each i the row of its own code. The diagonal, forced to 1, is put right after.
-
-# %%
-random = torch.Generator().manual_seed(seed)
-V = torch.randn(len(codes), width, generator=random, dtype=torch.float64)
-sums = torch.zeros(64, width, dtype=torch.float64).index_add(0, codes, V)  # S_c = sum of v_j over a_j = c
-PV = (table @ sums)[codes] + (1 - table[codes, codes])[:, None] * V  # Eq. 12
+display(source_of(soft_contrastive_triton.tables_kernel, soft_contrastive_tiles.shared))
+codes = torch.tensor([report.code for report in phantom.phantom("train", 300, 32, seed).reports])
+V = torch.randn(300, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+J64 = soft_contrastive_plain.shared(torch.arange(64), 6, torch.float64)
+sums = torch.zeros(64, width, dtype=torch.float64).index_add(0, codes, V)  # of the v_j of each code
+without_P = (J64 @ sums)[codes] + (1 - J64[codes, codes])[:, None] * V  # the second term is the diagonal
 P = soft_contrastive_plain.shared(codes, 6, torch.float64).fill_diagonal_(1)
-error = (PV - P @ V).abs().max()
-print(f"largest number of P V {PV.abs().max():.2f}, largest difference {error:.0e}")
-assert error < 1e-12
+assert torch.allclose(without_P, P @ V, rtol=1e-12, atol=1e-12) and torch.equal(P.float(), jaccard(codes))
+order = codes.argsort(stable=True)
+figures.class_blocks(P.numpy(), P[order][:, order].numpy(), J64.numpy())
+plt.show()
+print(f"{len(codes.unique())} of 64 codes occur in {len(codes)} reports; P has {P.numel()} numbers, J64 {J64.numel()}")
 
 # %% [markdown]
-# The op's `class_sums` gives this for both directions, already weighted: $W v$ with
-# $W_{ij} = P_{ij}\,(\tfrac{1}{2N R_i} + \tfrac{1}{2M C_j})$. It sums by a product with a 64 x N matrix instead of
-# `index_add`, which on a GPU adds by atomics, in any order.
+# ## 5 · What a GPU can gain at most
+#
+# A GPU has two speeds: bytes a second and operations a second. The slower of the two limits a kernel (the *roofline*).
+# We take the published numbers of an H100, and bytes and operations that we can count. *tf32x3* is float32 computed by
+# three products of shorter numbers.
+#
+# The fused loss does four matrix products, so $8N^2D$ operations: $z$ in forward, $z$ again in backward, and one
+# product for each gradient. Its programs read the same rows of $u$ and $v$ again and again, and backward writes the
+# gradient of $z$ in blocks of 32 MB. An H100 has 50 MB of cache, which may catch all of this or nothing. The two ends
+# of each line are these two cases.
+#
+# **Look at** the slope. Patch mixing sits far down on it, where only fewer bytes help. The loss as written sits on the
+# slope too, although it is made of matrix products: its matrices come and go through memory. The fused loss can reach
+# the roof, if the cache helps.
 
 # %%
 from torch.utils.flop_counter import FlopCounterMode
 
-W = P / (2 * len(P) * P.sum(1, keepdim=True)) + P / (2 * len(P) * P.sum(0))
-pull = soft_contrastive_plain.class_sums(V, V, codes, codes).pull_u
-assert torch.allclose(pull, W @ V, rtol=1e-12, atol=1e-15)
-for n in (1024, 16384, 65536):
-    x, c = torch.empty(n, width, device="meta"), torch.empty(n, dtype=torch.int64, device="meta")
-    with FlopCounterMode(display=False) as by_class, Meter() as meter:
-        soft_contrastive_plain.class_sums(x, x, c, c)
-    print(f"N={n:5}: {by_class.get_total_flops() / 1e9:6.2f} GFLOP by classes, {4 * n * n * width / 1e9:8.2f} with W")
-print(f"class_sums is {meter.operations} operations of plain PyTorch; the kernels do the same in two launches")
-
-# %% [markdown]
-# ## 7 · What a GPU can gain at most
-#
-# A GPU can move so many bytes a second and do so many operations a second. An operation that does few of them a byte
-# waits for memory, whatever its arithmetic: its bound is bandwidth times operations a byte (the *roofline*). Below,
-# the published figures of an H100 SXM. Float32 by three TF32 products (`tf32x3`) keeps float32's digits at a third of
-# the rate.
-
-# %%
-BANDWIDTH = 3.35e12  # bytes a second
-ROOFS = {"bf16": 989e12, "tf32x3": 495e12 / 3, "fp32": 67e12}  # operations a second
-pixels = s.numel() + p.numel()
-work = pixels + int((boxes[:, 2:] - boxes[:, :2]).prod(1).sum())  # a choice a pixel, an addition a pixel of the gate
-for name, numbers in traffic.items():
-    print(f"patch mixing, {name:16} {work / 1e6 / sum(numbers):.3f} operations a byte, "
-          f"at least {1e12 * sum(numbers) / BANDWIDTH:5.1f} µs")  # fmt: skip
-
-# %% [markdown]
-# For the loss at 16k pairs: its products, and its bytes. Every program reads many rows of v, which mostly come from
-# cache, so there are two limits: every load goes to memory, or each launch reads each tensor once. Counts from the
-# interpreter, and of what the two products take and give, are the first: over the number of pairs they are a
-# quadratic, so two small sizes give it for all.
-
-
-# %%
-def counted(n, dtype):
-    """Operations of the matrix products, and bytes loaded and stored, of forward and backward in the interpreter."""
-    operations, moved, multiply, product = [], [], machine.create_dot, soft_contrastive_triton.add_product
-
-    def multiplying(a, b, *rest):
-        operations.append(2 * a.data.size * b.data.shape[-1])
-        return multiply(a, b, *rest)
-
-    def by_library(total, a, b):
-        product(total, a, b)
-        operations.append(2 * a.numel() * b.shape[1])
-        moved.extend(x.nbytes for x in (a, b, total, total))
-
-    with (
-        listening() as log,
-        patch.object(machine, "create_dot", multiplying),
-        patch.object(soft_contrastive_triton, "add_product", by_library),
-    ):
-        fused_loss(*embeddings(n, width, dtype), tau)
-    return sum(operations), sum(moved) + sum(nbytes * len(where) for _, _, nbytes, where in log)
-
-
-# %%
-def counted_at(n, dtype, few=128):
-    one, two = (np.array(counted(k * few, dtype)) for k in (1, 2))
-    quadratic = (two - 2 * one) / 2
-    return quadratic * (n / few) ** 2 + (one - quadratic) * (n / few)
-
-
-# %%
-n = 16384
-x, c = torch.empty(n, width, device="meta", requires_grad=True), torch.empty(n, dtype=torch.int64, device="meta")
-with FlopCounterMode(display=False) as written_out:
-    by_autograd(x, x, c, tau)
-meter = loss_meters["as written", n]
-bounds = {"loss as written, fp32": (written_out.get_total_flops(), *2 * [meter.read + meter.written], ROOFS["fp32"])}
-for dtype, name, roof in ((torch.float32, "fp32", "tf32x3"), (torch.bfloat16, "bf16", "bf16")):
-    operations, loaded = counted_at(n, dtype)
-    once = n * width * (8 * dtype.itemsize + 16)  # u and v in two launches and two products; gradients in float32
-    once += 3 * n * n * dtype.itemsize  # push, written once and read twice, if no cache holds its blocks
-    bounds[f"loss fused, {name}"] = operations, loaded, once, ROOFS[roof]
-for name, (operations, most, once, roof) in bounds.items():
-    times = [f"{1e3 * max(nbytes / BANDWIDTH, operations / roof):.2f}" for nbytes in (once, most)]
-    print(f"{name:22} {operations / 1e12:.2f} T operations, at least {' to '.join(dict.fromkeys(times))} ms")
-print(f"u and v together: {2 * n * width * 4 / 1e6:.1f} MB in float32")
-
-# %%
-spans = {
-    f"patch mixing {name}": 2 * [work / 1e6 / sum(traffic[name])] + [ROOFS["fp32"]] for name in ("as written", "fused")
-}
-spans |= {name: (operations / most, operations / once, roof) for name, (operations, most, once, roof) in bounds.items()}
-figures.gpu_bounds(spans, BANDWIDTH, ROOFS)
+BANDWIDTH, ROOFS = 3.35e12, {"bf16": 989e12, "tf32x3": 495e12 / 3, "fp32": 67e12}  # bytes, operations a second
+area = int((boxes[:, 2:] - boxes[:, :2]).prod(1).sum())
+choices = s.numel() + p.numel() + area  # one choice for each pixel, one addition for each pixel of the gate
+moved = {name: 1e6 * sum(numbers) for name, numbers in traffic.items()}
+bounds = {"patch mixing as written": (choices, *2 * [moved["as written"]], ROOFS["fp32"])}
+bounds["patch mixing fused"] = choices, moved["fused, no cache"], moved["fused"], ROOFS["fp32"]
+n, meter = 16384, meters["as written", 16384]
+u, v = (torch.empty(n, width, device="meta", requires_grad=True) for _ in range(2))
+with FlopCounterMode(display=False) as counter:
+    as_written(u, v, torch.empty(n, dtype=torch.int64, device="meta"))
+bounds["loss as written, fp32"] = counter.get_total_flops(), *2 * [meter.read + meter.written], ROOFS["fp32"]
+for name, dtype, roof in (("fp32", torch.float32, "tf32x3"), ("bf16", torch.bfloat16, "bf16")):
+    tile, size = soft_contrastive_triton.tile_sizes(u.to(dtype)), dtype.itemsize
+    once = n * width * (8 * size + 16)  # u and v in two launches and two products; float32 gradients
+    again = 2 * n * n * width * size * (1 / tile["ROWS"] + 1 / tile["COLS"]) + 3 * n * n * size
+    bounds[f"loss fused, {name}"] = 8 * n * n * width, once + again, once, ROOFS[roof]
+figures.gpu_bounds({name: (f / a, f / b, roof) for name, (f, a, b, roof) in bounds.items()}, BANDWIDTH, ROOFS)
 plt.show()
+least_time = {name: [max(b / BANDWIDTH, f / roof) for b in ab] for name, (f, *ab, roof) in bounds.items()}
+print(f"float32 operations in the time of a byte: {ROOFS['fp32'] / BANDWIDTH:.0f}")
+for name, (slow, fast) in least_time.items():
+    print(f"{name:23} at least {1e6 * fast:8.1f} µs; {1e6 * slow:8.1f} µs if no cache helps")
 
 # %% [markdown]
-# Patch mixing sits on the slope: only fewer bytes help, and the fused form is near the fewest. The loss as written
-# sits on the slope too, although it does matrix products: its N x N matrices come and go through memory. The fused
-# loss does more operations, since it computes z one time more, and may still be faster, if u and v stay in the cache
-# (an H100 has 50 MB of it). These are bounds, not times: what is reached, section 8 has to say.
+# ## 6 · What was measured
 #
-# **Compiled, without a GPU.** The same launches can be compiled ahead of time for a GPU that is not here. That needs
-# a process which does not interpret kernels. What to look for: no spills, and 16-byte accesses (`v4.b32`). Tiles that
-# are copied to shared memory ahead of their use are no plain loads and are not listed.
-
-# %% tags=["nbval-ignore-output"]
-import subprocess
-import sys
-
-program = """
-from semimedref_kernels import aot
-found = aot.configurations("sm_90")
-names = "patch_mix fp32", "sums_of_exp bf16 D=256", "pushes bf16 D=256"
-print(aot.table([aot.check(name, found[name], "sm_90") for name in names]))
-"""
-environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-print(done.stdout + done.stderr)
-done.check_returncode()
-
-# %% [markdown]
-# ## 8 · What was measured
+# These were bounds. `python -m semimedref_kernels.benchmark` measures times, and checks every form against float64
+# first. Its records lie in `kernels/results/`. The H100's record of November 2026 is **older than the kernels above**,
+# which were rewritten because of what it said. [docs/kernels.md](../docs/kernels.md) says what to expect of today's.
 #
-# `python -m semimedref_kernels.benchmark` checks every form against float64, times them in turn and writes one JSON for
-# each device to `kernels/results/`. Here is what lies there, of GPUs if there is one: forward and backward together,
-# of a training step's sizes. A ratio below 1 means that the form is faster than ours.
+# The figure compares our older kernels with the fastest other form of the same case, mostly `torch.compile` of the code
+# as written. Each dot is one size and type. Right of the line ours was faster. Filled dots leave the launches out (the
+# GPU alone, by CUDA graphs), and hollow dots include them.
+#
+# **Look at** the rows one by one. Forward, patch mixing always won on the GPU alone, and mostly lost with its launches.
+# Backward it mostly lost. The loss of a training batch won or lost by its size, and always won with launches. The loss
+# of 1024 pairs and more always lost. These are the reasons for the kernels that you have read.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 from pathlib import Path
 
-results = Path(baselines.__file__).parents[2] / "results"
-records = {path.stem: benchmark.read(path) for path in sorted(results.glob("*.json"))}
-on_gpu = [name for name, record in records.items() if record["kind"] == "gpu"]
-print(f"measured on {', '.join(on_gpu)}" if on_gpu else "not yet measured on a GPU; these are times of a CPU")
-shown = {name: records[name] for name in on_gpu or records}
-for record in shown.values():
-    typical = [r for r in record["rows"] if r["part"] == "both" and 32 in (r["sizes"].get("B"), r["sizes"].get("N"))]
-    print("\n" + benchmark.table(record | {"rows": typical}))
+h100 = benchmark.read(Path(baselines.__file__).parents[2] / "results" / "nvidia-h100-80gb-hbm3.json")
+print(f"{h100['device']['name']}, {h100['date']}, torch {h100['versions']['torch']}")
+rows = {"patch mixing, forward": [], "patch mixing, backward": []}
+rows |= {"loss, up to 64 pairs": [], "loss, 1024 pairs or more": []}
+for case in benchmark.against_best(h100):
+    if case["op"] == "patch_mix" and case["part"] != "both":
+        rows[f"patch mixing, {case['part']}"].append(case)
+    elif case["op"] == "loss" and case["part"] == "both":
+        rows["loss, up to 64 pairs" if case["sizes"]["N"] <= 64 else "loss, 1024 pairs or more"].append(case)
+figures.against_best(rows)
+plt.show()
+won = {name: [sum(case[key] > 1 for case in cases) for key in ("alone", "launched")] for name, cases in rows.items()}
+for name, (alone, launched) in won.items():
+    print(f"{name:24} ours fastest in {alone} of {len(rows[name])} cases, in {launched} with launches; ratios ", end="")
+    print(f"{min(case['alone'] for case in rows[name]):.2f} to {max(case['alone'] for case in rows[name]):.2f}")
 
 # %% [markdown]
-# What the H100 says, by the times from CUDA graphs, which leave the launches out. Patch mixing forward, all that
-# training needs: ours is fastest at every size; backward, the compiled `where` nearly always is. The loss of a
-# training batch, both ways: ours is fastest for 32 pairs of 256 numbers and level for 64; at 768 numbers its one
-# program has too much to do, and the compiled dense loss takes half to three quarters of its time. With the launches
-# (*median ms*) ours is the fastest form of the loss of a batch; patch mixing of most sizes waits for the host to start
-# it, and a little longer than the compiled `where`.
+# ## To take with you
 #
-# The loss of a thousand pairs and more was slow: a compiled dense loss took between a fourteenth and nine tenths of
-# its time, with up to 14 times its memory. Backward computed z again for each 128 or 256 of the D columns, and forward
-# kept few programs busy. That is why the kernels above are cut as they are now. The record is older than they are, both
-# of patch mixing and of the loss, and nobody has timed them since (`docs/kernels.md` says what to expect). On a CPU
-# there is no kernel: "ours" is then the plain form.
+# The cell below prints or checks these numbers.
 #
-# Under what the machine itself reaches, all sizes, forward and backward apart:
-
-# %% tags=["nbval-ignore-output"]
-for record in shown.values():
-    display(benchmark.roofline(record))
-
-# %% [markdown]
-# **To remember:** what patch mixing as written moves against the fused form, what the loss holds at 16k pairs, and
-# how many launches a training step's loss takes.
+# **To remember**
+#
+# - Patch mixing is bytes. As written, a batch moves 3.8 times the least possible; fused, 1.00 times, if the cache helps.
+# - The loss of 16384 pairs holds 5.40 GB as written and 0.13 GB fused, 40 times less.
+#   Above 64 pairs it never holds $z$ or $P$.
+# - A training batch of 32 pairs is about launches: 3 of them fused, against 77 operations as written.
+# - An H100 can do the loss of 16384 pairs in 3.3 ms at best, against 14.4 ms as written, both in float32.
+# - On the H100 of the record, the older kernels were fastest in 12 of 12 cases of patch mixing forward on the GPU
+#   alone, in 4 of 12 with launches, and in 0 of 12 for the loss of 1024 pairs and more.
+#
+# **Go on** with [docs/kernels.md](../docs/kernels.md): all launches, times on a CPU, and the command that measures on a
+# GPU. **Back** to [08 · Results](08_results.ipynb), or to [05 · ITCL](05_itcl.ipynb) and
+# [04 · T-PatchMix](04_t_patchmix.ipynb), which explain what the two kernels compute.
 
 # %%
-at = sizes.index(16384)
-print(f"patch mixing: {sum(traffic['as written']) / sum(traffic['fused']):.1f} times fewer bytes fused than as written")
-ratio = memory["as written"][at] / memory["fused"][at]
-print(f"loss at N = 16384: {ratio:.0f} times less memory fused than as written")
-print(f"loss at N = {batch}: {counts['fused']} launches fused, {counts['as written']} as written")
+print("bytes over the least:", *(f"{name} {sum(traffic[name]) / (2 * least):.2f};" for name in memory))
+print("16384 pairs, GB:", *(f"{name} {memory[name][2]:.2f};" for name in memory))
+print(f"{memory['as written'][2] / memory['fused'][2]:.0f} times less fused")
+print("32 pairs, launches:", *(f"{name} {launches[name, 32]};" for name in memory))
+print("16384 pairs, ms at best:", *(f"{name} {1e3 * least_time[f'loss {name}, fp32'][1]:.1f};" for name in memory))
+assert won["patch mixing, forward"] == [12, 4] and won["loss, 1024 pairs or more"] == [0, 0]
+
+# %% [markdown]
+# ## Appendix: The whole kernel of T-PatchMix
+#
+# One launch has a program for each tile of each sample (axis 0) and each plane (axis 1); the last plane is the target.
+# With the pieces of section 3 you can read it from top to bottom. Numbers that may pass $2^{31}$ are made 64 bits wide.
+# In the layout `channels_last` the channels lie beside each other, and a row has `width * PER_PIXEL` numbers.
+
+# %%
+source_of(patch_mix_triton.mix_kernel)
+
+# %% [markdown]
+# ## Appendix: The loss backward
+#
+# `pushes` computes each tile of $z$ again. With the log-sum-exps of forward, a tile of both softmaxes needs no second
+# pass. It writes *push*, what the two softmaxes say about each pair. Then two matrix products of the GPU's own library
+# turn it into gradients: one with $v$ for the images, one transposed with $u$ for the texts. No program writes where
+# another one does, so two runs give the same bits.
+#
+# A training batch takes another way. Up to 64 pairs one program holds all of $z$, and of $P$ as well. Forward is then
+# two launches and backward one. The tests compare all of this with float64, in the interpreter; `python -m
+# semimedref_kernels.aot` compiles each kernel for GPUs that are not there.
+
+# %%
+source_of(soft_contrastive_triton.pushes)
+
+# %% [markdown]
+# ## Appendix: Every time of the H100's record
+#
+# The picture shows all sizes under the *measured* limits of that machine, for the older kernels. A point that is twice
+# as high takes half the time, and the black line is the roof. Below it are the times of a batch of 32.
+
+# %% tags=["nbval-ignore-output"]
+figure = benchmark.roofline(h100)
+figure.set_dpi(70)
+display(figure)
+of_32 = [row for row in h100["rows"] if row["part"] == "both" and 32 in (row["sizes"].get("B"), row["sizes"].get("N"))]
+print(benchmark.table(h100 | {"rows": of_32}))

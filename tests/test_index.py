@@ -9,6 +9,7 @@ import pytest
 from semimedref_core.tools.equation_index import (
     EQUATIONS,
     LEDGER,
+    PAPER,
     ROOT,
     Equation,
     equation_table,
@@ -34,6 +35,19 @@ def test_every_entry_has_a_live_function_a_test_and_a_notebook_cell(entry):
         found = importlib.import_module(module)
         for part in filter(None, name.split(".")):
             found = getattr(found, part)
+
+
+def test_a_number_of_the_paper_beside_ours_is_that_of_the_table():
+    """Such as Eq. 5 to 7; paper: 7 to 8: the first and the last have to agree."""
+    both = re.compile(r"Eq\. (\d+)(?: (?:to|and) (\d+))?; paper: (\d+)(?: to (\d+))?")
+    found = 0
+    for folder in ("notebooks", "semimedref_core", "kernels"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for ours, last, paper, to in both.findall(re.sub(r"\n\s*#? *", " ", path.read_text(encoding="utf-8"))):
+                first, end = (PAPER[int(number)].split(" to ") for number in (ours, last or ours))
+                assert (paper, to or paper) == (first[0], end[-1]), f"{path.name}: Eq. {ours}"
+                found += 1
+    assert found > 20
 
 
 def test_no_tag_points_to_nothing():

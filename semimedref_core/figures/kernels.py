@@ -1,4 +1,4 @@
-"""Kernels: bytes and memory, tiles and who writes them, the running maximum, class sums, the roofline."""
+"""Kernels: bytes and memory, tiles and who writes them, class sums, the roofline, measured times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILION, panels, show_image
+from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, SKY, TYPE, VERMILION, panels, show_image
 
 TILE_COLOURS = {"own": SKY, "both": ORANGE}
 
@@ -21,10 +21,10 @@ def traffic_bars(moved: Mapping[str, tuple[float, float]]) -> Figure:
     ax.barh(names, read, color=BLUE, label="read")
     ax.barh(names, written, left=read, color=ORANGE, label="written")
     for row, total in enumerate(read + written):
-        ax.text(total + 0.01 * (read + written).max(), row, f"{total:.0f} MB", va="center", fontsize=9)
+        ax.text(total + 0.01 * (read + written).max(), row, f"{total:.0f} MB", va="center", fontsize=TYPE)
     ax.set(xlabel="MB a step", xlim=(0, 1.12 * (read + written).max()))
     ax.invert_yaxis()
-    ax.legend(loc="lower right", fontsize=9)
+    ax.legend(loc="lower right", fontsize=TYPE)
     ax.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -39,66 +39,26 @@ def tile_map(views: Sequence[tuple[str, np.ndarray, tuple[int, int, int, int], S
     figure, axes = panels(1, len(views), 4.6, 4.9)
     for ax, (title, image, (y0, x0, y1, x1), tiles) in zip(axes[0], views, strict=True):
         show_image(ax, image)
-        ax.set_title(title, fontsize=10)
+        ax.set_title(title, fontsize=TYPE)
         for program, top, left, bottom, right, kind in tiles:
             corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
             ax.add_patch(Rectangle(corner, *size, facecolor=TILE_COLOURS[kind], edgecolor="none", alpha=0.3))
             ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=0.8))
-            ax.text(left + 1.5, top + 1.5, program, fontsize=8, va="top", color="white", bbox=_plate())
+            ax.text(left + 1.5, top + 1.5, program, fontsize=TYPE, va="top", color="white", bbox=_plate())
         ax.add_patch(
             Rectangle(
                 (x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=VERMILION, linewidth=2.2, linestyle="--"
             )
         )
-    words = {"own": "copies its own sample", "both": "asks the gate and reads the donor too"}
+    words = {"own": "copies its own sample", "both": "asks the gate and reads the partner too"}
     handles = [Patch(facecolor=TILE_COLOURS[kind], alpha=0.7, label=word) for kind, word in words.items()]
     handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=VERMILION, linestyle="--", linewidth=2, label="box"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=TYPE, frameon=False)
     return figure
 
 
 def _plate() -> dict:
     return {"facecolor": "black", "alpha": 0.65, "pad": 1, "edgecolor": "none"}
-
-
-def online_tiles(
-    z: np.ndarray, tile: tuple[int, int], program: int, i: int, tops: np.ndarray, lses: np.ndarray
-) -> Figure:
-    """Left, the logits in tiles and the row of tiles of one program; right, what it holds for one of its rows.
-
-    Args:
-        z: ``[N, M]`` logits; tile: its (rows, columns); i: the row.
-        tops, lses: ``[tiles]`` running maximum, and maximum + log(total), after each tile.
-    """
-    rows, cols = tile
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(1.15, 1), layout="constrained")
-    shown = left.imshow(z, cmap="cividis", interpolation="nearest", aspect="auto")
-    figure.colorbar(shown, ax=left, shrink=0.85, label="$z_{ij}$")
-    for edge in range(rows, z.shape[0], rows):
-        left.axhline(edge - 0.5, color="white", linewidth=1)
-    for edge in range(cols, z.shape[1], cols):
-        left.axvline(edge - 0.5, color="white", linewidth=1)
-    top = program * rows
-    frame = (-0.5, top - 0.5), z.shape[1], min(rows, len(z) - top)
-    left.add_patch(Rectangle(*frame, fill=False, edgecolor=VERMILION, linewidth=2.5, clip_on=False))
-    left.annotate("", (z.shape[1] - 0.5, i), (-0.5, i), arrowprops={"arrowstyle": "->", "color": "white", "lw": 1.5})
-    left.text(1, i + 1.5, f"row i = {i}", fontsize=8, color="white", va="top", bbox=_plate())
-    for k, start in enumerate(range(0, z.shape[1], cols)):
-        left.text(start + 1, top + 1, f"tile {k}", fontsize=8, color="white", va="top", bbox=_plate())
-    left.set(xlabel="text j", ylabel="image i", title=f"program {program} walks one row of tiles")
-    steps = np.arange(len(tops))
-    right.step(steps, tops, where="mid", color=BLUE, marker="o", label="running maximum")
-    right.plot(steps, lses, color=ORANGE, marker="s", label="maximum + log(total)")
-    right.axhline(lses[-1], color=BLACK, linestyle="dotted", label=r"$\log\sum_j \exp z_{ij}$")
-    right.set(
-        xlabel="tiles seen",
-        xticks=steps,
-        xticklabels=[str(k + 1) for k in steps],
-        title=f"what it holds for row i = {i}",
-    )
-    right.grid(alpha=0.3)
-    right.legend(fontsize=9)
-    return figure
 
 
 def memory_curves(sizes: Sequence[int], memory: Mapping[str, Sequence[float]], card: float) -> Figure:
@@ -107,23 +67,23 @@ def memory_curves(sizes: Sequence[int], memory: Mapping[str, Sequence[float]], c
     for (name, values), colour, marker in zip(memory.items(), (VERMILION, BLUE, GREEN), "sov", strict=False):
         ax.loglog(sizes, values, color=colour, marker=marker, label=name)
     ax.axhline(card, color=BLACK, linestyle="dashed", linewidth=1)
-    ax.text(sizes[0], card * 1.15, f"a card of {card:.0f} GB", fontsize=9, va="bottom")
+    ax.text(sizes[0], card * 1.15, f"a card of {card:.0f} GB", fontsize=TYPE, va="bottom")
     ax.set(xlabel="pairs N", ylabel="peak memory (GB)", ylim=(None, card * 6))
     ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
     ax.minorticks_off()
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=9, loc="lower right")
+    ax.legend(fontsize=TYPE, loc="lower right")
     return figure
 
 
 def class_blocks(positives: np.ndarray, ordered: np.ndarray, table: np.ndarray) -> Figure:
     """P ``[N, N]`` as the batch comes, the same with pairs ordered by their code, and the table of the codes."""
-    figure, axes = panels(1, 3, 3.7, 3.6)
-    titles = "P of the batch", "the same, ordered by code", f"one number for each two of {len(table)} codes"
+    figure, axes = panels(1, 3, 3.5, 3.4)
+    titles = "P of the batch", "the same, ordered by code", f"one number for each pair of {len(table)} codes"
     for ax, values, title in zip(axes[0], (positives, ordered, table), titles, strict=True):
         shown = ax.imshow(values, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-        ax.set_title(title, fontsize=10)
-        ax.tick_params(labelsize=8)
+        ax.set_title(title, fontsize=TYPE)
+        ax.tick_params(labelsize=TYPE)
     figure.colorbar(shown, ax=axes[0].tolist(), shrink=0.8, label="$P_{ij}$")
     return figure
 
@@ -132,23 +92,55 @@ def gpu_bounds(spans: Mapping[str, tuple[float, float, float]], bandwidth: float
     """What bandwidth and arithmetic units allow, over operations a byte.
 
     Args:
-        spans: name -> (operations a byte if every load goes to memory, the same if each input is read once, roof of
-            the kernel in operations a second).
+        spans: name -> (operations a byte if every load goes to memory, the same if a cache catches all repeated ones,
+            roof of the kernel in operations a second).
         bandwidth: of the memory, bytes a second.
         roofs: name -> operations a second of the arithmetic units.
     """
-    figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
+    figure, ax = plt.subplots(figsize=(9, 4.8), layout="constrained")
     x = np.geomspace(0.01, 2e4, 200)
     for (name, peak), style in zip(roofs.items(), ("solid", "dashed", "dotted"), strict=False):
         ax.loglog(x, np.minimum(bandwidth * x, peak) / 1e12, color=BLACK, linestyle=style, linewidth=1)
-        ax.text(x[-1], 1.12 * peak / 1e12, name, fontsize=8, ha="right", va="bottom")
-    ax.text(1, 1.6 * bandwidth / 1e12, f"memory:\n{bandwidth / 1e12:.2f} TB/s", fontsize=8, ha="right", va="bottom")
-    colours = VERMILION, BLUE, ORANGE, GREEN, SKY
-    for (name, (low, high, peak)), colour in zip(spans.items(), colours, strict=False):
+        ax.text(x[-1], 1.12 * peak / 1e12, name, fontsize=TYPE, ha="right", va="bottom")
+    ax.text(
+        0.8, 1.6 * bandwidth / 1e12, f"memory:\n{bandwidth / 1e12:.2f} TB/s", fontsize=TYPE, ha="right", va="bottom"
+    )
+    styles = (VERMILION, "s"), (BLUE, "o"), (ORANGE, "s"), (GREEN, "o"), (SKY, "D")
+    for (name, (low, high, peak)), (colour, marker) in zip(spans.items(), styles, strict=False):
         along = np.geomspace(low, high, 50)
         reached = np.minimum(bandwidth * along, peak) / 1e12
-        ax.plot(along, reached, color=colour, marker="o", markevery=[0, -1], markersize=8, linewidth=4, label=name)
+        ax.plot(along, reached, color=colour, marker=marker, markevery=[0, -1], markersize=8, linewidth=4, label=name)
     ax.set(xlabel="operations a byte", ylabel="at most, 10¹² operations a second", ylim=(1e-2, 3e3))
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=9, loc="lower right")
+    ax.legend(fontsize=TYPE, loc="lower right")
+    return figure
+
+
+def against_best(rows: Mapping[str, Sequence[Mapping]]) -> Figure:
+    """How many times as long the fastest other form takes, one dot a case: filled without launches, hollow with them.
+
+    Args:
+        rows: name -> cases of :func:`semimedref_kernels.benchmark.against_best`.
+    """
+    figure, ax = plt.subplots(figsize=(9, 0.7 * len(rows) + 1.4), layout="constrained")
+    for row, cases in enumerate(rows.values()):
+        for offset, clock, face, label in (
+            (-0.14, "alone", BLUE, "GPU alone"),
+            (0.14, "launched", "none", "with launches"),
+        ):
+            ratios = [case[clock] for case in cases]
+            places = row + offset + np.linspace(-0.08, 0.08, len(ratios))
+            ax.plot(
+                ratios, places, "o", color=BLUE, markerfacecolor=face, markersize=6, label=label if row == 0 else ""
+            )
+    ax.axvline(1, color=BLACK, linewidth=1)
+    ax.set(xscale="log", xlabel="time of the fastest other form, over that of ours (left of 1: ours is slower)")
+    ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 4]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="x", alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=TYPE, frameon=False)
     return figure

@@ -16,7 +16,7 @@ def source_of(*functions: Callable | type) -> Code:
     A notebook that shows a function that has changed since is stale, and `semimedref notebooks --run` says so.
 
     Args:
-        functions: of a Python file.
+        functions: of a Python file; kernels of Triton too.
 
     Raises:
         OSError, TypeError: of :func:`inspect.getsource`, for what has no source.
@@ -30,7 +30,7 @@ def source_of(*functions: Callable | type) -> Code:
 
 
 def _without_docstrings(function: Callable | type) -> str:
-    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+    lines = textwrap.dedent(inspect.getsource(getattr(function, "fn", function))).splitlines()
     said = [
         node.body[0]
         for node in ast.walk(ast.parse("\n".join(lines)))

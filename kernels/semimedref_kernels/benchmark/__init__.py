@@ -7,6 +7,6 @@ What counts as work is written down in :mod:`semimedref_kernels.benchmark.cases`
 """
 
 from semimedref_kernels.benchmark.figure import roofline
-from semimedref_kernels.benchmark.record import read, table
+from semimedref_kernels.benchmark.record import against_best, read, table
 
-__all__ = ["read", "roofline", "table"]
+__all__ = ["against_best", "read", "roofline", "table"]

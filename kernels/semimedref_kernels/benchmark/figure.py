@@ -88,7 +88,7 @@ def points(ax: Axes, rows: list[dict[str, Any]]) -> dict[str, Line2D]:
         everyone = [row for column in columns.values() for row in column]
         lowest = min(rate(row) for row in everyone)
         text = "patch_mix" if op == "patch_mix" else str(N)
-        style = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 9}
+        style = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 10}
         ax.annotate(text, (intensity(everyone[0]), lowest), (0, -8), **style)
     return handles
 
@@ -112,7 +112,7 @@ def roof(ax: Axes, ceilings: dict[str, Any], dtype: str) -> None:
     if most >= 1e12:
         matrix_text = f"matrix product {most / 1e12:.3g} TFLOP/s"
     ridge = xs[1]
-    ax.annotate(copy_text, (ridge / 5, copy * ridge / 5), (-8, 2), textcoords="offset points", ha="right", fontsize=9)
-    ax.annotate(matrix_text, (ridge, most), (0, 5), textcoords="offset points", fontsize=9)
+    ax.annotate(copy_text, (ridge / 5, copy * ridge / 5), (-8, 2), textcoords="offset points", ha="right", fontsize=10)
+    ax.annotate(matrix_text, (ridge, most), (0, 5), textcoords="offset points", fontsize=10)
     ax.grid(True, which="major", color="0.92", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)

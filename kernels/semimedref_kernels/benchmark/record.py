@@ -66,6 +66,28 @@ def matrix_ceiling(ceilings: dict[str, Any], dtype: str) -> float:
     return max(matrix["fp32"], matrix.get("tf32", 0) / 3) if dtype == "fp32" else matrix[dtype]
 
 
+def against_best(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of each case and pass, how many times as long the fastest other form takes: above 1, ours is the fastest.
+
+    Returns:
+        Dicts with op, sizes, dtype, part, and the ratios ``alone`` (from CUDA graphs; None on a CPU) and ``launched``.
+        Cases that ours or all others did not finish are left out.
+    """
+    found = []
+    for _, rows in groupby(record["rows"], lambda row: (row["op"], row["sizes"], row["dtype"])):
+        rows = list(rows)
+        for part in dict.fromkeys(row["part"] for row in rows):
+            timed = [row for row in rows if row["part"] == part and row["status"] == "ok" and row["ms"]]
+            ratios = {}
+            for name, clock in (("alone", "graph_ms"), ("launched", "ms")):
+                times = {row["form"]: row[clock]["median"] for row in timed if row[clock]}
+                ours = times.pop("ours", None)
+                ratios[name] = min(times.values()) / ours if ours and times else None
+            if ratios["launched"] is not None:
+                found.append({key: rows[0][key] for key in ("op", "sizes", "dtype")} | {"part": part} | ratios)
+    return found
+
+
 def write(record: dict[str, Any], path: str | Path) -> None:
     """Writes a record, one row a line, so that two runs can be compared as text. What a row lacks is at its default."""
     defaults = {field.name: field.default for field in fields(Row)}

@@ -1,0 +1,134 @@
+"""What operations and kernels read, write and hold: PyTorch's by a dispatch mode, Triton's by its interpreter."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Meter(TorchDispatchMode):
+    """Adds up what PyTorch's operations read and write while it is on, and the memory that they hold at once.
+
+    Tensors on the device ``meta`` have shapes and no memory: with them it counts what could never run here. Views move
+    nothing. A gather reads as many numbers as it returns, what is overwritten is not read, and a tensor that repeats
+    itself (a broadcast) is as large as its memory. Operations of our own count as one.
+
+    Attributes:
+        operations: those that move something.
+        read, written: bytes.
+        held, peak: bytes of the tensors made under it that live now, and most at once.
+
+    >>> import torch
+    >>> from semimedref_core.tools import Meter
+    >>> with Meter() as meter:
+    ...     doubled = 2 * torch.zeros(100)
+    >>> meter.operations, meter.read, meter.written, meter.peak
+    (1, 400, 400, 400)
+    """
+
+    operations = read = written = held = peak = 0
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        out = op(*args, **(kwargs or {}))
+        ins, outs = ([x for x in tree_leaves(tree) if isinstance(x, Tensor)] for tree in ((args, kwargs), out))
+        old = {x.untyped_storage()._cdata for x in ins}
+        for storage in {x.untyped_storage() for x in outs}:
+            if storage._cdata not in old:
+                self._hold(storage.nbytes())
+                weakref.finalize(storage, self._hold, -storage.nbytes())
+        read, written = _read_and_written(op, ins, outs)
+        self.operations += bool(read or written)
+        self.read, self.written = self.read + _nbytes(read), self.written + _nbytes(written)
+        return out
+
+    def _hold(self, nbytes: int) -> None:
+        self.held += nbytes
+        self.peak = max(self.peak, self.held)
+
+
+def _read_and_written(op, ins: list[Tensor], outs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    name = op.overloadpacket.__name__
+    if op.is_view or "empty" in name:
+        return [], []
+    if name in ("index", "index_select"):
+        return [*outs, *ins[1:]], outs
+    return (ins[1:], ins[-1:]) if name in ("copy_", "index_put_") else (ins, outs)
+
+
+def _nbytes(tensors: Iterable[Tensor]) -> int:
+    return sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in tensors)
+
+
+@dataclass(frozen=True)
+class Access:
+    """One load or store of one program of a kernel.
+
+    Attributes:
+        program: its number on the three axes of the grid.
+        kind: which of the two.
+        nbytes: of one number.
+        addresses: ``[k]`` uint64, of the numbers that the mask lets through.
+    """
+
+    program: tuple[int, int, int]
+    kind: Literal["load", "store"]
+    nbytes: int
+    addresses: np.ndarray
+
+    def inside(self, x: Tensor) -> np.ndarray:
+        """Which numbers of a contiguous tensor it touches, ``[k]``; other memory is left out."""
+        places = (self.addresses.astype(np.int64) - x.data_ptr()) // x.element_size()
+        return places[(places >= 0) & (places < x.numel())]
+
+
+@contextmanager
+def listening() -> Iterator[list[Access]]:
+    """Fills a list with every load and store of the kernels that run inside it, in Triton's interpreter.
+
+    The interpreter runs one program after the other, in NumPy, and hands each load and store to two functions, which
+    are replaced here. Kernels are interpreted if ``TRITON_INTERPRET`` is 1 when they are imported.
+
+    Raises:
+        ImportError: without Triton.
+    """
+    from triton.runtime.interpreter import interpreter_builder as machine
+
+    log, load, store = [], machine.create_masked_load, machine.create_masked_store
+
+    def note(kind, pointers, mask):
+        nbytes = -(-pointers.get_element_ty().primitive_bitwidth // 8)  # a flag of 1 bit takes a byte
+        log.append(Access(tuple(machine.grid_idx), kind, nbytes, pointers.data[mask.data]))
+
+    def loading(pointers, mask, *rest):
+        note("load", pointers, mask)
+        return load(pointers, mask, *rest)
+
+    def storing(pointers, value, mask, *rest):
+        note("store", pointers, mask)
+        return store(pointers, value, mask, *rest)
+
+    machine.create_masked_load, machine.create_masked_store = loading, storing
+    try:
+        yield log
+    finally:
+        machine.create_masked_load, machine.create_masked_store = load, store
+
+
+def bytes_moved(log: Sequence[Access], kind: Literal["load", "store"], once: bool = False) -> int:
+    """Bytes that were loaded or stored in all, or with each address counted once, as if a cache kept them all."""
+    chosen = [access for access in log if access.kind == kind]
+    if not once:
+        return sum(access.nbytes * len(access.addresses) for access in chosen)
+    widths = {access.nbytes for access in chosen}
+    return sum(
+        width * len(np.unique(np.concatenate([access.addresses for access in chosen if access.nbytes == width])))
+        for width in widths
+    )
