@@ -24,7 +24,7 @@ OPTIONS = {
     "demo": ["checkpoint", "port", "no-browser"],
     "doctor": ["data", "mask_values", "positions", "text_sides", "text_length"],
     "cache": ["clear"],
-    "sweep": ["jobs", "output", "engine", "store", "dry-run"],
+    "sweep": ["jobs", "output", "engine", "store", "track", "dry-run"],
 }
 
 

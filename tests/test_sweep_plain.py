@@ -172,9 +172,9 @@ def test_on_this_machine_runs_see_the_gpus_that_the_sweep_sees(tmp_path, monkeyp
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     run = read_plan_of(tmp_path)
     plan = read_plan(tmp_path / "plan.yaml")
-    assert sweep._job(run, plan, tmp_path, "local", "").gpus == "2,3"
-    assert sweep._job(run, replace(plan, cluster={"gpus_per_node": 1}), tmp_path, "local", "").gpus is None
-    assert sweep._job(run, plan, tmp_path, "slurm", "").gpus is None
+    assert sweep._job(run, plan, tmp_path, "local").gpus == "2,3"
+    assert sweep._job(run, replace(plan, cluster={"gpus_per_node": 1}), tmp_path, "local").gpus is None
+    assert sweep._job(run, plan, tmp_path, "slurm").gpus is None
 
 
 def test_an_estimate_counts_starts_validations_and_what_each_network_costs(monkeypatch, tmp_path):

@@ -1,4 +1,5 @@
-"""``train --track``: a tracker gets what metrics.jsonl holds; a missing one is told before any data are read."""
+"""``train --track`` and ``sweep --track``: a tracker gets what metrics.jsonl holds; a missing one is told before any
+data are read."""
 
 import sys
 
@@ -7,6 +8,8 @@ from accelerate.tracking import GeneralTracker
 
 from semimedref_core import training
 from semimedref_core.config import Config
+from semimedref_core.experiments import papermill_run, sweep
+from semimedref_core.experiments.job import Job, State, _attempt
 from semimedref_core.runtime import tracking
 from semimedref_core.runtime.atomic import read_metrics
 
@@ -86,6 +89,32 @@ def test_a_tracker_that_is_not_installed_is_told_with_its_extra_before_anything_
     assert outcome.status == 1 and not (tmp_path / "run").exists()
     assert "--track wandb needs wandb, which is not installed" in outcome.errors
     assert 'pip install -e ".[wandb]"' in outcome.errors
+
+
+def test_a_sweep_hands_the_tracker_to_each_run(command_line, tmp_path, monkeypatch):
+    class Executor:
+        def submit(self, task, jobs):
+            handed.extend(jobs)
+            raise KeyboardInterrupt
+
+    handed, plan = [], tmp_path / "plan.yaml"
+    plan.write_text("notebook: false\nruns: [{method: supervised, seed: [0, 1]}]\n")
+    monkeypatch.setattr(sweep, "open_executor", lambda *_: Executor())
+    how = ("--output", tmp_path / "out", "--jobs", 1)
+    assert command_line("sweep", plan, "--track", "tensorboard", *how).status == 130
+    assert [job.track for job in handed] == ["tensorboard"] * 2
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    outcome = command_line("sweep", plan, "--track", "wandb", *how)
+    assert outcome.status == 1 and "--track wandb needs wandb, which is not installed" in outcome.errors
+
+
+def test_a_tracked_run_of_a_sweep_is_trained_before_its_notebook_tells_of_it(tmp_path, monkeypatch):
+    ended, results = [], tmp_path / "results.json"
+    monkeypatch.setattr(papermill_run, "run_notebook", lambda *_, **__: ended.append(results.is_file()))
+    job = Job(str(tmp_path), CONFIG.to_dict(), {"plan": "mine"}, track="tensorboard")
+    assert _attempt(job, tmp_path) == State("finished", 1) and ended == [True]
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+    assert '"plan": "mine"' in results.read_text()
 
 
 def test_a_tracker_that_nobody_knows_is_refused(tmp_path):

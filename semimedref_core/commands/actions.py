@@ -89,7 +89,8 @@ def sweep(options: argparse.Namespace) -> int:
     from semimedref_core.experiments.sweep import carry_out
 
     output = Path(options.output) if options.output else None
-    return carry_out(options.plan, output, options.engine, options.jobs, store=options.store, dry_run=options.dry_run)
+    how = {"store": options.store, "track": options.track, "dry_run": options.dry_run}
+    return carry_out(options.plan, output, options.engine, options.jobs, **how)
 
 
 def profile(options: argparse.Namespace) -> None:

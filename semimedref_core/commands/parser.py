@@ -109,12 +109,16 @@ def _train(command: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="what is different about this run, such as 'without PosAug'; `compare` shows it as a row of its own",
     )
+    _track(command)
+    add_run(command)
+
+
+def _track(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--track",
         choices=("tensorboard", "wandb", "trackio"),
         help="send the metrics there too; each is an extra of this package",
     )
-    add_run(command)
 
 
 def _sweep(command: argparse.ArgumentParser) -> None:
@@ -139,6 +143,7 @@ def _sweep(command: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="copy notebooks, metrics and settings there too: a folder or s3://...",
     )
+    _track(command)
 
 
 def _profile(command: argparse.ArgumentParser) -> None:

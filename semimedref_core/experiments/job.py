@@ -46,6 +46,7 @@ class Job:
         sweep: the process that wants the run, on this machine; when it ends, so does the run (``None``: never).
         gpus: value of CUDA_VISIBLE_DEVICES (``None``: as the task finds it). On this machine submitit hides all GPUs
             that the plan does not ask for.
+        track: who is told the metrics too, as in :func:`semimedref_core.training.train` (``None``: nobody).
     """
 
     folder: str
@@ -56,6 +57,7 @@ class Job:
     store: str = ""
     sweep: int | None = None
     gpus: str | None = None
+    track: str | None = None
 
 
 @dataclass(frozen=True)
@@ -188,14 +190,14 @@ def _attempt(job: Job, folder: Path) -> State:
     # What follows loads packages for seconds that a finished run need not wait for.
     error = ""
     try:
-        if job.notebook:
+        if job.track or not job.notebook:
+            from semimedref_core.training import train
+
+            train(Config(**job.config), folder, resume=True, note=job.note, track=job.track)
+        if job.notebook:  # which leaves a finished run as it is
             from semimedref_core.experiments.papermill_run import parameters_of, run_notebook
 
             run_notebook(NOTEBOOK, folder, notebook_parameters(job, parameters_of(NOTEBOOK)), timeout=None)
-        else:
-            from semimedref_core.training import train
-
-            train(Config(**job.config), folder, resume=True, note=job.note)
     except Exception as failure:  # whatever it is, it is told in one line, and the other runs go on
         error = " ".join(str(failure).split()) or type(failure).__name__
         print(error, flush=True)

@@ -28,6 +28,7 @@ from semimedref_core.experiments.results import finished_runs
 from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.runtime.environment import usable_cores
 from semimedref_core.runtime.run_state import CONFIG, RESULTS, read_results, require_same_settings
+from semimedref_core.runtime.tracking import Tracker, require_tracker
 
 RESULTS_NOTEBOOK = "08_results"
 POLL = 0.5  # seconds between two looks at the runs
@@ -36,7 +37,14 @@ HALF_WAY = "its process ended half-way; was it stopped, or killed for want of me
 
 
 def carry_out(
-    source: str | Path, output: Path | None, engine: str, jobs: int | None, *, store: str = "", dry_run: bool = False
+    source: str | Path,
+    output: Path | None,
+    engine: str,
+    jobs: int | None,
+    *,
+    store: str = "",
+    track: Tracker | None = None,
+    dry_run: bool = False,
 ) -> int:
     """The command ``semimedref sweep``, from the plan's file to the table.
 
@@ -48,6 +56,7 @@ def carry_out(
     folder = (output or Path("runs") / plan.name).resolve()
     jobs = jobs or default_jobs(plan.threads)
     check(plan, folder)
+    require_tracker(track)
     if dry_run:
         print(preview(plan, folder, jobs))
         return 0
@@ -57,7 +66,7 @@ def carry_out(
         store = store if "://" in store else str(Path(store).resolve())
         papermill_run.put(store, folder, ["plan.yaml"])  # before anything runs, so that a wrong address costs nothing
     try:
-        states = sweep(plan, folder, engine, jobs, store)
+        states = sweep(plan, folder, engine, jobs, store, track)
     except KeyboardInterrupt:
         print("stopped; the same command continues it", file=sys.stderr)
         return 130
@@ -101,7 +110,9 @@ def default_jobs(threads: int) -> int:
     return 1 if torch.cuda.is_available() else max(1, usable_cores() // threads)
 
 
-def sweep(plan: Plan, folder: Path, engine: str, jobs: int, store: str = "") -> dict[str, State]:
+def sweep(
+    plan: Plan, folder: Path, engine: str, jobs: int, store: str = "", track: Tracker | None = None
+) -> dict[str, State]:
     """Makes all runs of a plan that are not finished yet, showing how far they are.
 
     Args:
@@ -111,6 +122,7 @@ def sweep(plan: Plan, folder: Path, engine: str, jobs: int, store: str = "") -> 
         jobs: most runs at a time.
         store: where every run's texts are copied to as well (see
             :func:`semimedref_core.experiments.papermill_run.put`).
+        track: who is told each run's metrics too (see :func:`semimedref_core.training.train`).
 
     Returns:
         The state of every run by name.
@@ -121,7 +133,8 @@ def sweep(plan: Plan, folder: Path, engine: str, jobs: int, store: str = "") -> 
     executor = open_executor(plan, folder, engine, jobs)
     states = {run.name: run_state(folder / run.name, plan.notebook) for run in plan.runs}
     before = {name: state.attempts for name, state in states.items()}
-    todo = {run.name: _job(run, plan, folder, engine, store) for run in plan.runs if not states[run.name].finished}
+    left = [run for run in plan.runs if not states[run.name].finished]
+    todo = {run.name: _job(run, plan, folder, engine, store, track) for run in left}
     waiting, pending = dict(todo), []  # pending: a task of submitit, and the names of its runs
     print(f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} of them finished before; everything goes to {folder}/")
     if engine == "slurm" and waiting:  # one array, which keeps to `jobs` itself; each run is a task of its own
@@ -196,7 +209,7 @@ def preview(plan: Plan, folder: Path, jobs: int) -> str:
     )
 
 
-def _job(run: PlannedRun, plan: Plan, folder: Path, engine: str, store: str) -> Job:
+def _job(run: PlannedRun, plan: Plan, folder: Path, engine: str, store: str = "", track: Tracker | None = None) -> Job:
     """What the process of a run must know."""
     here = engine == "local"
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
@@ -209,6 +222,7 @@ def _job(run: PlannedRun, plan: Plan, folder: Path, engine: str, store: str) -> 
         f"{store}/{folder.name}" if store else "",
         os.getpid() if here else None,
         gpus if here and "gpus_per_node" not in plan.cluster else None,
+        track,
     )
 
 
