@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,10 @@ from semimedref_core.data.real.pictures import read_colour, read_grey
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.methods import METHODS, reported_places
 from semimedref_core.networks import build_network, build_texts
-from semimedref_core.networks.vocabulary import free_tokenizer
+from semimedref_core.networks.vocabulary import free_tokenizer, tokens_needed, told_in_training
+from semimedref_core.patchmix import mixed_reports
+from semimedref_core.posaug import apply_hits
+from semimedref_core.positions import LUNGS, SIDES
 from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
 from semimedref_core.training import prepare, training_step
 from semimedref_core.views import weak_view
@@ -87,9 +91,15 @@ def test_the_page_on_own_data_can_be_followed_line_by_line(command_line, tmp_pat
     assert Path("haze_mask.png").is_file() and Path("haze_overlay.png").is_file()
     code = re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)[1]
     exec(code.replace("steps=40", "steps=1"), {})
-    table = re.search(r"```csv\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)[1]
-    Path("retina.csv").write_text(table)
+    retina, clock = re.findall(r"```csv\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    Path("retina.csv").write_text(retina)
     assert layout_named("retina.csv").names == ("nasal", "temporal")
+    Path("clock.csv").write_text(clock)
+    layout = layout_named("clock.csv")
+    for hour, mirrored in enumerate((11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 12), 1):
+        report = FreeReport.of(f"Mass at {hour} o'clock, 3 cm from the nipple", layout)
+        assert report.mirrors and report.flip().render() == f"Mass at {mirrored} o'clock, 3 cm from the nipple"
+        assert sum(report.zones) == 1 + (hour in (6, 12)) and (hour in range(6, 13)) == any(report.zones[3:])
 
 
 def test_the_same_folder_gives_the_same_run(tmp_path, mine):
@@ -341,6 +351,19 @@ def test_a_text_that_is_too_long_tells_the_length_that_would_do(train, mine, tmp
     assert load_texts(tmp_path / "run" / "teacher").length == length
 
 
+def test_the_length_that_is_told_holds_whatever_training_makes_of_a_text():
+    """Mirrored, with a pasted lesion's sentence, and with the vague phrase, which may be longer, on any side."""
+    told = ("Infiltrate, upper zone of the right lung. Left lung hazy. Heart normal", "Haze: RLL, left base.", "Haze")
+    reports = [FreeReport.of(text, LUNGS) for text in told]
+    texts = build_texts(words_of=told_in_training(reports))
+    for report, needed in zip(reports, tokens_needed(texts, reports), strict=True):
+        hits = product(*2 * [(None, LUNGS.vague, texts.tokenizer.mask_token)])
+        hidden = [{side: hit for side, hit in zip(SIDES, both, strict=True) if hit} for both in hits]
+        mixed = [mixed for turned in (report, report.flip()) for mixed in mixed_reports(turned)]
+        made = [apply_hits(each, hit) for each in mixed for hit in hidden]
+        assert 0 <= needed - max(len(ids) for ids in texts.tokenizer(made)["input_ids"]) <= 1
+
+
 def test_a_vocabulary_reads_any_sentence_and_does_not_depend_on_the_order_of_texts():
     texts = [f"patchy opacity in the {side} lower lobe, {k} of them" for side in ("left", "right") for k in range(9)]
     tokenizer = free_tokenizer(texts)
@@ -377,7 +400,7 @@ def test_a_table_of_positions_is_read_and_its_faults_are_told_at_once(tmp_path):
     with pytest.raises(DataError, match="columns of a table of positions are words, left, top, right, bottom"):
         layout_named(str(path))
     path.write_text("words,left,top,right,bottom\n" + "".join(f"w{k},0,0,1,0.{k + 1}\n" for k in range(7)))
-    with pytest.raises(DataError, match="lists 7 zones; a table of positions has 1 to 6"):
+    with pytest.raises(DataError, match="lists 7 zones; .* 1 to 6, as ITCL's kernels tell 64 sets of zones apart"):
         layout_named(str(path))
 
 
@@ -406,6 +429,18 @@ def test_the_doctor_passes_a_healthy_folder(semimedref, mine):
     told = semimedref("doctor", data=mine)
     assert told.status == 0 and told.text.endswith("no problems\n"), told.text
     assert "texts of one side: " in told.text
+
+
+def test_positions_that_read_more_are_hinted_at_by_doctor_and_training(semimedref, train, tmp_path):
+    skin = own_folders.skin(tmp_path / "skin")
+    for row, text in enumerate(table_of(skin)["text"]):
+        change(skin, row, text=text.replace("corner", "quadrant"))
+    hint = "12 of these 12 texts name a zone with --positions quadrants"
+    assert f"WARNING {hint}" in semimedref("doctor", data=skin).text
+    assert hint not in semimedref("doctor", data=skin, positions="quadrants").text
+    assert hint not in semimedref("doctor", data=own_folders.chest(tmp_path / "chest")).text
+    told = train(dataset="folder", data=skin, output=tmp_path / "run", label_ratio=0.5)
+    assert "9 of these 9 texts name a zone with --positions quadrants" in told.text
 
 
 def test_the_doctor_names_all_faults_of_the_files_at_once(semimedref, tmp_path):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from semimedref_core.config import Dataset, Texts, TextSides
 from semimedref_core.data.content import require_content
 from semimedref_core.data.own.folder import OwnData, grey_if_it_is
+from semimedref_core.data.own.zones import better_layout
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.phantom import phantom
 from semimedref_core.data.real.mosmed import MOSMED_PLUS
@@ -172,9 +173,10 @@ def _without_zones(training: Training) -> list[str]:
     reports = [*training.labelled.reports, *(training.unlabelled.reports if training.unlabelled else ())]
     notes, bare = [], sum(not report.located for report in reports)
     if bare:
+        hint = better_layout([report.render() for report in reports], reports[0].layout) if bare == len(reports) else ""
         notes.append(
             f"{bare} of {len(reports)} training texts name no zone, so with them no patch is mixed (T-PatchMix), no "
-            "phrase is hidden (PosAug), and no other pair is a positive (ITCL)"
+            f"phrase is hidden (PosAug), and no other pair is a positive (ITCL){hint and f'; {hint}'}"
         )
     if turned := sum(not report.mirrors for report in reports):
         notes.append(

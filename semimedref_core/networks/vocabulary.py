@@ -53,23 +53,26 @@ def told_in_training(reports: Sequence[AnyReport]) -> list[str]:
     """All that training may read of reports, as far as it has words of its own: their texts, those of their mirror
     images, the sentences that name a pasted zone, and what stands for a text or a phrase that says nothing."""
     own = [text for report in reports for text in (report.render(), report.flip().render())]
-    return [*own, *2 * [*_sentences(reports[0]), reports[0].layout.vague, EVERYWHERE]]
+    pasted = [sentence.render() for sentence in _sentences(reports[0])]
+    return [*own, *2 * [*pasted, reports[0].layout.vague, EVERYWHERE]]
 
 
 def tokens_needed(texts: Texts, reports: Sequence[AnyReport]) -> list[int]:
-    """The most tokens that training may read of each report: as it is, mirrored, with the vague phrase, and with the
-    sentence of a pasted zone."""
-    vague_phrase = reports[0].layout.vague
+    """The most tokens that training may read of each report: as it is or mirrored, with or without the sentence of a
+    pasted zone and the full stop before it, and with the vague phrase in the place of any phrase."""
 
     def tokens(told: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in texts.tokenizer(list(told))["input_ids"]] if told else []
+        return [len(ids) for ids in texts.tokenizer(list(told), add_special_tokens=False)["input_ids"]] if told else []
 
-    added = max(tokens(_sentences(reports[0])), default=1) - 1  # without [CLS]
-    forms = []
-    for each in (reports, [report.flip() for report in reports]):
-        vague = [report.render((vague_phrase,) * len(report.phrases) or None) for report in each]
-        forms += [tokens([report.render() for report in each]), tokens(vague)]
-    return [max(lengths) + added * report.located for report, *lengths in zip(reports, *forms, strict=True)]
+    (vague,), special = tokens([reports[0].layout.vague]), texts.tokenizer.num_special_tokens_to_add()
+
+    def longest(each: Sequence[AnyReport]) -> list[int]:
+        grows = [sum(max(0, vague - own) for own in tokens(report.phrases)) for report in each]
+        return [length + more for length, more in zip(tokens([report.render() for report in each]), grows, strict=True)]
+
+    added = 1 + max(longest(_sentences(reports[0])), default=-1)
+    forms = zip(reports, longest(reports), longest([report.flip() for report in reports]), strict=True)
+    return [special + max(lengths) + added * report.located for report, *lengths in forms]
 
 
 def require_room(texts: Texts, reports: Sequence[AnyReport], names: Sequence[str]) -> None:
@@ -88,7 +91,7 @@ def require_room(texts: Texts, reports: Sequence[AnyReport], names: Sequence[str
         )
 
 
-def _sentences(report: AnyReport) -> list[str]:
+def _sentences(report: AnyReport) -> list[AnyReport]:
     """The sentences that name a pasted zone, of a layout whose zones have words."""
     zones = [zone for zone, words in enumerate(report.layout.words) if words]
-    return [report.naming([int(k == zone) for k in range(len(report.layout))]).render() for zone in zones]
+    return [report.naming([int(k == zone) for k in range(len(report.layout))]) for zone in zones]

@@ -12,6 +12,7 @@ import numpy as np
 from semimedref_core.config import MaskValue
 from semimedref_core.config import mask_values as values_of
 from semimedref_core.data.own.folder import OwnData, OwnEntry
+from semimedref_core.data.own.zones import better_layout
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.agreement import Share
 from semimedref_core.data.real.contradictions import Contents, between_splits, of_split
@@ -48,6 +49,9 @@ def examine_own(
     diagnosis.warnings += _shared_groups(own)
     if own.table.unread:
         diagnosis.warnings.append(f"columns that are not read: {', '.join(own.table.unread)}")
+    every = [entry.text for entries in own.splits.values() for entry in entries]
+    if not diagnosis.problems and (hint := better_layout(every, own.layout)):
+        diagnosis.warnings.append(hint)
     diagnosis.problems += _too_long(own, text_length)
     diagnosis.patients = "; ".join(own.notes)
     return diagnosis

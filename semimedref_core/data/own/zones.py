@@ -10,6 +10,7 @@ from semimedref_core.config import TextSides
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.report_tables import read_csv, reason_of
 from semimedref_core.positions import LAYOUTS, MOST_ZONES, Positions
+from semimedref_core.reading import read_positions
 
 EDGES = ("left", "top", "right", "bottom")
 _SEPARATOR = re.compile(r"\s*[;|,]\s*")
@@ -56,6 +57,16 @@ def zones_listed(text: str, layout: Positions) -> tuple[int, ...] | None:
     return tuple(int(k in found) for k in range(len(layout)))
 
 
+def better_layout(texts: Sequence[str], layout: Positions) -> str:
+    """The hint at another built-in layout, where few texts name a zone of this one and far more name one of that; else
+    nothing."""
+    here, *others = (sum(bool(read_positions(text, each)) for text in texts) for each in (layout, *LAYOUTS.values()))
+    most = max(others)
+    if 2 * here >= len(texts) or most <= 2 * here:
+        return ""
+    return f"{most} of these {len(texts)} texts name a zone with --positions {list(LAYOUTS)[others.index(most)]}"
+
+
 def _read_table(path: Path) -> Positions:
     try:
         table = read_csv(path)
@@ -69,7 +80,10 @@ def _read_table(path: Path) -> Positions:
             f"{path}: the columns of a table of positions are words, {', '.join(EDGES)}; see {missing[0]!r}"
         )
     if not 1 <= len(table) <= MOST_ZONES:
-        raise DataError(f"{path}: lists {len(table)} zones; a table of positions has 1 to {MOST_ZONES}")
+        raise DataError(
+            f"{path}: lists {len(table)} zones; a table of positions has 1 to {MOST_ZONES}, as ITCL's kernels tell "
+            f"{2**MOST_ZONES} sets of zones apart; let words share a zone, as the clock in docs/own_data.md does"
+        )
     words = [tuple(filter(None, (each.strip().lower() for each in cell.split(";")))) for cell in table["words"]]
     problems, shares = [], []
     for row, (names, *edges) in enumerate(zip(words, *(table[name] for name in EDGES), strict=True), 2):
