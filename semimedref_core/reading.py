@@ -6,7 +6,7 @@ wrong place learns it.
 
 - A side is never guessed. "Lower lobe opacity" names no zone, and so does a text that says it beside other places.
 - What a sentence denies is not named: "no opacity in the left lung", "the left lung is clear". Where a sentence denies
-  something and it is not plain what, the text names nothing.
+  something and it is not plain what, the text names nothing. Plain is "opacity in the left lower lobe, no effusion".
 - Words of one place may come in any order, and places may share words: "upper and middle zones of the left lung".
   Where they can be shared in two ways ("lower left and right lung"), the text names nothing.
 """
@@ -26,6 +26,19 @@ _BUT = re.compile(r"\b(?:but|however|although|though|whereas|while)\b")
 _TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
 _DENIED = re.compile(r"\s*(?:there (?:is|are|was|were) )?(?:no|without)\b[^,&+/]*")
 _SOUND = re.compile(r"(?:\s*:| (?:is|are|was|were|appears?|remains?|looks?)) (?:clear|normal|unremarkable|spared)\s*")
+_SEEN = frozenset(
+    "opacity opacities opacification consolidation consolidations infiltrate infiltrates infiltration haze hazy "
+    "pneumonia shadow shadowing infection lesion lesions mass masses nodule nodules spot spots patch patches".split()
+)
+_ELSE = (
+    r"(?:pleural |associated |other )*(?:effusions?|pneumothorax|cardiomegaly|cavitations?|calcifications?|o?edema"
+    r"|lymphadenopathy|fractures?|ulcerations?|bleeding)"
+)
+_ASIDE = re.compile(
+    rf"(?:,? (?:and |with )?(?:no|without) (?:evidence of |signs? of )?{_ELSE}(?:(?:,|,? or|,? and) {_ELSE})*)+ *$"
+)
+"""That something else is absent, at the end of a sentence that tells what is seen: "opacity in the left lower lobe, no
+effusion" affirms the place."""
 _UNSURE = frozenset(
     "no not non nor neither never none without absent absence negative free clear clears clearing cleared normal "
     "unremarkable spared sparing spares healthy unaffected uninvolved resolved resolution resolving removed denies "
@@ -87,6 +100,9 @@ def _parts(text: str) -> Iterator[tuple[str, int]]:
 
 def _affected(part: str, start: int, layout: Positions) -> list[Phrase]:
     """The phrases of one part that name affected zones."""
+    aside = _ASIDE.search(part)
+    if aside and _SEEN & set(_TOKEN.findall(part[: aside.start()])):
+        part = part[: aside.start()]
     tokens = [_Token(found[0], found.start(), found.end()) for found in _TOKEN.finditer(part)]
     groups = list(_by_grammar(tokens, layout.grammar) if layout.grammar else _by_list(part, tokens, layout))
     if not groups:

@@ -45,6 +45,9 @@ def named(text, layout=LUNGS):
     ("The left lung is clear. Opacity in the right upper zone.", "right upper"),
     ("Right lung: clear. Left base: hazy.", "left lower"),
     ("No opacity in the left lung but the right lower lobe is consolidated.", "right lower"),
+    ("There is consolidation in the lower left lung, no effusion.", "left lower"),
+    ("Right lower lobe pneumonia without pleural effusion or pneumothorax", "right lower"),
+    ("Haze, left base, no evidence of effusion, no pneumothorax.", "left lower"),
 ])  # fmt: skip
 def test_a_place_in_the_lungs_is_read_in_any_order_of_words(text, zones):
     assert named(text) == set(zones.split(", "))
@@ -64,6 +67,11 @@ def test_a_place_in_the_lungs_is_read_in_any_order_of_words(text, zones):
     "left-sided effusion",
     "No opacity in the left lung.",
     "No effusion, right lower lobe opacity",
+    "Left lower lobe, no effusion",
+    "Opacity in the left lower lobe, no longer seen",
+    "Opacity in the left lower lobe, no effusion in the right lower lobe",
+    "No opacity in the left lower lobe, no effusion",
+    "The opacity in the left lower lobe has resolved, no effusion",
     "No consolidation in the left lower lobe, right lower lobe or lingula",
     "The right lower lobe is clear.",
     "Left lung: clear",
