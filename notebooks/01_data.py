@@ -25,10 +25,10 @@
 #
 # **What you need.** PyTorch or NumPy, and the abstract of the paper.
 #
-# **Time.** About 20 minutes to read, with the exercises; about a minute to run.
+# **Time.** About 20 minutes to read, with the exercises; about 20 seconds to run.
 #
-# An equation has our number; the paper gives these three no number. *Ledger* is the list of differences to the released
-# code, in [notebook 00](00_start_here.ipynb). The *release* is that code.
+# An equation has our number; we do not know the paper's number of these three. *Ledger* is the list of differences to
+# the released code, in [notebook 00](00_start_here.ipynb). The *release* is that code.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "phantom-ct", or "qata" with SEMIMEDREF_DATA set to the folder that holds QaTa
