@@ -26,7 +26,7 @@
 # **What you need.** PyTorch, T-PatchMix from [04](04_t_patchmix.ipynb) and ITCL from [05](05_itcl.ipynb). You need no
 # Triton, no CUDA and no GPU.
 #
-# **Time.** About 35 minutes to read, with the exercises; about 30 seconds to run.
+# **Time.** About 35 minutes to read, with the exercises; about 20 seconds to run.
 
 # %% tags=["parameters"]
 image_size = 224

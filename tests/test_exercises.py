@@ -10,6 +10,7 @@ import torch
 from semimedref_core import patchmix, posaug
 from semimedref_core.data.phantom import phantom
 from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.statistics import interval
 from semimedref_core.pseudo_labels import teacher_probabilities
 from semimedref_core.reports import SIDES
 from semimedref_core.teaching import check, source_of, stand_in_teacher
@@ -48,6 +49,11 @@ def lesion_in(rows, columns):
     mask = np.zeros((96, 96), np.uint8)
     mask[rows, columns] = 1
     return mask
+
+
+def one_pile(differences):
+    half = 1.96 * differences.ravel().std(ddof=1) / differences.size**0.5
+    return differences.mean() - half, differences.mean() + half
 
 
 LESION, IN_PATCH = np.zeros((2, 16, 16))
@@ -167,6 +173,43 @@ ANSWERS = {  # exercise -> right answers, wrong answers
     "06.3": (
         [{"burn_in": 0, "ramp": 0}, {"burn_in": 0.0, "ramp": 0.0, "seed": 3}],
         [{}, {"burn_in": 0}, {"ramp": 0}, {"burn_in": 0, "ramp": 0, "unsupervised_weight": 0.3}, {"burnin": 0}, 0],
+    ),
+    "08.1": (
+        [["supervised", "resmatch"], {"resmatch", "supervised"}],
+        [
+            ["supervised", "resmatch", "unimatch", "flip_sync", "mean_teacher"],
+            "supervised",
+            [],
+            ["semi_medref"],
+            ["supervised", "cps"],
+            3,
+        ],
+    ),
+    "08.2": (
+        [(8.4951, 6.9131, 10.0772), [8.5, 6.9, 10.1]],
+        [
+            (0.084951, 0.069131, 0.100772),
+            (8.3, 6.9, 10.1),
+            (8.4951, 8.4951 - 0.72, 8.4951 + 0.72),
+            (8.4951, 8.4951 - 1.29, 8.4951 + 1.29),
+            (8.4951, 8.4951 - 2.74, 8.4951 + 2.74),
+            (8.4951, 7.0, 9.0),
+            8.5,
+            "wide",
+        ],
+    ),
+    "08.3": (
+        [
+            lambda d: (d.mean() - 1.96 * d.std() / d.size**0.5, d.mean() + 1.96 * d.std() / d.size**0.5),
+            one_pile,
+        ],
+        [
+            lambda d: interval(d.mean(1)),
+            lambda d: (d.mean() - 1.96 * d.std(), d.mean() + 1.96 * d.std()),
+            lambda d: (0, 1),
+            lambda d: d.mean(),
+            one_pile(np.ones((2, 3))),
+        ],
     ),
     "09.1": ([51.38, 51, 2 * 4 * 32 * 4 * 224**2 / 1e6], [25.7, 38.5, 51380224, 12.8, "many"]),
     "09.3": ([[2, 3, 4], (4, 3, 2), {2, 3, 4}], [[3, 4, 5], [], [7], list(range(8)), 3, ["two"]]),

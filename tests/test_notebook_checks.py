@@ -48,7 +48,7 @@ def pair(tmp_path):
         ("print\\(versions\\(", "print(len(", "import and print versions"),
         ("To remember", "In short", "what to remember"),
         ("# ## The table", "# ## Appendix: The table", "before any appendix"),
-        ("notebook_style\\(\\)", "notebook_style()" + "\nx = 1" * 30, "at most 25"),
+        ("notebook_style\\(100\\)", "notebook_style(100)" + "\nx = 1" * 30, "at most 25"),
     ],
 )
 def test_a_notebook_of_another_style_is_told(pair, pattern, new, told):

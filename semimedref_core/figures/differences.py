@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semimedref_core.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, as_text
+from semimedref_core.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, SKY, TYPE, VERMILION, as_text
 from semimedref_core.figures.results import METRIC_NAMES, panel_title
 
 
@@ -31,7 +31,7 @@ def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", me
     columns = max(group["label_ratio"].nunique() for group in settings)
     heights = [0.9 + 0.3 * len(rows) for rows in names]
     figure, axes = plt.subplots(
-        len(settings), columns, figsize=(max(6.4, 1.6 + 2.3 * columns), 0.5 + sum(heights)), layout="constrained",
+        len(settings), columns, figsize=(max(7.4, 1.6 + 2.3 * columns), 0.5 + sum(heights)), layout="constrained",
         squeeze=False, sharey="row", height_ratios=heights,
     )  # fmt: skip
     for row, group, others in zip(axes, settings, names, strict=True):
@@ -41,7 +41,7 @@ def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", me
             for _, difference in panel.iterrows():
                 colour = VERMILION if difference["difference"] > 0 else BLUE
                 _interval(ax, others.index(difference["against"]), difference, colour, filled=difference["best"])
-            ax.set_title(panel_title(*about), fontsize=9)
+            ax.set_title(panel_title(*about), fontsize=TYPE)
         for ax in row[len(panels) :]:
             ax.remove()
     _explain(figure, f"{METRIC_NAMES[metric]}: {method} minus the other (points)", "filled: the best other method")
@@ -62,7 +62,7 @@ def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
     near = 4 * chosen["difference"].abs().median()
     views = [None, near] if chosen["difference"].abs().max() > 2 * near else [None]
     panels = [(*panel, view) for panel in chosen.groupby(["setting", "label_ratio"], sort=False) for view in views]
-    size = (2.6 + 3.6 * len(panels), 1.3 + 0.36 * len(names))
+    size = (max(7.4, 2.6 + 3.6 * len(panels)), 1.3 + 0.36 * len(names))
     figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True)
     for ax, (about, group, view) in zip(axes[0], panels, strict=True):
         _rows(ax, names, chosen)
@@ -74,7 +74,7 @@ def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
             _interval(ax, place, row, "0.25", filled=True)
         if view:
             ax.set_xlim(-100 * view, 100 * view)
-        ax.set_title("the same, near zero" if view else panel_title(*about), fontsize=10)
+        ax.set_title("the same, near zero" if view else panel_title(*about), fontsize=TYPE)
     _explain(figure, f"{METRIC_NAMES[metric]}: variant minus the whole method (points)", "bar: mean")
     return figure
 
@@ -96,13 +96,13 @@ def size_bars(tables: dict[str, pd.DataFrame], method: str = "semi_medref") -> F
     ax.set_yticks(
         range(len(tables)),
         [as_text(textwrap.fill(title.replace(" %", "\N{NO-BREAK SPACE}%"), 34)) for title in tables],
-        fontsize=9,
+        fontsize=TYPE,
     )
     ax.set_ylim(len(tables) - 0.45, -0.55)
-    ax.set_xlabel(f"Dice per image: {method} minus the other (points)", fontsize=9)
+    ax.set_xlabel(f"Dice per image: {method} minus the other (points)", fontsize=TYPE)
     shown = [name for name in colours if name in drawn]
     figure.legend(
-        [drawn[name] for name in shown], shown, loc="outside upper center", ncols=4, fontsize=9, frameon=False
+        [drawn[name] for name in shown], shown, loc="outside upper center", ncols=4, fontsize=TYPE, frameon=False
     )
     ax.grid(axis="x", alpha=0.3)
     return figure
@@ -145,4 +145,4 @@ def _rows(ax: Axes, names: list[str], rows: pd.DataFrame) -> None:
 
 def _explain(figure: Figure, what: str, mark: str) -> None:
     intervals = "95 %: thick over images (if kept), thin over seeds as well; dots: seeds"
-    figure.supxlabel(f"{what}\n{intervals}; {mark}", fontsize=9)
+    figure.supxlabel(f"{what}\n{intervals}; {mark}", fontsize=TYPE)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, as_text
+from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, TYPE, VERMILION, as_text
 
 METRIC_NAMES = {
     "dice_image": "Dice per image",
@@ -64,17 +64,19 @@ def curve_panels(
         if several:
             labels = _curves(ax, group, styles, method)
             _hollow(ax, hollow, hollow["label_ratio"], styles)
-            ax.set_title(panel_title(setting), fontsize=10)
+            ax.set_title(panel_title(setting), fontsize=TYPE)
         else:
             order = list(group.sort_values("mean")["method"])
             _columns(ax, group, styles)
             _hollow(ax, hollow, hollow["method"].map(order.index), styles)
-            ax.set_title(panel_title(setting, group["label_ratio"].iloc[0]), fontsize=10)
+            ax.set_title(panel_title(setting, group["label_ratio"].iloc[0]), fontsize=TYPE)
         for mean in full["mean"]:
             ends = (group["label_ratio"].min(), group["label_ratio"].max()) if several else (-0.5, len(group) - 0.5)
             ax.hlines(100 * mean, *ends, color=BLUE, linestyle="dashed", linewidth=1.2)
-            ax.annotate("supervised, all masks", (ends[0], 100 * mean), (0, 3), textcoords="offset points", fontsize=9,
-                        color=BLUE)  # fmt: skip
+            ax.annotate(
+                "supervised, all masks", (ends[0], 100 * mean), (0, 3), textcoords="offset points", fontsize=TYPE,
+                color=BLUE,
+            )  # fmt: skip
         _limit(
             ax,
             np.append(group[["low", "high"]].to_numpy()[group["seeds"] > 2], [group["mean"], group["mean"]]),
@@ -82,7 +84,9 @@ def curve_panels(
         )
         ax.grid(axis="y", alpha=0.3)
     if len(bare):
-        figure.supxlabel("hollow: without our help (pseudo-labels cut to reported zones, mirrored teacher)", fontsize=9)
+        figure.supxlabel(
+            "hollow: without our help (pseudo-labels cut to reported zones, mirrored teacher)", fontsize=TYPE
+        )
     axes[0, 0].set_ylabel(f"{METRIC_NAMES[metric]} (%), valid split")
     return figure
 
@@ -113,11 +117,11 @@ def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> list[fl
     ax.set_xlabel("share of the training pairs with masks")
     low, high = 100 * group["mean"].min(), 100 * group["mean"].max()
     order = sorted(ends, key=lambda name: ends[name][1])
-    places = spread([ends[name][1] for name in order], 0.075 * (high - low + 4))
+    places = spread([ends[name][1] for name in order], 0.085 * (high - low + 4))
     for name, place in zip(order, places, strict=True):
         colour = styles[name]["color"]
         ax.annotate(
-            as_text(name), ends[name], (ratios[-1] * 1.13, place), fontsize=9, color=colour, va="center",
+            as_text(name), ends[name], (ratios[-1] * 1.13, place), fontsize=TYPE, color=colour, va="center",
             fontweight="bold" if name == method else None,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 2,
                         "relpos": (0, 0.5)},
@@ -141,7 +145,7 @@ def _columns(ax: Axes, group: pd.DataFrame, styles: dict) -> None:
             )
         ax.plot(position, 100 * row["mean"], markersize=7, **style)
     ax.set_xticks(
-        range(len(group)), group["method"].map(as_text), rotation=50, ha="right", rotation_mode="anchor", fontsize=9
+        range(len(group)), group["method"].map(as_text), rotation=50, ha="right", rotation_mode="anchor", fontsize=TYPE
     )
     ax.set_xlim(-0.6, len(group) - 0.4)
 
@@ -176,14 +180,14 @@ def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric:
             handles[row.method] = ax.plot(row.minutes, 100 * row.mean, **style)[0]
         ax.set(xlabel="minutes a run", xlim=(0, 1.08 * rows["minutes"].max()))
         ax.margins(y=0.08)
-        ax.set_title(panel_title(setting, ratio), fontsize=10)
+        ax.set_title(panel_title(setting, ratio), fontsize=TYPE)
         ax.grid(alpha=0.3)
     axes[0, 0].set_ylabel(f"{METRIC_NAMES[metric]} (%)")
     order = list(
         curves.groupby("method")["mean"].mean().sort_values(ascending=False).index.intersection(handles, sort=False)
     )
     figure.legend(
-        [handles[name] for name in order], map(as_text, order), loc="outside right upper", fontsize=9, frameon=False
+        [handles[name] for name in order], map(as_text, order), loc="outside right upper", fontsize=TYPE, frameon=False
     )
     return figure
 
@@ -247,7 +251,7 @@ def removal_curves(tables: Mapping[str, Sequence[pd.DataFrame]], metric: str = "
     for name, place in zip(order, places, strict=True):
         colour = looks[name][0]
         ax.annotate(
-            as_text(name), ends[name], (1.06, place), fontsize=10, color=colour, va="center", annotation_clip=False,
+            as_text(name), ends[name], (1.06, place), fontsize=TYPE, color=colour, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
