@@ -196,8 +196,8 @@ check("08.2", by_hand)
 # print({name: pooled(array) for name, array in kept["of_images"].items()})
 # ```
 #
-# All eight leave out 0, and only two of the differences are sure. 1429 images of one trained network share its first weights, its
-# order and its luck. They say much about this network and little about the next seed. More images would narrow this
+# All eight leave out 0, and only two of the differences are sure. 1429 images of one trained network share its first
+# weights, its order and its luck. They say much about this network and little about the next seed. More images would narrow this
 # interval further, and the next seed would be as uncertain as before.
 # </details>
 

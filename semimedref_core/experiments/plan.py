@@ -21,10 +21,10 @@
     notebook: true                      # whether each run keeps an executed notebook; without, short runs start faster
     cluster: {timeout_min: 240}         # what submitit passes on to a cluster
 
-Of two values the more specific wins: variants over the block, the block over ``tuned``, ``tuned`` over ``settings``. A run is
-named after its dataset, label ratio, method, variant, seed, and the other axes of its block. Tables show a variant by
-its name, so it may be several words; one of :data:`semimedref_core.experiments.results.WITHOUT_HELP` is a main run of
-the comparison without our additions.
+Of two values the more specific wins: variants over the block, the block over ``tuned``, ``tuned`` over ``settings``.
+A run is named after its dataset, label ratio, method, variant, seed, and the other axes of its block. Tables show a
+variant by its name, so it may be several words; one of :data:`semimedref_core.experiments.results.WITHOUT_HELP` is a
+main run of the comparison without our additions.
 """
 
 from __future__ import annotations

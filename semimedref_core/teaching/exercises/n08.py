@@ -11,7 +11,7 @@ AGAINST = "supervised"
 NORMAL = 1.96
 
 
-def told_apart(answer) -> str:
+def surely_above(answer) -> str:
     kept = kept_comparison()
     named = {answer} if isinstance(answer, str) else set(answer)
     if unknown := named - set(kept.index):
@@ -64,4 +64,4 @@ def pooled(answer) -> str:
     return "The middle is right. How many numbers lie in the pile, and what is their standard deviation?"
 
 
-EXERCISES = {"08.1": told_apart, "08.2": by_hand, "08.3": pooled}
+EXERCISES = {"08.1": surely_above, "08.2": by_hand, "08.3": pooled}
