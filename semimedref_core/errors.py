@@ -25,7 +25,7 @@ class FileError(SemiMedRefError):
 
 
 def printable(text: str) -> str:
-    """A text as a terminal may show it: what would move its cursor, colour it or hide something is written out.
+    r"""A text as a terminal may show it: what would move its cursor, colour it or hide something is written out.
 
     Names of files and what a foreign file holds may have such characters, also ones that no encoding knows.
 

@@ -71,7 +71,7 @@ class AskedTwice:
 
 
 def ours(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
-    """The loss after burn-in, as :func:`semimedref_core.methods.registry.semi_medref` computes it."""
+    """The loss after burn-in, as :func:`semimedref_core.semi_medref.semi_medref` computes it."""
     return semi_medref(student, teacher, batch, config.unsupervised_weight, config)["loss"]
 
 

@@ -62,7 +62,7 @@ def mix_pair(
         place: down and across, 0 to 1: where in the zone's box the patch's centre lies; in mode ``probability`` the
             first picks a confident pixel.
         block: side of the patch in px.
-        mode: one of :data:`semimedref_core.patchmix.PATCH_MODES`.
+        mode: one of ``patchmix.PATCH_MODES``.
         gate: smallest mean probability of an accepted patch.
         named_by, mix_count: whose report must name the zone, and the number of lesions that the mixed report gives, see
             :func:`semimedref_core.patchmix.compatible_zones` and :func:`semimedref_core.patchmix.mixed_reports`.
