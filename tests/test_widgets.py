@@ -1,12 +1,19 @@
 """What every widget does: each change is answered, and what a user typed wrongly is told where they look."""
 
+import base64
 import gc
+import io
 import weakref
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+from PIL import Image
 
+from semimedref_core.experiments.papermill_run import _without_kernel
 from semimedref_core.widgets.base import Explorer
+from semimedref_core.widgets.still import settings
 
 
 def doubled(number: str):
@@ -70,3 +77,51 @@ def test_a_control_that_moves_another_is_answered_once_with_both_values():
     Explorer(controls, answer, "a line")
     controls["number"].value = "7"
     assert answered == [("1", "1"), ("7", "7")]
+
+
+def shown(explorer):
+    """What a front end is given: data and metadata by kind."""
+    return explorer._repr_mimebundle_()
+
+
+def test_without_a_kernel_a_still_says_what_the_controls_are_set_to_and_has_words_of_its_own():
+    controls = {"number": ipywidgets.Text("7", description="number")}
+    explorer = Explorer(controls, doubled, "a line that rises")
+    data, about = shown(explorer)
+    assert "application/vnd.jupyter.widget-view+json" in data, "with a kernel the widget is shown"
+    assert about["image/png"]["alt"] == "a line that rises. twice is 14 < 1000"
+    still, picture = (Image.open(io.BytesIO(base64.b64decode(text))) for text in (data["image/png"], _source(explorer)))
+    assert still.width == picture.width and still.height > picture.height, "the picture with lines above it"
+    below = np.asarray(still.convert("RGB"))[still.height - picture.height :].astype(int)
+    assert np.abs(below - np.asarray(picture.convert("RGB"))).mean() < 1
+    controls["number"].value = "8"
+    assert shown(explorer)[0]["image/png"] != data["image/png"], "as the widget is now"
+
+
+def _source(explorer):
+    return explorer.picture.value.partition("base64,")[2].partition('"')[0]
+
+
+def test_a_still_names_controls_as_they_are_labelled_and_leaves_out_what_is_empty():
+    controls = (
+        ipywidgets.Dropdown(options=[("left upper", 0)], description="zone"),
+        ipywidgets.FloatSlider(0.5, description="gate"),
+        ipywidgets.Text("", description="or your own"),
+    )
+    assert settings(controls) == "zone: left upper; gate: 0.5"
+
+
+def test_a_widget_that_could_answer_nothing_yet_has_no_still():
+    explorer = Explorer({"number": ipywidgets.Text("seven", description="number")}, doubled, "a line")
+    assert "image/png" not in shown(explorer)[0]
+
+
+def test_a_committed_notebook_holds_stills_and_nothing_that_needs_a_kernel():
+    data, about = shown(Explorer({"number": ipywidgets.Text("7", description="number")}, doubled, "a line"))
+    bar = {kind: text for kind, text in data.items() if kind != "image/png"}
+    widget, bar = (
+        nbformat.v4.new_output("display_data", data, metadata=about if "image/png" in data else {})
+        for data in (data, bar)
+    )
+    assert _without_kernel(bar) is None
+    assert list(_without_kernel(widget).data) == ["image/png"] and widget.metadata["image/png"].alt.startswith("a line")

@@ -140,11 +140,19 @@ def _forget_where_it_ran(notebook: Path) -> None:
         nbformat.write(content, notebook)
 
 
+def _without_kernel(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """An output for readers who run nothing: a widget's still, and nothing of a widget that has none."""
+    if "application/vnd.jupyter.widget-view+json" not in output.get("data", {}):
+        return output
+    output.data = {kind: data for kind, data in output.data.items() if kind.startswith("image/")}
+    return output if output.data else None
+
+
 def refresh(name: str) -> Path:
     """Runs a notebook with its defaults and puts the result beside its source, for people who only read.
 
     Left out of the committed file: progress bars, which mean nothing without a kernel, papermill's book-keeping, and
-    what goes to standard error, which names folders of the machine.
+    what goes to standard error, which names folders of the machine. Of a widget its still stays, where it has one.
 
     Returns:
         ``notebooks/<name>.ipynb``.
@@ -159,11 +167,7 @@ def refresh(name: str) -> Path:
         if cell.metadata.get("tags") == []:
             del cell.metadata["tags"]
         if cell.cell_type == "code":
-            cell.outputs = [
-                o
-                for o in cell.outputs
-                if "application/vnd.jupyter.widget-view+json" not in o.get("data", {}) and o.get("name") != "stderr"
-            ]
+            cell.outputs = [o for o in map(_without_kernel, cell.outputs) if o and o.get("name") != "stderr"]
     pair = notebooks_folder() / f"{name}.ipynb"
     jupytext.write(notebook, pair)
     return pair

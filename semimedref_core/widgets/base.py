@@ -6,6 +6,7 @@ import base64
 import gc
 import html
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,12 +14,16 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from semimedref_core.widgets.still import NOTE, settings, still
+
+DPI = 80
+
 
 class Explorer(ipywidgets.VBox):
     """Controls above, a line that says what came out, and a picture; every change of a control is answered at once.
 
     The picture is a PNG inside HTML: it needs no plotting front end, so it works alike in JupyterLab, Notebook 7 and
-    VS Code, and it has a text for screen readers.
+    VS Code, and it has a text for screen readers. Where no kernel runs, a still of it is shown (:mod:`.still`).
 
     Args:
         controls: keyword of ``answer`` -> control, shown in this order.
@@ -36,7 +41,7 @@ class Explorer(ipywidgets.VBox):
     ):
         self.controls, self._answer, self._answered = dict(controls), answer, None
         self.said = ipywidgets.HTML()
-        self.picture, self._alt = ipywidgets.HTML(), html.escape(alt, quote=True)
+        self.picture, self._alt, self._source = ipywidgets.HTML(), alt, ""
         for control in self.controls.values():
             control.style.description_width = "initial"
             control.observe(self._changed, names="value")
@@ -61,7 +66,17 @@ class Explorer(ipywidgets.VBox):
             return
         # Two messages: the line goes first, so that no new picture ever stands under an old line.
         self.said.value = html.escape(line)
-        self.picture.value = f'<img alt="{self._alt}" style="max-width: 100%" src="data:image/png;base64,{source}">'
+        alt, self._source = html.escape(self._alt, quote=True), source
+        self.picture.value = f'<img alt="{alt}" style="max-width: 100%" src="data:image/png;base64,{source}">'
+
+    def _repr_mimebundle_(self, **arguments) -> tuple[dict, dict]:
+        """The widget for whoever can run it, and a still of it as it is now for all others, with its text."""
+        data = super()._repr_mimebundle_(**arguments)
+        if not self._source:  # nothing could be answered yet
+            return data, {}
+        line = html.unescape(re.sub("<.*?>", "", self.said.value))
+        picture = still(base64.b64decode(self._source), (NOTE, settings(self.controls.values()), line), DPI)
+        return data | {"image/png": base64.b64encode(picture).decode()}, {"image/png": {"alt": f"{self._alt}. {line}"}}
 
     def _drawn(self, values: Mapping) -> tuple[str, str]:
         """The answer's picture in base64, and its line; nothing refers to the figure any more."""
@@ -86,7 +101,7 @@ def _garbage_of_its_own() -> Iterator[None]:
             gc.enable()
 
 
-def png(figure: Figure, dpi: int = 80) -> bytes:
+def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as a PNG; the figure is closed, so a notebook does not show it a second time."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi, pil_kwargs={"compress_level": 3})  # a little larger, twice as fast

@@ -1,0 +1,52 @@
+"""A widget as a still picture, for pages where no kernel answers: code hosts, the site, a printed notebook."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable
+
+import ipywidgets
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from semimedref_core.figures.canvas import LETTERS, TYPE, as_text
+
+NOTE = "A still of the widget. Run the notebook, and its controls move."
+SPACING = 1.5  # of lines, in heights of letters
+COLOURS = 128  # enough for grey pictures with outlines; the file has a third of the bytes
+
+
+def settings(controls: Iterable[ipywidgets.ValueWidget]) -> str:
+    """What the controls are set to, as words: ``p: 0.5; mode: mix``. Empty ones are left out."""
+    shown = ((control.description, getattr(control, "label", control.value)) for control in controls)
+    return "; ".join(f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {value}"
+                     for name, value in shown if value not in ("", None))  # fmt: skip
+
+
+def still(picture: bytes, lines: Iterable[str], dpi: int) -> bytes:
+    """The picture with lines of text above it.
+
+    Args:
+        picture: a PNG.
+        lines: wrapped to the picture's width.
+        dpi: that the picture was drawn with, so that its letters and these are of one size.
+
+    Returns:
+        A PNG.
+    """
+    below = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    width = below.shape[1]
+    rows = [row for line in lines for row in textwrap.wrap(line, int(LETTERS * width / dpi))]
+    step = round(SPACING * TYPE * dpi / 72)
+    above = Figure((width / dpi, step * (len(rows) + 1) / dpi), dpi=dpi)
+    canvas, tall = FigureCanvasAgg(above), step * (len(rows) + 1)
+    for k, row in enumerate(rows):
+        above.text(TYPE / width, 1 - (k + 0.5) * step / tall, as_text(row), fontsize=TYPE, va="top")
+    canvas.draw()
+    sheet = np.concatenate([np.asarray(canvas.buffer_rgba())[..., :3], below])
+    file = io.BytesIO()
+    Image.fromarray(sheet).quantize(COLOURS, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
+    return file.getvalue()
