@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from semimedref_core.figures.words import speak
+
 # Okabe and Ito's palette, safe for the colour-blind. Truth and prediction differ in line style too.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -20,8 +22,12 @@ TYPE, LETTERS = 10, 12  # points of the letters beside pictures, and how many of
 
 
 def notebook_style(dpi: int = 70) -> None:
-    """Settings of figures shown in a notebook; saved files may be finer. Call it once, with the imports."""
+    """Settings of figures shown in a notebook, and words beside them (:mod:`.words`); saved files may be finer.
+
+    Call it once, with the imports.
+    """
     plt.rcParams["figure.dpi"] = dpi
+    speak()
 
 
 def as_text(name: str) -> str:
