@@ -216,6 +216,18 @@ ANSWERS = {  # exercise -> right answers, wrong answers
     "02.1": ([4704], [196, 4705, 38416, "many"]),
     "02.2": ([-19, -20.5], [19, 0, -30, "up", True]),
     "02.3": ([True], [False, 1, "yes"]),
+    "10.1": ([37 / 2.5, 14.8, 14.85], [37, 2.5, 966, "twice", True]),
+    "10.2": ([81, 80.8], [32, 85, 2.5, "many"]),
+    "10.3": (
+        [lambda p, threshold: torch.where(p >= threshold, p, 0.0), lambda p, threshold: p * (p >= threshold)],
+        [
+            lambda p, threshold: p[p >= threshold],
+            lambda p, threshold: torch.where(p > threshold, p, 0.0),
+            lambda p, threshold: torch.tensor([x if x >= threshold else 0.0 for x in p.tolist()]),
+            lambda p, threshold: [0.0, 0.5, 0.9, 0.0],
+            0.5,
+        ],
+    ),
 }
 ELSEWHERE = ["09.2"]  # a kernel: tests/interpreted_notebook.py has its answers
 NOTEBOOKS = sorted({name.split(".")[0] for name in ANSWERS})

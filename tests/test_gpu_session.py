@@ -3,8 +3,10 @@
 import json
 import sys
 
+import jupytext
 import pytest
 
+from semimedref_core.experiments import notebooks_folder
 from semimedref_core.tools import gpu_session
 from semimedref_core.tools.gpu_session import CASES, PARTS, RECORD, RUNS, command, main
 
@@ -37,6 +39,26 @@ def test_a_run_that_was_stopped_is_in_the_record_as_far_as_it_came(tmp_path, mon
     (tmp_path / "run-lite" / "results.json").unlink()
     stopped = gpu_session.record(tmp_path)["runs"]["lite"]
     assert stopped["lines"] == done["lines"] and stopped["results"] is None
+
+
+def test_notebook_10_shows_what_a_session_has_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(gpu_session.RUNS, "lite", CASES["compact"])
+    for part in ("compact", "train lite"):
+        main([str(tmp_path), "--dry", "--part", part])
+    record = gpu_session.record(tmp_path)
+    for row in record["steps"]:
+        row["peak_megabytes"] = 485.0  # which a CPU does not tell
+    (tmp_path / RECORD).write_text(json.dumps({**record, "device": "A GPU"}))
+    capsys.readouterr()
+    cells = [cell.source for cell in jupytext.read(notebooks_folder() / "10_gpu_training.py").cells]
+    names = {}
+    for begins in ("kept = ", "import json", "about = ", "def rows_of"):
+        [cell] = [cell for cell in cells if cell.startswith(begins)]
+        exec(cell, names)
+        names["kept"] = str(tmp_path / RECORD)
+    told = capsys.readouterr().out
+    assert "measured on A GPU" in told and "not measured" not in told
+    assert "485.0" in told and "student forward" in told and "'dice_image'" in told
 
 
 def test_all_parts_fit_into_eight_minutes_together_and_can_be_run(tmp_path):

@@ -15,6 +15,6 @@ _MODULES = {
     "attention": "attention_maps by_report",
     "waterfall": "waterfall_panels",
     "differences": "difference_forest ablation_bars size_bars",
-    "kernels": "TILE_COLOURS traffic_bars tile_map memory_curves class_blocks gpu_bounds against_best",
+    "kernels": "TILE_COLOURS traffic_bars tile_map memory_curves class_blocks gpu_bounds step_bounds against_best",
 }
 __getattr__, __dir__, __all__ = exports(__name__, by_module(_MODULES))

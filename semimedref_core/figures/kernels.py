@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -143,4 +144,24 @@ def against_best(rows: Mapping[str, Sequence[Mapping]]) -> Figure:
     ax.grid(axis="x", alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, fontsize=TYPE, frameon=False)
+    return figure
+
+
+def step_bounds(clocks: pd.DataFrame) -> Figure:
+    """The least time of a step by each clock, as bars on a logarithmic axis.
+
+    Args:
+        clocks: a row for each case, a column for each clock, ms above 0.
+    """
+    figure, ax = plt.subplots(figsize=(9, 0.9 + 0.75 * len(clocks)), layout="constrained")
+    thick, colours = 0.8 / clocks.shape[1], (VERMILION, ORANGE, BLUE, SKY, GREEN)
+    for place, (clock, colour) in enumerate(zip(clocks, colours, strict=False)):
+        at = np.arange(len(clocks)) + thick * (place - (clocks.shape[1] - 1) / 2)
+        bars = ax.barh(at, clocks[clock], 0.9 * thick, color=colour, label=clock)
+        ax.bar_label(bars, [f"{value:.2g}" for value in clocks[clock]], fontsize=9, padding=3)
+    ax.set_yticks(range(len(clocks)), clocks.index, fontsize=10)
+    ax.set(xscale="log", xlabel="least time of a step, ms", xlim=(clocks.min().min() / 2, 4 * clocks.max().max()))
+    ax.invert_yaxis()
+    ax.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=clocks.shape[1], fontsize=10, frameon=False)
     return figure

@@ -1,0 +1,282 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 10 · Training on a GPU
+#
+# **What you will see.** The same training, on a GPU: `lite` and `mmi_unet` at 224 px with half precision, on real pictures.
+#
+# - How much work a step is, counted without a GPU: launches, operations, bytes.
+# - Why a small step waits for launches, and what a *CUDA graph* does about it.
+# - The same code on this CPU, a few steps at a small size.
+# - What a GPU measured, **if a run was kept**. This notebook says plainly where nothing was measured.
+#
+# *You need:* notebooks 06 and 07. *To read:* 10 minutes. *To run:* half a minute on one core.
+
+# %% tags=["parameters"]
+kept = "gpu_training.json"  # what a GPU has measured, in the folder results beside this notebook
+steps = 12  # of the small run on the CPU
+operations_per_second = 4e14  # what products in bf16 reach on an H100, 40 % of what is printed on it
+bytes_per_second = 2.4e12  # what copies reach on an H100, measured
+host_seconds = 37e-6  # of the host for each operation: 36 ms a step, measured on an H200, by 966 operations
+launch_seconds = 2.5e-6  # of a small kernel inside a graph: a guess
+
+# %% tags=["nbval-ignore-output"]
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import display
+from torch.utils.flop_counter import FlopCounterMode
+
+from semimedref_core import Config, build_network, build_texts, train, versions
+from semimedref_core.data import datasets, phantom
+from semimedref_core.figures import notebook_style, step_bounds, training_curves
+from semimedref_core.runtime import graphed
+from semimedref_core.teaching import check, source_of
+from semimedref_core.tools import CASES, RUNS, operations, operations_of_replay
+
+notebook_style(100)
+torch.set_num_threads(1)
+print(versions("accelerate"))
+
+# %% [markdown]
+# ## 1 · What is trained, and what was measured
+#
+# `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks and trains two of them in full. It
+# needs a GPU and at most eight minutes. It writes one file, and this notebook shows the file that lies in `results`. The
+# table has the three networks. `lite` and `mmi_unet` are trained in full; of `compact` only steps are timed.
+
+# %% tags=["nbval-ignore-output"]
+about = ["network", "dataset", "image_size", "batch_size", "precision", "steps"]
+print(pd.DataFrame({name: vars(RUNS.get(name, case)) for name, case in CASES.items()}).loc[about].T)
+path = Path("results") / kept
+record = json.loads(path.read_text()) if path.is_file() else None
+print(f"\nmeasured on {record['device']}" if record else "\nNo run was kept: nothing here was measured on a GPU.")
+
+# %% [markdown]
+# ## 2 · The work of a step, counted without a GPU
+#
+# PyTorch has a device `meta`. A tensor there has a shape and no values, so a step at full size takes a second and no
+# memory. We run the step after burn-in there and count every operation that computes something. On a GPU each of them is
+# one launch, or a few.
+#
+# **Arithmetic** is counted for one pair: a forward pass, and one of the encoders alone. A backward pass costs two forward
+# passes. With $n$ labelled and $n$ unlabelled pairs, the student sees $2n$ samples whole and $n$ by its encoders, and the
+# teacher sees $n$. So a step takes $n\,(3\,(2F + E) + F)$ operations.
+
+
+# %%
+def flops(name: str, side: int, decode: int | None = None) -> float:
+    """Of one forward pass of one pair."""
+    network = build_network(name).to("meta")
+    images, tokens = torch.zeros(1, 1, side, side, device="meta"), build_texts()(["lung"]).to("meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        network.eval()(images, tokens, decode=decode)
+    return counted.get_total_flops()
+
+
+def step_flops(config: Config) -> float:
+    F, E = (flops(config.network, config.image_size, decode) for decode in (None, 0))
+    return config.batch_size * (3 * (2 * F + E) + F)
+
+
+arithmetic = {name: step_flops(case) for name, case in CASES.items()}
+print({name: f"{value / 1e12:.2f} T" for name, value in arithmetic.items()})
+
+# %% [markdown]
+# **Launches and bytes** come from the step itself. The bytes are what all operations read and write, in float32; half
+# precision halves most of them.
+
+
+# %%
+def few_pairs(side: int) -> datasets.Training:
+    """Enough for any batch: pairs come again."""
+    pairs = phantom.phantom("train", 8, side)
+    return datasets.Training(pairs.subset(range(4)), pairs.subset([0]), pairs.subset(range(4, 8), masks=False))
+
+
+rows = {}
+for name, case in CASES.items():
+    small = replace(case, dataset="phantom", precision="fp32")
+    found = operations(small, case.steps - 1, few_pairs(case.image_size))
+    rows[name] = {"operations": found.total, "TFLOP": arithmetic[name] / 1e12, "GB": found.bytes / 1e9}
+work = pd.DataFrame(rows).T
+work.round({"operations": 0, "TFLOP": 2, "GB": 1})
+
+# %% [markdown]
+# ## 3 · What bounds a step
+#
+# Three clocks run at once. The host hands out operations, the arithmetic units multiply, and the memory moves bytes. A
+# step takes at least as long as the slowest. The predictions below are these counts divided by the rates of the
+# parameters cell. They are arithmetic, not results.
+
+# %%
+predicted = (
+    pd.DataFrame(
+        {
+            "host, one by one": work["operations"] * host_seconds,
+            "launches in a graph": work["operations"] * launch_seconds,
+            "products": work["TFLOP"] * 1e12 / operations_per_second,
+            "bytes": work["GB"] * 1e9 / bytes_per_second / 2,
+        }
+    )
+    * 1000
+)
+predicted.loc["compact", "bytes"] *= 2  # it runs in float32
+print(predicted.round(2))
+step_bounds(predicted)
+plt.show()
+
+# %% [markdown]
+# Each bar is the least time of a step by one clock, on a logarithmic axis. One by one, the host is the slowest clock of all
+# three networks: 36, 51 and 85 ms. In a graph that clock is gone. `compact` is then bound by its launches, 2.4 ms. `lite` and
+# `mmi_unet` are bound by bytes, 6 and 34 ms: hundreds of small operations read and write whole maps. Their products alone
+# would take 0.5 and 11 ms. A graph cannot help there; fusing operations (`compile="on"`) can.
+#
+# ### Exercise 10.1
+#
+# How many times as fast can a graph make a step of `compact` at most, by this table? The step is as long as its slowest
+# clock. Give a number, to one place.
+#
+# <details><summary>Solution</summary>
+#
+# One by one, the host is the slowest clock. In a graph it is the launches. Both are the number of operations times a rate,
+# so the answer is 37 / 2.5 = 14.8, whatever that number is.
+#
+# </details>
+
+# %%
+times_as_fast = None
+check("10.1", times_as_fast)
+
+# %% [markdown]
+# ### Exercise 10.2
+#
+# The host's clock does not depend on the number of pairs, and the bytes grow with it. How many labelled pairs must a step of
+# `mmi_unet` have, and as many unlabelled ones, until the bytes take as long as the host? The table is of 32.
+#
+# <details><summary>Solution</summary>
+#
+# 34 ms of bytes for 32 pairs are 1.05 ms a pair. The host takes 85 ms, so it is 85 / 1.05, about 81 pairs. Below that a GPU
+# waits for its host, unless the step is a graph.
+#
+# </details>
+
+# %%
+pairs_in_a_step = None
+check("10.2", pairs_in_a_step)
+
+# %% [markdown]
+# ## 4 · One launch for the whole step
+#
+# A **CUDA graph** is a recording: PyTorch notes all launches of a step with the addresses that they read and write, and
+# starts them again by one launch. So three things must hold.
+#
+# - Everything lies where it lay. A new batch is *copied to* the recorded one's place.
+# - What changes is read on the device. Learning rate, $w_u$ and the teacher's decay are scalars there.
+# - Nothing asks the device for a value. On `meta` such a question fails, and a test asks every method so.
+#
+# Burn-in leaves the unlabelled pairs out. It is another list of launches, so it is a recording of its own. Noise needs
+# nothing: a replayed step takes PyTorch's seed as it stands, and the seed of each step follows from run and step.
+
+# %%
+display(source_of(graphed.Graphed.__call__))
+small = Config(image_size=32, batch_size=2)
+left = operations_of_replay(small, small.steps - 1, few_pairs(32))
+print(f"left for the host: {left.total} operations, {dict(left.counts)}")
+
+# %% [markdown]
+# ### Exercise 10.3
+#
+# A recorded step must not ask for a value. Write `gate(p, threshold)`: from probabilities `[B]` and a number it gives
+# those that are at least the threshold, and 0 in place of the others. It must run on the device `meta`.
+#
+# <details><summary>Solution</summary>
+#
+# `gate = lambda p, threshold: torch.where(p >= threshold, p, 0.0)`. `p[p >= threshold]` has a shape that depends on
+# values, so the host would have to wait for them.
+#
+# </details>
+
+# %%
+gate = None
+check("10.3", gate)
+
+# %% [markdown]
+# ## 5 · The same code here
+#
+# The setting is `compile="graph"`. On a CPU there are no CUDA graphs, so the run says why and takes its steps as ever.
+
+# %%
+small = replace(CASES["compact"], image_size=32, batch_size=2, steps=steps, eval_every=steps // 3, compile="graph")
+with tempfile.TemporaryDirectory() as folder:
+    results = train(small, folder, device="cpu")
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+print(f"{results['step']} steps on the {results['device']}, and {len(lines)} lines of metrics")
+logs = {name: run["lines"] for name, run in record["runs"].items()} if record else {"this run, on the CPU": lines}
+training_curves(logs)
+plt.show()
+
+# %% [markdown]
+# Left is the loss on labelled pairs, and right the Dice of student (dotted) and teacher on validation pairs. The curves are
+# those of the kept runs. Without any they are those of the few steps above, which only show that the way is open: in so
+# few steps Dice may well fall.
+#
+# ## 6 · What was measured
+
+
+# %% tags=["nbval-ignore-output"]
+def rows_of(record: dict) -> pd.DataFrame:
+    rows = pd.DataFrame(record["steps"])
+    rows["steps per second"] = 1000 / rows["milliseconds"]
+    return rows.set_index(["case", "way"])[["milliseconds", "steps per second", "peak_megabytes"]].round(1)
+
+
+if record:
+    parts = {row["case"]: row["parts"]["milliseconds"] for row in record["steps"] if row.get("parts")}
+    print(rows_of(record), "", pd.DataFrame(parts).round(2), sep="\n")
+    for name, run in record["runs"].items():
+        done = run["results"]
+        print(name, f"{done['seconds']} s, {done['teacher']}" if done else "was stopped; its curves are above")
+else:
+    print("not measured: milliseconds a step, steps per second, memory, parts of a step, Dice, what the graph saves")
+
+# %% [markdown]
+# ## To take with you
+#
+# **To remember**
+#
+# - A step of Semi-MedRef hands some 960 operations to the device, of `compact`. As a graph it is one launch, and
+#   about ten small operations around it.
+# - A graph helps where the host is the slowest clock: by these counts `compact` at most 15 times, `mmi_unet` at 32 + 32
+#   pairs at most 2.5 times. There the bytes are the next clock.
+# - A recorded step may not ask for a value, and may read only what lies where it lay.
+# - A prediction is a count divided by a rate. Only a run measures, and this page says whether there was one.
+#
+# **Back** to the notebook on the kernels. How to train on a GPU, and on several, is in
+# [docs/training.md](../docs/training.md).
+
+# %%
+in_graph = predicted.drop(columns="host, one by one").max(1)
+gain = predicted["host, one by one"] / in_graph
+assert 900 < work.loc["compact", "operations"] < 1050 and left.total <= 12
+assert in_graph.idxmax() == "mmi_unet" and 2.3 < gain["mmi_unet"] < 2.7 and 14 < gain["compact"] < 16
+print(
+    f"{work.loc['compact', 'operations']:.0f} operations, {left.total} around a graph; at most {gain.round(1).to_dict()}"
+)
