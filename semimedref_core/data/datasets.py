@@ -136,7 +136,14 @@ def load_training(
         own = OwnData.find(data_folder(data), positions, text_sides)
         entries = {split: own.entries(split) for split in ("train", "valid")}
         names = [entry.name for entry in entries["train"]]
-        chosen, rest = _divide(names, label_ratio, dataset, [name not in own.unmasked for name in names])
+        masked = [name not in own.unmasked for name in names]
+        chosen, rest = _divide(names, label_ratio, dataset, masked)
+        notes = [*own.notes]
+        if len(chosen) < sum(masked):
+            notes.append(
+                f"{len(chosen)} of the {sum(masked)} masks of training pairs are used; --label-ratio "
+                f"{sum(masked) / len(names):.4g} uses all"
+            )
 
         def load_own(split: str, indices: list[int] | None, masks: bool) -> Pairs:
             wanted = entries[split] if indices is None else [entries[split][i] for i in indices]
@@ -144,7 +151,7 @@ def load_training(
 
         training = _loaded(load_own, chosen, rest if unlabelled else [], dataset)
         parts = grey_if_it_is(training.labelled, training.valid, training.unlabelled)
-        return Training(*parts, notes=(*own.notes, *_without_zones(training)))
+        return Training(*parts, notes=(*notes, *_without_zones(training)))
     train = load_split(dataset, "train", image_size)
     chosen, rest = _divide(train.names, label_ratio, dataset)
     others = train.subset(rest, masks=False) if unlabelled and rest else None
