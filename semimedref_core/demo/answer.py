@@ -68,8 +68,9 @@ class Demo:
     def start(self) -> dict:
         """What the page shows before anything is asked, as plain values."""
         about, zones = self.model.about, zip(self.layout.names, self.layout.shares, strict=True)
+        data = "data of one's own" if about.get("trained_on") == "folder" else about.get("trained_on", "?")
         return {
-            "network": f"{about['network']}, {about['image_size']} px, trained on {about.get('trained_on', '?')}",
+            "network": f"{about['network']}, {about['image_size']} px, trained on {data}",
             "note": self.note,
             "examples": [
                 {"name": path.stem.replace("_", " "), "text": text, "picture": _png(Image.open(path))}
