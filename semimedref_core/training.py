@@ -18,22 +18,19 @@ from accelerate.tracking import GeneralTracker
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
 from semimedref_core.batch import Batch
 from semimedref_core.config import Config, Device
 from semimedref_core.data.batches import Batches, made_ahead
 from semimedref_core.data.chance import torch_seed
-from semimedref_core.data.datasets import Training, load_training
+from semimedref_core.data.datasets import Training
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.errors import SemiMedRefError
 from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
 from semimedref_core.methods import method_named
 from semimedref_core.networks import Texts, build_texts, each_network
-from semimedref_core.networks.encoders import TEXT_POSITIONS
 from semimedref_core.networks.text_cache import read_once
-from semimedref_core.networks.vocabulary import require_room, told_in_training
-from semimedref_core.positions import LUNGS, Positions
+from semimedref_core.preparing import run_pairs, run_texts, zone_grid
 from semimedref_core.runtime import graphed
 from semimedref_core.runtime.atomic import own_folder, write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
@@ -245,15 +242,15 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     place = accelerator.device
     method = method_named(config.method)
     if config.dataset == "folder":  # its texts are the vocabulary, and its pictures may have colours
-        pairs = pairs or _load(config)
-        texts, arguments = _fitted(config, pairs)
+        pairs = pairs or run_pairs(config)
+        texts, arguments = run_texts(config, pairs)
     else:
         texts, arguments = build_texts(config.report_text, config.text_encoder, config.text_length), {}
     arguments |= {"ispg": True} if config.ispg == "on" else {}
     torch.manual_seed(config.seed)
     # Before any file of the known datasets is read.
     student = method.build(config.network, config.image_encoder, config.text_encoder, **arguments)
-    pairs = pairs or _load(config)
+    pairs = pairs or run_pairs(config)
     if method.unlabelled and pairs.unlabelled is None:
         raise TrainingError(
             f"label ratio {config.label_ratio:g} leaves no unlabelled pair, and {config.method} learns from them; "
@@ -283,39 +280,6 @@ def _as_graphs(learn: Learn, state: RunState, config: Config, accelerator: Accel
             print(f"note: compile 'graph': steps run without a graph ({reason}).")
         return learn
     return graphed.on_gpu(learn)
-
-
-def _load(config: Config) -> Training:
-    return load_training(
-        config.dataset,
-        config.label_ratio,
-        config.image_size,
-        config.data,
-        config.texts,
-        method_named(config.method).unlabelled,
-        config.mask_values,
-        config.positions,
-        config.text_sides,
-    )
-
-
-def _fitted(config: Config, pairs: Training) -> tuple[Texts, dict]:
-    """What reads the free texts of these pairs, and what else a network has to be built with for them.
-
-    Raises:
-        ConfigError: if a text is too long.
-    """
-    trained = [part for part in (pairs.labelled, pairs.unlabelled) if part]
-    reports = [report for part in trained for report in part.reports]
-    names = [name for part in trained for name in part.names]
-    texts = build_texts(config.report_text, config.text_encoder, config.text_length, told_in_training(reports))
-    require_room(texts, [*reports, *pairs.valid.reports], [*names, *pairs.valid.names])
-    arguments = {} if config.text_encoder else {"vocabulary": len(texts.tokenizer)}
-    if pairs.labelled.channels > 1:
-        arguments["channels"] = pairs.labelled.channels
-    if texts.length > TEXT_POSITIONS and not config.text_encoder:
-        arguments["text_positions"] = texts.length
-    return texts, arguments
 
 
 def training_step(
@@ -406,17 +370,6 @@ def learning_rate(config: Config, step: int) -> float:
     if step < warm_up:
         return config.lr * (step + 1) / warm_up
     return config.lr * (1 + math.cos(math.pi * (step - warm_up) / (config.steps - warm_up))) / 2
-
-
-def zone_grid(config: Config, pairs: Training) -> Grid | Positions:
-    """Where zones lie: the zone grid of the lungs that the settings name, or the layout of the pairs' texts, if it is
-    another. An estimated grid is read off the labelled pairs alone."""
-    layout = pairs.labelled.reports[0].layout
-    if layout.names != LUNGS.names:
-        return layout
-    if config.grid == "estimated":
-        return estimate_grid(pairs.labelled.masks, pairs.labelled.reports)
-    return {"qata": QATA, "thirds": THIRDS}[config.grid]
 
 
 def _validation_pairs(valid: Pairs, config: Config) -> tuple[Pairs, Pairs]:

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from semimedref_core import training
+from semimedref_core import preparing
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import load_training
 from semimedref_core.evaluation import evaluate
@@ -27,7 +27,7 @@ pairs = functools.cache(functools.partial(load_training, "phantom", SETTINGS["la
 @pytest.fixture(autouse=True)
 def drawn_once(monkeypatch):
     """The phantom's pairs are the same in all these runs."""
-    monkeypatch.setattr(training, "load_training", lambda *about: pairs(unlabelled=about[-1]))
+    monkeypatch.setattr(preparing, "load_training", lambda *about: pairs(unlabelled=about[-1]))
 
 
 def losses(device, method, steps=3, **settings):

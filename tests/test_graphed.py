@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from semimedref_core import training
+from semimedref_core import preparing, training
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import Training
 from semimedref_core.data.phantom import phantom
@@ -153,7 +153,7 @@ def test_new_shapes_are_recorded_anew():
 
 
 def test_on_a_cpu_nothing_changes_but_a_line(pairs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(training, "load_training", lambda *about: pairs)
+    monkeypatch.setattr(preparing, "load_training", lambda *about: pairs)
     for name in ("off", "graph"):
         training.train(Config(**SETTINGS | {"steps": 6}, compile=name), tmp_path / name, device="cpu")
         assert capsys.readouterr().out.count(

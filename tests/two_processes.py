@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator, PartialState
 
-from semimedref_core import training
+from semimedref_core import preparing, training
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches
@@ -55,7 +55,7 @@ def train(folder, run):
     labelled, unlabelled = PAIRS()
     pairs = Training(labelled, phantom("valid", 4, size=32), unlabelled)
     networks = []
-    training.load_training = lambda *about: pairs
+    preparing.load_training = lambda *about: pairs
     training.RunState = lambda student, *others: networks.append(student) or RunState(student, *others)
     training.train(config, f"{folder}/{run}", device="cpu")
     return {name: parameter.detach() for name, parameter in networks[-1].named_parameters()}
