@@ -15,17 +15,23 @@
 # %% [markdown]
 # # 07 · Training teacher and student
 #
-# **What you will see.** The same network is trained twice on the same few labelled image-report pairs, for the same
-# number of steps: once on these alone (*supervised*), once with the many pairs whose masks nobody drew (*Semi-MedRef*).
-# Along the way: the loss, what the teacher tells the student, how often a mixed patch passes the gate, and where the two
-# networks differ in the end.
+# **What you will see.** The same network is trained twice with the same few masks, for the same number of steps. Once
+# it learns from the labelled pairs alone (*supervised*). Once it also learns from the many pairs whose masks nobody
+# drew (*Semi-MedRef*). After this notebook you
 #
-# $$L = \mathrm{DiceCE}(\text{labelled}) + w_l\,\mathrm{ITCL}(\text{labelled}) + w_u(t)\,\big[\mathrm{DiceCE}(\text{student}
-# (\text{mixed strong view}), \text{mixed target}) + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
+# - can read the curves of a semi-supervised training, and say which curve may mislead you;
+# - have seen what the teacher tells the student, and how often a mixed patch passes the gate;
+# - know what the unlabelled pairs brought here, and what the reports are worth;
+# - can say why two ways to average Dice may name two winners.
 #
-# The teacher is a moving average of the student. The one function that computes this, top to bottom, is
-# `semimedref_core.semi_medref`. Any other method may stand in the parameters, alone or with others; the last one is looked
-# at more closely.
+# **What you need.** One training step from [06 · Teacher and student](06_teacher_student.ipynb).
+#
+# **Time.** About 20 minutes to read, with the exercises; about four minutes to run.
+#
+# **Read with care.** This is one seed, a small network, and the phantom, which is a drawn data set. It shows how a
+# training goes. [08 · Results](08_results.ipynb) measures what the method is worth, with seeds and on real data.
+#
+# Any other method may stand in the parameters, alone or with others. The last one is looked at more closely.
 
 # %% tags=["parameters"]
 methods = ["supervised", "semi_medref"]  # any of semimedref_core.methods.METHODS
@@ -46,23 +52,28 @@ note = {}  # what else results.json shall say of the runs: a sweep gives plan an
 
 # %% tags=["nbval-ignore-output"]
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from IPython.display import Image, display
 
-from semimedref_core import Config, Report, evaluate, load_training, predict, presets, t_patchmix, train, versions
+from semimedref_core import Config, Report, evaluate, load_training, predict, presets, train, training, versions
 from semimedref_core.figures import mixing_gallery, notebook_style, prediction_gallery, sample_gallery, training_curves
+from semimedref_core.runtime import atomic
+from semimedref_core.teaching import check, source_of
 
-notebook_style()
+notebook_style(78)
 print(versions("transformers"))
 
 # %% [markdown]
 # ## The pairs
 #
-# A few pairs have masks (blue contour); of the rest the training reads image and report only. The phantom's reports are
-# needed: each picture also holds look-alike opacities that no report mentions, and those are not the lesion.
+# A few pairs have masks (blue contour). Of the others the training reads image and report only. On the phantom the
+# reports are needed: about six of ten images hold *decoys*, which look like lesions, but no report names them and no
+# mask marks them ([01](01_data.ipynb) counts them). Look for an opacity outside the blue line.
 
 # %%
 data = {"dataset": dataset, "label_ratio": label_ratio, "image_size": image_size, "seed": seed}
@@ -79,52 +90,107 @@ print(f"{len(pairs.labelled)} labelled, {len(pairs.unlabelled or ())} unlabelled
 folder = Path(output)
 folder.mkdir(parents=True, exist_ok=True)
 folders = {method: folder / method for method in configs} if len(configs) > 1 else {focus: folder}
-sample_gallery(pairs.labelled).savefig(folder / "pairs.png", dpi=110)
+sample_gallery(pairs.labelled, 3).savefig(folder / "pairs.png", dpi=110)
 plt.show()
+
+# %% [markdown]
+# ### Exercise 07.1 (predict)
+#
+# The exercises are about the run with the parameters that stand above: 500 steps, and in each step 8 of 40 labelled
+# and 8 of 760 unlabelled pairs. The first 15 % of the steps are *burn-in*: the student learns from labelled pairs
+# alone. How often does the student see each labelled pair, and how often each unlabelled one, on average? Answer with
+# `(labelled, unlabelled)`, to one decimal.
+#
+# <details><summary>Solution</summary>
+#
+# `(100, 4.5)`. Labelled: $500 \cdot 8 / 40 = 100$ times. Unlabelled: about 425 steps remain after the burn-in, and
+# $425 \cdot 8 / 760 = 4.5$. So the student may learn the 40 labelled pairs by heart, and never the others.
+# </details>
+
+# %%
+times_seen = None
+check("07.1", times_seen)
 
 # %% [markdown]
 # ## Training
 #
-# The runs see the same labelled pairs, weak views, network and number of steps, and start from the same weights. Each
-# leaves `metrics.jsonl`, `results.json` and its networks in a folder of its own.
+# The loss of Semi-MedRef is a sum of four terms (Eq. 17; paper: 3 to 5). $w_l$, $w_c$ and $w_u(t)$ are weights; $w_u$
+# changes with the step $t$ and is 0 in the burn-in:
+#
+# $$L = \mathrm{DiceCE}(\text{labelled}) + w_l\,\mathrm{ITCL}(\text{labelled}) + w_u(t)\,\big[
+# \mathrm{DiceCE}(\text{student}(\text{mixed strong view}), \text{mixed target})
+# + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
+#
+# DiceCE is the loss of a mask, ITCL the contrastive loss of [05](05_itcl.ipynb). A *weak view* is an image,
+# normalised and moved a little; a *strong view* also has other brightness, blur and noise.
+# [06](06_teacher_student.ipynb) takes this loss apart. Below is what surrounds it: the method gives the loss, the
+# optimiser moves the student, and the last lines move the teacher after the student, as a moving average (Eq. 14;
+# paper: 5). Everything that makes up a method hides in `method_named(...)`. So *supervised* runs through the same
+# lines.
+#
+# Both runs see the same labelled pairs, weak views, network and number of steps, and start from the same weights.
+# Each run leaves `metrics.jsonl`, `results.json` and its two networks in a folder of its own.
 
 # %%
+display(source_of(training.training_step))
 how = {"resume": resume, "device": device, "note": note}
 results = {method: train(configs[method], place, **how) for method, place in folders.items()}
+logs = {method: atomic.read_metrics(place / "metrics.jsonl") for method, place in folders.items()}
+
+# %% [markdown]
+# The log holds each term, so the sum can be checked by hand: here on the last line of the log, where $w_u$ has
+# been constant for ten steps. (Each line of the log is a mean over ten steps at most.)
+
+# %%
+mixes = focus == "semi_medref"
+last = [line for line in logs[focus] if "loss" in line][-1]
+if mixes and training.schedule(config, config.steps - 10).w_u == last["w_u"]:
+    labelled_terms = last["loss_labelled"] + config.itcl_weight * last["loss_itcl"]
+    unlabelled_terms = last["loss_mixed"] + config.itcl_unlabelled_weight * last["loss_itcl_unlabelled"]
+    print(f"L by hand {labelled_terms + last['w_u'] * unlabelled_terms:.3f}, in the log {last['loss']:.3f}")
 
 # %% [markdown]
 # ## Curves
 #
-# Supervised training soon knows its few pairs by heart: its loss falls while validation Dice stands still. The teacher
-# (solid) is an average over the student's past (dotted), so it moves less from one validation to the next.
+# Which curve may mislead you? The left one. In the committed run *supervised* ends with the **lower** loss on
+# labelled pairs, and with the **lower** Dice on validation pairs. It fits its 40 pairs closely. Semi-MedRef
+# must also explain 760 other images, so it fits the 40 less closely and predicts better.
+#
+# At the right compare solid lines (teacher) with dotted ones (student). The teacher is an average over the student's
+# past. Here the two lie within a point at the end: the learning rate has gone to 0, the student hardly moves any
+# more, and so its average has caught up.
 
 # %%
-from semimedref_core.runtime import atomic
-
-logs = {method: atomic.read_metrics(place / "metrics.jsonl") for method, place in folders.items()}
 training_curves(logs).savefig(folder / "curves.png", dpi=110)
 plt.show()
+for method, lines in logs.items():
+    final = [line["loss_labelled"] for line in lines if "loss_labelled" in line][-1]
+    dice = ", ".join(f"{name} {100 * results[method][name]['dice_image']:.1f} %" for name in ("student", "teacher"))
+    print(f"{method}: loss on labelled pairs {final:.2f} at the end; Dice per image {dice}")
 
 # %% [markdown]
 # ## What the teacher saw, and what the student was given
 #
-# The teacher looks at the weak view's mirror image with the whole report, its sides swapped, and gives a probability for
-# each pixel, which is mirrored back; what lies outside the zones that the report names is no pseudo-label. *T-PatchMix* pastes a patch of the partner's strong view where the
-# partner's report names a lesion and the teacher is sure enough of it, and *PosAug* hides or blurs position phrases.
-# Image, target (orange) and text change together: where a patch was pasted, the text names its zone too, unless PosAug
-# hid the phrase.
+# One batch after the training, with our settings:
+#
+# 1. The teacher sees the weak view and reads the whole report. (It sees the mirror image, reads the report with its
+#    sides swapped, and its answer is mirrored back.) It gives a probability of lesion for each pixel.
+# 2. What lies outside the zones that the report names is taken away.
+# 3. *T-PatchMix* offers each sample a patch from a partner's strong view, in a zone that the partner's report names.
+#    The *gate* asks whether the teacher's mean probability in the patch is high enough. If not, the sample stays as it
+#    is.
+# 4. *PosAug* hides some position phrases, or makes them vague.
+#
+# In the figure: weak view, the teacher's probability, and what the student gets. Image, target (orange) and text change
+# together. Where a patch was pasted, the text names its zone too, unless PosAug hid the phrase.
+# `[UNK_POS]` stands for a hidden phrase, and `a region of the lung` for a vague one.
 
 # %%
-from semimedref_core import Batches, from_pretrained, load_texts, training, views
+from semimedref_core import Batches, from_pretrained, load_texts, t_patchmix, views
 from semimedref_core.methods import reported_places
 
 (teacher, _), texts = from_pretrained(folders[focus] / "teacher"), load_texts(folders[focus] / "teacher")
 grid = training.zone_grid(config, pairs)
-mixes = focus == "semi_medref"
-if not mixes:
-    print(f"this section is about the T-PatchMix of semi_medref; {focus} has another one, or none")
-
-# %%
 if mixes:
     batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid)(config.steps).unlabelled
     weak = views.weak_view(batch.images, batch.affine)
@@ -134,20 +200,22 @@ if mixes:
     mixed, target, input_ids, accepted = t_patchmix(strong, p, *plan)
     proposed = batch.proposal["zones"] >= 0
     print(f"this batch: {len(p)} pairs, {int(proposed.sum())} patches proposed, {int(accepted.sum())} accepted")
+else:
+    print(f"this section is about the T-PatchMix of semi_medref; {focus} has another one, or none")
 
 # %%
+seen = None
 if mixes and accepted.any():
     rows = accepted.nonzero().flatten()[:2]
     titles = list(zip(texts.decode(batch.input_ids[rows]), texts.decode(input_ids[rows]), strict=True))
     images = [x[rows, 0].numpy() for x in (weak, p, mixed, (target >= 0.5).float())]
-    mixing_gallery(*images, titles).savefig(folder / "teacher.png", dpi=110)
-    plt.show()
+    mixing_gallery(*images, titles).savefig(folder / "teacher.png", dpi=94)
+    plt.close()
+    seen = Image(filename=str(folder / "teacher.png"))
+seen
 
 # %% [markdown]
-# ## How many mixes are accepted
-#
-# A patch is offered wherever the partner's report names a zone that may be pasted, and the gate refuses it where the
-# teacher's mean probability is too low. Refused samples keep image, target and text as they were.
+# How often does the gate say yes, over the whole run? The log knows. Refused samples keep image, target and text.
 
 # %%
 shares = [line["accepted"] for line in logs[focus] if "accepted" in line]
@@ -158,8 +226,9 @@ if mixes:
 # %% [markdown]
 # ## The run once more, step by step
 #
-# Move the slider, or press play: burn-in on labelled pairs alone, then $w_u(t)$ rises (Eq. 15) while mixed pairs come in,
-# and the teacher follows the student. The line says how many samples were mixed and what the last validation gave.
+# Move the slider, or press play. First comes the burn-in. Then $w_u(t)$ rises (Eq. 15) while mixed pairs come in, and
+# the teacher follows the student. The line says how many samples were mixed and what the last validation gave. The
+# widget needs a running kernel; without one look at the curves above.
 
 # %%
 from semimedref_core.widgets import training_replay
@@ -169,12 +238,33 @@ print(replay.said.value)
 replay
 
 # %% [markdown]
-# ## Predictions
+# ### Exercise 07.2 (change)
 #
-# Validation pairs that neither network has seen: mask (blue), prediction (orange, dashed), each with its own Dice.
+# The weight of the unlabelled loss is $w_u(t) = w_u \min(1, (t - t_0)^+ / T)$ (Eq. 15). $t_0$ is the end of the
+# burn-in, $T$ the length of the ramp, and $(\cdot)^+$ means: 0 where negative. The settings `burn_in` and `ramp` are
+# shares of all steps. Which `settings` make $w_u(t)$ one half in step 100 of 500, and bring it to its full 1 in step
+# 150, not before? Answer with a dict such as `{"burn_in": 0.15, "ramp": 0.2}`, which are ours.
+#
+# <details><summary>Solution</summary>
+#
+# `{"burn_in": 0.1, "ramp": 0.2}`. From half to full are 50 steps, so from 0 to full are $T = 100$ steps, and
+# $t_0 = 150 - 100 = 50$. As shares of 500 steps these are 0.2 and 0.1. To see what it does, put it into the parameter
+# `settings` and run the notebook again.
+# </details>
 
 # %%
-shown = pairs.valid.subset(range(min(4, len(pairs.valid))))
+earlier = None
+check("07.2", earlier)
+
+# %% [markdown]
+# ## Predictions
+#
+# Validation pairs that neither network was trained on: mask (blue), prediction (orange, dashed), each with its own
+# Dice. Look for orange contours without a blue one beside them: these are marks in zones that the report does not
+# name.
+
+# %%
+shown = pairs.valid.subset(range(min(4, len(pairs.valid)))[-3:])
 predictions = {
     method: torch.cat(list(predict(from_pretrained(place / "teacher")[0], shown, texts)))[:, 0].numpy()
     for method, place in folders.items()
@@ -185,24 +275,22 @@ plt.show()
 # %% [markdown]
 # ## Does it need the report?
 #
-# The same teacher, the same images, every report replaced by the one that names all zones: what the text was worth.
+# The same teacher and the same images, but every report is replaced by one that names **all six zones**. So the
+# network still reads a report, and this report tells nothing of places. (Where lesions lie in all six zones, it is
+# even the true one.) The points of Dice that are lost are what the *places* in the reports are worth to this network.
+# How it would fare without any report is another question.
 
 # %%
-from dataclasses import replace
-
-blank = Report.of([1] * 6)
-blanked = replace(pairs.valid, reports=(blank,) * len(pairs.valid))
-without_text = evaluate(teacher, blanked, texts)
-print(
-    f"Dice per image {100 * results[focus]['teacher']['dice_image']:.1f} % with the reports, "
-    f"{100 * without_text['dice_image']:.1f} % without"
-)
+everywhere = replace(pairs.valid, reports=(Report.of([1] * 6),) * len(pairs.valid))
+without_text = evaluate(teacher, everywhere, texts)
+own, blank = (100 * found["dice_image"] for found in (results[focus]["teacher"], without_text))
+print(f"Dice per image {own:.1f} % with the own reports, {blank:.1f} % with reports that name all zones")
 
 # %% [markdown]
 # ## Another report for the same image
 #
 # Edit the text, or take a quick choice, and see the predicted contour follow. Which lesions does the network find by
-# themselves, and which only because the report names their zone?
+# itself, and which only because the report names their zone?
 
 # %%
 from semimedref_core.widgets import prediction_explorer
@@ -214,7 +302,8 @@ explorer
 # %% [markdown]
 # ## The numbers
 #
-# Validation split, one seed, in per cent. *micro* adds up the pixels of all images first, *image* averages over images.
+# Validation split, one seed, last weights, in per cent. *micro* adds up the pixels of all images first. *image* is
+# the mean over images, so a small lesion counts as much as a large one ([01](01_data.ipynb), Eq. 18).
 
 # %%
 rows = {(method, network): results[method][network] for method in configs for network in ("student", "teacher")}
@@ -223,7 +312,37 @@ table = (100 * pd.DataFrame(rows).T).round(1)
 table
 
 # %% [markdown]
-# **To remember:** what the unlabelled pairs brought, what the reports are worth, and how often a patch is accepted.
+# ### Exercise 07.3 (break)
+#
+# Break a ranking. Two networks A and B look at the same three images. Invent their pixel counts so that A leads in
+# Dice micro by 10 points or more, and B leads in Dice per image by 10 points or more. Answer with `(A, B)`. Each is a
+# table with a row `[common, predicted, true]` for each image; `scores(np.array(A))` of `semimedref_core` gives its
+# Dice.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# A = [[900, 900, 900], [0, 0, 10], [0, 0, 10]]
+# B = [[300, 300, 900], [10, 10, 10], [10, 10, 10]]
+# ```
+#
+# A finds the large lesion and misses both small ones. B finds the small ones and a third of the large one. Micro: A
+# 99 %, B 52 %. Per image: A 33 %, B 83 %. So a paper must say which Dice it reports.
+# </details>
+
+# %%
+two_winners = None
+check("07.3", two_winners)
+
+# %% [markdown]
+# ## What to take away
+#
+# **To remember.** The cell prints the facts of this run. They are of one seed and of one data set; take no margin
+# from here.
+#
+# **Next:** [08 · Results](08_results.ipynb) has all methods, shares of labels and seeds, on real data too. **Back:**
+# [06 · Teacher and student](06_teacher_student.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells
+# how to train on a GPU, [docs/own_data.md](../docs/own_data.md) how to train on your own pairs.
 
 # %%
 summary = {method: results[method]["teacher"]["dice_image"] for method in configs}
@@ -233,3 +352,7 @@ if mixes:
 (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 for name, value in summary.items():
     print(f"{name:26} {100 * value:5.1f} %")
+print(f"\n1. The teachers' Dice per image: {', '.join(f'{m} {100 * summary[m]:.1f} %' for m in configs)}.")
+print(f"2. To {focus} the places in the reports are worth {own - blank:+.1f} points of Dice per image.")
+if mixes:
+    print(f"3. The gate let {100 * mean_accepted:.0f} % of the unlabelled samples be mixed.")

@@ -1,6 +1,7 @@
 """Notebook 07 as the tutorial runs it, and on real data by the paper's preset; it takes longest, so it comes first."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from semimedref_core.commands.parser import main
 from semimedref_core.config import Config
 from semimedref_core.experiments import papermill_run
 from semimedref_core.presets import preset
+from semimedref_core.runtime.atomic import read_metrics
 
 SMALL = {"steps": 12, "image_size": 32, "batch_size": 4}
 
@@ -28,18 +30,29 @@ def test_the_tutorial_command_trains_both_methods_and_its_numbers_are_those_of_t
     assert summary["semi_medref"] - summary["semi_medref_without_text"] > 0.10
     assert 0.1 < summary["accepted"] < 0.9
     assert summary == pytest.approx(committed_summary(), abs=0.04)
+    assert_what_the_notebook_says_of_the_curves(folder)
     assert main(shlex.split(told.splitlines()[-1])[1:]) == 0, "the last line is a command that works"
     assert (folder / "first_overlay.png").exists()
+
+
+def assert_what_the_notebook_says_of_the_curves(folder: Path) -> None:
+    """Supervised training ends with the lower loss and the lower Dice; student and teacher end within a point."""
+    lines = {name: read_metrics(folder / name / "metrics.jsonl") for name in ("supervised", "semi_medref")}
+    loss = {name: [line["loss_labelled"] for line in of if "loss" in line][-1] for name, of in lines.items()}
+    dice = {name: [line["valid"] for line in of if "valid" in line][-1] for name, of in lines.items()}
+    assert loss["supervised"] < loss["semi_medref"]
+    for found in dice.values():
+        assert abs(found["student"]["dice_image"] - found["teacher"]["dice_image"]) < 0.01
 
 
 def committed_summary() -> dict[str, float]:
     """The numbers that the last cell of the committed 07_train printed, as shares."""
     executed = nbformat.read(papermill_run.notebooks_folder() / "07_train.ipynb", as_version=4)
-    printed = executed.cells[-1].outputs[-1].text.splitlines()
-    return {name: float(value) / 100 for name, value, _ in (line.split() for line in printed)}
+    printed = executed.cells[-1].outputs[-1].text
+    return {name: float(value) / 100 for name, value in re.findall(r"^(\w+) +([\d.]+) %$", printed, re.MULTILINE)}
 
 
-def test_06_runs_on_real_qata_by_the_papers_preset(tmp_path, real_data, monkeypatch):
+def test_07_runs_on_real_qata_by_the_papers_preset(tmp_path, real_data, monkeypatch):
     monkeypatch.setenv("SEMIMEDREF_DATA", str(real_data.resolve()))
     settings = {**SMALL, "network": "compact", "eval_every": 12, "burn_in": 0.5}
     papermill_run.run_notebook("07_train", tmp_path, {"preset": "paper-qata", "settings": settings, "output": "."})
@@ -62,7 +75,7 @@ def test_a_cell_that_fails_is_told_with_its_error_and_the_notebook_up_to_it_is_k
     assert tmp_path.name not in (tmp_path / "07_train.ipynb").read_text(), "no path in a notebook people share"
 
 
-def test_06_shows_what_is_there_where_fewer_than_four_pairs_validate(tmp_path, qata_folder):
+def test_07_shows_what_is_there_where_fewer_than_four_pairs_validate(tmp_path, qata_folder):
     settings = {"data": str(qata_folder()), "label_ratio": 0.5, "image_size": 32, "batch_size": 2}
     parameters = {"methods": ["supervised"], "dataset": "qata", "steps": 2, "settings": settings, "output": "."}
     papermill_run.run_notebook("07_train", tmp_path / "run", parameters)

@@ -1,8 +1,10 @@
 """Every notebook: source and executed pair in step, run from top to bottom by papermill, its numbers asserted."""
 
+import base64
 import re
 import subprocess
 import sys
+from hashlib import sha256
 
 import nbformat
 import pytest
@@ -14,6 +16,7 @@ NOTEBOOKS = papermill_run.notebooks_folder()
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 TRAINING = "07_train"  # takes minutes; test_07_train has its only full run
 LIGHT = ("00_start_here", "08_results")  # run by nbval, which is stricter
+PICTURES = {"teacher.png": TRAINING, "step.png": "06_teacher_student"}  # of README and 00, and who draws them
 STEPPED = [source for source in SOURCES if source.stem not in (TRAINING, *LIGHT)]
 REAL_SIZE = {"03_posaug": 64, "04_t_patchmix": 64}  # as 06 has it, so that real pictures are decoded once for all three
 
@@ -28,6 +31,15 @@ def test_the_notebook_has_the_common_style(source):
 @each_notebook
 def test_the_executed_notebook_is_of_this_source_and_holds_outputs(source):
     assert notebook_checks.pair_problems(source) == []
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_a_picture_that_pages_show_is_the_one_of_the_committed_notebook(picture):
+    """If this fails: save the picture that the executed notebook shows as the one in ``notebooks/pictures``."""
+    executed = nbformat.read(NOTEBOOKS / f"{PICTURES[picture]}.ipynb", as_version=4)
+    outputs = [output.get("data", {}) for cell in executed.cells for output in cell.get("outputs", [])]
+    drawn = {sha256(base64.b64decode(data["image/png"])).digest() for data in outputs if "image/png" in data}
+    assert sha256((NOTEBOOKS / "pictures" / picture).read_bytes()).digest() in drawn
 
 
 @pytest.mark.parametrize("source", STEPPED, ids=lambda path: path.stem)
