@@ -15,24 +15,39 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **What you will see.** The method in one figure; a map from each equation to the function that computes it, the cell that
-# shows it and the test that proves it; and the *ledger*: where the released code does something else than one expects from
-# the paper, and what is done here.
+# **What you will see.** These notebooks take Semi-MedRef apart: a method that learns to outline a lesion from an
+# image and its report, with few masks. This first one is the map. After it you
 #
-# | notebook | what it is about | time on a laptop |
-# |---|---|---|
-# | [01 · Data](01_data.ipynb) | images, reports, zones, the grid; what the texts give away | seconds |
-# | [02 · The network](02_network.ipynb) | how an image and a sentence become a mask | a minute |
-# | [03 · PosAug](03_posaug.ipynb) | position phrases are masked or made vague | seconds |
-# | [04 · T-PatchMix](04_t_patchmix.ipynb) | image, pseudo-label and text are mixed as one | seconds |
-# | [05 · ITCL](05_itcl.ipynb) | the contrastive loss whose positives are shared zones | seconds |
-# | [06 · Teacher and student](06_teacher_student.ipynb) | one training step, tensor by tensor | seconds |
-# | [07 · Training](07_train.ipynb) | all of it, against supervised training | minutes |
-# | [08 · Results](08_results.ipynb) | finished runs on real QaTa-COV19 and the phantom | seconds |
-# | [09 · Kernels](09_kernels.ipynb) | the two heavy operations in Triton | seconds |
+# - know the task and the method in one figure;
+# - know which notebook to read for what, and how long that takes;
+# - can find for each equation the function, the notebook and the test;
+# - can look up every symbol and every term;
+# - know where the released code does something else than one expects from the paper.
 #
-# Everything runs on the *phantom*, a procedural chest X-ray with reports in the grammar of the real ones, without any
-# download. Notebooks with a parameter `dataset` also take `"qata"`, once `SEMIMEDREF_DATA` names the folder that holds it.
+# **What you need.** PyTorch, and the [abstract of the paper](https://arxiv.org/abs/2605.15720).
+#
+# **Time.** About 10 minutes to read; a few seconds to run.
+#
+# | notebook | what it is about | minutes to read | time to run |
+# |---|---|---|---|
+# | [01 · Data](01_data.ipynb) | images, reports, zones; what the texts give away | 20 | 20 s |
+# | [02 · The network](02_network.ipynb) | how an image and a sentence become a mask | 15 | 30 s |
+# | [03 · PosAug](03_posaug.ipynb) | position phrases are masked or made vague | 15 | 20 s |
+# | [04 · T-PatchMix](04_t_patchmix.ipynb) | image, pseudo-label and text are mixed as one | 20 | 30 s |
+# | [05 · ITCL](05_itcl.ipynb) | the contrastive loss whose positives are shared zones | 25 | 20 s |
+# | [06 · Teacher and student](06_teacher_student.ipynb) | one training step, tensor by tensor | 30 | 20 s |
+# | [07 · Training](07_train.ipynb) | all of it, against supervised training | 20 | 4 min |
+# | [08 · Results](08_results.ipynb) | the verdict: finished runs on QaTa-COV19 and the phantom | 30 | 1 min |
+# | [09 · Kernels](09_kernels.ipynb) | the two heavy operations in Triton | 35 | 30 s |
+#
+# **If you have ten minutes,** look at the figures below and read the verdict in [08](08_results.ipynb). **If you want
+# the method,** read 01 to 06 in order. **If you want to train,** go to [07](07_train.ipynb), then to
+# [docs/own_data.md](../docs/own_data.md). Exercises ask you to predict, to change and to break something, and a cell
+# says whether you are right.
+#
+# Everything runs on the *phantom*, a drawn chest X-ray with reports in the grammar of the real ones, without any
+# download. Notebooks with a parameter `dataset` also take `"qata"`, once `SEMIMEDREF_DATA` names the folder that
+# holds QaTa-COV19.
 
 # %% tags=["parameters"]
 seed = 0
@@ -45,36 +60,56 @@ from IPython.display import Markdown
 from semimedref_core import versions
 from semimedref_core.data import phantom
 from semimedref_core.figures import notebook_style, sample_gallery
-from semimedref_core.tools import EQUATIONS, LEDGER, equation_table, find_tags, ledger_table, symbol_table
+from semimedref_core.tools import (
+    EQUATIONS,
+    LEDGER,
+    equation_table,
+    find_tags,
+    glossary_table,
+    ledger_table,
+    symbol_table,
+)
 
-notebook_style()
+notebook_style(100)
 print(versions())
 
 # %% [markdown]
 # ## The task
 #
-# An image $x$ and its report $r$ go in, the mask $y$ of the infection comes out. A few pairs are labelled ($D_L$), for most
-# nobody drew a mask ($D_U$); every pair has its report. The reports say where to look: each of these pictures also holds
-# opacities that its report does not name, and those are not the lesion.
+# An image $x$ and its report $r$ go in. The mask $y$ of the infection comes out. A few pairs are labelled ($D_L$).
+# For most pairs nobody drew a mask ($D_U$). Every pair has its report.
+#
+# The report says where to look. Six of ten phantom images also hold *decoys* (yellow, dotted): they look like
+# lesions, but no report names them and no mask marks them. Compare the first picture, which has none, with the
+# others.
 
 # %%
-sample_gallery(phantom.phantom("train", 4, image_size, seed))
+decoys = phantom.decoys("train", 6, image_size, seed)
+shown = [0, 2, 4, 5]
+sample_gallery(phantom.phantom("train", 6, image_size, seed).subset(shown), 4, decoys[shown])
 plt.show()
+share = phantom.decoys("train", 200, 48, seed).any((1, 2)).mean()
+print(f"of the first 200 images {100 * share:.0f} % hold decoys")
 
 # %% [markdown]
 # ## The method in one figure
 #
-# One training step, with the shapes of the run that [06](06_teacher_student.ipynb) takes apart: the teacher gives the
-# pseudo-label $p$, T-PatchMix changes image, target and text together, the student learns from all of it, and the teacher
-# follows as a moving average.
+# One training step, with the shapes of the run that [06](06_teacher_student.ipynb) takes apart. Read it from left to
+# right:
+#
+# 1. The teacher looks at the unlabelled image and reads its report. It gives the pseudo-label $p$.
+# 2. PosAug hides phrases, and T-PatchMix changes image, target and text together.
+# 3. The student learns from the labelled pairs and from the mixed ones. ITCL ties images to reports.
+# 4. The teacher follows the student, as a moving average.
 #
 # ![One training step as boxes and arrows](pictures/step.png)
 
 # %% [markdown]
 # ## The map
 #
-# The first number is ours, in the order of the method; the second is the paper's, where it has one. The table is read from
-# the tags in the sources, so it shows what is there. A test fails if an equation has no function, no cell or no test.
+# The first number is ours, in the order of the method. The second is the paper's, where we know it. The table is read
+# from the tags in the sources, so it shows what is there. A test fails if an equation has no function, no cell or no
+# test.
 
 # %%
 found = find_tags()
@@ -83,23 +118,44 @@ Markdown(equation_table(found))
 # %% [markdown]
 # ## The symbols
 #
-# One letter means one thing, in the text, in the formulas and in the docstrings.
+# Formulas, figures, texts and code use one set of letters. A few letters have a second meaning, and the table says
+# where. A test fails if a symbol of the equations or of `semi_medref.py` is not in the table.
 
 # %%
 Markdown(symbol_table())
 
 # %% [markdown]
+# ## The glossary
+#
+# Each term in one sentence, and the notebook that explains it.
+
+# %%
+Markdown(glossary_table())
+
+# %% [markdown]
 # ## The ledger
 #
-# Each entry is shown in a notebook and proved by a test. None of this says that the paper is wrong: it says what the code
-# does that its authors released, so that numbers made with it can be read.
+# The *ledger* lists where the released code does something else than one expects from the paper, and what is done
+# here. A notebook shows each entry and a test proves it. None of this says that the paper is wrong. It says what the
+# authors' code does, so that numbers made with it can be read.
 
 # %%
 Markdown(ledger_table(found))
 
 # %% [markdown]
-# **To remember:** how many equations and how many differences there are, and that each has a test.
+# ## What to take away
+#
+# **To remember.** The cell prints the facts.
+#
+# **Next:** [01 · Data](01_data.ipynb). **In a hurry:** the verdict is at the top of [08 · Results](08_results.ipynb).
+# **Further on:** [docs/code.md](../docs/code.md) tells where the code is, [docs/additions.md](../docs/additions.md)
+# what here is ours and not the paper's.
 
 # %%
+numbered = sum(bool(entry.paper) for entry in EQUATIONS)
 tests = {test[:2] for entry in [*EQUATIONS, *LEDGER] for test in found[entry.tag].tests}
-print(f"{len(EQUATIONS)} equations and {len(LEDGER)} differences to the released code, in {len(tests)} tests")
+functions = {place for entry in EQUATIONS for place in found[entry.tag].functions if place[1]}
+print(f"1. {len(EQUATIONS)} equations make the method; for {numbered} of them we know the paper's number.")
+print(f"2. {len(functions)} functions and classes compute them.")
+print(f"3. The released code differs in {len(LEDGER)} points from what one expects.")
+print(f"4. {len(tests)} tests hold equations and differences.")

@@ -1,22 +1,28 @@
 """The map from the paper to the code: complete, and pointing at what is there."""
 
+import ast
 import importlib
+import inspect
 import re
 
+import jupytext
 import nbformat
 import pytest
 
+from semimedref_core import semi_medref
 from semimedref_core.tools.equation_index import (
     EQUATIONS,
     LEDGER,
     PAPER,
     ROOT,
+    SYMBOLS,
     Equation,
     equation_table,
     find_tags,
     ledger_table,
     symbol_table,
 )
+from semimedref_core.tools.glossary import GLOSSARY, glossary_table
 
 FOUND = find_tags()
 ENTRIES = [*EQUATIONS, *LEDGER]
@@ -59,7 +65,44 @@ def test_the_tables_that_people_read_are_those_of_these_sources():
     executed = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
     outputs = [output.get("data", {}) for cell in executed.cells for output in cell.get("outputs", [])]
     shown = [data["text/markdown"] for data in outputs if "text/markdown" in data]
-    assert shown == [equation_table(FOUND), symbol_table(), ledger_table(FOUND)]
+    assert shown == [equation_table(FOUND), symbol_table(), glossary_table(), ledger_table(FOUND)]
+
+
+def test_every_symbol_of_the_training_step_is_in_the_table_of_symbols():
+    """Those of the head of ``semi_medref.py``, and every short name that the step gives a value."""
+    in_code = {name for _, _, names in SYMBOLS for name in re.findall(r"\w+", names)}
+    [head] = re.findall(r"=+ =+\n(.+?)\n=+ =+", semi_medref.__doc__, re.DOTALL)
+    named = {name for line in head.splitlines() for name in re.findall(r"\w+", line[:20])}
+    assert named >= {"x_l", "y_mix", "p", "a_u"} and named <= in_code, named - in_code
+    stored = {
+        node.id
+        for node in ast.walk(ast.parse(inspect.getsource(semi_medref)))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    short = {name for name in stored if re.fullmatch(r"[a-zA-Z](_[a-z_]+)?", name)}
+    assert short >= {"w_l", "u_l", "L_itcl_u"} and short <= in_code, short - in_code
+
+
+def test_every_letter_of_the_equations_is_in_the_table_of_symbols():
+    def letters(tex: str) -> set[str]:
+        words = re.sub(r"\\(mathrm|text)\{[^}]*\}|\\mathbf\{1\}|\\(?!rho|tau|theta)[a-zA-Z]+", " ", tex)
+        return set(re.findall(r"\\[a-z]+|[a-zA-Z]", words))
+
+    explained = letters(" ".join(part for symbol, _, _ in SYMBOLS for part in re.findall(r"\$([^$]+)\$", symbol)))
+    for entry in EQUATIONS:
+        assert letters(entry.tex) <= explained, (entry.tag, letters(entry.tex) - explained)
+
+
+@pytest.mark.parametrize("term", GLOSSARY, ids=lambda term: term.name)
+def test_a_term_of_the_glossary_stands_in_the_notebook_that_explains_it(term):
+    text = " ".join(cell.source for cell in jupytext.read(ROOT / "notebooks" / f"{term.notebook}.py").cells)
+    assert term.name.casefold() in " ".join(text.split()).casefold()
+
+
+def test_the_glossary_is_in_alphabetical_order_and_each_meaning_is_one_short_sentence():
+    names = [term.name for term in GLOSSARY]
+    assert names == sorted(set(names), key=str.casefold)
+    assert all(term.meaning.endswith(".") and len(term.meaning) <= 100 for term in GLOSSARY)
 
 
 def test_tags_are_found_where_they_stand(tmp_path):

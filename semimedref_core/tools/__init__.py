@@ -4,6 +4,7 @@ from semimedref_core._lazy import by_module, exports
 
 _MODULES = {
     "equation_index": "EQUATIONS LEDGER find_tags equation_table ledger_table symbol_table",
+    "glossary": "GLOSSARY glossary_table",
     "inspection": "named_tensors tensor_table parameter_table gradient_norms Passes HostReads",
     "memory_traffic": "Meter Access listening bytes_moved",
     "mixing_audit": "OUTCOMES sum_in_boxes broken_by_mixing zone_of_patch outcomes",
