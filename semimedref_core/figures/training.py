@@ -97,7 +97,7 @@ def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
         curves: name as in :data:`REPLAYED` -> ``[n, 2]`` of (step, value); an empty one is left out.
         step: what came later is not drawn.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.5))
+    figure, axes = plt.subplots(1, 3, figsize=(13.5, 3.6))
     figure.subplots_adjust(left=0.05, right=0.99, bottom=0.14, top=0.9, wspace=0.25)  # nothing jumps between steps
     last = max(curve[-1, 0] for curve in curves.values() if len(curve))
     for ax, (panel, styles) in zip(axes, REPLAYED.items(), strict=True):
@@ -117,7 +117,9 @@ def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
                 loc="lower center",
                 bbox_to_anchor=(0.5, 1.0),
                 ncols=len(styles),
-                columnspacing=1,
+                columnspacing=0.6,
+                handlelength=1.4,
+                handletextpad=0.3,
                 frameon=False,
             )
     return figure
