@@ -38,12 +38,13 @@
 # | [06 · Teacher and student](06_teacher_student.ipynb) | one training step, tensor by tensor | 30 | 20 s |
 # | [07 · Training](07_train.ipynb) | all of it, against supervised training | 20 | 4 min |
 # | [08 · Results](08_results.ipynb) | the verdict: finished runs on QaTa-COV19 and the phantom | 30 | 1 min |
-# | [09 · Kernels](09_kernels.ipynb) | the two heavy operations in Triton | 35 | 30 s |
+# | [09 · Kernels](09_kernels.ipynb) | the two heavy operations in Triton | 35 | 20 s |
+# | [10 · Training on a GPU](10_gpu_training.ipynb) | the same training with half precision, counted and measured | 10 | 30 s |
 #
 # **If you have ten minutes,** look at the figures below and read the verdict in [08](08_results.ipynb). **If you want
-# the method,** read 01 to 06 in order. **If you want to train,** go to [07](07_train.ipynb), then to
-# [docs/own_data.md](../docs/own_data.md). Exercises ask you to predict, to change and to break something, and a cell
-# says whether you are right.
+# the method,** read 01 to 06 in order. **If you want to train,** go to [07](07_train.ipynb) and
+# [10](10_gpu_training.ipynb), then to [docs/own_data.md](../docs/own_data.md). Exercises ask you to predict, to
+# change and to break something, and a cell says whether you are right.
 #
 # Everything runs on the *phantom*, a drawn chest X-ray with reports in the grammar of the real ones, without any
 # download. Notebooks with a parameter `dataset` also take `"qata"`, once `SEMIMEDREF_DATA` names the folder that

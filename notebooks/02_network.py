@@ -57,24 +57,18 @@ valid = load_split("phantom", "valid", image_size)
 pair = valid.subset([shown])
 print(f"{about['network']}, {sum(p.numel() for p in network.parameters()):,} weights")
 print(pair.reports[0])
-
-# %%
 sample_gallery(pair)
 plt.show()
 
 # %% [markdown]
 # **The sentence** becomes numbers. Each word of the grammar has one; 0 fills up to the common length and is never read.
+# **The picture** has one channel, grey values with mean 0 and standard deviation 1.
 
 # %%
 [(image, input_ids)] = evaluation.network_inputs(pair, texts)
 words = texts.tokenizer.convert_ids_to_tokens(input_ids[0])
 length = int((input_ids[0] != 0).sum())
 print(list(zip(words[:length], input_ids[0, :length].tolist(), strict=True)))
-
-# %% [markdown]
-# **The picture** has one channel, grey values with mean 0 and standard deviation 1:
-
-# %%
 print(inspection.shape_text(image), f"mean {abs(image.mean()):.2f}, deviation {image.std():.2f}")
 
 # %% [markdown]
@@ -119,7 +113,7 @@ for hook in hooks:
 print(pd.Series(shapes).to_string())
 
 # %% [markdown]
-# ### Exercise 02.1
+# ### Exercise 02.1 (predict)
 #
 # A pixel of the map at stride 16 stands for a square of the picture. At 224 px, how many numbers does the attention at
 # stride 16 compute for one picture, one head and a text of 24 tokens?
@@ -183,8 +177,6 @@ found = attention.word_attention(network, image, input_ids)
 picture = pair.images[0]
 attention_maps(picture, words[:length], found[8][0, :length].numpy())
 plt.show()
-
-# %%
 spread = found[8][0, :length].flatten(1)
 told = pd.DataFrame({"mean share": spread.mean(1), "largest share": spread.amax(1)}, words[:length])
 print(told.round(2).to_string())
@@ -205,15 +197,13 @@ with torch.no_grad():
     probabilities = [network(image, texts([text])).logits.sigmoid()[0, 0].numpy() for text in asked]
 by_report(picture, dict(zip(asked, probabilities, strict=True)), pair.masks[0])
 plt.show()
-
-# %%
 half = image_size // 2
 for text, p in zip(asked, probabilities, strict=True):
     left, right = (p[:, :half] >= 0.5).sum(), (p[:, half:] >= 0.5).sum()
     print(f"{left:4} px in the left half, {right:4} px in the right half: {text}")
 
 # %% [markdown]
-# ### Exercise 02.2
+# ### Exercise 02.2 (change)
 #
 # Change one word: "middle" becomes "upper". Guess first, then ask the network: by how many rows of the 96 does the centre of
 # the predicted pixels move? Up is negative. A guess within three rows counts.
@@ -245,8 +235,6 @@ told = {
 }
 scores = {name: 100 * evaluate(network, one_sided, texts, told=said)["dice_image"] for name, said in told.items()}
 print(f"{len(one_sided)} pairs, Dice per image in per cent\n{pd.Series(scores).round(1).to_string()}")
-
-# %%
 assert scores["own report"] > scores["every zone named"] > scores["sides swapped"]
 print(f"the text is worth {scores['own report'] - scores['every zone named']:.0f} points of Dice per image")
 
@@ -254,7 +242,7 @@ print(f"the text is worth {scores['own report'] - scores['every zone named']:.0f
 # A wrong side costs more than no side. That is why the method takes such care that image and text stay together: a patch
 # that is pasted without its words teaches the network not to believe the text.
 #
-# ### Exercise 02.3
+# ### Exercise 02.3 (break)
 #
 # Break it. Add forty more padding tokens to the text: `torch.cat([input_ids, torch.zeros(1, 40, dtype=torch.long)], 1)`. Is
 # the prediction of this network still the same? Answer True or False, then try it.
