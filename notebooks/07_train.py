@@ -211,7 +211,8 @@ if mixes and accepted.any():
     images = [x[rows, 0].numpy() for x in (weak, p, mixed, (target >= 0.5).float())]
     mixing_gallery(*images, titles).savefig(folder / "teacher.png", dpi=94)
     plt.close()
-    seen = Image(filename=str(folder / "teacher.png"))
+    alt = "Two mixed pairs: weak view and report, the teacher's map, and what the student must segment"
+    seen = Image(filename=str(folder / "teacher.png"), alt=alt)
 seen
 
 # %% [markdown]

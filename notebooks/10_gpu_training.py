@@ -269,7 +269,7 @@ else:
 # - A recorded step may not ask for a value, and may read only what lies where it lay.
 # - A prediction is a count divided by a rate. Only a run measures, and this page says whether there was one.
 #
-# **Back** to the notebook on the kernels. How to train on a GPU, and on several, is in
+# **Back** to [09 · Kernels](09_kernels.ipynb). How to train on a GPU, and on several, is in
 # [docs/training.md](../docs/training.md).
 
 # %%
