@@ -96,7 +96,7 @@ def record(folder: Path) -> dict:
     """
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     steps = folder / "steps.jsonl"
-    rows = [json.loads(line) for line in steps.read_text().splitlines()] if steps.exists() else []
+    rows = [json.loads(line) for line in steps.read_text(encoding="utf-8").splitlines()] if steps.exists() else []
     runs = {}
     for name in RUNS:
         run = folder / f"run-{name}"

@@ -34,7 +34,8 @@ CARD = """# A small network, trained on the phantom
 - **Measured.** On the phantom's {images} validation pairs: Dice {dice_image:.1f} % per image, {dice_micro:.1f} % micro.
   One seed.
 - **Limits.** Reports must keep to the grammar of the data ("Unilateral pulmonary infection, one infected area, lower
-  left lung."). "left" is the left half of the picture.
+  left lung."). "left" is the left half of the picture. It has seen no picture without infection, so it outlines
+  something even where the report says that there is none.
 - **Licence.** Apache-2.0, as the package. `python -m semimedref_core.tools.make_example` makes it again.
 """
 
