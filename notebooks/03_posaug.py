@@ -24,6 +24,8 @@
 # * what the hiding costs, and why the contrastive loss still uses the whole report,
 # * what it is worth when reports come without positions.
 #
+# ![Eight draws of PosAug on one report](pictures/posaug.gif)
+#
 # **You need** [01](01_data.ipynb): pairs, reports, zones. **Time:** 15 minutes to read, 20 seconds to run.
 #
 # Two words in advance. The *student* is the network that learns by gradients. The *teacher* is the moving average of the

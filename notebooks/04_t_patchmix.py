@@ -25,6 +25,8 @@
 # * why one order of these steps keeps a pair true and another does not,
 # * how a gate can be fooled.
 #
+# ![Propose, gate, paste, rewrite: T-PatchMix on two drawn pairs](pictures/mixing.gif)
+#
 # **You need** [01](01_data.ipynb) (zones) and [03](03_posaug.ipynb) (the student reads, the teacher marks). **Time:** 20
 # minutes to read, 30 seconds to run.
 #

@@ -16,7 +16,7 @@ NOTEBOOKS = papermill_run.notebooks_folder()
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 TRAINING = "07_train"  # takes minutes; test_07_train has its only full run
 LIGHT = ("00_start_here", "08_results")  # run by nbval, which is stricter
-PICTURES = {"teacher.png": TRAINING, "step.png": "06_teacher_student"}  # of README and 00, and who draws them
+PICTURES = {"step.png": "06_teacher_student"}  # of 00, and who draws them
 STEPPED = [source for source in SOURCES if source.stem not in (TRAINING, *LIGHT)]
 REAL_SIZE = {"03_posaug": 64, "04_t_patchmix": 64}  # as 06 has it, so that real pictures are decoded once for all three
 
