@@ -11,15 +11,18 @@ import json
 import pkgutil
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
+from pygments.lexers.special import TextLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.fileutil import copy_asset
 
 import semimedref_core
+import semimedref_kernels
 
 CONTENTS = {
     "Notebooks": ["notebooks/*"],
@@ -32,6 +35,7 @@ PUBLIC_NAMES = re.compile(r"<!-- public names: (\w+) -->")
 
 
 def setup(app: Sphinx) -> dict:
+    app.add_lexer("csv", TextLexer)  # code hosts know this name
     app.add_config_value("mathjax_folder", None, "", types=())
     app.connect("source-read", _write)
     app.connect("autodoc-process-docstring", _as_a_sentence, priority=100)  # before napoleon
@@ -114,17 +118,20 @@ def _without_value(app: Sphinx, domain: str, kind: str, content: addnodes.desc_c
 def _where_it_is_defined(app: Sphinx, env: BuildEnvironment, link: addnodes.pending_xref, text: nodes.TextElement):
     """Leads a reference to a name, as users import it, to the module that defines it."""
     package, _, name = link["reftarget"].rpartition(".")
-    if link.get("refdomain") != "py" or package not in ("semimedref_core", *_rooms(), "semimedref_kernels"):
+    if link.get("refdomain") != "py" or package not in _packages():
         return None
     thing = getattr(importlib.import_module(package), name, None)
     place = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
     return env.domains["py"].resolve_xref(env, link["refdoc"], app.builder, "obj", place, link, text)
 
 
-def _rooms() -> list[str]:
-    return [
-        module.name for module in pkgutil.iter_modules(semimedref_core.__path__, "semimedref_core.") if module.ispkg
-    ]
+@cache
+def _packages() -> set[str]:
+    """The names of our packages and of those within."""
+    roots = semimedref_core, semimedref_kernels
+    below = {module.name for root in roots for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}.")
+             if module.ispkg}  # fmt: skip
+    return below | {root.__name__ for root in roots}
 
 
 def _link_sources(app: Sphinx, doctree: nodes.document) -> None:
@@ -132,6 +139,9 @@ def _link_sources(app: Sphinx, doctree: nodes.document) -> None:
     page = app.env.current_document.docname
     for link in [*doctree.findall(addnodes.download_reference), *doctree.findall(addnodes.pending_xref)]:
         path = Path(app.env.relfn2path(link["reftarget"], page)[1]) if link.get("reftype") == "myst" else None
+        if link["reftarget"].startswith("notebooks/") and link.get("reftargetid"):
+            # Jupyter and code hosts keep capitals and signs in the anchor of a notebook's heading.
+            link["reftargetid"] = re.sub(r"[^\w-]", "", link["reftargetid"].lower())
         to = path and _page_of(path.relative_to(app.srcdir), path.is_dir())
         if to:
             link.replace_self(nodes.reference("", "", *link.children, refuri=app.builder.get_relative_uri(page, to)))
