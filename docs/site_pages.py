@@ -105,7 +105,7 @@ def _section(name: str) -> str:
 def _as_a_sentence(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Keeps napoleon from reading the words before a colon, in the help of an attribute, as its type."""
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+        lines.insert(0, "\\ ")  # nothing, for a reader
 
 
 def _without_value(app: Sphinx, domain: str, kind: str, content: addnodes.desc_content) -> None:
