@@ -363,7 +363,7 @@ plt.show()
 # ## Try it
 #
 # Choose a report or type one (try something that is no report), and move p, mode and seed. Text, tokens and the zones for
-# ITCL answer at once. The widget needs a running kernel. The figure below it is one such answer. The numbers under the words
+# ITCL answer at once. The widget needs a running kernel. Below it stands one such answer. The numbers under the words
 # are token ids; `[UNK_POS]` is one token with an embedding of its own, not an unknown word.
 
 # %%

@@ -410,8 +410,8 @@ check("04.3", lie)
 # ## Try it
 #
 # Two samples, a way to propose, a zone, a place in it, a size and a gate. Picture, target and text change together. Move the
-# gate up by one step: the patch is refused, and the line says why. The widget needs a running kernel. Without one look at the
-# figure of Eq. 6: it is the widget's first state. The lines below say what it answers to four questions.
+# gate up by one step: the patch is refused, and the line says why. The widget needs a running kernel. Without one you see a
+# still of it. The lines below say what it answers to four questions.
 
 # %%
 from semimedref_core.widgets import MixingExplorer, mix_pair

@@ -229,7 +229,7 @@ if mixes:
 #
 # Move the slider, or press play. First comes the burn-in. Then $w_u(t)$ rises (Eq. 15) while mixed pairs come in, and
 # the teacher follows the student. The line says how many samples were mixed and what the last validation gave. The
-# widget needs a running kernel; without one look at the curves above.
+# widget needs a running kernel; without one you see a still of it.
 
 # %%
 from semimedref_core.widgets import training_replay
