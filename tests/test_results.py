@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from semimedref_core.config import Config
 from semimedref_core.experiments.papermill_run import notebooks_folder
@@ -151,16 +152,35 @@ def test_the_pages_say_what_the_committed_runs_say():
 
 
 def test_the_page_of_results_tells_the_runs_of_the_pretrained_network():
-    runs = pd.read_csv(notebooks_folder() / "results" / "lite.csv")
+    runs = pd.read_csv(notebooks_folder() / "results" / "lite.csv", keep_default_na=False)
     page = (notebooks_folder().parent / "docs" / "results.md").read_text()
     section = page.partition("## Where labels matter")[2].partition("\n## ")[0]
-    told = {tuple(map(float, pair)) for pair in re.findall(r"(\d\d\.\d) / (\d\d\.\d)", section)}
+    budgets, _, trials = section.partition("### The trials")
+    told = {tuple(map(float, pair)) for pair in re.findall(r"(\d\d\.\d) / (\d\d\.\d)", budgets)}
     kept = {(round(100 * a, 1), round(100 * b, 1)) for a, b in zip(runs["dice_image"], runs["dice_micro"], strict=True)}
     assert len(told) == 11 and told <= kept
+    tried = runs[(runs["plan"] == "qata_lite_trials") & (runs["steps"] == 750)]
+    rows = dict(re.findall(r"\| `(\w+)` \| (.* \| .*) \| .* \|", trials))
+    assert set(rows) == set(tried["method"])
+    for method, row in rows.items():
+        best = tried[tried["method"] == method].nlargest(1, "dice_image").iloc[0]
+        dice = f"{100 * best['dice_image']:.1f} / {100 * best['dice_micro']:.1f}"
+        assert row == f"{best['variant'] or 'untuned'} | {dice}", method
     dice = runs.set_index(["method", "label_ratio", "image_size", "steps", "encoder_lr", "lr"])["dice_image"]
     at = 64, 1500, 0.3, 1e-3
     share = dice["semi_medref", 0.01, *at] / dice["supervised", 1.0, *at]
     assert f"{100 * share:.1f} % of all masks" in section
+
+
+def test_the_comparison_takes_what_the_trials_chose():
+    plans = notebooks_folder() / "plans"
+    blocks = yaml.safe_load((plans / "qata_lite_trials.yaml").read_text())["runs"]
+    settings = {name: what for block in blocks for name, what in block.get("variants", {}).items()}
+    runs = pd.read_csv(notebooks_folder() / "results" / "lite.csv", keep_default_na=False)
+    tried = runs[(runs["plan"] == "qata_lite_trials") & (runs["steps"] == 750)].sort_values("dice_image")
+    best = tried.groupby("method")["variant"].last()
+    chosen = {method: settings[name] for method, name in best.items() if name}
+    assert yaml.safe_load((plans / "qata_lite.yaml").read_text())["tuned"] == chosen
 
 
 def test_texts_go_between_their_marks_and_nowhere_else(tmp_path):
