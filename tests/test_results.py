@@ -258,6 +258,20 @@ def test_kept_runs_and_run_folders_are_read_together_and_can_be_kept_together(ru
     )
 
 
+def test_runs_of_two_sweeps_that_have_one_name_keep_counts_of_their_own(run, tmp_path):
+    sweeps = {steps: tmp_path / f"of {steps} steps" for steps in (100, 200)}
+    for steps, sweep in sweeps.items():
+        sweep.mkdir()
+        run(0.7, steps=steps, counts=np.full((5, 3), steps)).rename(sweep / "qata-0.01-semi_medref-seed0")
+    keep(finished_runs(sweeps.values()), tmp_path / "kept")
+    for _ in range(2):
+        kept = finished_runs([tmp_path / "kept"])
+        assert kept["folder"].nunique() == 2
+        for row in kept.itertuples():
+            assert (counts_of(row.folder, row.network) == row.steps).all()
+        keep(kept, tmp_path / "kept")  # kept runs can be kept again
+
+
 def test_the_committed_runs_say_what_they_are():
     runs = finished_runs([notebooks_folder() / "results"])
     assert len(runs) == 652 and set(runs["plan"]) == {"qata", "qata_ablations", "qata_224px", "phantom_methods"}

@@ -8,7 +8,7 @@ A run says itself what it is: its ``results.json`` holds method, variant, plan, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -149,18 +149,32 @@ def keep(runs: pd.DataFrame, target: str | Path) -> None:
         log if isinstance(log, str) else _thin_log(Path(folder))
         for log, folder in zip(table.get("log", [None] * len(table)), table["folder"], strict=True)
     ]
+    names = _kept_names(table["folder"])
     arrays: dict[str, np.ndarray] = {}
     targets: dict[bytes, str] = {}
     for folder, network in table[["folder", "network"]].itertuples(index=False):
-        counts, name = counts_of(folder, network), Path(folder).name
+        counts, name = counts_of(folder, network), names[folder]
         if counts is not None:
             counts = counts.astype(np.uint32 if counts.max(initial=0) >= 2**16 else np.uint16)
             same = targets.setdefault(counts[:, 2].tobytes(), f"target{len(targets)}")
             arrays |= {f"{name}/{network}": counts[:, :2], f"{name}/target": np.array(same), same: counts[:, 2]}
-    table["folder"] = [Path(folder).name for folder in table["folder"]]
+    table["folder"] = table["folder"].map(names)
     write_arrays(target / COUNTS, arrays)
     with atomic(target / TABLE) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd")  # last: it says that all is there
+
+
+def _kept_names(folders: Iterable[str]) -> dict[str, str]:
+    """What each folder is called where runs are kept: its name, with a number if another sweep has it too."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for folder in dict.fromkeys(folders):
+        name, number = Path(folder).name, 2
+        names[folder] = name
+        while names[folder] in taken:
+            names[folder], number = f"{name}-{number}", number + 1
+        taken.add(names[folder])
+    return names
 
 
 def without_help(runs: pd.DataFrame) -> pd.DataFrame:
