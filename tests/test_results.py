@@ -69,6 +69,14 @@ def test_settings_are_told_apart_only_by_what_differs_on_the_same_data(run):
     assert list(dict.fromkeys(finished_runs(folders)["setting"])) == ["qata", "phantom, 10 steps", "phantom, 20 steps"]
 
 
+def test_the_encoders_learning_rate_is_told_where_an_encoder_is_pretrained(run):
+    folders = [run(0.7, encoder_lr=0.3), run(0.8, network="lite", encoder_lr=0.1)]
+    assert set(finished_runs(folders)["setting"]) == {"phantom, compact", "phantom, lite"}
+    folders.append(run(0.8, network="lite", encoder_lr=0.3))
+    rates = {"phantom, lite, encoder's lr 0.1", "phantom, lite, encoder's lr 0.3"}
+    assert set(finished_runs(folders)["setting"]) == {"phantom, compact", *rates}
+
+
 def test_what_was_run_most_widely_stands_first(run):
     run(0.7, label_ratio=0.01), run(0.7, dataset="qata", label_ratio=0.01), run(0.7, dataset="qata", method="cutmix")
     assert list(dict.fromkeys(finished_runs(run.folders)["setting"])) == ["qata", "phantom"], "more label ratios"

@@ -41,6 +41,7 @@ _NOT_COMPARED = {"dataset", "label_ratio", "network", "method", "seed", "data", 
 _OF_METHODS = [name for name in FIELDS if name not in {*CONDITIONS, *_NOT_COMPARED}]
 _ONE_RUN = ["setting", "label_ratio", "method", "variant", "seed", "network"]
 _PATHS = ("image_encoder", "text_encoder")
+BRING_WEIGHTS = ("lite",)  # networks whose image encoder is pretrained without being named
 LARGEST_TABLE = 2**30  # bytes of a kept table, unpacked; that of a few hundred runs has 10 million
 _KEPT_EVERY = 50  # steps between two kept log lines
 
@@ -279,9 +280,12 @@ def _read_kept(folder: Path) -> pd.DataFrame:
 def _settings(runs: pd.DataFrame) -> pd.Series:
     """Of runs on one dataset: its name, and the conditions that are not the same for all of them."""
     names = runs["dataset"].copy()
+    without_weights = (runs["image_encoder"] == "") & ~runs["architecture"].isin(BRING_WEIGHTS)
     for name, words in CONDITIONS.items():
-        if runs[name].nunique() > 1:
-            names += ", " + runs[name].map(lambda value, words=words: words.format(value or "from scratch"))
+        means_nothing = without_weights & (name == "encoder_lr")
+        if runs.loc[~means_nothing, name].nunique() > 1:
+            told = ", " + runs[name].map(lambda value, words=words: words.format(value or "from scratch"))
+            names += told.mask(means_nothing, "")
     return names
 
 
