@@ -22,6 +22,7 @@ from semimedref_core.data.own.folder import OwnData
 from semimedref_core.data.own.zones import layout_named
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.pictures import read_colour, read_grey
+from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.methods import METHODS, reported_places
 from semimedref_core.networks import build_network, build_texts
@@ -100,6 +101,15 @@ def test_the_page_on_own_data_can_be_followed_line_by_line(command_line, tmp_pat
         report = FreeReport.of(f"Mass at {hour} o'clock, 3 cm from the nipple", layout)
         assert report.mirrors and report.flip().render() == f"Mass at {mirrored} o'clock, 3 cm from the nipple"
         assert sum(report.zones) == 1 + (hour in (6, 12)) and (hour in range(6, 13)) == any(report.zones[3:])
+
+
+def test_what_free_text_costs_is_what_the_kept_runs_say():
+    runs = pd.read_csv(notebooks_folder() / "results" / "free_text.csv").groupby("method")[["dice_image", "dice_micro"]]
+    page = DOCS.read_text(encoding="utf-8")
+    for method, title in (("supervised", "supervised"), ("semi_medref", "Semi-MedRef")):
+        mean, spread = (100 * frame.loc[method] for frame in (runs.mean(), runs.std()))
+        told = " / ".join(f"{mean[name]:.1f} ± {spread[name]:.1f}" for name in mean.index)
+        assert re.search(rf"\| {title} \| .* \| {re.escape(told)} \|", page), told
 
 
 def test_the_same_folder_gives_the_same_run(tmp_path, mine):

@@ -282,7 +282,12 @@ def test_runs_of_two_sweeps_that_have_one_name_keep_counts_of_their_own(run, tmp
 
 def test_the_committed_runs_say_what_they_are():
     runs = finished_runs([notebooks_folder() / "results"])
-    assert len(runs) == 652 and set(runs["plan"]) == {"qata", "qata_ablations", "qata_224px", "phantom_methods"}
+    kept = set(runs["plan"])
+    assert kept == {"qata", "qata_ablations", "qata_224px", "phantom_methods", "qata_lite"}
+    lite = pd.read_csv(notebooks_folder() / "results" / "lite.csv", keep_default_na=False)
+    lite = lite[lite["plan"] == "qata_lite"]["dice_image"]
+    of_lite = runs[(runs["plan"] == "qata_lite") & (runs["network"] == "teacher")]["dice_image"].round(4)
+    assert sorted(lite) == sorted(of_lite) and len(runs) == 652 + 2 * len(lite)
     assert {"", "without PosAug", WITHOUT_HELP} <= set(runs["variant"])
     assert not runs[METRICS].isna().any(axis=None) and set(Config().to_dict()) - {"network"} <= set(runs)
     assert counts_of(runs["folder"].iloc[0], "teacher").shape == (1429, 3)
