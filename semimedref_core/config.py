@@ -55,6 +55,8 @@ STRICT = ("semi_medref_release", "unimatch_text")
 """Methods that rewrite reports of the strict grammar."""
 STRIDE = {"compact": 16, "lite": 32, "guide_decoder": 32, "mmi_unet": 32}
 """Network -> what the sides of its images must be multiples of, px."""
+BRING_WEIGHTS = ("lite",)
+"""Networks whose image encoder is pretrained without being named."""
 GROUPS = ("what to run", "data", "network", "training", "views", "teacher", "T-PatchMix", "PosAug", "ITCL", "machine")
 _KINDS = {"int": int, "float": (int, float), "str": str}
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from semimedref_core._lazy import require
-from semimedref_core.config import FIELDS, Config
+from semimedref_core.config import BRING_WEIGHTS, FIELDS, Config
 from semimedref_core.errors import FileError
 from semimedref_core.runtime.atomic import atomic, read_json, read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError, read_arrays, write_arrays
@@ -41,7 +41,6 @@ _NOT_COMPARED = {"dataset", "label_ratio", "network", "method", "seed", "data", 
 _OF_METHODS = [name for name in FIELDS if name not in {*CONDITIONS, *_NOT_COMPARED}]
 _ONE_RUN = ["setting", "label_ratio", "method", "variant", "seed", "network"]
 _PATHS = ("image_encoder", "text_encoder")
-BRING_WEIGHTS = ("lite",)  # networks whose image encoder is pretrained without being named
 LARGEST_TABLE = 2**30  # bytes of a kept table, unpacked; that of a few hundred runs has 10 million
 _KEPT_EVERY = 50  # steps between two kept log lines
 

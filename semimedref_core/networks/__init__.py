@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from semimedref_core.config import BRING_WEIGHTS
 from semimedref_core.errors import ConfigError
 from semimedref_core.networks.blocks import TwoEncoders
 from semimedref_core.networks.compact import Compact
@@ -81,9 +82,9 @@ def build_pretrained(
         _copy_weights(backbone, network.image_encoder.backbone)
     if text_encoder:
         _copy_weights(bert, network.text_encoder.bert)
-    if isinstance(network, Lite):
+    if name in BRING_WEIGHTS:
         load_imagenet(network.image_encoder)
-    network.image_is_pretrained = bool(image_encoder) or isinstance(network, Lite)
+    network.image_is_pretrained = bool(image_encoder) or name in BRING_WEIGHTS
     return network
 
 
