@@ -15,14 +15,18 @@
 # %% [markdown]
 # # 10 · Training on a GPU
 #
-# **What you will see.** The same training, on a GPU: `lite` and `mmi_unet` at 224 px with half precision, on real pictures.
+# **What you will see.** The same training, on a GPU: `lite` and `mmi_unet` at 224 px with half precision, on real
+# pictures. After this notebook you
 #
-# - How much work a step is, counted without a GPU: launches, operations, bytes.
-# - Why a small step waits for launches, and what a *CUDA graph* does about it.
-# - The same code on this CPU, a few steps at a small size.
-# - What a GPU measured, **if a run was kept**. This notebook says plainly where nothing was measured.
+# - know how much work a step is: launches, operations and bytes, counted without a GPU;
+# - can say why a small step waits for launches, and what a *CUDA graph* does about it;
+# - have run the same code on this CPU, a few steps at a small size;
+# - have seen what a GPU measured, **if a run was kept**. This notebook says where nothing was measured.
 #
-# *You need:* notebooks 06 and 07. *To read:* 10 minutes. *To run:* half a minute on one core.
+# **What you need.** One training step from [06](06_teacher_student.ipynb), and a whole training from
+# [07](07_train.ipynb).
+#
+# **Time.** About 10 minutes to read, with the exercises; half a minute to run.
 
 # %% tags=["parameters"]
 kept = "gpu_training.json"  # what a GPU has measured, in the folder results beside this notebook
@@ -59,8 +63,8 @@ print(versions("accelerate"))
 # ## 1 · What is trained, and what was measured
 #
 # `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks and trains two of them in full. It
-# needs a GPU and at most eight minutes. It writes one file, and this notebook shows the file that lies in `results`. The
-# table has the three networks. `lite` and `mmi_unet` are trained in full; of `compact` only steps are timed.
+# needs a GPU and at most eight minutes. It writes one file, and this notebook shows the file in the folder `results`. The
+# table lists the three networks. The script trains `lite` and `mmi_unet` in full. For `compact` it times steps only.
 
 # %% tags=["nbval-ignore-output"]
 about = ["network", "dataset", "image_size", "batch_size", "precision", "steps"]
@@ -73,12 +77,12 @@ print(f"\nmeasured on {record['device']}" if record else "\nNo run was kept: not
 # ## 2 · The work of a step, counted without a GPU
 #
 # PyTorch has a device `meta`. A tensor there has a shape and no values, so a step at full size takes a second and no
-# memory. We run the step after burn-in there and count every operation that computes something. On a GPU each of them is
-# one launch, or a few.
+# memory. We run one step there, from after the burn-in, and count every operation that computes something. On a GPU each
+# operation is one launch, or a few.
 #
-# **Arithmetic** is counted for one pair: a forward pass, and one of the encoders alone. A backward pass costs two forward
-# passes. With $n$ labelled and $n$ unlabelled pairs, the student sees $2n$ samples whole and $n$ by its encoders, and the
-# teacher sees $n$. So a step takes $n\,(3\,(2F + E) + F)$ operations.
+# **Arithmetic.** Let $F$ be the operations of a forward pass of one pair, and $E$ those of the encoders alone. A backward
+# pass costs two forward passes. Take $n$ labelled and $n$ unlabelled pairs. The student sees $2n$ samples whole, and $n$ with
+# its encoders only. The teacher sees $n$. So a step takes $n\,(3\,(2F + E) + F)$ operations.
 
 
 # %%
@@ -122,9 +126,9 @@ work.round({"operations": 0, "TFLOP": 2, "GB": 1})
 # %% [markdown]
 # ## 3 · What bounds a step
 #
-# Three clocks run at once. The host hands out operations, the arithmetic units multiply, and the memory moves bytes. A
-# step takes at least as long as the slowest. The predictions below are these counts divided by the rates of the
-# parameters cell. They are arithmetic, not results.
+# Three things happen at once. The host hands out operations, the arithmetic units multiply, and the memory moves bytes.
+# Each has its own time, and a step takes at least as long as the longest of them. The predictions below are the counts
+# divided by the rates in the parameters cell. They are arithmetic, not results.
 
 # %%
 predicted = (
@@ -144,21 +148,21 @@ step_bounds(predicted)
 plt.show()
 
 # %% [markdown]
-# Each bar is the least time of a step by one clock, on a logarithmic axis. One by one, the host is the slowest clock of all
-# three networks: 36, 51 and 85 ms. In a graph that clock is gone. `compact` is then bound by its launches, 2.4 ms. `lite` and
-# `mmi_unet` are bound by bytes, 6 and 34 ms: hundreds of small operations read and write whole maps. Their products alone
-# would take 0.5 and 11 ms. A graph cannot help there; fusing operations (`compile="on"`) can.
+# Each bar is the least time that a step needs for one of these things, on a logarithmic axis. Where the host starts the
+# operations one by one, the host takes longest in all three networks: 36, 51 and 85 ms. A graph removes that time.
+# `compact` is then bound by its launches, 2.4 ms. `lite` and `mmi_unet` are bound by bytes, 6 and 34 ms: hundreds of small
+# operations read and write whole maps. Their products alone would take 0.5 and 11 ms. A graph cannot help there. Fused
+# operations (`compile="on"`) can.
 #
-# ### Exercise 10.1
+# ### Exercise 10.1 (predict)
 #
-# How many times as fast can a graph make a step of `compact` at most, by this table? The step is as long as its slowest
-# clock. Give a number, to one place.
+# How many times as fast can a graph make a step of `compact` at most, by this table? The step takes its longest time.
+# Answer with a number, to one decimal.
 #
 # <details><summary>Solution</summary>
 #
-# One by one, the host is the slowest clock. In a graph it is the launches. Both are the number of operations times a rate,
-# so the answer is 37 / 2.5 = 14.8, whatever that number is.
-#
+# Without a graph the host takes longest, with a graph the launches do. Both times are the number of operations times a
+# constant: 37 µs and 2.5 µs. The number cancels, so the answer is 37 / 2.5 = 14.8.
 # </details>
 
 # %%
@@ -166,16 +170,16 @@ times_as_fast = None
 check("10.1", times_as_fast)
 
 # %% [markdown]
-# ### Exercise 10.2
+# ### Exercise 10.2 (change)
 #
-# The host's clock does not depend on the number of pairs, and the bytes grow with it. How many labelled pairs must a step of
-# `mmi_unet` have, and as many unlabelled ones, until the bytes take as long as the host? The table is of 32.
+# The host's time does not depend on the number of pairs, and the bytes grow with it. The table is for 32 labelled and 32
+# unlabelled pairs. Change that number, the same for both. From how many labelled pairs on do the bytes of `mmi_unet` take
+# as long as its host? Answer with a number.
 #
 # <details><summary>Solution</summary>
 #
-# 34 ms of bytes for 32 pairs are 1.05 ms a pair. The host takes 85 ms, so it is 85 / 1.05, about 81 pairs. Below that a GPU
-# waits for its host, unless the step is a graph.
-#
+# The bytes of 32 pairs take 34 ms, so one pair takes 1.05 ms. The host takes 85 ms, and 85 / 1.05 is about 81 pairs. With
+# fewer pairs a GPU waits for its host, unless the step is a graph.
 # </details>
 
 # %%
@@ -188,12 +192,13 @@ check("10.2", pairs_in_a_step)
 # A **CUDA graph** is a recording: PyTorch notes all launches of a step with the addresses that they read and write, and
 # starts them again by one launch. So three things must hold.
 #
-# - Everything lies where it lay. A new batch is *copied to* the recorded one's place.
-# - What changes is read on the device. Learning rate, $w_u$ and the teacher's decay are scalars there.
-# - Nothing asks the device for a value. On `meta` such a question fails, and a test asks every method so.
+# - Every tensor keeps its address. A new batch is *copied into* the tensors of the recorded batch.
+# - The step reads from the device whatever changes from step to step. Learning rate, $w_u$ and the teacher's decay are
+#   scalars there.
+# - The step never asks the device for a value. On `meta` such a question fails, and a test runs every method there.
 #
-# Burn-in leaves the unlabelled pairs out. It is another list of launches, so it is a recording of its own. Noise needs
-# nothing: a replayed step takes PyTorch's seed as it stands, and the seed of each step follows from run and step.
+# Burn-in leaves the unlabelled pairs out. Its launches differ, so it has a recording of its own. Noise needs no care: a
+# replayed step uses the current seed of PyTorch, and the training sets that seed before each step.
 
 # %%
 display(source_of(graphed.Graphed.__call__))
@@ -202,16 +207,16 @@ left = operations_of_replay(small, small.steps - 1, few_pairs(32))
 print(f"left for the host: {left.total} operations, {dict(left.counts)}")
 
 # %% [markdown]
-# ### Exercise 10.3
+# ### Exercise 10.3 (break)
 #
-# A recorded step must not ask for a value. Write `gate(p, threshold)`: from probabilities `[B]` and a number it gives
-# those that are at least the threshold, and 0 in place of the others. It must run on the device `meta`.
+# A recorded step must not ask for a value. `p[p >= threshold]` breaks that rule: run it on the device `meta`, and it fails.
+# Write `gate(p, threshold)` that keeps the rule. It takes probabilities `[B]` and a number. It keeps each probability that
+# is at least the threshold, and puts 0 in place of the others.
 #
 # <details><summary>Solution</summary>
 #
-# `gate = lambda p, threshold: torch.where(p >= threshold, p, 0.0)`. `p[p >= threshold]` has a shape that depends on
-# values, so the host would have to wait for them.
-#
+# `gate = lambda p, threshold: torch.where(p >= threshold, p, 0.0)`. The shape of `p[p >= threshold]` depends on values, so
+# the host would have to wait for them.
 # </details>
 
 # %%
@@ -221,7 +226,7 @@ check("10.3", gate)
 # %% [markdown]
 # ## 5 · The same code here
 #
-# The setting is `compile="graph"`. On a CPU there are no CUDA graphs, so the run says why and takes its steps as ever.
+# The setting is `compile="graph"`. A CPU has no CUDA graphs, so the run gives the reason and takes its steps without one.
 
 # %%
 small = replace(CASES["compact"], image_size=32, batch_size=2, steps=steps, eval_every=steps // 3, compile="graph")
@@ -234,9 +239,9 @@ training_curves(logs)
 plt.show()
 
 # %% [markdown]
-# Left is the loss on labelled pairs, and right the Dice of student (dotted) and teacher on validation pairs. The curves are
-# those of the kept runs. Without any they are those of the few steps above, which only show that the way is open: in so
-# few steps Dice may well fall.
+# The left panel shows the loss on labelled pairs. The right panel shows the Dice of student (dotted) and teacher on
+# validation pairs. The curves come from the kept runs. Where none were kept, they come from the few steps above. So few
+# steps only show that the code runs: Dice may well fall in them.
 #
 # ## 6 · What was measured
 
@@ -262,11 +267,11 @@ else:
 #
 # **To remember**
 #
-# - A step of Semi-MedRef hands some 960 operations to the device, of `compact`. As a graph it is one launch, and
+# - A step of Semi-MedRef with `compact` hands about 960 operations to the device. As a graph it is one launch, with
 #   about ten small operations around it.
-# - A graph helps where the host is the slowest clock: by these counts `compact` at most 15 times, `mmi_unet` at 32 + 32
-#   pairs at most 2.5 times. There the bytes are the next clock.
-# - A recorded step may not ask for a value, and may read only what lies where it lay.
+# - A graph helps where the host takes longest. By these counts `compact` gains at most 15 times. `mmi_unet` with 32 + 32
+#   pairs gains at most 2.5 times, because its bytes take the next longest.
+# - A recorded step may not ask for a value, and every tensor that it reads must keep its address.
 # - A prediction is a count divided by a rate. Only a run measures, and this page says whether there was one.
 #
 # **Back** to [09 · Kernels](09_kernels.ipynb). How to train on a GPU, and on several, is in
