@@ -69,6 +69,21 @@ def test_the_fewest_masks_are_held_against_all_masks(run, dice, said):
     assert judged(finished_runs(run.folders))[claim, "1 %"] == said
 
 
+def test_the_setting_that_compares_most_methods_comes_first_and_the_others_follow_with_what_they_say(run):
+    for seed in range(2):
+        for method in ("semi_medref", "supervised", "cps"):
+            run(0.6, seed=seed, label_ratio=0.01, method=method, network="lite")
+        for method in ("semi_medref", "supervised"):
+            for ratio in (0.01, 0.05):
+                run(0.7, seed=seed, label_ratio=ratio, method=method)
+    said = verdict(finished_runs(run.folders))
+    assert "network lite" in said.lines[0]
+    assert list(dict.fromkeys(said.claims["setting"])) == ["phantom, lite", "phantom, compact", ""]
+    of_second = said.claims[said.claims["setting"] == "phantom, compact"]
+    assert set(of_second["claim"]) == {ABOVE_SUPERVISED}, "without what it has no runs for"
+    assert said.table.index("**phantom, lite**") < said.table.index("**phantom, compact**")
+
+
 def test_what_no_run_can_say_is_in_the_table(run):
     lines = verdict(finished_runs([run(0.7)])).table
     assert "| all of it on MosMedData+ |" in lines and "**untested**" in lines

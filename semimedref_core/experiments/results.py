@@ -48,11 +48,12 @@ _KEPT_EVERY = 50  # steps between two kept log lines
 def finished_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
     """Every finished run as two rows, student and teacher.
 
-    Settings with the most label ratios first, of these the one with the most runs, then by label ratio. Columns: the
-    settings (``network`` as ``architecture``), ``method``, ``variant`` (how a run differs from the method's main ones,
-    such as "without PosAug"; empty for these), ``plan``, ``network`` (student or teacher), ``folder``, ``seconds``,
-    ``device`` (its kind), ``accepted`` (mean share of mixed samples), the metrics (0 to 1), and ``setting``: the
-    dataset and, save the label ratio, what else was not the same for all runs on it.
+    Settings that compare the most methods come first, of these the one with the most label ratios, then the one with
+    the most runs; within a setting the rows are ordered by label ratio. Columns: the settings (``network`` as
+    ``architecture``), ``method``, ``variant`` (how a run differs from the method's main ones, such as "without PosAug";
+    empty for these), ``plan``, ``network`` (student or teacher), ``folder``, ``seconds``, ``device`` (its kind),
+    ``accepted`` (mean share of mixed samples), the metrics (0 to 1), and ``setting``: the dataset and, save the label
+    ratio, what else was not the same for all runs on it.
 
     Args:
         paths: run folders, folders of run folders, or what :func:`keep` has written.
@@ -75,8 +76,9 @@ def finished_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
         runs.loc[of_dataset.index, "setting"] = _settings(of_dataset)
     _refuse_twins(runs)
     _refuse_mixtures(runs)
-    in_setting = runs.groupby("setting")["label_ratio"]
-    sizes = {"ratios": -in_setting.transform("nunique"), "runs": -in_setting.transform("size")}
+    in_setting = runs.groupby("setting")
+    sizes = {f"number of {name}": -in_setting[name].transform("nunique") for name in ("method", "label_ratio")}
+    sizes["runs"] = -in_setting["method"].transform("size")
     order = runs.assign(**sizes).sort_values([*sizes, "setting", "label_ratio"], kind="stable").index
     return runs.loc[order].reset_index(drop=True)
 

@@ -20,6 +20,7 @@ from semimedref_core.experiments.statistics import (
     paired_difference,
 )
 
+NO_RUNS = "no runs"
 SUPPORTED, OPEN, CONTRADICTED, UNTESTED = "supported", "not distinguishable", "contradicted", "untested"
 JUDGED_BY = ("dice_image", "dice_micro")
 NO_BASELINE = ("supervised", "semi_medref_release")
@@ -58,8 +59,9 @@ class Verdict:
     """What the runs say.
 
     Attributes:
-        lines: five, to read first.
-        claims: a row for each claim and label ratio: ``claim``, ``labels``, ``measured``, ``verdict``.
+        lines: five, to read first; they are about the first setting.
+        claims: a row for each setting, claim and label ratio: ``setting`` (empty where no run can say), ``claim``,
+            ``labels``, ``measured``, ``verdict``.
     """
 
     lines: tuple[str, ...]
@@ -72,38 +74,47 @@ class Verdict:
 
     @property
     def table(self) -> str:
-        """The claims as a table in Markdown."""
-        head = "| claim | labels | what we measured (points of Dice, 95 % interval) | verdict |"
-        rows = [f"| {r.claim} | {r.labels} | {r.measured} | **{r.verdict}** |" for r in self.claims.itertuples()]
-        return "\n".join([head, "| --- | --- | --- | --- |", *rows])
+        """The claims in Markdown: a table for each setting."""
+        head = "| claim | labels | what we measured (points of Dice, 95 % interval) | verdict |\n" + "| --- " * 4 + "|"
+        tables = []
+        for setting, claims in self.claims.groupby("setting", sort=False):
+            rows = [f"| {r.claim} | {r.labels} | {r.measured} | **{r.verdict}** |" for r in claims.itertuples()]
+            tables.append("\n".join([f"**{setting or 'What could not be run'}**\n", head, *rows]))
+        return "\n\n".join(tables)
 
 
 def verdict(runs: pd.DataFrame, method: str = "semi_medref") -> Verdict:
-    """The verdict on a method, of the setting that has the most label ratios.
+    """The verdict on a method, of every setting in which it ran beside another one.
 
     Args:
-        runs: of :func:`.results.finished_runs`, whose order says which setting that is.
+        runs: of :func:`.results.finished_runs`, whose order says which setting comes first.
         method: whose claims are asked.
 
     Returns:
         The lines and the claims. Without runs of the method everything is untested.
     """
     mains = runs[(runs["network"] == "teacher") & (runs["method"] == method) & (runs["variant"] == "")]
-    here = runs[runs["setting"] == mains["setting"].iloc[0]] if len(mains) else runs.iloc[:0]
-    against = method_differences(here, method, metrics=JUDGED_BY)
-    parts = ablations(here, method, metrics=JUDGED_BY)
-    bare = method_differences(without_help(here), method, metrics=JUDGED_BY)
-    curves = learning_curves(here)
+    settings = [runs[runs["setting"] == setting] for setting in dict.fromkeys(mains["setting"])] or [runs.iloc[:0]]
+    (lines, rows), *others = (_of_setting(here, method) for here in settings)
+    rows += [row for _, more in others for row in more if row["measured"] != NO_RUNS]
+    rows += [{"claim": claim, "measured": why, "verdict": UNTESTED} for claim, why in UNSEEN.items()]
+    return Verdict(lines, pd.DataFrame(rows, columns=["setting", "claim", "labels", "measured", "verdict"]).fillna(""))
+
+
+def _of_setting(runs: pd.DataFrame, method: str) -> tuple[tuple[str, ...], list[dict]]:
+    """The lines and the rows of one setting, or of no runs."""
+    against = method_differences(runs, method, metrics=JUDGED_BY)
+    parts = ablations(runs, method, metrics=JUDGED_BY)
+    bare = method_differences(without_help(runs), method, metrics=JUDGED_BY)
     rows = [
         *_against("better than supervised training", against[against["against"] == "supervised"]),
         *_against("better than the best semi-supervised baseline", _best_baseline(against)),
         *_against("the same with nothing of ours for any method", _best_baseline(bare)),
         *(row for variant, claim in OF_PARTS.items() for row in _part(claim, parts[parts["variant"] == variant])),
-        *_near_full(here, method),
-        *({"claim": claim, "labels": "", "measured": why, "verdict": UNTESTED} for claim, why in UNSEEN.items()),
+        *_near_full(runs, method),
     ]
-    claims = pd.DataFrame(rows, columns=["claim", "labels", "measured", "verdict"])
-    return Verdict(_lines(here, method, against, parts, curves), claims)
+    setting = "" if runs.empty else runs["setting"].iloc[0]
+    return _lines(runs, method, against, parts, learning_curves(runs)), [{"setting": setting, **row} for row in rows]
 
 
 def waterfall(runs: pd.DataFrame, ratio: float, metric: str = "dice_image") -> pd.DataFrame:
@@ -141,7 +152,7 @@ def _best_baseline(differences: pd.DataFrame) -> pd.DataFrame:
 def _against(claim: str, differences: pd.DataFrame) -> list[dict]:
     """A row for each label ratio; the difference should be above zero."""
     if differences.empty:
-        return [{"claim": claim, "labels": "", "measured": "no runs", "verdict": UNTESTED}]
+        return [{"claim": claim, "labels": "", "measured": NO_RUNS, "verdict": UNTESTED}]
     groups = differences.groupby("label_ratio")
     return [
         {
@@ -157,7 +168,7 @@ def _against(claim: str, differences: pd.DataFrame) -> list[dict]:
 def _part(claim: str, ablated: pd.DataFrame) -> list[dict]:
     """A row for each label ratio; what is left without the part should be worse. It is told as what the part adds."""
     if ablated.empty:
-        return [{"claim": claim, "labels": "", "measured": "no runs", "verdict": UNTESTED}]
+        return [{"claim": claim, "labels": "", "measured": NO_RUNS, "verdict": UNTESTED}]
     return [
         {
             "claim": claim,
@@ -182,7 +193,7 @@ def _near_full(runs: pd.DataFrame, method: str) -> list[dict]:
     ours = ours.loc[ours["label_ratio"] == ours["label_ratio"].min(), ["label_ratio", "dice_image"]]
     claim = f"the fewest masks reach {100 * NEAR_FULL:g} % of all masks' Dice per image"
     if full.empty or ours.empty:
-        return [{"claim": claim, "labels": "", "measured": "no runs", "verdict": UNTESTED}]
+        return [{"claim": claim, "labels": "", "measured": NO_RUNS, "verdict": UNTESTED}]
     reached = ours["dice_image"].to_numpy() / full.mean()
     ratio = percent(ours["label_ratio"].iloc[0])
     spread = f" ± {100 * reached.std(ddof=1):.1f}" if len(reached) > 1 else ""
@@ -253,7 +264,7 @@ def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
         f"({f'{row.against}, ' if named else ''}{row.verdict})"
         for row in differences.sort_values("label_ratio").itertuples()
     ]
-    return "; ".join(said) or "no runs"
+    return "; ".join(said) or NO_RUNS
 
 
 def _parts(parts: pd.DataFrame) -> str:
@@ -265,4 +276,4 @@ def _parts(parts: pd.DataFrame) -> str:
                 f"{-100 * row.difference:+.1f} at {percent(row.label_ratio)}" for row in rows.itertuples()
             )
             said.append(f"{variant.removeprefix('without ')} {worth}")
-    return "; ".join(said) or "no runs"
+    return "; ".join(said) or NO_RUNS
