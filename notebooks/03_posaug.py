@@ -95,9 +95,9 @@ print(f"a whole report: {whole:.2f} bits, its positions alone: {positions:.2f} b
 # disjoint.
 
 # %%
-from semimedref_core import evaluation, scores, training
+from semimedref_core import evaluation, preparing, scores
 
-boxes = training.zone_grid(config, pairs).boxes(image_size, image_size)
+boxes = preparing.zone_grid(config, pairs).boxes(image_size, image_size)
 
 
 def coloured_in(zones) -> np.ndarray:
@@ -293,7 +293,7 @@ from dataclasses import replace
 
 from semimedref_core import Batches
 
-texts, grid = build_texts(), training.zone_grid(config, pairs)
+texts, grid = build_texts(), preparing.zone_grid(config, pairs)
 batch = Batches(pairs.labelled, pairs.unlabelled, replace(config, posaug_p=p), texts, grid)(0).unlabelled
 untouched = [Report.parse(text) for text in texts.decode(batch.input_ids)]
 student = texts.decode(batch.text_choices[:, 0])  # what the student reads

@@ -56,7 +56,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from semimedref_core import Config, Report, build_texts, figures, load_training, patchmix, reports, training, versions
+from semimedref_core import Config, Report, build_texts, figures, load_training, patchmix, preparing, reports, versions
 from semimedref_core.methods import release
 from semimedref_core.teaching import check, source_of, stand_in_teacher
 from semimedref_core.tools import OUTCOMES, broken_by_mixing, outcomes, sum_in_boxes, zone_of_patch
@@ -81,7 +81,7 @@ print(versions())
 data = {"dataset": dataset, "image_size": image_size, "seed": seed, "batch_size": 32, "posaug_p": 0.0}
 config = Config(**data, patch_size=patch_size, gate=gate)
 loaded = load_training(dataset, config.label_ratio, image_size, unlabelled=False)
-pairs, grid, texts = loaded.valid, training.zone_grid(config, loaded), build_texts()
+pairs, grid, texts = loaded.valid, preparing.zone_grid(config, loaded), build_texts()
 boxes = grid.boxes(image_size, image_size)  # of the six zones, read off the labelled pairs
 x, y = (torch.from_numpy(a)[:, None].float() for a in (pairs.images, pairs.masks))
 p = stand_in_teacher(y, np.random.default_rng(seed))
@@ -510,7 +510,7 @@ from semimedref_core.methods import reported_places
 def stream(config, pairs):
     """Batches without end: batch, strong view with the truth as its second channel, the stand-in's probabilities."""
     config = replace(config, teacher_view="same")  # the truth is asked of the view as it lies
-    grid = training.zone_grid(config, loaded)
+    grid = preparing.zone_grid(config, loaded)
     pictures = Batches(loaded.labelled, pairs, config, texts, grid)
     masks = Batches(loaded.labelled, replace(pairs, images=pairs.masks), config, texts, grid)
     for step in range(10**6):

@@ -302,7 +302,7 @@ plt.show()
 # %%
 from tqdm.auto import tqdm
 
-from semimedref_core import Batches, anatomy, build_network, build_texts, training, views
+from semimedref_core import Batches, anatomy, build_network, build_texts, step, views
 
 batches = Batches(train, None, config, build_texts(), anatomy.QATA)
 
@@ -311,11 +311,11 @@ def train_encoders(loss, title):
     torch.manual_seed(seed)
     network = build_network("compact")
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    for step in tqdm(range(steps), desc=title):
-        batch = batches(step).labelled
+    for t in tqdm(range(steps), desc=title):
+        batch = batches(t).labelled
         seen = network(views.weak_view(batch.images, batch.affine), batch.input_ids, decode=0)
         value = loss(seen.image_embedding, seen.text_embedding, batch.codes, tau)
-        optimizer.param_groups[0]["lr"] = training.learning_rate(config, step)
+        optimizer.param_groups[0]["lr"] = step.learning_rate(config, t)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

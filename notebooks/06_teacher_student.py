@@ -44,7 +44,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from semimedref_core import Config, Teacher, figures, itcl, losses, patchmix, semi_medref, training, versions, views
+from semimedref_core import Config, Teacher, figures, itcl, losses, patchmix, semi_medref, versions, views
 from semimedref_core import teacher as ema
 from semimedref_core.teaching import check, source_of
 from semimedref_core.tools import HostReads, Passes, gradient_norms, named_tensors, tensor_table
@@ -65,20 +65,20 @@ print(versions())
 from accelerate import Accelerator
 from torch.nn.utils import parameters_to_vector
 
-from semimedref_core import Batches, build_network, build_texts, load_training
+from semimedref_core import Batches, build_network, build_texts, load_training, preparing, step
 from semimedref_core.runtime import run_state
 
 config = Config(dataset=dataset, image_size=image_size, batch_size=batch_size, steps=steps, seed=seed, lr=2e-3)
 pairs, texts = load_training(dataset, config.label_ratio, image_size), build_texts()
-batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, training.zone_grid(config, pairs))
+batches = Batches(pairs.labelled, pairs.unlabelled, config, texts, preparing.zone_grid(config, pairs))
 torch.manual_seed(seed)
 student = build_network(config.network)
 teacher, optimizer = Teacher(student), torch.optim.AdamW(student.parameters(), weight_decay=config.weight_decay)
 state, accelerator, history = run_state.RunState(student, teacher, optimizer), Accelerator(cpu=True), []
 here = parameters_to_vector(student.parameters()).detach()
 while state.step < steps:
-    w_u = training.schedule(config, state.step).w_u
-    terms = training.training_step(state, batches(state.step), config, accelerator)
+    w_u = step.schedule(config, state.step).w_u
+    terms = step.training_step(state, batches(state.step), config, accelerator)
     before, here = here, parameters_to_vector(student.parameters()).detach()
     gap = (here - parameters_to_vector(teacher.network.parameters())).norm() / here.norm()
     move = (here - before).norm() / here.norm()
@@ -211,7 +211,7 @@ assert abs(computed - dice_loss - cross_entropy) < 1e-4
 # often each network looks.
 
 # %%
-w_u, w_l, w_c = training.schedule(config, steps).w_u, config.itcl_weight, config.itcl_unlabelled_weight
+w_u, w_l, w_c = step.schedule(config, steps).w_u, config.itcl_weight, config.itcl_unlabelled_weight
 itcl_l, itcl_u = itcl.itcl(u_l, v_l, labelled.codes, config.tau), itcl.itcl(u_u, v_u, unlabelled.codes, config.tau)
 terms = {"DiceCE labelled": losses.dice_ce(logits_l, y_l), "w_l ITCL labelled": w_l * itcl_l}
 terms |= {"w_u DiceCE mixed": w_u * losses.dice_ce(logits_mix, y_mix), "w_u w_c ITCL weak": w_u * w_c * itcl_u}
@@ -354,7 +354,7 @@ assert abs(follower.network.weight.item() - closed_form) < 1e-5
 # teacher.
 
 # %%
-display(source_of(ema.ramp, ema.ema_decay, training.schedule))
+display(source_of(ema.ramp, ema.ema_decay, step.schedule))
 t_0, T = 9, 12  # burn-in and ramp of a run of 60 steps by the default settings
 for t in (0, 9, 15, 59):
     by_hand, decay = min(1, max(0, t - t_0) / T), ema.ema_decay(t, t_0, T, 0.99, 0.99)
@@ -531,7 +531,7 @@ print(f"right half blank: {samples} of {len(p)} samples miss a named zone, {pixe
 # %%
 default = Config()
 span = range(default.steps)
-compact = pd.DataFrame([vars(training.schedule(default, t)) for t in span], index=pd.Index(span, name="step"))
+compact = pd.DataFrame([vars(step.schedule(default, t)) for t in span], index=pd.Index(span, name="step"))
 compact["unbounded"] = default.ema_decay
 epoch = math.ceil(5659 / 32)  # in steps
 span = pd.Index([t / epoch for t in range(100 * epoch)], name="epoch")

@@ -60,7 +60,7 @@ import pandas as pd
 import torch
 from IPython.display import Image, display
 
-from semimedref_core import Config, Report, evaluate, load_training, predict, presets, train, training, versions
+from semimedref_core import Config, Report, evaluate, load_training, predict, preparing, presets, step, train, versions
 from semimedref_core.figures import mixing_gallery, notebook_style, prediction_gallery, sample_gallery, training_curves
 from semimedref_core.runtime import atomic
 from semimedref_core.teaching import check, source_of
@@ -132,7 +132,7 @@ check("07.1", times_seen)
 # Each run leaves `metrics.jsonl`, `results.json` and its two networks in a folder of its own.
 
 # %%
-display(source_of(training.training_step))
+display(source_of(step.training_step, step.learned))
 how = {"resume": resume, "device": device, "note": note}
 results = {method: train(configs[method], place, **how) for method, place in folders.items()}
 logs = {method: atomic.read_metrics(place / "metrics.jsonl") for method, place in folders.items()}
@@ -144,7 +144,7 @@ logs = {method: atomic.read_metrics(place / "metrics.jsonl") for method, place i
 # %%
 mixes = focus == "semi_medref"
 last = [line for line in logs[focus] if "loss" in line][-1]
-if mixes and training.schedule(config, config.steps - 10).w_u == last["w_u"]:
+if mixes and step.schedule(config, config.steps - 10).w_u == last["w_u"]:
     labelled_terms = last["loss_labelled"] + config.itcl_weight * last["loss_itcl"]
     unlabelled_terms = last["loss_mixed"] + config.itcl_unlabelled_weight * last["loss_itcl_unlabelled"]
     print(f"L by hand {labelled_terms + last['w_u'] * unlabelled_terms:.3f}, in the log {last['loss']:.3f}")
@@ -190,7 +190,7 @@ from semimedref_core import Batches, from_pretrained, load_texts, t_patchmix, vi
 from semimedref_core.methods import reported_places
 
 (teacher, _), texts = from_pretrained(folders[focus] / "teacher"), load_texts(folders[focus] / "teacher")
-grid = training.zone_grid(config, pairs)
+grid = preparing.zone_grid(config, pairs)
 if mixes:
     batch = Batches(pairs.labelled, pairs.unlabelled, config, texts, grid)(config.steps).unlabelled
     weak = views.weak_view(batch.images, batch.affine)

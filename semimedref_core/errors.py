@@ -24,6 +24,10 @@ class FileError(SemiMedRefError):
     """A file that cannot be written, or does not hold what it should; the message names it and the cure."""
 
 
+class TrainingError(SemiMedRefError, RuntimeError):
+    """Training cannot start or go on. The message says why, at which step, and what to change."""
+
+
 def printable(text: str) -> str:
     r"""A text as a terminal may show it: what would move its cursor, colour it or hide something is written out.
 

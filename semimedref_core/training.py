@@ -7,36 +7,24 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from torch import Tensor, nn
-from torch.profiler import record_function
 
-from semimedref_core.batch import Batch
 from semimedref_core.config import Config, Device
-from semimedref_core.data.batches import Batches, made_ahead
-from semimedref_core.data.chance import torch_seed
-from semimedref_core.data.datasets import Training
+from semimedref_core.data.batches import made_ahead
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.errors import SemiMedRefError
+from semimedref_core.errors import TrainingError
 from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
-from semimedref_core.methods import method_named
-from semimedref_core.networks import Texts, build_texts, each_network
-from semimedref_core.networks.text_cache import read_once
-from semimedref_core.preparing import run_pairs, run_texts, zone_grid
-from semimedref_core.runtime import graphed
+from semimedref_core.networks import Texts, each_network
+from semimedref_core.preparing import Prepared, prepare
 from semimedref_core.runtime.atomic import own_folder, write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
-from semimedref_core.runtime.devices import adamw, average_gradients, grad_scaler, open_device, set_forward
 from semimedref_core.runtime.environment import environment
-from semimedref_core.runtime.graphed import Learn
 from semimedref_core.runtime.interrupts import Interrupted, interrupts_noted
 from semimedref_core.runtime.progress import progress
 from semimedref_core.runtime.run_state import (
@@ -54,13 +42,9 @@ from semimedref_core.runtime.run_state import (
     require_there,
 )
 from semimedref_core.runtime.tracking import Tracker, require_tracker, tracked
-from semimedref_core.teacher import ema_decay, ramp
+from semimedref_core.step import schedule, training_step
 
 LOG_EVERY = 10  # steps between log lines; a line costs one host sync
-
-
-class TrainingError(SemiMedRefError, RuntimeError):
-    """Training cannot go on; the message says at which step, why and what to change."""
 
 
 def train(
@@ -216,160 +200,6 @@ def _run(
     about = {**about, **(note or {}), "environment": environment()}
     scores = {name: metrics(pixels) for name, pixels in counts.items()}
     return _write_results(folder, config, state, prepared.texts, about, scores, accelerator.is_main_process)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that a run's steps need, before the first of them; ``texts`` give token ids, whatever the batches read, and
-    ``learn`` is what a step does on the device."""
-
-    accelerator: Accelerator
-    pairs: Training
-    state: RunState
-    texts: Texts
-    batches: Batches
-    learn: Learn
-
-
-def prepare(config: Config, device: Device = "auto", pairs: Training | None = None) -> Prepared:
-    """Loads the pairs and builds networks, optimiser and batches, on the device. Errors: see :func:`train`.
-
-    Args:
-        config, device: as in :func:`train`.
-        pairs: to take in place of those that the settings name.
-    """
-    accelerator = open_device(device, config.precision, config.compile)
-    place = accelerator.device
-    method = method_named(config.method)
-    if config.dataset == "folder":  # its texts are the vocabulary, and its pictures may have colours
-        pairs = pairs or run_pairs(config)
-        texts, arguments = run_texts(config, pairs)
-    else:
-        texts, arguments = build_texts(config.report_text, config.text_encoder, config.text_length), {}
-    arguments |= {"ispg": True} if config.ispg == "on" else {}
-    torch.manual_seed(config.seed)
-    # Before any file of the known datasets is read.
-    student = method.build(config.network, config.image_encoder, config.text_encoder, **arguments)
-    pairs = pairs or run_pairs(config)
-    if method.unlabelled and pairs.unlabelled is None:
-        raise TrainingError(
-            f"label ratio {config.label_ratio:g} leaves no unlabelled pair, and {config.method} learns from them; "
-            "choose a smaller --label-ratio, or --method supervised"
-        )
-    if config.axes == "transposed":
-        pairs = pairs.transposed()
-    grid = zone_grid(config, pairs)
-    student.to(place, memory_format=torch.channels_last)
-    optimizer = adamw(student, place, config.lr, config.weight_decay, config.encoder_lr)
-    state = RunState(student, method.teacher(student), optimizer, grad_scaler(place, config.precision))
-    for network in state.networks.values():
-        set_forward(network, place, config.precision, config.compile)
-    processes = accelerator.process_index, accelerator.num_processes
-    known = read_once(student, texts)
-    batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, place, *processes, method.plan)
-    learn = _as_graphs(partial(learned, state, config, accelerator), state, config, accelerator)
-    return Prepared(accelerator, pairs, state, texts, batches, learn)
-
-
-def _as_graphs(learn: Learn, state: RunState, config: Config, accelerator: Accelerator) -> Learn:
-    """The step as CUDA graphs, where the settings ask for it and it can be; else as it is, and a line says why."""
-    if config.compile != "graph":
-        return learn
-    if reason := graphed.why_not(accelerator, state.scaler):
-        if accelerator.is_main_process:
-            print(f"note: compile 'graph': steps run without a graph ({reason}).")
-        return learn
-    return graphed.on_gpu(learn)
-
-
-def training_step(
-    state: RunState, batch: Batch, config: Config, accelerator: Accelerator, learn: Learn | None = None
-) -> dict[str, Tensor]:
-    """One step: what is drawn and scheduled for it on the host, and :func:`learned`.
-
-    Args:
-        state: changed in place; its ``step`` goes up by one.
-        batch: of this step.
-        accelerator: of this process.
-        learn: in place of :func:`learned`: :attr:`Prepared.learn`.
-
-    Returns:
-        The loss terms, scalars without a graph.
-    """
-    now = schedule(config, state.step)
-    # What is drawn on the device (noise, dropout) depends on seed, step and process alone, so a resumed run draws the
-    # same and no two processes do.
-    torch.manual_seed(torch_seed("device", config.seed, state.step, accelerator.process_index))
-    losses = learn(batch, now) if learn else learned(state, config, accelerator, batch, now)
-    state.step += 1
-    return losses
-
-
-def learned(
-    state: RunState, config: Config, accelerator: Accelerator, batch: Batch, now: Schedule
-) -> dict[str, Tensor]:
-    """The method's loss, its gradient, the optimiser, and the teacher moved after the student.
-
-    All that a step does on the device; but for float16's scaler it asks the device for nothing, so a graph can record
-    it. Gradients are averaged over all processes.
-
-    Args:
-        state: networks and optimiser are changed in place. The learning rate is multiplied by the ``scale`` of each
-            group of weights in the optimiser, if the group has one.
-        config, accelerator: of the run.
-        batch: of this step.
-        now: of this step, numbers or scalars on the device.
-
-    Returns:
-        The loss terms, scalars without a graph.
-    """
-    capturing = accelerator.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-    for group in state.optimizer.param_groups:
-        group["lr"] = now.lr * group.get("scale", 1.0)
-        group["capturable"] = capturing  # if set at other times, AdamW warns that it is slow
-    losses = method_named(config.method).step(state.student, state.teacher, batch, now.w_u, config)
-    state.optimizer.zero_grad()
-    with record_function("backward"):
-        accelerator.backward(state.scaler.scale(losses["loss"]) if state.scaler else losses["loss"])
-        average_gradients(accelerator, state.student)
-    with record_function("optimiser"):
-        if state.scaler:
-            state.scaler.step(state.optimizer)
-            state.scaler.update()
-        else:
-            state.optimizer.step()
-    state.teacher.update(state.student, now.decay)
-    return {name: value.detach() for name, value in losses.items()}
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What changes from step to step: learning rate, weight of the unsupervised loss, decay of the teacher.
-
-    Numbers; for a step that a graph records, scalars on the device, save those that are 0.
-    """
-
-    lr: float | Tensor
-    w_u: float | Tensor
-    decay: float | Tensor
-
-
-def schedule(config: Config, step: int) -> Schedule:
-    """The settings of one step: ``w_u`` by Eq. 15, the decay by Eq. 16, both over the same ramp."""
-    burn_in, length = config.burn_in * config.steps, config.ramp * config.steps
-    return Schedule(
-        learning_rate(config, step),
-        config.unsupervised_weight * ramp(step, burn_in, length),
-        ema_decay(step, burn_in, length, config.ema_decay, config.ema_decay_last),
-    )
-
-
-def learning_rate(config: Config, step: int) -> float:
-    """Linear warm-up over a tenth of the steps, then half a cosine down to 0."""
-    warm_up = max(1, config.steps // 10)
-    if step < warm_up:
-        return config.lr * (step + 1) / warm_up
-    return config.lr * (1 + math.cos(math.pi * (step - warm_up) / (config.steps - warm_up))) / 2
 
 
 def _validation_pairs(valid: Pairs, config: Config) -> tuple[Pairs, Pairs]:

@@ -154,9 +154,10 @@ def train(semimedref):
 def stopped(train):
     """``stopped(output=folder, ...)`` is :func:`train`, stopped between the last checkpoint and the results."""
     from semimedref_core import training
+    from semimedref_core.errors import TrainingError
 
     def stop(*_):
-        raise training.TrainingError("stopped here")
+        raise TrainingError("stopped here")
 
     def run(**options):
         with pytest.MonkeyPatch.context() as patch:

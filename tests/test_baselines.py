@@ -18,9 +18,10 @@ from semimedref_core.data.datasets import load_training
 from semimedref_core.losses import dice_ce
 from semimedref_core.methods import METHODS, ad_mt, baselines, bcp, lvit, resmatch
 from semimedref_core.networks import Twins, build_network, build_texts
+from semimedref_core.preparing import prepare
 from semimedref_core.reports import Report
 from semimedref_core.runtime.checkpoints import from_pretrained, save_tensors
-from semimedref_core.training import prepare, training_step
+from semimedref_core.step import training_step
 
 CONFIG = Config(image_size=32, batch_size=4, pseudo_labels="teacher", teacher_view="same", strong_view="release")
 BASELINES = [name for name in METHODS if name not in ("supervised", "semi_medref", "semi_medref_release")]

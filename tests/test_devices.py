@@ -20,7 +20,7 @@ from semimedref_core.networks.compact import Prediction
 from semimedref_core.runtime import devices
 from semimedref_core.runtime.devices import DeviceError, open_device, set_forward
 from semimedref_core.runtime.run_state import RunState
-from semimedref_core.training import training_step
+from semimedref_core.step import training_step
 
 CPU = torch.device("cpu")
 SETTINGS = {"image_size": 32, "batch_size": 2, "steps": 4, "burn_in": 0.25, "ramp": 0.0}

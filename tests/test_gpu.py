@@ -11,11 +11,13 @@ from semimedref_core.data.datasets import load_training
 from semimedref_core.evaluation import evaluate
 from semimedref_core.methods.registry import METHODS
 from semimedref_core.networks import build_texts
+from semimedref_core.preparing import prepare
 from semimedref_core.runtime.checkpoints import from_pretrained
 from semimedref_core.runtime.run_state import RunState
+from semimedref_core.step import training_step
 from semimedref_core.tools.profiling import profile
 from semimedref_core.tools.step_cost import step_costs
-from semimedref_core.training import prepare, train, training_step
+from semimedref_core.training import train
 
 pytestmark = pytest.mark.gpu
 

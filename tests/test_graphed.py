@@ -13,9 +13,10 @@ from semimedref_core.data.datasets import Training
 from semimedref_core.data.phantom import phantom
 from semimedref_core.methods import METHODS
 from semimedref_core.networks import build_network
+from semimedref_core.preparing import prepare
 from semimedref_core.runtime.graphed import WARM_UP, Graphed, why_not
+from semimedref_core.step import learned, schedule, training_step
 from semimedref_core.tools.launches import on_meta, operations, operations_of_replay
-from semimedref_core.training import learned, prepare, schedule, training_step
 
 SETTINGS = {"image_size": 32, "batch_size": 2, "steps": 16, "burn_in": 0.3, "ramp": 0.25}
 FEW = 20  # launches of a step that is a graph; as it is it has more than 500

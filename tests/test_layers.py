@@ -19,6 +19,7 @@ LAYERS = [
     {"data", "networks"},
     {"evaluation", "runtime"},
     {"methods"},
+    {"step"},
     {"preparing"},
     {"training"},
     {"tools"},
@@ -58,7 +59,7 @@ def place(path: Path) -> str:
 
 
 def test_the_folder_is_the_papers_table_of_contents_and_rooms():
-    beside = {"training", "preparing", "evaluation", "inference", "_lazy", "__init__", "__main__"}
+    beside = {"step", "preparing", "training", "evaluation", "inference", "_lazy", "__init__", "__main__"}
     assert {path.stem for path in ROOT.glob("*.py")} == METHOD | SETTINGS | beside
     assert set(ROOMS) | METHOD | SETTINGS | beside - {"__init__"} == set(LAYER)
 

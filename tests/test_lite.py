@@ -14,10 +14,11 @@ from semimedref_core.config import Config
 from semimedref_core.networks import Twins, build_network, build_pretrained, build_texts, imagenet
 from semimedref_core.networks.encoders import EncoderError
 from semimedref_core.networks.imagenet import CLASSIFIER, PACKAGE, imagenet_weights
+from semimedref_core.preparing import prepare
 from semimedref_core.reports import Report
 from semimedref_core.runtime.checkpoints import from_pretrained, save_pretrained
 from semimedref_core.runtime.devices import adamw
-from semimedref_core.training import prepare, schedule, training_step
+from semimedref_core.step import schedule, training_step
 
 CPU = torch.device("cpu")
 TINY = {"image_size": 32, "batch_size": 2, "steps": 4, "method": "supervised", "network": "lite"}

@@ -30,8 +30,9 @@ from semimedref_core.networks.vocabulary import free_tokenizer, tokens_needed, t
 from semimedref_core.patchmix import mixed_reports
 from semimedref_core.posaug import apply_hits
 from semimedref_core.positions import LUNGS, SIDES
+from semimedref_core.preparing import prepare
 from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
-from semimedref_core.training import prepare, training_step
+from semimedref_core.step import training_step
 from semimedref_core.views import weak_view
 
 DOCS = Path(__file__).parent.parent / "docs" / "own_data.md"

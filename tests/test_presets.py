@@ -10,7 +10,7 @@ import pytest
 from semimedref_core.config import Config
 from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.presets import PRESETS, about, preset, sources
-from semimedref_core.training import schedule
+from semimedref_core.step import schedule
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from semimedref_core.config import Config
+from semimedref_core.step import learning_rate, schedule
 from semimedref_core.teacher import Teacher, ema_decay, half_life, ramp
-from semimedref_core.training import learning_rate, schedule
 
 
 def networks():

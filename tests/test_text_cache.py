@@ -129,7 +129,7 @@ def test_only_a_frozen_encoder_is_read_once_and_only_if_twins_agree():
 
 def test_a_run_reads_each_text_once_and_saves_nothing_of_it(train, tmp_path, monkeypatch):
     """Training and validation, against the same run that keeps nothing."""
-    from semimedref_core import training
+    from semimedref_core import preparing
 
     def build(*_):
         network = build_network("mmi_unet", **SMALL)
@@ -140,7 +140,7 @@ def test_a_run_reads_each_text_once_and_saves_nothing_of_it(train, tmp_path, mon
     monkeypatch.setitem(METHODS, "semi_medref", replace(METHODS["semi_medref"], build=build))
     for folder, keep in ((tmp_path / "kept", True), (tmp_path / "plain", False)):
         if not keep:
-            monkeypatch.setattr(training, "read_once", lambda network, texts: texts)
+            monkeypatch.setattr(preparing, "read_once", lambda network, texts: texts)
         outcome = train(output=folder, network="mmi_unet")
         assert outcome.status == 0, outcome.errors
         logs.append([line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line])

@@ -8,6 +8,7 @@ from accelerate.tracking import GeneralTracker
 
 from semimedref_core import training
 from semimedref_core.config import Config
+from semimedref_core.errors import TrainingError
 from semimedref_core.experiments import papermill_run, sweep
 from semimedref_core.experiments.job import Job, State, _attempt
 from semimedref_core.runtime import tracking
@@ -58,11 +59,11 @@ def test_a_tracker_is_closed_when_training_fails_and_numbers_do_not_depend_on_it
     assert (tmp_path / "with/metrics.jsonl").read_bytes() == (tmp_path / "without/metrics.jsonl").read_bytes()
 
     def fail(*_):
-        raise training.TrainingError("stopped here")
+        raise TrainingError("stopped here")
 
     monkeypatch.setattr(training, "training_step", fail)
     told = Notebook()
-    with pytest.raises(training.TrainingError, match="stopped here"):
+    with pytest.raises(TrainingError, match="stopped here"):
         training.train(CONFIG, tmp_path / "failed", device="cpu", track=told)
     assert told.closed
 

@@ -17,6 +17,7 @@ from semimedref_core.methods import method_named
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.runtime.devices import adamw
 from semimedref_core.runtime.run_state import RunState
+from semimedref_core.step import training_step
 from semimedref_core.teacher import Teacher
 
 # No loss of this step is weighed by what the batch holds, and no noise is drawn.
@@ -45,7 +46,7 @@ def one_step(batch, step, accelerator, config=STEP):
     student = build_network("compact")
     optimizer = adamw(student, accelerator.device, config.lr, config.weight_decay, config.encoder_lr)
     state = RunState(student, Teacher(student), optimizer, step=step)
-    losses = training.training_step(state, batch, config, accelerator)
+    losses = training_step(state, batch, config, accelerator)
     return losses, {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
 
 
@@ -56,7 +57,7 @@ def train(folder, run):
     pairs = Training(labelled, phantom("valid", 4, size=32), unlabelled)
     networks = []
     preparing.load_training = lambda *about: pairs
-    training.RunState = lambda student, *others: networks.append(student) or RunState(student, *others)
+    preparing.RunState = lambda student, *others: networks.append(student) or RunState(student, *others)
     training.train(config, f"{folder}/{run}", device="cpu")
     return {name: parameter.detach() for name, parameter in networks[-1].named_parameters()}
 

@@ -18,8 +18,8 @@ from semimedref_core.data.own.folder import OwnData
 from semimedref_core.data.phantom import COUNTS, MIN_SIZE, phantom
 from semimedref_core.evaluation import image_counts
 from semimedref_core.experiments.job import SHIFT
+from semimedref_core.preparing import prepare
 from semimedref_core.tools.profiling import step_seconds
-from semimedref_core.training import prepare
 
 MEASURED = 2  # steps of each kind
 PAIRS = 8

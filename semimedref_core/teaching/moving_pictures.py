@@ -26,9 +26,9 @@ from semimedref_core.evaluation import evaluate, predict
 from semimedref_core.figures.moving import mixing_frames, save, teacher_frame
 from semimedref_core.figures.posaug import text_rows
 from semimedref_core.networks import build_texts
-from semimedref_core.preparing import zone_grid
+from semimedref_core.preparing import prepare, zone_grid
+from semimedref_core.step import training_step
 from semimedref_core.teaching.stand_in import stand_in_teacher
-from semimedref_core.training import prepare, training_step
 from semimedref_core.widgets.mixing import mix_pair
 from semimedref_core.widgets.posaug import answer
 

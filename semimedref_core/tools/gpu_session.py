@@ -17,10 +17,11 @@ import torch
 
 from semimedref_core.config import Config
 from semimedref_core.errors import SemiMedRefError
+from semimedref_core.preparing import prepare
 from semimedref_core.runtime.atomic import read_json, read_metrics, write_json
 from semimedref_core.runtime.environment import environment
 from semimedref_core.tools.profiling import profile, step_seconds
-from semimedref_core.training import prepare, train
+from semimedref_core.training import train
 from semimedref_kernels.benchmark.session import run_phases
 
 BUDGET = 480  # seconds

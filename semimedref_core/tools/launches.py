@@ -22,8 +22,9 @@ from torch.utils._pytree import tree_leaves
 from semimedref_core.batch import each_tensor
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import Training
+from semimedref_core.preparing import Prepared, prepare
 from semimedref_core.runtime.graphed import WARM_UP, Graphed
-from semimedref_core.training import Prepared, learned, prepare, schedule, training_step
+from semimedref_core.step import learned, schedule, training_step
 
 OPTIMISER = 2  # launches for each group of weights: fused AdamW, and its count of steps
 _NO_LAUNCH = ("_unsafe_view", "empty", "new_empty", "empty_like", "empty_strided", "alias")
@@ -59,7 +60,7 @@ class Operations(TorchDispatchMode):
 
 
 def on_meta(prepared: Prepared, config: Config, step: int) -> Callable[[], dict[str, Tensor]]:
-    """A step's :func:`semimedref_core.training.learned`, ready to run without values. The networks' weights are gone.
+    """A step's :func:`semimedref_core.step.learned`, ready to run without values. The networks' weights are gone.
 
     The optimiser is left out: the device ``meta`` does not know its fused form. What is returned raises RuntimeError or
     NotImplementedError if the step asks for a value, or for a tensor of the host.

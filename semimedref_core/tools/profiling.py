@@ -23,9 +23,10 @@ from semimedref_core.data.batches import made_ahead
 from semimedref_core.data.datasets import Training
 from semimedref_core.errors import ConfigError
 from semimedref_core.networks import each_network
+from semimedref_core.preparing import Prepared, prepare
 from semimedref_core.runtime import graphed
 from semimedref_core.runtime.graphed import Learn
-from semimedref_core.training import Prepared, prepare, training_step
+from semimedref_core.step import training_step
 
 WARM_UP = graphed.WARM_UP + 1  # steps before any is timed; in the last a graph is recorded, if there is to be one
 PARTS = (  # in the order of a step

@@ -10,9 +10,9 @@ from semimedref_core.config import Config
 from semimedref_core.itcl import itcl
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.pseudo_labels import teacher_probabilities
+from semimedref_core.step import schedule
 from semimedref_core.teacher import Teacher
 from semimedref_core.tools import HostReads, gradient_norms
-from semimedref_core.training import schedule
 
 REPORTS = (
     "unilateral pulmonary infection, one infected area, lower left lung.",

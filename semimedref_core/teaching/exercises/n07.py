@@ -8,7 +8,7 @@ from semimedref_core.config import Config
 from semimedref_core.data.phantom import COUNTS
 from semimedref_core.evaluation import scores
 from semimedref_core.presets import preset
-from semimedref_core.training import schedule
+from semimedref_core.step import schedule
 
 TUTORIAL = Config(**preset("tutorial"))
 HALF, FULL = 100, 150  # steps of exercise 07.2
