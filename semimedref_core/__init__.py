@@ -1,7 +1,7 @@
 """Semi-MedRef, step by step: semi-supervised medical referring image segmentation.
 
-What users and notebooks need is imported from here: ``from semimedref_core import Report, PosAug, Config, train``.
-A name is loaded when it is first asked for, so that ``import semimedref_core`` does not wait for torch.
+Users and notebooks import what they need from here: ``from semimedref_core import Report, PosAug, Config, train``. A
+name is loaded at its first use, so ``import semimedref_core`` does not wait for torch.
 """
 
 from semimedref_core._lazy import exports

@@ -1,4 +1,4 @@
-"""What is loaded only when it is asked for: names of a package, so that importing it is quick; optional packages."""
+"""Lazy loading: a package loads a name at its first use, so its import is quick. Optional packages are checked too."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from semimedref_core.errors import SemiMedRefError
 
 
 class MissingPackageError(SemiMedRefError, ImportError):
-    """What was asked for needs a package that is not installed; the message names it and the extra that has it."""
+    """A feature needs a package that is not installed. The message names the package and its extra."""
 
 
 def require(package: str, extra: str, what: str) -> None:
-    """Looks whether an optional package is installed, without loading it.
+    """Checks that an optional package is installed, without loading it.
 
     Args:
-        package: as it is imported.
-        extra: of this project, which installs it.
-        what: needs it, in words.
+        package: the name by which it is imported.
+        extra: the extra of this project that installs it.
+        what: the feature that needs it, in words.
 
     Raises:
-        MissingPackageError: if it is not.
+        MissingPackageError: if it is not installed.
     """
     if importlib.util.find_spec(package) is None:
         raise MissingPackageError(
-            f"{what} needs {package}, which is not installed; it is in the extra `{extra}`: in the checkout "
+            f"{what} needs {package}, which is not installed; install the extra `{extra}`: in the checkout "
             f'`pip install -e ".[{extra}]"`'
         )
 
 
 def by_module(modules: Mapping[str, str]) -> dict[str, str]:
-    """Module -> its names, as words, turned round: name -> module."""
+    """Inverts a table: from module -> names (separated by spaces) to name -> module."""
     return {name: module for module, names in modules.items() for name in names.split()}
 
 
@@ -44,8 +44,8 @@ def exports(
 
     Args:
         package: its ``__name__``.
-        places: name -> module below the package that holds it. No name may be that of a module of the package: which
-            of the two a user gets would depend on what was loaded before.
+        places: name -> module of the package that defines it. A name must differ from all modules of the package.
+            Otherwise a user would get one or the other, depending on what was loaded before.
     """
 
     def load(name: str) -> object:

@@ -1,8 +1,7 @@
-"""One run's settings, all of them, as one flat record that is written beside its results.
+"""All settings of a run, in one flat record that is saved beside the results.
 
-This is the one place that says what a setting means and what it may be. Its default is its value in the preset
-``compact`` of ``presets.toml``, which also says where each value comes from. The options of the command line are made
-from here.
+This file alone defines what each setting means and which values it may have. The defaults are the preset ``compact`` of
+``presets.toml``, which also gives the source of each value. The command line makes its options from this file.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ Compile = Literal["off", "on", "graph"]
 Device = Literal["auto", "cpu", "cuda"]
 
 POSITIONS = ("lung", "quadrants", "sides", "none")
-"""Layouts of positions that are built in, see :mod:`semimedref_core.positions`."""
+""" The built-in layouts of positions; see :mod:`semimedref_core.positions`."""
 STRICT = ("semi_medref_release", "unimatch_text")
-"""Methods that rewrite reports of the strict grammar."""
+""" Methods that need reports in the strict grammar, because they rewrite them."""
 STRIDE = {"compact": 16, "lite": 32, "guide_decoder": 32, "mmi_unet": 32}
-"""Network -> what the sides of its images must be multiples of, px."""
+""" Network -> px; the sides of its images must be multiples of this number."""
 BRING_WEIGHTS = ("lite",)
-"""Networks whose image encoder is pretrained without being named."""
+""" Networks whose image encoder is always pretrained."""
 GROUPS = ("what to run", "data", "network", "training", "views", "teacher", "T-PatchMix", "PosAug", "ITCL", "machine")
 _KINDS = {"int": int, "float": (int, float), "str": str}
 
@@ -66,7 +65,7 @@ def _setting(group: str, meaning: str, *, low=None, high=None, above=None):
 
 
 def _defaults_of(name: str):
-    """Gives the fields of a class their values in a preset as defaults."""
+    """Gives the fields of a class the values of a preset as defaults."""
 
     def decorate(cls):
         values = preset(name)
@@ -82,10 +81,10 @@ def _defaults_of(name: str):
 class Config:
     """Settings of a run. The defaults are the preset ``compact``: two CPU cores, a few minutes.
 
-    The paper's symbols stand in brackets.
+    The paper's symbols are in brackets.
 
     Raises:
-        ConfigError: naming the setting, its value and what it may be.
+        ConfigError: names the setting, its value and the allowed values.
 
     >>> from semimedref_core import Config
     >>> config = Config(dataset="qata", label_ratio=0.01)
@@ -110,83 +109,86 @@ class Config:
     )
 
     data: str = _setting(
-        "data", "folder of the real data, or of your own; by default the environment variable SEMIMEDREF_DATA"
+        "data", "folder of the real data or of your own data; by default the environment variable SEMIMEDREF_DATA"
     )
     texts: Texts = _setting("data", "version of the real reports")
     mask_values: str = _setting(
-        "data", "which values of real masks are lesion, such as 85,255 or #ff0000; by default masks have one class"
+        "data", "values that mean lesion in real masks, such as 85,255 or #ff0000; by default masks have one class"
     )
     positions: str = _setting(
         "data",
-        "dataset folder alone: the zones that texts may name: lung, quadrants, sides, none, or the path of a table "
-        ".csv of words and boxes",
+        "only for dataset folder: the zones that texts may name: lung, quadrants, sides, none, or the path of a .csv "
+        "table of words and boxes",
     )
     text_sides: TextSides = _setting(
-        "data", "dataset folder alone: whether 'left' in a text is the left half of the image or the patient's left"
+        "data", "only for dataset folder: 'left' in a text means the left half of the image, or the patient's left"
     )
     report_text: ReportText = _setting(
-        "data", "what the network reads of a report: all of it, all but the number of areas, or nothing"
+        "data", "what the network reads of a report: all of it, all except the number of areas, or nothing"
     )
     text_length: int = _setting(
-        "data", "most tokens that a text may have; a longer text is an error", above=0, high=512
+        "data", "largest number of tokens of a text; a longer text is an error", above=0, high=512
     )
-    grid: GridName = _setting("data", "where the zones lie; 'estimated' reads it off the labelled masks")
+    grid: GridName = _setting("data", "where the zones lie; 'estimated' measures it on the labelled masks")
 
     image_encoder: str = _setting(
-        "network", "pretrained image encoder: a folder or organisation/name@commit; none trains from scratch"
+        "network", "pretrained image encoder: a folder or organisation/name@commit; if empty, it trains from scratch"
     )
     text_encoder: str = _setting(
         "network", "pretrained BERT with its tokenizer, kept frozen: a folder or organisation/name@commit"
     )
     ispg: Switch = _setting(
         "network",
-        "six zones are predicted from the image alone and read as one more text token, for reports without positions; "
-        "for the networks compact and lite and the method semi_medref",
+        "for reports without positions: the network predicts six zones from the image and reads them as one more text "
+        "token; needs the network compact or lite and the method semi_medref",
     )
 
     lr: float = _setting(
-        "training", "highest learning rate of AdamW; a tenth of the steps warms up, then a cosine goes to 0", above=0
+        "training",
+        "highest learning rate of AdamW: it rises over the first tenth of the steps, then falls as a cosine to 0",
+        above=0,
     )
     encoder_lr: float = _setting(
-        "training", "learning rate of a pretrained image encoder, as a share of lr; without one it means nothing", low=0
+        "training", "learning rate of a pretrained image encoder, as a share of lr; other encoders ignore it", low=0
     )
     weight_decay: float = _setting("training", "weight decay of AdamW", low=0)
-    burn_in: float = _setting("training", "share of the steps that trains on labelled pairs alone", low=0, high=1)
+    burn_in: float = _setting("training", "share of the steps that train on labelled pairs only", low=0, high=1)
     ramp: float = _setting(
         "training", "share of the steps after burn-in in which the unlabelled loss grows to its weight", low=0, high=1
     )
     unsupervised_weight: float = _setting("training", "weight of the unlabelled loss after the ramp [w_u]", low=0)
     mask_loss: MaskLoss = _setting(
-        "training", "semi_medref_release alone: Dice with cross-entropy, or Dice alone, as the release runs"
+        "training", "only for semi_medref_release: Dice with cross-entropy, or Dice alone as in the released code"
     )
     confidence: float = _setting(
         "training",
-        "fixmatch, unimatch and ad_mt learn from pixels where max(p, 1 - p) is at least this; at 0.5 or less from all",
+        "fixmatch, unimatch and ad_mt learn from pixels where max(p, 1 - p) is at least this; 0.5 selects all",
         low=0,
         high=1,
     )
     eval_every: int = _setting(
-        "training", "steps between two validations, each of which saves a checkpoint; 0: only at the end", low=0
+        "training", "steps between two validations; each saves a checkpoint; 0: only at the end", low=0
     )
     patience: int = _setting(
         "training",
-        "stop after so many validations without a better teacher, and keep the best one; 0: train all steps. "
-        "One half of the validation pairs then chooses, and the other half is reported",
+        "stop after this many validations without a better teacher, and keep the best one; 0: train all steps. "
+        "With patience, half of the validation pairs choose, and scores are reported on the other half",
         low=0,
     )
     choose_by: ChooseBy = _setting(
         "training",
-        "where patience is set, what chooses: the teacher's Dice per image; or the student's micro Dice, after a fifth "
-        "of the steps and in gains of at least 0.001, as in the release",
+        "the score that patience goes by: the teacher's Dice per image; or, as in the released code, the student's "
+        "micro Dice after a fifth of the steps, with gains of at least 0.001",
     )
 
-    axes: Axes = _setting("views", "pictures as they are, or on their side, as the release reads them")
+    axes: Axes = _setting("views", "upright pictures, or pictures on their side as the released code reads them")
     weak_view: WeakView = _setting("views", "how much weak views move the picture")
     strong_view: StrongView = _setting(
-        "views", "how much strong views change the grey values; 'clamped' cuts them to 0 to 1, as the release does"
+        "views",
+        "how much strong views change the grey values; 'clamped' clips them to 0 to 1, as the released code does",
     )
 
-    ema_decay: float = _setting("teacher", "decay of the teacher's average until burn-in ends", low=0, high=1)
+    ema_decay: float = _setting("teacher", "decay of the teacher's average during burn-in", low=0, high=1)
     ema_decay_last: float = _setting("teacher", "decay of the teacher's average after the ramp", low=0, high=1)
     teacher_view: TeacherView = _setting(
         "teacher", "ours: the teacher sees the student's weak view, or its mirror image with the sides swapped"
@@ -196,21 +198,19 @@ class Config:
     )
     unfound: Unfound = _setting(
         "teacher",
-        "ours: where a reported lesion is not found, leave out the image if nothing is found, or each such zone too",
+        "ours: if the teacher finds no lesion, leave out the image; 'zone' also leaves out each named zone without one",
     )
 
-    patch_mode: PatchMode = _setting("T-PatchMix", "where a patch is looked for")
-    patch_zones: PatchZones = _setting(
-        "T-PatchMix", "in mode position: whose report must name the zone of a patch, or both reports"
-    )
+    patch_mode: PatchMode = _setting("T-PatchMix", "how the place of a patch is chosen")
+    patch_zones: PatchZones = _setting("T-PatchMix", "in mode position: whose report must name the zone of a patch")
     patch_p: float = _setting("T-PatchMix", "probability that a sample is offered a patch", low=0, high=1)
     patch_size: float = _setting("T-PatchMix", "side of a patch as a share of the image side [block]", above=0, high=1)
     gate: float = _setting(
         "T-PatchMix", "smallest mean teacher probability inside an accepted patch [conf_th]", low=0, high=1
     )
-    mix_text: MixText = _setting("T-PatchMix", "rewrite the report of a mixed sample, or keep its own")
+    mix_text: MixText = _setting("T-PatchMix", "rewrite the report of a mixed sample, or keep it as it was")
     mix_count: MixCount = _setting(
-        "T-PatchMix", "number of lesions in a rewritten report: one more, the number of zones named, or no number"
+        "T-PatchMix", "number of lesions in a rewritten report: one more, the number of named zones, or no number"
     )
 
     posaug_p: float = _setting("PosAug", "probability that a position phrase is hidden", low=0, high=1)
@@ -221,15 +221,17 @@ class Config:
         "ITCL", "weight of ITCL on unlabelled weak views, inside the unlabelled loss [w_c]", low=0
     )
     tau: float = _setting("ITCL", "temperature [tau]", above=0)
-    positives: Positives = _setting("ITCL", "pairs with shared zones are positives too, or each pair alone is")
+    positives: Positives = _setting(
+        "ITCL", "soft: pairs that share zones are partly positives; hard: only the image and text of one pair are"
+    )
 
     precision: Precision = _setting(
-        "machine", "number format of the networks; losses and weights stay fp32, and fp16 needs a GPU"
+        "machine", "number format of the networks; losses and weights stay fp32; fp16 needs a GPU"
     )
     compile: Compile = _setting(
         "machine",
-        "on: torch.compile of the networks, slow to start, faster steps; graph: on a GPU each step is one CUDA graph, "
-        "so that nothing waits for launches",
+        "on: torch.compile the networks, with a slow start and faster steps; graph: run each step on a GPU as one "
+        "CUDA graph, which saves the time of launches",
     )
 
     def __post_init__(self):
@@ -281,10 +283,10 @@ class Config:
 
 
 def _refuse_with_free_texts(config: Config) -> None:
-    """Refuses settings that are about the strict grammar of reports.
+    """Refuses settings that need the strict grammar of reports.
 
     Raises:
-        ConfigError: naming the setting.
+        ConfigError: names the setting.
     """
     for name, strict, instead in (
         ("method", STRICT, "semi_medref or unimatch"),
@@ -294,7 +296,7 @@ def _refuse_with_free_texts(config: Config) -> None:
     ):
         if (value := getattr(config, name)) in strict:
             raise ConfigError(
-                f"{name} {value!r} is about reports in the grammar of QaTa-COV19, and the dataset folder has free "
+                f"{name} {value!r} needs reports in the grammar of QaTa-COV19, but the dataset folder has free "
                 f"texts; choose {instead}"
             )
 
@@ -305,7 +307,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 
 def choices_of(field: dataclasses.Field) -> tuple[str, ...]:
-    """The values that a setting may have; none if it is free."""
+    """The values that a setting may have; empty if it has no fixed choices."""
     return get_args(_TYPES[field.name])
 
 
@@ -315,7 +317,7 @@ def kind_of(field: dataclasses.Field) -> str:
 
 
 def did_you_mean(value, known) -> str:
-    """`` (did you mean ...?)`` for a name that is close to a known one, else nothing."""
+    """`` (did you mean ...?)`` for a name that is close to a known one, otherwise an empty text."""
     close = difflib.get_close_matches(str(value), known, 1)
     return f" (did you mean {close[0]}?)" if close else ""
 
@@ -325,13 +327,13 @@ MaskValue = int | tuple[int, int, int]
 
 
 def mask_values(text: str) -> tuple[MaskValue, ...]:
-    """The values that the setting ``mask_values`` lists; none for an empty one.
+    """The values that the setting ``mask_values`` lists; an empty setting lists none.
 
     Args:
-        text: whole numbers from 1 to 65535 and colours ``#rrggbb``, with commas between.
+        text: whole numbers from 1 to 65535 and colours ``#rrggbb``, separated by commas.
 
     Raises:
-        ConfigError: naming the part that is neither.
+        ConfigError: names the part that is neither.
 
     >>> from semimedref_core.config import mask_values
     >>> mask_values("85, 255"), mask_values("#ff0000"), mask_values("")
@@ -347,6 +349,6 @@ def _mask_value(part: str) -> MaskValue:
     if re.fullmatch(r"[0-9]{1,5}", part) and 1 <= int(part) <= 65535:
         return int(part)
     raise ConfigError(
-        f"mask_values: {part!r} is no value of a mask; give whole numbers from 1 to 65535 or colours such as #ff0000, "
-        "with commas between"
+        f"mask_values: {part!r} is no mask value; give whole numbers from 1 to 65535 or colours such as #ff0000, "
+        "separated by commas"
     )

@@ -1,8 +1,8 @@
-"""What can go wrong for a user: one base class, so that a program can tell a user's error from a bug."""
+"""Errors that a user can mend. They have one base class, so a program can distinguish them from bugs."""
 
 
 class SemiMedRefError(Exception):
-    """A setting, file or command that cannot be used as it is.
+    """A setting, file or command that cannot be used.
 
     The message names the file, the value and the cure. The command line prints it without a traceback. Every other
     exception is a bug, and shows its traceback.
@@ -17,11 +17,11 @@ class SemiMedRefError(Exception):
 
 
 class ConfigError(SemiMedRefError, ValueError):
-    """A setting with a value that it cannot have."""
+    """A setting has a value that is not allowed."""
 
 
 class FileError(SemiMedRefError):
-    """A file that cannot be written, or does not hold what it should; the message names it and the cure."""
+    """A file cannot be written or has wrong contents. The message names the file and the cure."""
 
 
 class TrainingError(SemiMedRefError, RuntimeError):
@@ -29,9 +29,9 @@ class TrainingError(SemiMedRefError, RuntimeError):
 
 
 def printable(text: str) -> str:
-    r"""A text as a terminal may show it: what would move its cursor, colour it or hide something is written out.
+    r"""Makes a text safe for a terminal: characters that move the cursor, set colours or hide text are escaped.
 
-    Names of files and what a foreign file holds may have such characters, also ones that no encoding knows.
+    File names and the contents of files from elsewhere may hold such characters, even ones that no encoding knows.
 
     >>> from semimedref_core.errors import printable
     >>> print(printable("a\x1b[2Jb\nc"))

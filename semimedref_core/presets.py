@@ -1,4 +1,4 @@
-"""Settings of whole runs by name, kept as data with the source of each value in ``presets.toml``."""
+"""Named settings of whole runs. ``presets.toml`` holds them, with the source of each value."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PRESETS = tuple(_TABLES)
 
 
 def preset(name: str) -> dict:
-    """The settings of a preset, by the names of :class:`semimedref_core.config.Config`.
+    """The settings of a preset; the names are those of :class:`semimedref_core.config.Config`.
 
     Raises:
-        ConfigError: if there is no such preset; names those there are.
+        ConfigError: if there is no such preset; lists all presets.
 
     >>> from semimedref_core import Config, preset
     >>> Config(**preset("paper-qata") | {"label_ratio": 0.02}).batch_size
@@ -25,12 +25,12 @@ def preset(name: str) -> dict:
 
 
 def sources(name: str) -> dict[str, str]:
-    """Where each value of :func:`preset` comes from; its errors too."""
+    """The source of each value of :func:`preset`; it raises the same errors."""
     return {setting: entry["source"] for setting, entry in _entries(name).items()}
 
 
 def about(name: str) -> str:
-    """One line on what a preset is for."""
+    """One line that says what a preset is for."""
     return _table(name)["about"]
 
 

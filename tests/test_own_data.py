@@ -387,7 +387,7 @@ def test_a_vocabulary_reads_any_sentence_and_does_not_depend_on_the_order_of_tex
 
 @pytest.mark.parametrize("options, told", [
     ({"positions": "lungs"}, r"positions must be one of lung, .*\(did you mean lung\?\)"),
-    ({"method": "semi_medref_release"}, "method 'semi_medref_release' is about reports in the grammar"),
+    ({"method": "semi_medref_release"}, "method 'semi_medref_release' needs reports in the grammar"),
     ({"method": "unimatch_text"}, "choose semi_medref or unimatch"),
     ({"report_text": "no_count"}, "report_text 'no_count'"),
     ({"ispg": "on"}, "ispg 'on'"),

@@ -127,7 +127,7 @@ def test_what_needs_an_extra_names_it(command_line, monkeypatch, missing, comman
     monkeypatch.setitem(sys.modules, missing, None)
     outcome = command_line(*command)
     assert outcome.status == 1
-    assert f"needs {missing}, which is not installed; it is in the extra `sweeps`" in outcome.errors
+    assert f"needs {missing}, which is not installed; install the extra `sweeps`" in outcome.errors
 
 
 def test_a_plan_that_neither_is_here_nor_comes_along_is_told_with_those_that_do(command_line):
