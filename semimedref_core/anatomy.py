@@ -1,8 +1,8 @@
 """Where the six zones lie in the image: boxes, grids, and a grid estimated from labelled masks.
 
 Left and right are the image's halves. Upper, middle and lower are horizontal bands; a :class:`Grid` says where they
-begin and end. The released code takes equal thirds; on QaTa-COV19 lesions of "lower" lie around y/H = 0.60, so thirds
-miss most of them.
+begin and end. The released code uses equal thirds. On QaTa-COV19 the lesions of "lower" lie around y/H = 0.60, so
+thirds miss most of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from semimedref_core.positions import LUNGS, AnyReport
 
-LEAST_SHOWN = 0.003  # of the image; less lesion than this in a zone's box is a neighbour's edge
+LEAST_SHOWN = 0.003  # of the image; a smaller piece of lesion in a zone's box belongs to a neighbouring zone
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Grid:
 
     @property
     def numbers(self) -> list[float]:
-        """Where the zones lie, as plain numbers for a record: the cuts."""
+        """The cuts as plain numbers, for a record."""
         return list(self.cuts)
 
     @property
     def swapped(self) -> tuple[int, ...]:
-        """Which zone each becomes in the mirror image."""
+        """For each zone, the zone that it becomes in the mirror image."""
         return LUNGS.swapped
 
     def boxes(self, height: int, width: int) -> np.ndarray:
@@ -52,10 +52,11 @@ class Grid:
         return np.array([(y[h], x[s], y[h + 1], x[s + 1]) for s in range(2) for h in range(3)])
 
     def region(self, zones: Sequence[int], height: int, width: int, margin: float = 0.12) -> np.ndarray:
-        """Where a report that names these zones lets a lesion be, ``[H, W]`` uint8, 1 there.
+        """The region where a lesion may lie if a report names these zones: ``[H, W]`` uint8, 1 inside.
 
-        The boxes of the named zones, generously: wider by ``margin`` of the height at the inner cuts and by a quarter
-        of it over the midline, and open to the image's edges. On QaTa-COV19 nearly all of a lesion lies inside.
+        The region is the boxes of the named zones, enlarged. It grows by ``margin`` of the height at the inner cuts, by
+        a quarter of that across the midline, and up to the image's edges. On QaTa-COV19 it holds nearly all of a
+        lesion.
         """
         y = np.rint(np.array([0, self.cuts[1], self.cuts[2], 1]) * height).astype(np.int64)
         above, over = round(margin * height), round(margin / 4 * width)
@@ -68,14 +69,14 @@ class Grid:
         return allowed
 
     def inside(self, rows: np.ndarray) -> np.ndarray:
-        """Of the pixels counted by ``rows [3, H]`` for upper, middle and lower, the share inside each band: ``[3]``."""
+        """The share of the pixels in ``rows [3, H]`` (upper, middle, lower) that lies inside its band: ``[3]``."""
         cuts = np.rint(np.asarray(self.cuts) * rows.shape[1]).astype(np.int64)
         within = [band[top:end].sum() for band, top, end in zip(rows, cuts[:-1], cuts[1:], strict=True)]
         return np.array(within) / rows.sum(1).clip(1)
 
     def zones_shown(self, mask: np.ndarray) -> tuple[int, ...]:
-        """What a mask ``[H, W]`` shows, as zones are what its report says: six 0/1, 1 where the zone's box holds lesion
-        on at least 0.3 % of the image."""
+        """The zones in which a mask ``[H, W]`` shows a lesion: six 0/1. A zone is 1 if its box holds lesion on at least
+        0.3 % of the image."""
         areas = [mask[y0:y1, x0:x1].sum() for y0, x0, y1, x1 in self.boxes(*mask.shape)]
         return tuple(int(area >= LEAST_SHOWN * mask.size) for area in areas)
 
@@ -87,15 +88,15 @@ QATA = Grid((0.10, 0.37, 0.57, 0.90))
 
 
 def lesion_rows(masks: np.ndarray, reports: Sequence[AnyReport]) -> np.ndarray:
-    """In which rows the lesions of each position phrase lie, both sides together.
+    """Counts the lesion pixels of each position phrase by image row, for both sides together.
 
     Args:
         masks: ``[N, H, W]``, 1 where the lesion is.
         reports: N reports of the lungs.
 
     Returns:
-        ``[8, H]`` float64, lesion pixels in each row of the halves whose side the report names so: entry
-        ``upper + 2 * middle + 4 * lower``; 0 is an unnamed side, 7 all of it.
+        ``[8, H]`` float64. Entry ``upper + 2 * middle + 4 * lower`` counts the lesion pixels of the image halves whose
+        side has this phrase. Entry 0 is a side without a phrase, entry 7 a whole side.
     """
     height, width = masks.shape[1:]
     rows = np.zeros((8, height))
@@ -107,19 +108,19 @@ def lesion_rows(masks: np.ndarray, reports: Sequence[AnyReport]) -> np.ndarray:
 
 
 def estimate_grid(masks: np.ndarray, reports: Sequence[AnyReport]) -> Grid:
-    """The grid that agrees best with what labelled pairs show. Give it labelled pairs only.
+    """Estimates the grid that agrees best with labelled pairs. Pass labelled pairs only.
 
-    Each lesion pixel on a side that the report names in one or two bands votes, with its row, for those bands. The
-    inner cuts maximise the sum over the bands of the share of a band's votes that lies inside it; shares, not counts,
-    since "lower" is named far more often than "upper". The outer cuts enclose all but 1 % of the lesion pixels at
-    either end.
+    A lesion pixel votes with its row if the report names one or two bands on its side. It votes for each of these
+    bands. The inner cuts maximise the sum, over the bands, of the share of a band's votes that lies inside the band.
+    Shares replace counts because reports name "lower" far more often than "upper". The outer cuts leave out 1 % of the
+    lesion pixels at each end.
 
     Args:
         masks: ``[N, H, W]``, 1 where the lesion is.
         reports: N reports of the lungs.
 
     Returns:
-        The grid; :data:`THIRDS` if no pixel has a vote.
+        The grid; :data:`THIRDS` if no pixel votes.
 
     >>> from semimedref_core import estimate_grid, load_training
     >>> pairs = load_training("phantom", label_ratio=0.05, image_size=32).labelled

@@ -1,6 +1,6 @@
-"""What one training step sees: a batch of labelled pairs, and one of unlabelled pairs, on the device.
+"""The input of one training step: a batch of labelled pairs and a batch of unlabelled pairs, on the device.
 
-How batches are made is in :mod:`semimedref_core.data.batches`; a step only reads them.
+:mod:`semimedref_core.data.batches` makes the batches; a step only reads them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Labelled:
         images: ``[B, 1, H, W]`` uint8 grey values, or ``[B, 3, H, W]`` red, green and blue.
         masks: ``[B, 1, H, W]`` uint8, 1 where the lesion is.
         affine: ``[B, 2, 3]`` placement of the weak view.
-        input_ids: ``[B, L]`` tokens of the report r; or ``[B, 1 + L, width]``, what a frozen text encoder has read in
+        input_ids: ``[B, L]`` tokens of the report r; or ``[B, 1 + L, width]``, the output of a frozen text encoder for
             it.
         codes: ``[B]`` zone codes, the vector a of the report as bits.
     """
@@ -40,15 +40,15 @@ class Unlabelled:
     Attributes:
         images, affine, input_ids, codes: as in :class:`Labelled`.
         photometry: grey-value changes of the strong view, see :class:`semimedref_core.views.Photometry`.
-        text_choices: ``[B, K, L]`` tokens of the K texts that the student may read, as the method's plan has it; for
-            T-PatchMix with PosAug applied.
-        proposal: who may give a patch to whom, and where, see :class:`semimedref_core.patchmix.Proposal`, and for other
-            plans :class:`semimedref_core.methods.boxes.Boxes`.
-        mirrored_ids: ``[B, L]`` tokens of the mirror image's report, with its sides swapped.
-        regions: ``[B, 1, H, W]`` uint8, where in the picture the report lets a lesion be.
-        zone_boxes: ``[B, 6, 4]`` int64, where the zones lie in the weak view (y0, x0, y1, x1; px); n instead of six
-            for another layout of positions.
-        mirrors: ``[B]`` bool, which pairs have a true text of their mirror image.
+        text_choices: ``[B, K, L]`` tokens of the K texts that the student may read. The method's plan makes them; for
+            T-PatchMix, PosAug is already applied.
+        proposal: who may give a patch to whom, and where; see :class:`semimedref_core.patchmix.Proposal`, or
+            :class:`semimedref_core.methods.boxes.Boxes` for other plans.
+        mirrored_ids: ``[B, L]`` tokens of the report of the mirror image: left and right are swapped.
+        regions: ``[B, 1, H, W]`` uint8, 1 where a lesion may lie according to the report.
+        zone_boxes: ``[B, 6, 4]`` int64, the boxes of the zones in the weak view (y0, x0, y1, x1; px); another layout of
+            positions has n zones instead of six.
+        mirrors: ``[B]`` bool, true for pairs whose mirror image has a true text.
     """
 
     images: Tensor
@@ -66,14 +66,14 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees; ``unlabelled`` is ``None`` for methods that do without."""
+    """The input of one step; ``unlabelled`` is ``None`` for methods without unlabelled pairs."""
 
     labelled: Labelled
     unlabelled: Unlabelled | None
 
 
 def each_tensor(value: Any, do: Callable[[Tensor], Tensor]) -> Any:
-    """A batch, or a part of one, of the same kind, with what ``do`` makes of each of its tensors."""
+    """Applies ``do`` to each tensor of a batch or of a part of one, and returns a value of the same type."""
     if isinstance(value, Tensor):
         return do(value)
     if isinstance(value, dict):

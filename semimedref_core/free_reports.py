@@ -1,17 +1,18 @@
-"""Reports in free text: one sentence or many, of no grammar.
+"""Reports in free text: one or more sentences without a fixed grammar.
 
-A :class:`FreeReport` answers what training asks (:class:`.positions.AnyReport`), as :class:`.reports.Report` does for
+A :class:`FreeReport` provides what training needs (:class:`.positions.AnyReport`), like :class:`.reports.Report` for
 the texts of QaTa-COV19 and MosMedData+:
 
 ======== =============================================================================================================
-render   the text as it stands
-zones    those of a table, or those that the reader is sure of (:mod:`.reading`); none if it is not
-flip     the words of mirrored zones change places, and so do "left" and "right" anywhere in the text
-PosAug   the phrases that the reader found are hidden, or made vague
-mixing   the text, and a short sentence that names the zone of the pasted lesion
+render   the unchanged text
+zones    from a table, or from the reader (:mod:`.reading`), which names none if it is not sure
+flip     swaps the words of mirrored zones, and "left" with "right" anywhere in the text
+PosAug   hides the phrases that the reader found, or makes them vague
+mixing   appends a short sentence that names the zone of the pasted lesion
 ======== =============================================================================================================
 
-A text with a word of a side that is not understood has no true mirror image, and its picture is never mirrored.
+If a text has a word for a side that we do not understand, we cannot write the text of its mirror image. Then its
+picture is never mirrored.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _NOT_UNDERSTOOD = re.compile(
     r"|gauche|droite?|links|rechts|linke\w*|rechte\w*|izquierd\w*|derech\w*|esquerd\w*|direit\w*|destr[ao])\b|左|右",
     re.IGNORECASE,
 )
-"""Words of a side, or of no side at all, that are not swapped."""
+"""Words that we do not swap: they mean a side in a way that we do not understand, or no side at all."""
 _GONE = "\0"  # where a phrase stood
 _WHERE = re.compile(rf"(?:\b(?:in|of|at|on|within|near|over|to) )?(?:\bthe )?{_GONE}", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
@@ -41,14 +42,14 @@ _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 @dataclass(frozen=True)
 class FreeReport:
-    """A free text, and what it says of a layout's zones. Make it by :meth:`of`.
+    """A free text and the zones of a layout that it names. :meth:`of` makes it.
 
     Attributes:
-        text: as it stands.
+        text: the unchanged text.
         zones: 0 or 1 for each zone of the layout.
         found: the phrases of the text that name zones.
         mirrors: whether :meth:`flip` gives a true text.
-        layout: whose zones they are.
+        layout: the layout of the zones.
 
     >>> from semimedref_core.positions import LUNGS
     >>> report = FreeReport.of("Patchy opacity in the right lower lobe.", LUNGS)
@@ -73,7 +74,7 @@ class FreeReport:
         Args:
             text: any.
             layout: the zones that it may name.
-            zones: 0 or 1 for each zone, where they are known otherwise; by default what the reader is sure of.
+            zones: 0 or 1 for each zone, if they are known; by default the zones that the reader finds.
         """
         found = read_positions(text, layout)
         named = frozenset().union(*(phrase.zones for phrase in found))
@@ -88,7 +89,7 @@ class FreeReport:
 
     @property
     def located(self) -> bool:
-        """Whether it is known where the text tells of something."""
+        """Whether the text says where the lesions are."""
         return any(self.zones)
 
     @property
@@ -98,21 +99,21 @@ class FreeReport:
 
     @property
     def phrases(self) -> tuple[str, ...]:
-        """The phrases that name zones, as they stand in the text."""
+        """The phrases that name zones, with the words of the text."""
         return tuple(self.text[phrase.start : phrase.end] for phrase in self.found)
 
     @property
     def phrase_sides(self) -> tuple[str, ...]:
-        """The side of each phrase, the left one for a phrase of both."""
+        """The side of each phrase; left if a phrase names both sides."""
         return tuple(self.layout.sides_of(self._bits(phrase.zones))[0] for phrase in self.found)
 
     @property
     def style(self) -> str:
-        """What the text alone does not tell: the zones, which may come from a table."""
+        """What the text does not say: the zones, if they come from a table."""
         return f"free, zones {self.code}"
 
     def render(self, phrases: tuple[str, ...] | None = None) -> str:
-        """The text; ``phrases`` replaces those that were found, and ``()`` takes them out."""
+        """The text; ``phrases`` replaces the phrases that were found, and ``()`` removes them."""
         if phrases is None:
             return self.text
         if phrases:
@@ -122,15 +123,15 @@ class FreeReport:
     __str__ = render
 
     def flip(self) -> FreeReport:
-        """The report of the left-right mirrored image; this one where there is no true text of it."""
+        """The report of the left-right mirrored image; this report if the mirror image has no true text."""
         if not self.mirrors:
             return self
         text, found = _flipped(self.text, self.found, self.layout)
         return replace(self, text=text, found=found, zones=tuple(self.zones[k] for k in self.layout.swapped))
 
     def merge(self, other: FreeReport) -> FreeReport:
-        """The report of a picture that shows what both describe: both texts, or this one if the other names no zone
-        that it does not."""
+        """The report of a picture with the lesions of both reports: both texts, or this text alone if the other adds no
+        zone."""
         zones = tuple(a | b for a, b in zip(self.zones, other.zones, strict=True))
         if zones == self.zones:
             return self
@@ -150,7 +151,7 @@ class FreeReport:
         return replace(self, text=f"{text}.", zones=tuple(int(bit) for bit in zones), found=tuple(found))
 
     def counting_zones(self) -> FreeReport:
-        """This report: a number in a free text stays what it is."""
+        """This report: a number in a free text is left unchanged."""
         return self
 
     without_count = counting_zones
@@ -190,7 +191,7 @@ def _flipped(text: str, found: tuple[Phrase, ...], layout: Positions) -> tuple[s
 
 
 def _mirrored(words: str, zones: frozenset[int], layout: Positions) -> str:
-    """A phrase of the mirrored zones: the same words with the sides swapped, if that is one."""
+    """A phrase for the mirrored zones: if possible, the same words with the sides swapped."""
     wanted = [layout.swapped[k] for k in sorted(zones)]
     swapped = _SHORT.sub(_opposite, _swap(words))
     if frozenset().union(*(phrase.zones for phrase in read_positions(swapped, layout))) == frozenset(wanted):
@@ -200,19 +201,19 @@ def _mirrored(words: str, zones: frozenset[int], layout: Positions) -> str:
 
 
 def _swap(text: str) -> str:
-    """The text with "left" and "right" in each other's place."""
+    """The text with "left" and "right" swapped."""
     return _SIDE.sub(_opposite, text)
 
 
 def _opposite(found: re.Match) -> str:
-    """The other side's word, in the letter case of the one that was found."""
+    """The word of the other side, in the letter case of the word that was found."""
     word, other = found[1], _OTHER[found[1].lower()]
     return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
 
 
 @lru_cache(maxsize=16)
 def _unswapped(layout: Positions) -> re.Pattern:
-    """The words of a layout that are not those of the mirrored zones once "left" and "right" are swapped."""
+    """The words of a layout that do not name the mirrored zones after "left" and "right" are swapped."""
     meant = {
         words: {k for k, known in enumerate(layout.words) if words in known} for each in layout.words for words in each
     }

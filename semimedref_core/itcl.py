@@ -1,12 +1,12 @@
 """ITCL: the position-guided image-text contrastive loss. Its soft positives are shared anatomical zones.
 
-Two pairs whose reports name overlapping zones are partly positives of each other, by the Jaccard index of their zone
-vectors (Eq. 9; paper: 9), ``P_ij = |a_i and a_j| / |a_i or a_j|``, ``P_ii = 1``. The loss (Eq. 10 and 11; paper: 9)
-is :func:`semimedref_kernels.soft_contrastive_loss`. With codes that are all 0 nothing is shared, ``P`` is the identity,
-and it is the usual contrastive loss with hard positives (InfoNCE).
+Two pairs whose reports share zones are partly positives of each other. Their weight is the Jaccard index of their zone
+vectors (Eq. 9; paper: 9), ``P_ij = |a_i and a_j| / |a_i or a_j|``, ``P_ii = 1``. The loss (Eq. 10 and 11; paper: 9) is
+:func:`semimedref_kernels.soft_contrastive_loss`. If all codes are 0, no zones are shared and ``P`` is the identity.
+Then the loss is the usual contrastive loss with hard positives (InfoNCE).
 
-The loss is one of a whole batch: each pair is compared with all others of it. Where several processes share a batch,
-each gathers the embeddings of all (:func:`whole_batch`).
+The loss compares each pair with all others of the batch. If several processes share a batch, each process gathers the
+embeddings of all of them (:func:`whole_batch`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def itcl(
 ) -> Tensor:
     """The loss of a batch of projected embeddings (Eq. 11; paper: 9).
 
-    In several processes each of them calls it with its own share, and each gets the loss of the whole batch.
+    If several processes share a batch, each calls this function with its part and gets the loss of the whole batch.
 
     Args:
-        image_embedding, text_embedding: ``[N, D]``, any length; normalised here.
+        image_embedding, text_embedding: ``[N, D]``; this function normalises their lengths.
         codes: ``[N]`` zone codes 0 to 63 (:attr:`semimedref_core.reports.Report.code`).
         tau: temperature.
-        positives: ``hard`` shares nothing, an ablation.
+        positives: ``soft``, or ``hard`` for an ablation in which pairs share no zones.
 
     Returns:
         Scalar loss, at least 0.
@@ -42,17 +42,17 @@ def itcl(
 
 
 def whole_batch(image_embedding: Tensor, text_embedding: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings and codes of all processes, in their order; in one process what was given, as it is.
+    """Embeddings and codes of all processes, in the order of the processes. A single process gets its arguments back.
 
-    A gradient that comes back is summed over the processes. Where all have the same loss of the whole batch, the mean
-    of their gradients for a weight is then the gradient that one process with the whole batch would have.
+    In the backward pass the gradients of the processes are summed. All processes have the same loss of the whole batch.
+    So the mean of their gradients for a weight is the gradient that one process with the whole batch would get.
 
     Args:
-        image_embedding, text_embedding: ``[N, D]``, as many in each process.
+        image_embedding, text_embedding: ``[N, D]``, with the same N in each process.
         codes: ``[N]``.
 
     Returns:
-        The same for ``N`` times the number of processes.
+        The same tensors with ``N`` times the number of processes rows.
     """
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
         return image_embedding, text_embedding, codes
@@ -67,7 +67,7 @@ def _gathered(own: Tensor) -> Tensor:
 
 
 class _Gathered(torch.autograd.Function):
-    """``[N, D]`` of each process below each other; its gradient is the sum of what they all want."""
+    """Stacks ``[N, D]`` of all processes. The gradient is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(ctx, own: Tensor) -> Tensor:
@@ -104,10 +104,10 @@ class ITCL(nn.Module):
 
 
 def loss_floor(codes: Tensor) -> Tensor:
-    """The loss that no embeddings can get below: the mean entropy of the rows of P over their sums.
+    """The smallest possible loss: the mean entropy of the rows of P, each divided by its sum.
 
-    What the loss is above it is the mean Kullback-Leibler divergence of the softmax from these rows. For N pairs whose
-    softmax is even the loss is log N, so the floor tells how little there may be to learn.
+    The loss minus this floor is the mean Kullback-Leibler divergence of the softmax from these rows. If the softmax
+    over N pairs is uniform, the loss is log N. So the gap between log N and the floor is what can be learnt.
 
     Args:
         codes: ``[N]`` zone codes 0 to 63; all 0 for hard positives, whose floor is 0.

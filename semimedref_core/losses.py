@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.profiler import record_function
 
-SURELY_NOT = -30.0  # a logit whose probability and loss against 0 are less than what float32 can tell from 0
-# ISPG's, from the release as described: it has these three terms, and each is small. The values are ours.
-ZONE_WEIGHT = 0.1  # of the whole zone loss; no other loss trains the zone encoder
-NUMBER_WEIGHT = 0.1  # of the term on the number of zones
-FOCUS = 2  # power of the probability that weighs zones without lesion
-SMOOTH = 1e-5  # added above and below the line, so that an empty image that is found empty has loss 0
+SURELY_NOT = -30.0  # a logit so low that its probability, and its loss against the target 0, count as 0
+# Settings of ISPG. The release has these three terms with small weights; the values are ours.
+ZONE_WEIGHT = 0.1  # weight of the zone loss; no other loss trains the zone encoder
+NUMBER_WEIGHT = 0.1  # weight of the term on the number of zones
+FOCUS = 2  # zones without lesion are weighted by the probability to this power
+SMOOTH = 1e-5  # added to numerator and denominator, so that an empty prediction of an empty image has loss 0
 
 
 @record_function("losses")
@@ -23,8 +23,8 @@ def dice_ce_of_images(logits: Tensor, target: Tensor, weight: Tensor | None = No
 
     Args:
         logits, target: ``[B, 1, H, W]``; the target is 0 to 1.
-        weight: ``[B, 1, H, W]``, 0 for pixels that teach nothing, else 1. Such a pixel counts as background that is
-            found: it adds no loss and has no gradient. Cross-entropy is still averaged over all pixels.
+        weight: ``[B, 1, H, W]``, 0 for pixels that are left out, else 1. A pixel that is left out counts as correctly
+            predicted background: it adds no loss and has no gradient. Cross-entropy is still averaged over all pixels.
 
     Returns:
         ``[B]`` losses.
@@ -36,7 +36,7 @@ def dice_ce_of_images(logits: Tensor, target: Tensor, weight: Tensor | None = No
 
 
 def dice_of_images(logits: Tensor, target: Tensor) -> Tensor:
-    """The Dice loss alone of each image, ``[B, 1, H, W]`` twice to ``[B]``."""
+    """The Dice loss of each image, without cross-entropy: two ``[B, 1, H, W]`` -> ``[B]``."""
     p, pixels = logits.sigmoid(), (1, 2, 3)
     both = (p * target).sum(pixels)
     missed, wrong = target.sum(pixels) - both, p.sum(pixels) - both
@@ -44,13 +44,13 @@ def dice_of_images(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """DiceCE of a batch (Eq. 13; paper: 2): the mean of :func:`dice_ce_of_images` over images that teach something.
+    """DiceCE of a batch (Eq. 13; paper: 2): the mean of :func:`dice_ce_of_images` over images with weighted pixels.
 
     Args:
         logits, target, weight: as in :func:`dice_ce_of_images`.
 
     Returns:
-        Scalar; 0 where no pixel of the batch teaches anything.
+        Scalar; 0 if all pixels of the batch have weight 0.
 
     >>> import torch
     >>> from semimedref_core import dice_ce
@@ -64,11 +64,12 @@ def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Ten
 
 
 def zone_loss(zones: Tensor, codes: Tensor) -> Tensor:
-    """The loss of ISPG's predicted zones (paper: 10), against the zones that the reports name.
+    """The loss of ISPG (paper: 10): predicted zones against the zones that the reports name.
 
-    With probabilities p and targets a of the six zones, the mean over samples and zones of
-    ``-a log p - (1 - a) p^f log(1 - p)``, f = :data:`FOCUS`: a zone that is easily seen to be free counts little. Added
-    is :data:`NUMBER_WEIGHT` times the mean of ``((sum p - sum a) / 6)^2``: as many zones are to be predicted as named.
+    For probabilities p and targets a of the six zones, it is the mean over samples and zones of ``-a log p - (1 - a)
+    p^f log(1 - p)``, f = :data:`FOCUS`. So a zone that is clearly free counts little. A second term is
+    :data:`NUMBER_WEIGHT` times the mean of ``((sum p - sum a) / 6)^2``. It asks for as many predicted zones as named
+    ones.
 
     Args:
         zones: ``[B, 6]`` logits.
@@ -86,7 +87,7 @@ def zone_loss(zones: Tensor, codes: Tensor) -> Tensor:
 
 
 def with_zone_loss(losses: dict[str, Tensor], zones: Tensor | None, codes: Tensor) -> dict[str, Tensor]:
-    """The terms of a step's loss, with :func:`zone_loss` among them and in ``loss``; as they are without ISPG."""
+    """Adds :func:`zone_loss` to the loss terms and to ``loss``. Without ISPG (``zones`` is None) nothing changes."""
     if zones is None:
         return losses
     L_zones = zone_loss(zones, codes)
@@ -94,5 +95,5 @@ def with_zone_loss(losses: dict[str, Tensor], zones: Tensor | None, codes: Tenso
 
 
 def average(each: Tensor, weight: Tensor) -> Tensor:
-    """The mean of ``each`` [B] by weights [B], 0 or 1; 0 where all weights are 0."""
+    """The mean of ``each`` [B] over the entries whose ``weight`` [B] is 1, not 0; 0 if all weights are 0."""
     return (each * weight).sum() / weight.sum().clamp(min=1)

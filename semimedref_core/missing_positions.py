@@ -1,18 +1,18 @@
-"""Reports as a reader may have them: the positions are all there, taken out, hidden, vague or wrong.
+"""Reports with positions that are complete, removed, hidden, vague or wrong.
 
-A network that is trained on whole reports may meet others. Each mode turns a report into the text that is read:
+A network that was trained on complete reports may later read others. Each mode makes the text that the network reads:
 
 ========== ============================================================================================
-full       the report as it is
-removed    the position phrases are taken out; the words of laterality and count stay
+full       the unchanged report
+removed    the position phrases are removed; the words of laterality and count stay
 masked     each phrase becomes ``[UNK_POS]``, the mask of PosAug
 fuzzy      each phrase becomes ``a region of the lung``, the vague phrase of PosAug (or that of the layout)
-wrong-side the phrases of the mirrored report: a negative control. Sides that say the same are the same
-none       no text: the sentence of all zones that the setting ``report_text = none`` reads too
+wrong-side the phrases of the mirrored report: a negative control. Equal phrases on both sides stay the same
+none       the sentence that names all zones, as with the setting ``report_text = none``
 ========== ============================================================================================
 
-``unilateral`` and ``bilateral`` say how many lungs are infected and not where, so they are no position phrase. A report
-without infection has no phrase; only ``none`` changes it.
+``unilateral`` and ``bilateral`` say how many lungs are infected, not where. So they are no position phrases. A report
+without infection has no phrase; only the mode ``none`` changes it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from semimedref_core.reports import ZONES, Report
 
 MODES = get_args(ReportsAtHand)
 EVERYWHERE = Report.of([1] * len(ZONES)).render()
-"""The sentence of all zones, which tells nothing about one image."""
+"""The sentence that names all zones. It says nothing about a single image."""
 
 
 def text_at_hand(report: AnyReport, mode: ReportsAtHand) -> str:
-    """What is read of one report.
+    """The text that the network reads of one report.
 
     Raises:
         ValueError: if the mode is unknown.
@@ -57,10 +57,10 @@ def text_at_hand(report: AnyReport, mode: ReportsAtHand) -> str:
 
 
 def draw_changed(rng: np.random.Generator, count: int, rate: float) -> np.ndarray:
-    """Which of ``count`` reports are changed, ``[count]`` bool, each with probability ``rate``.
+    """Draws which of ``count`` reports are changed: ``[count]`` bool, each true with probability ``rate``.
 
-    One number is drawn for each report, whatever the rate. So from equal sources of chance the reports that a smaller
-    rate changes are among those that a larger rate changes.
+    Each report gets one random number, and the rate does not change it. So with equal seeds, a larger rate changes all
+    reports that a smaller rate changes.
     """
     return rng.random(count) < rate
 
@@ -68,16 +68,16 @@ def draw_changed(rng: np.random.Generator, count: int, rate: float) -> np.ndarra
 def texts_at_hand(
     reports: Sequence[AnyReport], mode: ReportsAtHand, rate: float, rng: np.random.Generator
 ) -> list[str]:
-    """The texts of reports of which a share, the removal rate, is changed as the mode says; the others are whole."""
+    """The texts of reports. The mode changes a share of them, the removal rate; the others stay complete."""
     changed = draw_changed(rng, len(reports), rate)
     return [text_at_hand(report, mode if hit else "full") for report, hit in zip(reports, changed, strict=True)]
 
 
 def filled_in(report: Report, zones: Sequence[int]) -> str:
-    """The report with the phrases of other zones in the place of its own; laterality and count stay.
+    """Replaces the phrases of a report by those of other zones; laterality and count stay.
 
     Args:
-        report: one without infection is left as it is.
-        zones: six 0/1, such as those that a network predicts from the image. If all are 0, no phrase is written.
+        report: a report without infection is not changed.
+        zones: six 0/1, for example predicted from the image. If all are 0, the text has no phrase.
     """
     return report.render(Report.of(zones, style=report.style).phrases) if any(report.zones) else report.render()

@@ -1,11 +1,11 @@
-"""T-PatchMix: patches of image, pseudo-label and referring text are mixed as one.
+"""T-PatchMix: image, pseudo-label and referring text of a patch are mixed together.
 
-For sample i with partner j: *propose* a patch, *gate* it by the teacher's mean probability of the partner's lesion in
-it, *apply* it to image, target and text together or to none. The invariant: what the image shows, the mask marks and
-the text says are the same thing, for every sample, also when the gate refuses.
+For sample i with partner j: *propose* a patch; *gate* it by the teacher's mean probability of the partner's lesion in
+the patch; *apply* it to image, target and text together, or to none of them. The invariant: for every sample, the image
+shows what the mask marks and what the text says, also if the gate refuses.
 
-A patch always lies inside one zone box, so the zone that a pasted lesion adds to the report is known before the gate
-has spoken: both texts are prepared on the CPU, and the accepted flag picks one on the device without a host sync.
+A patch always lies inside one zone box. So we know the zone that a pasted lesion adds to the report before the gate
+decides. The CPU prepares both texts, and the accepted flag selects one on the device, without a host sync.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ MIX_COUNTS = get_args(MixCount)
 
 @dataclass(frozen=True)
 class Proposal:
-    """Who gives to whom, and where, for B samples.
+    """Donors, zones and places of the patches for B samples.
 
     Attributes:
         partner: ``[B]`` int64, the donor j of each sample i.
-        centres: ``[B, 2]`` float32 in 0 to 1: where in its zone box the patch's centre lies (modes ``position`` and
-            ``random``), or the chance that picks a confident pixel (mode ``probability`` uses the first).
-        boxes: ``[B, 6, 4]`` int64 px, where a patch of each zone may lie: the zone's box in the donor's view, cut to
-            its box in the receiver's. So a pasted lesion ends in the zone that it comes from, and the text names it,
-            even where the two views were moved apart. Empty (0, 0, 0, 0) where the two boxes do not meet.
-        zones: ``[B]`` int64, the zone of the patch; -1 where no patch is proposed.
+        centres: ``[B, 2]`` float32 in 0 to 1: the place of the patch's centre in its zone box (modes ``position`` and
+            ``random``). Mode ``probability`` uses the first number to select a confident pixel.
+        boxes: ``[B, 6, 4]`` int64 px, where a patch of each zone may lie: the intersection of the zone's boxes in the
+            donor's view and in the receiver's view. So a pasted lesion stays in its zone, and the text names that zone,
+            even if the two views are shifted. (0, 0, 0, 0) if the two boxes do not overlap.
+        zones: ``[B]`` int64, the zone of the patch; -1 if no patch is proposed.
     """
 
     partner: np.ndarray
@@ -49,17 +49,17 @@ class Proposal:
 
 
 def compatible_zones(own: AnyReport, donor: AnyReport, named_by: PatchZones = "donor") -> list[int]:
-    """The zones in which the donor may give a patch; none where the two reports name opposite sides, or one does not
-    say where.
+    """The zones in which the donor may give a patch. There are none if the two reports name opposite sides, or if one
+    of them has no positions.
 
-    The release looks at first phrases only (Ledger 2).
+    The release reads only the first phrase of each report (Ledger 2).
 
     Args:
         own, donor: the reports of receiver and donor.
-        named_by: whose report must name a zone. ``receiver`` is the paper's rule: the patch lies where the receiver's
-            report says already that something is, and a donor that names no zone is allowed. ``donor`` is ours: the
-            text gets a zone that it may not have had, so a left-only report can become bilateral, and a receiver that
-            names no zone is allowed. ``both`` is stricter than either.
+        named_by: whose report must name a zone. ``receiver`` is the paper's rule: the patch lies in a zone that the
+            receiver's report already names. The donor may name no zone. ``donor`` is ours: the text may get a new zone,
+            so a report of the left side can become bilateral. The receiver may name no zone. ``both`` requires both
+            reports to name it.
 
     Raises:
         ValueError: if ``named_by`` is unknown.
@@ -79,15 +79,16 @@ def compatible_zones(own: AnyReport, donor: AnyReport, named_by: PatchZones = "d
 
 
 def common_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Where boxes ``[..., 4]`` (top, left, bottom, right; px) overlap, one by one; (0, 0, 0, 0) where they do not."""
+    """The intersections of boxes ``[..., 4]`` (top, left, bottom, right; px), pair by pair; (0, 0, 0, 0) if a pair does
+    not overlap."""
     low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
     return np.where((low < high).all(-1, keepdims=True), np.concatenate([low, high], -1), 0)
 
 
 def zone_choices(own: AnyReport, donor: AnyReport, mode: PatchMode, named_by: PatchZones = "donor") -> list[int]:
-    """The zones that a patch of this donor is drawn from; none where the pair is not to be mixed.
+    """The zones from which a patch of this donor is drawn; none if the pair is not mixed.
 
-    In mode ``probability`` the donor's map decides where a patch lies, so what the donor's report names decides here.
+    In mode ``probability`` the donor's map decides where a patch lies. So the zones of the donor's report count here.
     """
     if mode == "random":
         return list(range(len(own.layout))) if own.located and donor.located else []
@@ -106,11 +107,11 @@ def propose(
 
     Args:
         rng: source of chance.
-        reports: B reports, of the views as they are (mirrored pictures with flipped reports).
-        boxes: ``[B, 6, 4]`` px, the zone boxes as they lie in each view.
-        mode: ``position`` (a zone that a report names, sides compatible), ``probability`` (the zone follows from the
-            teacher's map) or ``random`` (any zone, whatever the reports say: plain CutMix).
-        p: probability of a sample to be offered a patch.
+        reports: B reports of the views: mirrored pictures have flipped reports.
+        boxes: ``[B, 6, 4]`` px, the zone boxes in each view.
+        mode: ``position`` (a zone that a report names, with compatible sides), ``probability`` (the teacher's map
+            decides the zone) or ``random`` (any zone, independent of the reports: plain CutMix).
+        p: probability that a sample is offered a patch.
         named_by: whose report must name the zone in mode ``position``; see :func:`compatible_zones`.
 
     Raises:
@@ -141,15 +142,16 @@ def propose(
 
 
 def mixed_reports(own: AnyReport, mix_text: MixText = "rewrite", mix_count: MixCount = "zones") -> list[AnyReport]:
-    """The reports a sample can end with (Eq. 8; paper: 8): its own, then its own and a lesion in each zone.
+    """The possible reports of a sample (Eq. 8; paper: 8): its own report, then for each zone the report with a lesion
+    added there.
 
     Args:
-        own: the receiver's report; if it does not say where, nothing is mixed, and all are its own.
-        mix_text: ``keep``: all are its own, an ablation: the text does not tell what was pasted.
-        mix_count: the number of infected areas that the mixed report gives. ``zones``: so many zones are named, as in
-            the release's texts; the word then counts something else than in a text of LViT. ``none``: no number.
-            ``one_more`` is wrong where the pasted lesion touches one that is there, hides one, or comes in several
-            pieces: in half of the mixes or more.
+        own: the receiver's report; if it has no positions, nothing is mixed, and all texts are its own.
+        mix_text: ``keep`` is an ablation: all texts are its own, so the text does not name the pasted lesion.
+        mix_count: the number of infected areas in the mixed report. ``zones``: the number of named zones, as in the
+            release's texts; in LViT's texts the word counts lesions instead. ``none``: no number. ``one_more``: one
+            more than before. It is wrong in half of the mixes or more: the pasted lesion may touch or hide another one,
+            or have several pieces.
 
     >>> from semimedref_core import Report, mixed_reports
     >>> own = Report.of([0, 0, 1, 0, 0, 0])
@@ -179,25 +181,28 @@ def patch_boxes(
     mode: str,
     confident: float,
 ) -> tuple[Tensor, Tensor]:
-    """The patches m in pixels (Eq. 4; paper: 6): squares of side ``block``, cut to the zone box around their centre.
+    """The patches m in pixels (Eq. 4; paper: 6): squares of side ``block``, clipped to the zone box that holds their
+    centre.
 
-    In mode ``probability`` the centre is a pixel drawn evenly from the donor's confident foreground
-    (``p_j >= confident``), and the zone is the one whose box holds it.
+    In mode ``probability`` the centre is drawn uniformly from the donor's confident foreground (``p_j >= confident``),
+    and the zone is the one whose box holds the centre.
 
     Args:
-        probs: ``[B, 1, H, W]`` teacher probabilities; the rest as in :class:`Proposal`, as tensors.
+        probs: ``[B, 1, H, W]`` teacher probabilities; the other arguments are the fields of :class:`Proposal` as
+            tensors.
         block: side in px.
         mode: one of :data:`PATCH_MODES`.
         confident: smallest probability of confident foreground.
 
     Returns:
-        Boxes ``[B, 4]`` int64, empty where there is no patch, and their zones ``[B]``, -1 where there is none.
+        Boxes ``[B, 4]`` int64 and their zones ``[B]``. A sample without a patch has an empty box and the zone -1.
     """
     rows = torch.arange(len(zones), device=zones.device)
     if mode == "probability":
         width = probs.shape[3]
         sure = (probs[partner] >= confident).flatten(1)  # [B, HW]
-        # The k-th sure pixel, k drawn evenly: one cumulative sum, no synchronising torch.nonzero.
+        # Selects the k-th confident pixel, with uniform k. A cumulative sum avoids torch.nonzero, which makes the
+        # host wait.
         nth = (centres[:, :1] * sure.sum(1, keepdim=True)).floor() + 1
         pixel = (sure.cumsum(1) < nth).sum(1).clamp(max=sure.shape[1] - 1)
         y, x = pixel // width, pixel % width
@@ -220,7 +225,8 @@ def patch_boxes(
 def t_patchmix(
     images: Tensor, probs: Tensor, text_choices: Tensor, proposal: dict[str, Tensor], block: int, mode: str, gate: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Image, pseudo-label and text of a batch, mixed together or left alone together (Eq. 5 to 8; paper: 7 to 8).
+    """Mixes image, pseudo-label and text of each sample together, or leaves all three unchanged (Eq. 5 to 8; paper: 7
+    to 8).
 
     Args:
         images: ``[B, C, H, W]`` strong views s.
@@ -247,7 +253,7 @@ def t_patchmix(
     """
     boxes, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
     mixed, target, accepted = patch_mix(images, probs, proposal["partner"], boxes, gate)  # Eq. 5, Eq. 6, Eq. 7
-    choice = torch.where(accepted, zones + 1, 0)  # Eq. 8, written ahead; picked on the device
+    choice = torch.where(accepted, zones + 1, 0)  # Eq. 8: the texts are ready; the device selects one
     rows = torch.arange(len(choice), device=choice.device)
     return mixed, target, text_choices[rows, choice], accepted
 
@@ -255,11 +261,11 @@ def t_patchmix(
 def mixed_codes(
     codes: Tensor, accepted: Tensor, probs: Tensor, proposal: dict[str, Tensor], block: int, mode: str, gate: float
 ) -> Tensor:
-    """Zone codes ``[B]`` of the images after :func:`t_patchmix`: where it has accepted a patch, with the patch's zone.
+    """Zone codes ``[B]`` of the images after :func:`t_patchmix`; accepted patches add their zone.
 
     Args:
         codes: ``[B]`` zone codes of the receivers' reports.
-        accepted: ``[B]`` bool, from :func:`t_patchmix`, whose arguments the others are.
+        accepted: ``[B]`` bool, from :func:`t_patchmix`; the other arguments are the same as there.
     """
     _, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
     return torch.where(accepted, codes | (1 << zones.clamp(min=0)), codes)

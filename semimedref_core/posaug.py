@@ -1,7 +1,7 @@
-"""PosAug: positional phrases of the report are masked or made fuzzy, so the student does not lean on them alone.
+"""PosAug masks position phrases of the report or makes them vague, so that the student does not rely on them alone.
 
-Eq. 3: each phrase r_s, one a side s, is hit independently, ``h_s ~ Bernoulli(p)``; the student reads the replacement
-where ``h_s = 1`` and r_s where ``h_s = 0``.
+Eq. 3: each side s has one phrase r_s, and each phrase is hit independently, ``h_s ~ Bernoulli(p)``. The student reads
+the replacement if ``h_s = 1`` and r_s if ``h_s = 0``.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ _PHRASES = re.compile(
 
 
 def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix", vague: str = FUZZY_PHRASE) -> dict[str, str]:
-    """Which sides' phrases are hit (h_s of Eq. 3), and what stands in their place.
+    """Draws the sides whose phrases are hit (h_s of Eq. 3), and the replacements.
 
     Args:
         rng: source of chance.
-        p: probability of each phrase to be hit, independently.
-        mode: ``mask`` (:data:`MASK_TOKEN`), ``fuzz`` (the vague phrase) or ``mix`` (one of the two, evenly).
-        vague: the vague phrase, that of the layout.
+        p: probability that a phrase is hit; phrases are independent.
+        mode: ``mask`` (:data:`MASK_TOKEN`), ``fuzz`` (the vague phrase) or ``mix`` (one of the two, with equal
+            probability).
+        vague: the vague phrase of the layout.
 
     Returns:
-        Side -> replacement, for the sides that are hit. Drawn for both sides whatever a report names, so that one draw
+        Side -> replacement, for the sides that are hit. Both sides are drawn, whatever the report names. So one draw
         serves a report and its mixtures.
     """
     if mode not in MODES:
@@ -48,13 +49,13 @@ def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix", vague
 
 
 def apply_hits(report: AnyReport, hits: dict[str, str]) -> str:
-    """The report's text with the phrases of the hit sides replaced; the rest is untouched."""
+    """The report's text, in which the phrases of the hit sides are replaced."""
     phrases = zip(report.phrase_sides, report.phrases, strict=True)
     return report.render(tuple(hits.get(side, phrase) for side, phrase in phrases))
 
 
 def posaug(report: AnyReport, rng: np.random.Generator, p: float = 0.5, mode: str = "mix") -> str:
-    """The augmented text of one report. The zones used by ITCL stay those of the untouched report."""
+    """The augmented text of one report. ITCL still uses the zones of the original report."""
     return apply_hits(report, draw_hits(rng, p, mode, report.layout.vague))
 
 
@@ -79,17 +80,17 @@ class PosAug:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of a text; ``kind`` is ``frame`` (outside the phrases), ``position`` (a phrase as the report has it),
-    ``mask`` or ``fuzz`` (what stands in its place)."""
+    """A part of a text. ``kind`` is ``frame`` (outside the phrases), ``position`` (a phrase of the report), ``mask`` or
+    ``fuzz`` (its replacement)."""
 
     text: str
     kind: str
 
 
 def stretches(text: str) -> tuple[Stretch, ...]:
-    """A report or an augmented text, cut where its phrases begin and end, to be shown; joined it is that text."""
+    """Splits a report or an augmented text at its phrases, for display. The joined parts are the text again."""
     match = _PHRASES.fullmatch(text)
-    if not match:  # without infection, or with its positions taken out
+    if not match:  # the report has no infection, or its positions were removed
         return (Stretch(text, "frame"),)
     pieces = enumerate(re.split("( and )", match["phrases"]))
     kinds = {MASK_TOKEN: "mask", FUZZY_PHRASE: "fuzz"}

@@ -1,8 +1,8 @@
-"""Layouts of positions: which zones a picture has, where they lie, and the words that name them.
+"""Layouts of positions: the zones of a picture, their places, and the words that name them.
 
-The paper's zones are six of the lungs (Eq. 1), and its parts need little of them: which zones a report names, where in
-the picture they lie, and which zone each becomes in the mirror image. A layout (:class:`Positions`) says this for any
-organ, and an :class:`AnyReport` which of its zones are named. The rest of the method does not ask which organ it is.
+The paper has six zones of the lungs (Eq. 1). The method needs three facts: which zones a report names, where they lie
+in the picture, and which zone each becomes in the mirror image. A layout (:class:`Positions`) gives the last two for
+any organ, and an :class:`AnyReport` gives the first. The rest of the method does not depend on the organ.
 
 =========== ================================================================================= =================
 layout      zones                                                                             for
@@ -13,7 +13,7 @@ sides       left, centre, right                                                 
 none        no text names a zone                                                              texts without places
 =========== ================================================================================= =================
 
-"left" is the left half of the image, unless :meth:`Positions.of_the_patient` turns the words round.
+"left" is the left half of the image, unless :meth:`Positions.of_the_patient` swaps the words.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ import numpy as np
 SIDES = ("left", "right")
 HEIGHTS = ("upper", "middle", "lower")
 MOST_ZONES = 6
-"""Zones that a layout may have: ITCL's codes have six bits (:func:`semimedref_kernels.soft_contrastive_loss`)."""
+"""The largest number of zones of a layout: ITCL's codes have six bits
+(:func:`semimedref_kernels.soft_contrastive_loss`)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Grammar:
-    """Words that name zones together: one of a side and one of a height, in any order, as in "left lower lobe".
+    """Words that name zones together: one for a side and one for a height, in any order, as in "left lower lobe".
 
-    Zone ``side * len(rows) + row`` is the one of a side and a row.
+    A side and a row name the zone ``side * len(rows) + row``.
 
     Attributes:
-        rows: words of each row, from top to bottom; their plurals are known too.
-        alone: words of a height (without the s of a plural) that never stand beside another height, such as "base":
+        rows: words of each row, from top to bottom; plurals are recognised too.
+        alone: words for a height (without the plural s) that exclude another height beside them. An example is "base":
             "the base of the upper lobe" is neither lower nor upper.
-        whole: nouns with which a side alone names all of its zones, as in "left lung".
-        nouns: other nouns of a place, as in "left lower lobe".
-        short: abbreviations, with the side and the row that they mean.
-        sides: what "left" and "right" mean, as sides of the image.
+        whole: nouns that make a side name all of its zones, as in "left lung".
+        nouns: other nouns for a place, as in "left lower lobe".
+        short: abbreviation -> the side and the row that it means.
+        sides: the side of the image that "left" and "right" each mean.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -60,11 +61,12 @@ class Positions:
     """The zones of a picture.
 
     Attributes:
-        names: of the zones, for people.
-        shares: where each lies, as shares of the picture: top, left, bottom, right.
-        words: the words that name each; the first are those that are written. Words of several zones name them all.
-        vague: what PosAug writes in the place of a phrase.
-        grammar: how else words name zones together.
+        names: readable names of the zones.
+        shares: the box of each zone, as shares of the picture: top, left, bottom, right.
+        words: the words that name each zone; new texts use the first ones. Words that belong to several zones name all
+            of them.
+        vague: the vague phrase of PosAug.
+        grammar: a second way in which words name zones; see :class:`Grammar`.
     """
 
     names: tuple[str, ...]
@@ -78,7 +80,8 @@ class Positions:
 
     @cached_property
     def mirror(self) -> tuple[int, ...] | None:
-        """Which zone each becomes in the mirror image; None where a zone's mirror image is no zone."""
+        """For each zone, the zone that it becomes in the mirror image. None if the mirror image of a zone is not a
+        zone."""
         found = []
         for top, left, bottom, right in self.shares:
             image = np.array([top, 1 - right, bottom, 1 - left])
@@ -88,12 +91,12 @@ class Positions:
 
     @property
     def numbers(self) -> list[float]:
-        """Where the zones lie, as plain numbers for a record: the shares, one zone after the other."""
+        """The shares as plain numbers, zone after zone, for a record."""
         return [float(value) for share in self.shares for value in share]
 
     @property
     def swapped(self) -> tuple[int, ...]:
-        """:attr:`mirror`, or each zone itself where there is none: then no picture with a named zone is mirrored."""
+        """:attr:`mirror`; without one, each zone itself. Then pictures with a named zone are never mirrored."""
         return self.mirror or tuple(range(len(self)))
 
     def named(self, zones: Sequence[int]) -> list[str]:
@@ -101,7 +104,7 @@ class Positions:
         return [name for name, bit in zip(self.names, zones, strict=True) if bit]
 
     def sides_of(self, zones: Sequence[int]) -> tuple[str, ...]:
-        """The halves of the image in which named zones lie, left before right; a zone over the middle lies in both."""
+        """The halves of the image that hold named zones, left before right. A zone across the middle lies in both."""
         named = [share for share, bit in zip(self.shares, zones, strict=True) if bit]
         lies = any(left < 0.5 for _, left, _, _ in named), any(right > 0.5 for _, _, _, right in named)
         return tuple(side for side, there in zip(SIDES, lies, strict=True) if there)
@@ -111,8 +114,8 @@ class Positions:
         return np.rint(np.array(self.shares) * [height, width, height, width]).astype(np.int64)
 
     def region(self, zones: Sequence[int], height: int, width: int, margin: float = 0.12) -> np.ndarray:
-        """Where a report that names these zones lets a lesion be, ``[H, W]`` uint8, 1 there: the boxes of the named
-        zones, wider by ``margin`` of the picture's side at each edge."""
+        """The region where a lesion may lie if a report names these zones: ``[H, W]`` uint8, 1 inside. It is the boxes
+        of the named zones, enlarged at each edge by ``margin`` of the picture's side."""
         allowed = np.zeros((height, width), np.uint8)
         above, over = round(margin * height), round(margin * width)
         for (y0, x0, y1, x1), named in zip(self.boxes(height, width), zones, strict=True):
@@ -121,7 +124,7 @@ class Positions:
         return allowed
 
     def of_the_patient(self) -> Positions:
-        """The same zones, named as the patient sees them: what is left in the image is called right.
+        """The same zones, named from the patient's view: the left half of the image is called right.
 
         Raises:
             ValueError: if the layout has no mirror image.
@@ -133,18 +136,18 @@ class Positions:
 
 
 class AnyReport(Protocol):
-    """What training asks of a report, of whatever grammar or of none.
+    """The interface of all reports, with or without a fixed grammar: what training needs of them.
 
     Attributes:
-        layout: whose zones it names.
-        zones: 0 or 1 for each of them, the vector a of the paper.
+        layout: the layout of its zones.
+        zones: 0 or 1 for each zone, the vector a of the paper.
         code: the zones as one integer; zone k is bit k.
-        sides: the halves of the image in which they lie.
-        located: whether the text says where; if it does not, nothing is known of the zones, and nothing is mixed.
+        sides: the halves of the image that hold its zones.
+        located: whether the text says where the lesions are. If not, the zones are unknown and nothing is mixed.
         mirrors: whether :meth:`flip` gives a true text of the mirror image.
         phrases: the position phrases; PosAug replaces them.
-        phrase_sides: the side of each phrase, by which PosAug draws.
-        style: what else tells the report from one with the same text.
+        phrase_sides: the side of each phrase; PosAug draws by side.
+        style: what distinguishes the report from another one with the same text.
     """
 
     layout: Positions
@@ -158,22 +161,22 @@ class AnyReport(Protocol):
     style: str
 
     def render(self, phrases: tuple[str, ...] | None = None) -> str:
-        """The text, with other phrases in the place of its own, or with none (``()``)."""
+        """The text; ``phrases`` replaces its own phrases, and ``()`` removes them."""
 
     def flip(self) -> AnyReport:
         """The report of the mirror image."""
 
     def merge(self, other: AnyReport) -> AnyReport:
-        """The report of a picture that shows what both describe."""
+        """The report of a picture with the lesions of both reports."""
 
     def naming(self, zones: Sequence[int]) -> AnyReport:
-        """A report of one lesion in each of these zones, in the manner of this one."""
+        """A report of one lesion in each of these zones, in the style of this report."""
 
     def counting_zones(self) -> AnyReport:
-        """This report; if it can give a number of lesions, that of the zones."""
+        """This report; if its grammar gives a number of lesions, it is now the number of zones."""
 
     def without_count(self) -> AnyReport:
-        """This report; if it can give a number of lesions, without it."""
+        """This report without its number of lesions, if its grammar gives one."""
 
 
 def _thirds(side: str) -> list[tuple[float, float, float, float]]:
@@ -200,8 +203,8 @@ LUNGS = Positions(
         },
     ),
 )
-"""The six zones of the paper. Where its bands begin and end is a matter of a :class:`.anatomy.Grid`; the shares here
-are thirds."""
+"""The six zones of the paper. A :class:`.anatomy.Grid` says where its bands begin and end; the shares here are
+thirds."""
 QUADRANTS = Positions(
     names=tuple(f"{side} {height}" for side in SIDES for height in ("upper", "lower")),
     shares=((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1)),
@@ -223,6 +226,6 @@ LEFT_TO_RIGHT = Positions(
     ),
 )
 NOWHERE = Positions(names=("anywhere",), shares=((0, 0, 1, 1),), words=((),))
-"""One zone that no text names: what is asked for zones finds none named."""
+"""One zone that no text ever names, for texts without places."""
 LAYOUTS = {"lung": LUNGS, "quadrants": QUADRANTS, "sides": LEFT_TO_RIGHT, "none": NOWHERE}
-"""The built-in layouts, by the names of the setting ``positions``."""
+"""The built-in layouts: value of the setting ``positions`` -> layout."""

@@ -1,14 +1,13 @@
-"""The positions in a free text, read so that nothing is guessed.
+"""Reads positions in a free text, without guessing.
 
-A sentence may say anything; what is looked for is which zones of a layout it names as affected. Where the reader is
-not sure, the text names no zone at all: a method that knows nothing of a place does without it, and one that is told a
-wrong place learns it.
+The reader looks for the zones of a layout that a text names as affected. If it is not sure, it returns no zone for the
+whole text. A method can learn without a place, but it would learn a wrong place.
 
-- A side is never guessed. "Lower lobe opacity" names no zone, and so does a text that says it beside other places.
-- What a sentence denies is not named: "no opacity in the left lung", "the left lung is clear". Where a sentence denies
-  something and it is not plain what, the text names nothing. Plain is "opacity in the left lower lobe, no effusion".
+- The reader never guesses a side. "Lower lobe opacity" names no zone, also if the text names other places.
+- A denied place is not named: "no opacity in the left lung", "the left lung is clear". If it is unclear what a sentence
+  denies, the text names nothing. A clear case is "opacity in the left lower lobe, no effusion".
 - Words of one place may come in any order, and places may share words: "upper and middle zones of the left lung".
-  Where they can be shared in two ways ("lower left and right lung"), the text names nothing.
+  If they can be shared in two ways ("lower left and right lung"), the text names nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from itertools import product, takewhile
 
 from semimedref_core.positions import SIDES, Grammar, Positions
 
-_PART = re.compile(r"(?:(?!\.\s|\.$)[^!?;\n])+")  # a sentence, or what stands before a semicolon
+_PART = re.compile(r"(?:(?!\.\s|\.$)[^!?;\n])+")  # a sentence, or the part before a semicolon
 _BUT = re.compile(r"\b(?:but|however|although|though|whereas|while)\b")
 _TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
 _DENIED = re.compile(r"\s*(?:there (?:is|are|was|were) )?(?:no|without)\b[^,&+/]*")
@@ -37,8 +36,8 @@ _ELSE = (
 _ASIDE = re.compile(
     rf"(?:,? (?:and |with )?(?:no|without) (?:evidence of |signs? of )?{_ELSE}(?:(?:,|,? or|,? and) {_ELSE})*)+ *$"
 )
-"""That something else is absent, at the end of a sentence that tells what is seen: "opacity in the left lower lobe, no
-effusion" affirms the place."""
+"""The end of a sentence that says that something else is absent. "opacity in the left lower lobe, no effusion" affirms
+the place."""
 _UNSURE = frozenset(
     "no not non nor neither never none without absent absence negative free clear clears clearing cleared normal "
     "unremarkable spared sparing spares healthy unaffected uninvolved resolved resolution resolving removed denies "
@@ -46,9 +45,9 @@ _UNSURE = frozenset(
     "previously former formerly history outside beyond opposite contralateral ipsilateral or either versus vs nothing "
     "cannot".split()
 )
-"""Words with which a sentence may say that a place is not affected."""
+"""Words by which a sentence may say that a place is not affected."""
 _BESIDE = frozenset("below above beneath under underneath behind between beside adjacent towards toward".split())
-"""Words before a place that mean another one."""
+"""Words before a place that change its meaning to another place."""
 _JOINS = frozenset({"and", ",", "&", "+", "/", "plus"})
 _LINKS = frozenset({"the", "of", "in", "on", "at", "-", "within", "both"})
 _BOTH = frozenset({"both", "bilateral", "bilaterally"})
@@ -57,13 +56,12 @@ _BODY = frozenset(
     "arm arms leg legs limb limbs extremity extremities rib ribs abdomen abdominal lid lids eyelid eyelids tooth teeth "
     "hand foot knee shoulder quadrant quadrants".split()
 )
-"""Nouns with which a side and a height are a place elsewhere on the body, as in "left upper arm"; a layout may know one
-of them."""
+"""Nouns that put a side and a height elsewhere on the body, as in "left upper arm". A layout may use some of them."""
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A stretch of a text, from ``start`` to before ``end``, that names these zones."""
+    """A part of a text that names these zones: from ``start`` up to ``end``, exclusive."""
 
     start: int
     end: int
@@ -75,7 +73,7 @@ class _NotSureError(Exception):
 
 
 def read_positions(text: str, layout: Positions) -> tuple[Phrase, ...]:
-    """The phrases of a text that name zones of a layout, in the order of the text; none if it is not sure.
+    """The phrases of a text that name zones of a layout, in the order of the text; none if the reader is not sure.
 
     >>> from semimedref_core.positions import LUNGS
     >>> text = "Patchy opacity in the right lower lobe. The left lung is clear."
@@ -89,7 +87,7 @@ def read_positions(text: str, layout: Positions) -> tuple[Phrase, ...]:
 
 
 def _parts(text: str) -> Iterator[tuple[str, int]]:
-    """Sentences and half-sentences, with the place where each begins."""
+    """Sentences and parts of sentences, each with its start in the text."""
     for sentence in _PART.finditer(text):
         start = sentence.start()
         for found in (*_BUT.finditer(sentence[0]), None):
@@ -126,7 +124,7 @@ class _Token:
 
 
 def _by_list(part: str, tokens: Sequence[_Token], layout: Positions) -> Iterator[list[Phrase]]:
-    """Each place where words of zones stand, the longest first."""
+    """Each place in the text with words for zones; longer words come first."""
     meant, pattern = _phrases_of(layout)
     for found in pattern.finditer(part):
         before = [token.text for token in tokens if token.end <= found.start()]
@@ -138,7 +136,7 @@ def _by_list(part: str, tokens: Sequence[_Token], layout: Positions) -> Iterator
 
 @lru_cache(maxsize=8)
 def _phrases_of(layout: Positions) -> tuple[dict[str, frozenset[int]], re.Pattern]:
-    """The words of a layout and the zones that they name, and a pattern that finds them."""
+    """A table from words of a layout to the zones that they name, and a pattern that finds these words."""
     words = {each for known in layout.words for each in known}
     meant = {each: frozenset(k for k, known in enumerate(layout.words) if each in known) for each in words}
     any_of = "|".join(re.escape(each) for each in sorted(words, key=lambda each: (-len(each), each)))
@@ -146,7 +144,7 @@ def _phrases_of(layout: Positions) -> tuple[dict[str, frozenset[int]], re.Patter
 
 
 def _require_plain(before: Sequence[str]) -> None:
-    """Refuses a place that the words before it only take as a landmark."""
+    """Refuses a place that is only a landmark, because of the words before it."""
     close = [word for word in before if word not in ("the", "of", "to")][-1:]
     if _BESIDE & set(close):
         raise _NotSureError
@@ -154,7 +152,7 @@ def _require_plain(before: Sequence[str]) -> None:
 
 @dataclass
 class _Item:
-    """Words of one place: between two joins of a run."""
+    """The words of one place in a run, between two joining words."""
 
     sides: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
@@ -168,7 +166,7 @@ class _Item:
 
 
 def _by_grammar(tokens: Sequence[_Token], grammar: Grammar) -> Iterator[list[Phrase]]:
-    """The places of each run of words that a grammar knows."""
+    """The places of each run of words of the grammar."""
     at, stray_height, whole_side = 0, False, False
     while at < len(tokens):
         stop = at
@@ -190,20 +188,20 @@ def _by_grammar(tokens: Sequence[_Token], grammar: Grammar) -> Iterator[list[Phr
 
 @lru_cache(maxsize=8)
 def _rows(grammar: Grammar) -> dict[str, int]:
-    """The words of heights and their plurals -> the row that they name."""
+    """Words for heights and their plurals -> the row that each names."""
     rows = {word: k for k, words in enumerate(grammar.rows) for word in words}
     return {f"{word}s": k for word, k in rows.items()} | rows
 
 
 @lru_cache(maxsize=8)
 def _known(grammar: Grammar) -> frozenset[str]:
-    """All words that may stand in a place."""
+    """All words that may be part of a place."""
     words = {*SIDES, *_BOTH, *_ALL, *_JOINS, *_LINKS, *_rows(grammar)}
     return frozenset(words | grammar.whole | grammar.nouns | grammar.short.keys())
 
 
 def _items(tokens: Sequence[_Token], grammar: Grammar) -> list[_Item]:
-    """The run, cut at its joins; an item without a word of a place is left out."""
+    """Splits the run at its joining words. Items without a word for a place are left out."""
     items = [_Item()]
     for token in tokens:
         item, word = items[-1], token.text
@@ -229,10 +227,10 @@ def _items(tokens: Sequence[_Token], grammar: Grammar) -> list[_Item]:
 
 
 def _places(items: list[_Item], grammar: Grammar) -> list[Phrase]:
-    """What the items of a run name.
+    """The phrases that the items of a run form.
 
     Raises:
-        _NotSureError: if they can be understood in two ways.
+        _NotSureError: if the items can be understood in two ways.
     """
     for item in items:
         if item.both:
@@ -242,7 +240,7 @@ def _places(items: list[_Item], grammar: Grammar) -> list[Phrase]:
         elif len({*item.sides}) > 1 or (item.alone and len(item.rows) > 1):
             raise _NotSureError
     if not any(item.rows or item.whole for item in items):
-        return []  # a side without a noun or a height is no place
+        return []  # a side needs a noun or a height to be a place
     if not any(item.sides for item in items):
         if any(item.rows and item.noun for item in items):
             raise _NotSureError  # a place without its side
@@ -267,10 +265,10 @@ def _places(items: list[_Item], grammar: Grammar) -> list[Phrase]:
 
 
 def _share(item: _Item, before: list[_Item], after: list[_Item]) -> None:
-    """Gives an item the words that it shares with a neighbour, as in "left and right lower lobes".
+    """Adds the words that an item shares with a neighbour, as in "left and right lower lobes".
 
     Raises:
-        _NotSureError: if there is no one neighbour to share with.
+        _NotSureError: if not exactly one neighbour can share its words.
     """
     if item.sides and after and after[0].sides and (after[0].rows or after[0].whole):
         item.rows = after[0].rows  # a side alone, before a whole place
@@ -279,7 +277,7 @@ def _share(item: _Item, before: list[_Item], after: list[_Item]) -> None:
     if item.rows and not item.noun:  # "upper and middle left lung", "left upper, middle and lower"
         givers = [other.sides for other in after if other.sides][:1]
         givers += [other.sides for other in reversed(before) if other.sides and not other.noun][:1]
-    elif item.rows:  # "left upper and middle lobes": the noun is that of both
+    elif item.rows:  # "left upper and middle lobes": both have the noun
         sharing = list(takewhile(lambda other: not other.noun, reversed(before)))
         givers = [other.sides for other in sharing if other.sides][:1]
     if len(givers) != 1:

@@ -1,15 +1,15 @@
-"""Radiology reports as data: parse, render, flip, merge, and the six anatomical zones they name.
+"""Radiology reports as data: parse, render, flip and merge them, and get the six anatomical zones that they name.
 
 The reports of QaTa-COV19 and MosMedData+ follow one small grammar::
 
     <Uni|Bi>lateral pulmonary infection, <count> infected area(s), <phrase>[ and <phrase>].
     phrase = (all | any of: upper middle lower) (left | right) lung
 
-or ``No pulmonary infection, zero infected areas.`` A mixed report may leave the number out. A :class:`Report` holds
-what such a text says; its zones are the *positional pseudo-label* of the paper, a multi-hot vector over :data:`ZONES`
+or ``No pulmonary infection, zero infected areas.`` A mixed report may omit the number. A :class:`Report` holds the
+content of such a text. Its zones are the *positional pseudo-label* of the paper, a multi-hot vector over :data:`ZONES`
 (Eq. 1). **"left" is the left half of the image**, that is, the patient's right lung.
 
-Two versions of the texts are in use, and they differ in style:
+There are two versions of the texts, with different styles:
 
 ======== ===================================== ============================================
 style    three zones of one side are written   the count word counts
@@ -47,18 +47,19 @@ _PATTERN = re.compile(
 
 
 class ReportError(SemiMedRefError, ValueError):
-    """A text that is no report of the grammar; the message holds the text and what was expected."""
+    """A text does not follow the grammar of reports. The message contains the text and what was expected."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one report says.
+    """The content of one report.
 
     Attributes:
         zones: six 0/1 integers in the order of :data:`ZONES`, the vector a (Eq. 1).
-        lesions: the number that the count word gives, 0 to 20; ``None`` where the text gives none.
-        laterality: ``no``, ``unilateral`` or ``bilateral`` as written; real reports say unilateral of two sides too.
-        style: how it is written and what the count word counts (``lvit`` or ``release``). Not part of equality.
+        lesions: the number that the count word gives, 0 to 20; ``None`` if the text has no count word.
+        laterality: ``no``, ``unilateral`` or ``bilateral`` as written. Some real reports say unilateral although they
+            name both sides.
+        style: how the report is written and what the count word counts (``lvit`` or ``release``). Ignored by ``==``.
 
     Raises:
         ReportError: if the parts contradict each other (zones without infection, a count out of range).
@@ -79,7 +80,7 @@ class Report:
     style: str = field(default="lvit", compare=False)
 
     layout: ClassVar[Positions] = LUNGS
-    located: ClassVar[bool] = True  # one that names no zone says that there is no infection
+    located: ClassVar[bool] = True  # a report without zones says that there is no infection
     mirrors: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -100,11 +101,12 @@ class Report:
 
     @classmethod
     def of(cls, zones, lesions: int | None = None, style: str = "lvit") -> Report:
-        """The report of these zones, with count and laterality that agree with them.
+        """Makes the report of these zones, with a count and a laterality that agree with them.
 
         Args:
             zones: six 0/1 values.
-            lesions: number of connected lesions (style ``lvit``; default one a side). Style ``release`` counts zones.
+            lesions: number of connected lesions (style ``lvit``; by default one for each side). Style ``release``
+                counts zones.
         """
         zones = tuple(int(bit) for bit in zones)
         sides = any(zones[:3]) + any(zones[3:])
@@ -116,18 +118,18 @@ class Report:
 
     @classmethod
     def parse(cls, text: str, style: str | None = None) -> Report:
-        """Reads one report, in any letter case and with the slips that real ones hold.
+        """Reads one report, in any letter case and with the usual mistakes of real reports.
 
-        Understood besides the grammar: a bare ``left lung`` and ``all lower left lung`` (all three zones), ``all lung
-        and all right lung`` (the missing side is the other one), misspelt heights (``lowerl left lung``),
-        ``areas`` after ``one`` and doubled full stops.
+        It also accepts ``left lung`` and ``all lower left lung`` (all three zones), ``all lung and all right lung``
+        (the missing side is the other side), misspelt heights (``lowerl left lung``), ``areas`` after ``one``, and
+        repeated full stops.
 
         Args:
             text: the report.
-            style: ``lvit`` or ``release``; by default read off the text (``lvit`` where it could be either).
+            style: ``lvit`` or ``release``; by default the style of the text (``lvit`` if it fits both).
 
         Raises:
-            ReportError: naming the text and the part that was not understood.
+            ReportError: names the text and the part that was not understood.
         """
         normal = re.sub(r"\s+", " ", text).strip().rstrip(". ").lower()
         match = _PATTERN.fullmatch(normal)
@@ -161,7 +163,7 @@ class Report:
 
     @property
     def phrase_sides(self) -> tuple[str, ...]:
-        """The side of each phrase: one a side."""
+        """The side of each phrase; a side has at most one phrase."""
         return self.sides
 
     @property
@@ -180,7 +182,7 @@ class Report:
         return " ".join([*(name for name, bit in zip(HEIGHTS, heights, strict=True) if bit), side, "lung"])
 
     def render(self, phrases: tuple[str, ...] | None = None) -> str:
-        """The report as canonical text, lower case; ``phrases`` replaces the position phrases (see PosAug)."""
+        """The canonical text of the report, in lower case; ``phrases`` replaces the position phrases (see PosAug)."""
         text = f"{self.laterality} pulmonary infection"
         if self.lesions is not None:
             text += f", {COUNT_WORDS[self.lesions]} infected area{'' if self.lesions == 1 else 's'}"
@@ -190,16 +192,16 @@ class Report:
     __str__ = render
 
     def flip(self) -> Report:
-        """The report of the left-right mirrored image: the sides change places."""
+        """The report of the left-right mirrored image: the two sides are swapped."""
         return replace(self, zones=self.zones[3:] + self.zones[:3])
 
     def merge(self, other: Report) -> Report:
-        """The report of a picture that shows what both describe.
+        """The report of a picture with the lesions of both reports.
 
-        Zones are united, lesions added (style ``release``: zones counted), and the laterality follows from the zones.
-        The style is this report's. Where one of the two gives no number, the union gives none.
+        It unites the zones, adds the numbers of lesions (style ``release``: counts the zones), and takes the laterality
+        from the zones. The style is the style of this report. If one of the two has no number, the result has none.
 
-        The sum is right only where no lesion of one touches or hides a lesion of the other.
+        The sum is right only if no lesion of one report touches or hides a lesion of the other.
         """
         zones = tuple(a | b for a, b in zip(self.zones, other.zones, strict=True))
         if self.lesions is None or other.lesions is None:
@@ -207,20 +209,20 @@ class Report:
         return Report.of(zones, self.lesions + other.lesions, self.style)
 
     def naming(self, zones: Sequence[int]) -> Report:
-        """The report of these zones and one lesion, in this report's style."""
+        """The report of one lesion in these zones, in the style of this report."""
         return Report.of(zones, 1, self.style)
 
     def counting_zones(self) -> Report:
-        """This report, but its number is that of the zones that it names."""
+        """This report with the number of its zones as the number of lesions."""
         return replace(self, lesions=sum(self.zones))
 
     def without_count(self) -> Report:
-        """This report, but it does not say how many lesions there are."""
+        """This report without the number of lesions."""
         return replace(self, lesions=None)
 
 
 def _parse_phrases(phrases: str | None, text: str) -> tuple[tuple[int, ...], bool]:
-    """Zones of ``a left lung and b right lung``, and whether three zones of a side were spelt out word by word."""
+    """Zones of ``a left lung and b right lung``, and whether the text lists all three zones of a side word by word."""
     zones = list(NO_ZONES)
     spelt_out = False
     parsed = [_parse_phrase(phrase, text) for phrase in phrases.split(" and ")] if phrases else []
@@ -240,7 +242,7 @@ def _parse_phrases(phrases: str | None, text: str) -> tuple[tuple[int, ...], boo
 
 
 def _parse_phrase(phrase: str, text: str) -> tuple[str | None, list[str]]:
-    """Side (None if unsaid) and height words of one position phrase."""
+    """Side (None if missing) and height words of one position phrase."""
     words = []
     for word in phrase.split():
         meant = word if word in _PHRASE_WORDS else next((height for height in HEIGHTS if _slip(word, height)), None)
@@ -254,9 +256,10 @@ def _parse_phrase(phrase: str, text: str) -> tuple[str | None, list[str]]:
 
 
 def _slip(word: str, meant: str) -> bool:
-    """Whether a word is another with one letter too many, too few, or two swapped, and the first one right.
+    """Whether ``word`` is a misspelling of ``meant``: one letter added, missing, or two letters swapped. The first
+    letter must be right.
 
-    Only height words are read so: one letter may make another side of a word, and a side is never guessed.
+    Only height words are corrected. For a side, one letter could change the meaning, and we never guess a side.
     """
     if word[0] != meant[0]:
         return False

@@ -1,4 +1,4 @@
-"""Semi-MedRef, one training step: the paper's objective from top to bottom, in the paper's symbols.
+"""The objective of Semi-MedRef for one training step, from top to bottom, in the paper's symbols.
 
 =================== ===================================================
 x_l, y_l, r_l       weak views of labelled pairs, their masks and reports
@@ -7,7 +7,7 @@ p                   the teacher's lesion probabilities on x_u
 s                   strong views of unlabelled pairs
 s_mix, y_mix, r_mix strong views, targets and reports after T-PatchMix
 u, v                image and text embeddings
-a_l, a_mix, a_u     zones named by the reports of x_l and x_u, and those that s_mix shows (ISPG)
+a_l, a_mix, a_u     zones that the reports of x_l and x_u name, and zones that s_mix shows (ISPG)
 =================== ===================================================
 """
 
@@ -44,19 +44,20 @@ def semi_medref(
     ``L = DiceCE(labelled) + w_l ITCL(labelled) + w_u [ DiceCE(student(mixed strong view), mixed target)
     + w_c ITCL(unlabelled weak view) ]``
 
-    Nothing is brought back to the host, so on a GPU nothing waits.
+    The function copies nothing to the host, so a GPU never waits.
 
     Args:
         student, teacher: networks of one kind.
         batch: labelled and unlabelled pairs, on the networks' device.
-        w_u: weight of the unlabelled loss at this step; the number 0 is burn-in, which leaves the unlabelled pairs out.
+        w_u: weight of the unlabelled loss at this step; the number 0 means burn-in, which leaves out the unlabelled
+            pairs.
         config: w_l, w_c, tau, and the settings of T-PatchMix.
-        label, weigh: pseudo-labels, and which pixels teach; the paper's by default.
-        mix, mask_loss: T-PatchMix and DiceCE, or what stands in their place.
+        label, weigh: make pseudo-labels and the weights of their pixels; by default the paper's functions.
+        mix, mask_loss: T-PatchMix and DiceCE, or functions that replace them.
 
     Returns:
-        Scalars by name: ``loss`` is L; the others are its terms, and ``accepted``, the share of mixed samples. With
-        ISPG L has one more term, for the zones that the network predicts.
+        Scalars by name: ``loss`` is L, ``accepted`` is the share of mixed samples, and the others are the terms of L.
+        With ISPG, L has one more term, for the zones that the network predicts.
     """
     labelled, unlabelled = batch.labelled, batch.unlabelled
     w_l, w_c = config.itcl_weight, config.itcl_unlabelled_weight
@@ -71,17 +72,18 @@ def semi_medref(
         losses = {"loss": L_seg + w_l * L_itcl, "loss_labelled": L_seg, "loss_itcl": L_itcl}
         return with_zone_loss(losses, seen.zones, labelled.codes)
 
-    # The teacher looks once, at weak views.
+    # The teacher runs once, on weak views.
     x_u, r_u = weak_view(unlabelled.images, unlabelled.affine), unlabelled.input_ids
     p = label(teacher, x_u, unlabelled, config)
 
-    # T-PatchMix: image, pseudo-label and text are mixed as one, or not at all.
+    # T-PatchMix mixes image, pseudo-label and text together, or not at all.
     s = strong_view(x_u, **unlabelled.photometry)
     how = unlabelled.proposal, config.block, config.patch_mode, config.gate
     s_mix, p_mix, r_mix, accepted = mix(s, p, unlabelled.text_choices, *how)
     y_mix = (p_mix >= 0.5).float()  # Eq. 7
 
-    # The student looks once too: at labelled and mixed samples whole, at weak views with its encoders only, for ITCL.
+    # The student runs once too. It decodes labelled and mixed samples; for the weak views it runs only its encoders,
+    # for ITCL.
     sizes = [len(x_l), len(s_mix), len(x_u)]
     seen = student(torch.cat([x_l, s_mix, x_u]), torch.cat([r_l, r_mix, r_u]), decode=sizes[0] + sizes[1])
     logits_l, logits_mix = seen.logits.split(sizes[:2])
@@ -102,6 +104,6 @@ def semi_medref(
     }
     if seen.zones is None:
         return losses
-    # ISPG: the zone of a pasted patch is a zone of the mixed image.
+    # ISPG: the mixed image also has the zone of the pasted patch.
     a_l, a_mix, a_u = labelled.codes, mixed_codes(unlabelled.codes, accepted, p, *how), unlabelled.codes
     return with_zone_loss(losses, seen.zones, torch.cat([a_l, a_mix, a_u]))

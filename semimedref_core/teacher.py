@@ -1,4 +1,4 @@
-"""The EMA teacher, and the ramps that bring the unsupervised loss in."""
+"""The EMA teacher, and the ramps that raise the weight of the unsupervised loss."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.profiler import record_function
 class Teacher:
     """An exponential moving average of the student, always in eval mode and without gradients.
 
-    Eq. 14: ``theta' <- d theta' + (1 - d) theta`` for parameters. Buffers are copied if they are integers, averaged
-    otherwise.
+    Eq. 14: ``theta' <- d theta' + (1 - d) theta`` for parameters. Integer buffers are copied; other buffers are
+    averaged.
 
     Args:
-        student: the network to follow; it is copied.
+        student: the teacher starts as a copy of this network.
 
     >>> import torch
     >>> from semimedref_core import Teacher
@@ -34,7 +34,8 @@ class Teacher:
 
     @torch.no_grad()
     def update(self, student: nn.Module, decay: float | Tensor) -> None:
-        """Moves the teacher towards the student; ``decay`` 0 copies, 1 keeps. A scalar tensor is not waited for."""
+        """Moves the teacher towards the student. A decay of 0 copies it, 1 changes nothing. A scalar tensor causes no
+        host sync."""
         follow(self.network, student, 1 - decay)
 
     def __call__(self, *args, **kwargs):
@@ -44,11 +45,12 @@ class Teacher:
 @record_function("teacher update")
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, share: float | Tensor) -> None:
-    """Moves what floats in ``average`` towards the network, by this share of the way; copies what are integers.
+    """Moves the floating-point tensors of ``average`` towards the network by this share of the way. Copies integer
+    tensors.
 
     Args:
         average, network: of one kind.
-        share: 0 to 1; a scalar tensor on their device is not waited for.
+        share: 0 to 1; a scalar tensor on their device causes no host sync.
     """
     ours, theirs = average.state_dict(), network.state_dict()
     floating = [name for name, value in ours.items() if value.is_floating_point()]
@@ -64,15 +66,15 @@ def follow(average: nn.Module, network: nn.Module, share: float | Tensor) -> Non
 
 
 def burning_in(w_u: float | Tensor) -> bool:
-    """Whether a step leaves the unlabelled pairs out: if the weight of their loss is the number 0.
+    """Whether a step leaves out the unlabelled pairs. It does so if the weight of their loss is the number 0.
 
-    A tensor is not asked for its value: the host would have to wait for it.
+    A tensor never means burn-in: the host would have to wait to read its value.
     """
     return not isinstance(w_u, Tensor) and w_u == 0
 
 
 def ramp(step: int, start: float, length: float) -> float:
-    """Eq. 15, as a share of w_u: 0 until ``start``, then linear to 1 over ``length`` steps (at once if that is 0)."""
+    """Eq. 15, as a share of w_u: 0 until ``start``, then linear to 1 over ``length`` steps (0: at once)."""
     if step < start:
         return 0.0
     return min(1.0, (step - start) / length) if length > 0 else 1.0
@@ -81,13 +83,13 @@ def ramp(step: int, start: float, length: float) -> float:
 def ema_decay(step: int, burn_in: float, length: float, first: float, last: float) -> float:
     """Eq. 16, the teacher's decay: ``first`` during burn-in, then linear to ``last`` over ``length`` steps.
 
-    Never above ``(1 + step) / (10 + step)``, so that the untrained network is forgotten whatever the schedule's length.
-    That bound is ours; it is the decay of a teacher that looks back over the last tenth of the steps so far.
+    The decay is never above ``(1 + step) / (10 + step)``, so the teacher forgets the untrained network in a schedule of
+    any length. This bound is ours. With it, the teacher averages over about the last tenth of the steps so far.
     """
     decay = first + (last - first) * ramp(step, burn_in, length)
     return min(decay, (1 + step) / (10 + step))
 
 
 def half_life(decay: float) -> float:
-    """Steps after which half of what the teacher knew is forgotten, ``log(1/2) / log d``; for 0 < ``decay`` < 1."""
+    """Steps that halve the share of old weights in the average: ``log(1/2) / log d``, for 0 < ``decay`` < 1."""
     return math.log(0.5) / math.log(decay)

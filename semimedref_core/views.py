@@ -1,16 +1,16 @@
-"""Weak and strong views, in batch on the device. What is drawn by chance is drawn on the CPU, so no step waits for it.
+"""Weak and strong views, made in batches on the device. The CPU draws the random numbers, so no step waits for them.
 
-The weak view moves the picture (and its mask and, when mirrored, its report); the strong view changes grey values only,
-so teacher and student look at the same place.
+The weak view moves the picture and its mask; if it mirrors them, it also flips the report. The strong view changes only
+grey values, so teacher and student see the same place.
 
 =============== ===========================================================================================
 weak, release   zoom 0.95 to 1.2 with probability 0.1 (the released code's)
 weak, strong    zoom 0.8 to 1.25, rotation to 12 degrees, shift to 8 % of the side, mirror with probability
-                0.5 (the words "left" and "right" change places with the picture)
+                0.5 (the report then swaps "left" and "right")
 strong, release brightness and contrast jitter of 0.2 with probability 0.8, Gaussian blur (7x7, sigma 0.1 to 2)
                 with probability 0.5 (the released code's)
-strong, clamped the release's as it runs: brightness multiplies, and each change cuts the grey values to 0 to 1,
-                although they are normalised already (Ledger 16)
+strong, clamped as the released code runs: brightness multiplies, and each change clips the grey values to 0 to 1,
+                although they are already normalised (Ledger 16)
 strong, strong  jitter of 0.5, the same blur, and with probability 0.5 each smooth shading and white noise
 =============== ===========================================================================================
 """
@@ -37,15 +37,16 @@ class Geometry:
     """The placement of B weak views.
 
     Attributes:
-        affine: ``[B, 2, 3]`` float32, maps a place of the view to the place of the picture it shows (both -1 to 1).
-        mirrored: ``[B]`` bool, which views are left-right mirrored; their reports must be flipped.
+        affine: ``[B, 2, 3]`` float32, maps a place of the view to the place of the picture that it shows (both -1 to
+            1).
+        mirrored: ``[B]`` bool, true for left-right mirrored views; their reports must be flipped.
     """
 
     affine: np.ndarray
     mirrored: np.ndarray
 
     def upright_where(self, keep: np.ndarray) -> Geometry:
-        """The same placement, but those of ``keep`` ``[B]`` bool are not mirrored: all else that was drawn stays."""
+        """The same placement, but views with ``keep`` ``[B]`` bool are not mirrored. Everything else stays."""
         turn = np.where(keep & self.mirrored, np.float32(-1), np.float32(1))[:, None]
         affine = self.affine.copy()
         affine[:, :, 0] *= turn
@@ -54,15 +55,16 @@ class Geometry:
     def zone_boxes(
         self, boxes: np.ndarray, height: int, width: int, swapped: Sequence[int] = (3, 4, 5, 0, 1, 2)
     ) -> np.ndarray:
-        """The zone boxes as they lie in each view, ``[n, 4]`` -> ``[B, n, 4]`` int64 (y0, x0, y1, x1) px.
+        """The zone boxes in each view: ``[n, 4]`` -> ``[B, n, 4]`` int64 (y0, x0, y1, x1) px.
 
-        Centre and size of a box follow the view, its sides stay upright, and it is cut at the view's edge. In a
-        mirrored view the zones change sides as the words of its report do: zone k is where the view shows it.
+        Centre and size of a box follow the view. Its sides stay upright, and the view's edge clips it. In a mirrored
+        view the zones swap sides, like the words of its report: box k is where the view shows zone k.
 
         Args:
-            boxes: of n zones, px.
-            height, width: of the picture, px.
-            swapped: which zone each becomes in the mirror image; by default that of the six zones of the lungs.
+            boxes: the boxes of n zones in the picture, px.
+            height, width: size of the picture, px.
+            swapped: for each zone, the zone that it becomes in the mirror image; by default for the six zones of the
+                lungs.
         """
         size = np.array([height, width], dtype=np.float64)
         linear, shift = self.affine[:, :, :2].astype(np.float64), self.affine[:, :, 2].astype(np.float64)
@@ -101,16 +103,17 @@ def draw_geometry(rng: np.random.Generator, batch: int, weak_view: str) -> Geome
 
 @record_function("views")
 def weak_view(images: Tensor, affine: Tensor) -> Tensor:
-    """Intensity-normalised and placed pictures: the grey values of a place do not depend on how the view lies.
+    """Normalises the grey values of pictures, then places the pictures. So the grey values of a place do not depend on
+    the placement.
 
-    Where a view shows what lies outside the picture, it is 0, the mean grey value of the picture.
+    Outside the picture a view is 0, the mean grey value of the picture.
 
     Args:
         images: ``[B, C, H, W]`` uint8, grey values or colours; the channels of a picture are normalised together.
         affine: ``[B, 2, 3]`` of :class:`Geometry`.
 
     Returns:
-        ``[B, C, H, W]`` float32; before it is placed, each picture has mean 0 and standard deviation 1.
+        ``[B, C, H, W]`` float32; before the placement, each picture has mean 0 and standard deviation 1.
     """
     x = images.float()
     mean, std = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
@@ -119,7 +122,7 @@ def weak_view(images: Tensor, affine: Tensor) -> Tensor:
 
 @record_function("views")
 def place_masks(masks: Tensor, affine: Tensor) -> Tensor:
-    """The masks ``[B, 1, H, W]`` (0/1) placed as their images are; float32 0/1."""
+    """Places masks ``[B, 1, H, W]`` (0/1) like their images; float32 0/1."""
     return (_place(masks.float(), affine) >= 0.5).float()
 
 
@@ -130,12 +133,12 @@ def _place(images: Tensor, affine: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Photometry:
-    """Grey-value changes of B strong views, each drawn for itself.
+    """Grey-value changes of B strong views, drawn independently.
 
     Attributes:
         contrast, brightness: ``[B]``, ``x -> contrast x + brightness`` on normalised grey values.
-        kernels: ``[B, 7]`` Gaussian blur along either axis; sums to 1.
-        shading: ``[B, 1, 3, 3]`` a coarse map added after bilinear enlargement: uneven exposure.
+        kernels: ``[B, 7]`` Gaussian blur, the same along both axes; each sums to 1.
+        shading: ``[B, 1, 3, 3]`` a coarse map that is enlarged bilinearly and added, like uneven exposure.
         noise: ``[B]`` standard deviation of white noise.
     """
 
@@ -151,10 +154,10 @@ class ClampedPhotometry(Photometry):
     """What the release's ColorJitter does to pictures whose grey values are not 0 to 1 (Ledger 16).
 
     Attributes:
-        gain: ``[B]``, what the grey values are multiplied by; 1 where there is no jitter.
-        spread: ``[B]``, what their distances from their mean are multiplied by; 1 where there is no jitter.
-        gain_first: ``[B]`` bool, which of the two comes first.
-        jitter: ``[B]`` bool, whether anything is changed, and cut.
+        gain: ``[B]``, factor of the grey values; 1 without jitter.
+        spread: ``[B]``, factor of their distances from their mean; 1 without jitter.
+        gain_first: ``[B]`` bool, whether ``gain`` is applied before ``spread``.
+        jitter: ``[B]`` bool, whether the sample is changed and clipped at all.
     """
 
     gain: np.ndarray
@@ -197,12 +200,12 @@ def strong_view(
     noise: Tensor,
     **clamped: Tensor,
 ) -> Tensor:
-    """The strong view of weak views ``[B, C, H, W]``; arguments as in :class:`Photometry`, as tensors, and those that
-    :class:`ClampedPhotometry` adds."""
+    """The strong views of weak views ``[B, C, H, W]``. The other arguments are the fields of :class:`Photometry` or
+    :class:`ClampedPhotometry` as tensors."""
     x = clamped_jitter(weak, **clamped) if clamped else weak
     x = x * contrast[:, None, None, None] + brightness[:, None, None, None]
     x = x + F.interpolate(shading, weak.shape[2:], mode="bilinear", align_corners=True)
-    x = x.transpose(0, 1)  # one channel a sample, so that a grouped convolution blurs each with its own kernel
+    x = x.transpose(0, 1)  # one channel for each sample, so a grouped convolution blurs each sample with its own kernel
     batch = x.shape[1]
     x = F.conv2d(F.pad(x, (3, 3, 3, 3), mode="reflect"), kernels[:, None, :, None], groups=batch)
     x = F.conv2d(x, kernels[:, None, None, :], groups=batch).transpose(0, 1)
@@ -210,9 +213,10 @@ def strong_view(
 
 
 def clamped_jitter(weak: Tensor, gain: Tensor, spread: Tensor, gain_first: Tensor, jitter: Tensor) -> Tensor:
-    """Brightness and contrast of weak views ``[B, 1, H, W]``, each cut to 0 to 1 as the release does (Ledger 16).
+    """Changes brightness and contrast of weak views ``[B, 1, H, W]`` and clips to 0 to 1 after each, as the release
+    does (Ledger 16).
 
-    Other arguments as in :class:`ClampedPhotometry`, as tensors.
+    The other arguments are the fields of :class:`ClampedPhotometry` as tensors.
     """
     gain, spread, gain_first, jitter = (value[:, None, None, None] for value in (gain, spread, gain_first, jitter))
 
