@@ -1,4 +1,4 @@
-"""Dice and mIoU, micro and per image; the two differ by up to ten points, so every number here is named."""
+"""Dice and mIoU, micro and per image. The two differ by up to ten points, so each number has its own name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from semimedref_core.views import weak_view
 
 
 def overlap(predicted: Tensor, target: Tensor) -> Tensor:
-    """Pixels of each image in the intersection, predicted and target: ``[B, 1, H, W]`` bool -> ``[B, 3]`` int64."""
+    """Pixel counts of each image: intersection, predicted, target; ``[B, 1, H, W]`` bool -> ``[B, 3]`` int64."""
     counts = [a.sum((1, 2, 3)) for a in (predicted & target, predicted, target)]
     return torch.stack(counts, 1)
 
 
 def dice_and_iou(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Dice and Jaccard index of pixel counts ``[..., 3]`` (intersection, predicted, target) -> twice ``[...]``, 0 to 1.
+    """Dice and Jaccard index of pixel counts ``[..., 3]`` (intersection, predicted, target), ``[...]`` each, 0 to 1.
 
-    Where there is no lesion, 1 if nothing was predicted, else 0.
+    For an image without lesion both are 1 if nothing was predicted, else 0.
     """
     both, predicted, target = np.moveaxis(counts, -1, 0)
     total = predicted + target
@@ -33,11 +33,11 @@ def dice_and_iou(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scores(counts: np.ndarray) -> dict[str, float]:
-    """Metrics (Eq. 18) from the counts of :func:`overlap` over a split, all between 0 and 1.
+    """Metrics (Eq. 18) of a split from the counts of :func:`overlap`; all are between 0 and 1.
 
-    ``dice_micro`` and ``miou_micro`` add the pixels of all images first (as the released code does, Ledger 11);
-    ``dice_image`` and ``miou_image`` average over images (as LViT does). mIoU is the Jaccard index of the foreground.
-    An image without lesion scores 1 if nothing was predicted, else 0.
+    ``dice_micro`` and ``miou_micro`` first add the pixels of all images, as the released code does (Ledger 11).
+    ``dice_image`` and ``miou_image`` average over images, as LViT does. mIoU is the Jaccard index of the foreground. An
+    image without lesion scores 1 if nothing was predicted, else 0.
 
     >>> import numpy as np
     >>> from semimedref_core import scores
@@ -55,14 +55,14 @@ def scores(counts: np.ndarray) -> dict[str, float]:
 
 
 def recovery(reached: float, full: float, removed: float) -> float:
-    """How much of what the positions are worth comes back without them: ``(reached - removed) / (full - removed)``.
+    """The share of the positions' gain that is recovered without them: ``(reached - removed) / (full - removed)``.
 
     Args:
-        reached: a score with the positions filled in again.
-        full, removed: the same score with whole reports, and with the positions removed.
+        reached: a score with other positions filled in.
+        full, removed: the same score with complete reports, and without positions.
 
     Returns:
-        1 if all comes back, 0 if nothing does; NaN where the positions are worth nothing, so that nothing can.
+        1 if the whole gain is recovered, 0 if nothing is; NaN if there is no gain to recover.
     """
     return (reached - removed) / (full - removed) if full != removed else float("nan")
 
@@ -70,7 +70,8 @@ def recovery(reached: float, full: float, removed: float) -> float:
 def network_inputs(
     pairs: Pairs, texts: Texts | ReadTexts, device="cpu", batch_size: int = 32, told: Sequence[str] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a network is shown of all pairs, batch by batch: images ``[b, C, H, W]`` as they lie, and their texts.
+    """The inputs of a network for all pairs, batch by batch: images ``[b, C, H, W]`` without augmentation, and their
+    texts.
 
     The arguments are those of :func:`predict`.
     """
@@ -91,16 +92,16 @@ def predict(
     batch_size: int = 32,
     told: Sequence[str] | None = None,
 ):
-    """Lesion probabilities of all pairs, batch by batch: yields ``[b, 1, H, W]`` float32 on the device.
+    """Yields the lesion probabilities of all pairs, batch by batch: ``[b, 1, H, W]`` float32 on the device.
 
     Args:
-        network: is in its own mode, training or eval, again afterwards.
+        network: runs in eval mode; afterwards it has its former mode again.
         pairs: N, with or without masks.
-        texts: turns texts into what the network reads.
-        device: the network's.
-        batch_size: images that are looked at together.
-        told: the N texts that are read, such as those of :func:`semimedref_core.missing_positions.texts_at_hand`; the
-            whole reports if left out.
+        texts: turns texts into the network's input.
+        device: the device of the network.
+        batch_size: number of images in a batch.
+        told: the N texts for the network, for example from :func:`semimedref_core.missing_positions.texts_at_hand`; by
+            default the complete reports.
 
     >>> from semimedref_core import build_network, build_texts, predict, load_split
     >>> pairs = load_split("phantom", "valid", image_size=32).subset(range(3))
@@ -122,7 +123,7 @@ def image_counts(
     batch_size: int = 32,
     told: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """What :func:`scores` needs of each image: ``[N, 3]`` int64 pixels, see :func:`overlap`; predicted is p >= 0.5.
+    """The pixel counts of each image for :func:`scores`: ``[N, 3]`` int64, see :func:`overlap`; predicted is p >= 0.5.
 
     The arguments are those of :func:`predict`.
     """
@@ -142,7 +143,7 @@ def evaluate(
     batch_size: int = 32,
     told: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """The metrics of :func:`scores` of a network on pairs with masks, at probability 0.5 and the pairs' own size.
+    """The metrics of :func:`scores` for a network on pairs with masks, at probability 0.5 and the size of the pairs.
 
     The arguments are those of :func:`predict`.
 

@@ -1,4 +1,4 @@
-"""A trained network, ready to be asked: a picture and a sentence in, a mask out."""
+"""A trained network for use: from a picture and a sentence to a mask."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ tags: [semi-supervised, referring-image-segmentation]
 ---
 # {network}, trained on {trained_on}
 
-A network of semimedref: it outlines in a picture what a sentence speaks of. **It is not a medical device.**
+A network of semimedref: it outlines in a picture what a sentence describes. **It is not a medical device.**
 
 - Image size: {image_size} px. Measured on the validation split: {valid}.
 - Use: `SemiMedRef.from_pretrained("organisation/name@commit").predict("picture.png", "...")`.
@@ -43,12 +43,12 @@ A network of semimedref: it outlines in a picture what a sentence speaks of. **I
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
-    """What a network finds.
+    """The prediction of a network for one picture.
 
     Attributes:
-        picture: ``[H, W]`` uint8 grey values, or ``[H, W, 3]`` colours, at the picture's own size.
-        text: what was asked.
-        probability: ``[H, W]`` float32, of each pixel, 0 to 1.
+        picture: ``[H, W]`` uint8 grey values, or ``[H, W, 3]`` colours, at the original size.
+        text: the sentence.
+        probability: ``[H, W]`` float32, lesion probability of each pixel, 0 to 1.
     """
 
     picture: np.ndarray
@@ -61,7 +61,7 @@ class Segmentation:
         return self.probability >= 0.5
 
     def overlay(self) -> Figure:
-        """The picture with the outline of the mask, and the text as title."""
+        """The picture with the outline of the mask, and with the text as its title."""
         return prediction_overlay(self.picture, self.probability, self.text)
 
     def __repr__(self) -> str:
@@ -70,9 +70,9 @@ class Segmentation:
 
 
 class SemiMedRef(ModelHubMixin):
-    """A trained network with its texts. Made by :meth:`from_pretrained`.
+    """A trained network with its tokenizer. :meth:`from_pretrained` makes it.
 
-    ``push_to_hub("organisation/name")`` and ``save_pretrained(folder)`` are huggingface_hub's.
+    ``push_to_hub("organisation/name")`` and ``save_pretrained(folder)`` are those of huggingface_hub.
 
     >>> from semimedref_core import SemiMedRef, example
     >>> model = SemiMedRef.from_pretrained()
@@ -90,38 +90,38 @@ class SemiMedRef(ModelHubMixin):
         """Loads a network.
 
         Args:
-            source: a finished run, whose teacher is taken; its folder ``student`` or ``teacher``; or
-                ``organisation/name@commit`` on the hub, with all 40 digits, so that the same network comes back. The
-                small network that comes with the package, if left out.
+            source: a finished run (loads its teacher); its folder ``student`` or ``teacher``; or
+                ``organisation/name@commit`` on the hub, with all 40 digits of the commit, so it always loads the same
+                network. By default the small network of the package.
 
         Raises:
-            CheckpointError: if a file is missing, damaged or does not fit.
+            CheckpointError: if a file is missing, damaged or of another network.
             EncoderError: if the hub has no such network or does not answer.
         """
         folder = Path(source)
         if not folder.exists() and "@" in str(source):
             folder = find(source, WEIGHTS[:1])
-            with contextlib.suppress(EntryNotFoundError):  # a network that reads the grammar alone has none
+            with contextlib.suppress(EntryNotFoundError):  # a network for the grammar has no tokenizer file
                 find(source, TOKENIZERS[:1])
         folder = network_folder(folder)
         network, about = from_pretrained(folder)
         if "image_size" not in about:
             raise CheckpointError(
-                f"{folder / 'config.json'}: does not tell the image_size that it was trained at; add it there"
+                f"{folder / 'config.json'}: has no image_size, the size of the training images; add it there"
             )
         return cls(network, load_texts(folder), about)
 
     def predict(self, image: str | Path | np.ndarray | Image.Image, text: str) -> Segmentation:
-        """Segments one picture by what a text says of it.
+        """Segments one picture with the help of a text.
 
         Args:
-            image: a file (PNG, JPEG, TIFF, BMP; DICOM with pydicom), a picture of Pillow, or an array ``[H, W]`` or
-                ``[H, W, 3]`` of uint8.
-            text: in the grammar of the data that the network learnt, or any sentence if it learnt free texts.
+            image: a file (PNG, JPEG, TIFF, BMP; DICOM with pydicom), a Pillow image, or an array ``[H, W]`` or ``[H, W,
+                3]`` of uint8.
+            text: a report in the grammar of the training data, or any sentence if the network learnt from free texts.
 
         Raises:
             DataError: if the picture cannot be read.
-            ReportError: if the network needs the grammar and the text does not keep to it.
+            ReportError: if the network needs the grammar and the text does not follow it.
         """
         report = report_asked(text, self.about)
         channels = getattr(self.network, "channels", 1)
@@ -150,12 +150,12 @@ class SemiMedRef(ModelHubMixin):
 
 
 def _array(image: np.ndarray | Image.Image, channels: int) -> np.ndarray:
-    """A picture that is in memory already, grey or coloured as the network wants it."""
+    """Converts a picture in memory to grey or colour, as the network needs."""
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
         raise ValueError(
-            f"a picture must be [H, W] or [H, W, 3] of uint8, got {array.dtype} {list(array.shape)}; give its file, "
-            "which is then read as a viewer shows it"
+            f"a picture must be [H, W] or [H, W, 3] of uint8, got {array.dtype} {list(array.shape)}; or give "
+            "its file, which is then read as a viewer shows it"
         )
     pair = Pairs(array[None], None, (None,), ("picture",))
     return pair.with_channels(channels).images[0]

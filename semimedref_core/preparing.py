@@ -99,7 +99,7 @@ def _as_graphs(learn: Learn, state: RunState, config: Config, accelerator: Accel
 
 
 def run_pairs(config: Config) -> Training:
-    """The pairs of a run. Errors: see :func:`.data.datasets.load_training`."""
+    """Loads the pairs of a run. Errors: see :func:`.data.datasets.load_training`."""
     return load_training(
         config.dataset,
         config.label_ratio,
@@ -114,7 +114,7 @@ def run_pairs(config: Config) -> Training:
 
 
 def run_texts(config: Config, pairs: Training) -> tuple[Texts, dict]:
-    """What reads the free texts of these pairs, and what else a network has to be built with for them.
+    """The tokenizer for the free texts of these pairs, and the arguments that a network needs for these pairs.
 
     Raises:
         ConfigError: if a text is too long.
@@ -133,8 +133,8 @@ def run_texts(config: Config, pairs: Training) -> tuple[Texts, dict]:
 
 
 def zone_grid(config: Config, pairs: Training) -> Grid | Positions:
-    """Where zones lie: the zone grid of the lungs that the settings name, or the layout of the pairs' texts, if it is
-    another. An estimated grid is read off the labelled pairs alone."""
+    """The places of the zones: the zone grid of the lungs that the settings name, or another layout if the texts use
+    one. Only labelled pairs are used to estimate a grid."""
     layout = pairs.labelled.reports[0].layout
     if layout.names != LUNGS.names:
         return layout

@@ -56,40 +56,40 @@ def train(
     note: dict | None = None,
     track: Tracker | GeneralTracker | None = None,
 ) -> dict:
-    """Trains one network as the settings say and leaves everything about it in a folder.
+    """Trains one network with these settings and writes all results to a folder.
 
-    Written: ``config.json``; ``metrics.jsonl`` (a line every ten steps and at each validation);
-    ``checkpoint.safetensors`` (to resume from, at each validation); at the end ``student/`` and ``teacher/`` (the
-    networks; where ``patience`` is set, as they were at the best validation), ``valid.npz`` (for either network the
-    pixels of each reported validation image that :func:`semimedref_core.evaluation.overlap` counts) and
-    ``results.json``. Then the checkpoint, which only resuming needs, is deleted.
+    During the run it writes ``config.json``, ``metrics.jsonl`` (a line every ten steps and at each validation) and
+    ``checkpoint.safetensors`` (at each validation, for resuming). At the end it writes ``student/`` and ``teacher/``
+    (the networks; with ``patience``, those of the best validation), ``valid.npz`` (for both networks, the pixel counts
+    of :func:`semimedref_core.evaluation.overlap` for each reported validation image) and ``results.json``. Then it
+    deletes the checkpoint.
 
-    Where ``patience`` is set, every other validation pair chooses the weights and the rest is reported: a score on the
-    pairs that chose would be too good.
+    With ``patience``, every other validation pair chooses the weights, and scores are reported on the rest. A score on
+    the pairs that chose would be too high.
 
     Args:
         config: the run's settings.
-        folder: where it goes; made if missing.
-        resume: go on from the folder's checkpoint, or start where there is none; a finished run is left as it is. The
-            numbers are those of a run that was never interrupted, bit for bit on the same CPU.
+        folder: the folder of the run; created if missing.
+        resume: continue from the folder's checkpoint, or start if there is none. A finished run is not changed. On the
+            same CPU the numbers equal those of an uninterrupted run, bit for bit.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
-        note: what else the run is, for ``results.json``: a sweep gives its ``plan``, and the ``variant`` of the method.
-        track: who is told each line of ``metrics.jsonl`` as well: ``tensorboard``, ``wandb``, ``trackio``, or any
-            tracker of accelerate's.
+        note: more entries for ``results.json``: a sweep adds its ``plan`` and the ``variant`` of the method.
+        track: a tracker that also gets each line of ``metrics.jsonl``: ``tensorboard``, ``wandb``, ``trackio``, or any
+            tracker of accelerate.
 
     Returns:
-        The contents of ``results.json``: metrics of student and teacher on the valid split, the cost, and what the run
-        was made with.
+        The contents of ``results.json``: metrics of student and teacher on the valid split, the cost, and the
+        environment of the run.
 
     Raises:
-        TrainingError: the loss or a weight is no longer finite, or the method learns from unlabelled pairs and none is
-            left.
-        DeviceError: the device is not there, or cannot do what the settings ask.
-        FileError: no room or no rights to write; what was saved before is whole.
-        Interrupted: Ctrl-C; the step is ended and a checkpoint saved, a second Ctrl-C ends at once without.
-        TrackingError, MissingPackageError: the tracker is not known or not installed.
-        EncoderError, DataError, CheckpointError: what is wrong with a pretrained encoder, the data, the folder or its
-            checkpoint.
+        TrainingError: the loss or a weight is not finite, or the method needs unlabelled pairs and there are none.
+        DeviceError: the device is missing or does not support the settings.
+        FileError: the disk is full or not writable; files that were saved before are intact.
+        Interrupted: the user pressed Ctrl-C; the step was completed and a checkpoint saved. A second Ctrl-C ends at
+            once, without a checkpoint.
+        TrackingError, MissingPackageError: the tracker is unknown or not installed.
+        EncoderError, DataError, CheckpointError: a pretrained encoder, the data, or the folder with its checkpoint
+            cannot be used.
 
     >>> import tempfile
     >>> from semimedref_core import Config, train
@@ -100,13 +100,13 @@ def train(
     """
     folder = Path(folder)
     if resume and (results := finished(folder, config)) is not None:
-        drop_checkpoints(folder)  # it may have been killed before it did
+        drop_checkpoints(folder)  # the run may have been killed just before this
         return results
     require_tracker(track)
-    environment()  # what runs is what is there now; a checkout may change meanwhile
-    main = int(os.environ.get("RANK", 0)) == 0  # of several processes, one looks at the folder
+    environment()  # recorded now, because the checkout may change during the run
+    main = int(os.environ.get("RANK", 0)) == 0  # only one of several processes checks the folder
     if main:
-        require_free(folder, config, resume)  # before any data are read
+        require_free(folder, config, resume)  # before it reads any data
     prepared = prepare(config, device)
     if main:
         own_folder(folder)
@@ -120,7 +120,7 @@ def train(
 def _run(
     prepared: Prepared, config: Config, folder: Path, resume: bool, note: dict | None, tell: Callable[[dict], None]
 ) -> dict:
-    """The steps of :func:`train` in a folder that is this run's alone; ``tell`` is given each line of the log."""
+    """The steps of :func:`train`, in a folder that only this run uses; ``tell`` gets each line of the log."""
     accelerator, pairs, state = prepared.accelerator, prepared.pairs, prepared.state
     state.data = pairs.digest()
     if accelerator.is_main_process:
@@ -177,8 +177,8 @@ def _run(
                 _check_weights(state.student, state.step)
                 save(CHECKPOINT)
                 raise Interrupted(
-                    f"{folder}: stopped after step {state.step} of {config.steps}, and saved; the same command with "
-                    "--resume goes on from there (in Python: resume=True)"
+                    f"{folder}: stopped after step {state.step} of {config.steps}, and saved; give the same command "
+                    "with --resume to go on (in Python: resume=True)"
                 )
     if config.patience:
         accelerator.wait_for_everyone()
@@ -203,22 +203,22 @@ def _run(
 
 
 def _validation_pairs(valid: Pairs, config: Config) -> tuple[Pairs, Pairs]:
-    """The pairs that choose the weights, and those that are reported: all for both, but where ``patience`` is set.
+    """The pairs that choose the weights, and the pairs that are reported. Without ``patience`` both are all pairs.
 
     Raises:
-        TrainingError: if there are too few for halves.
+        TrainingError: if there are too few pairs for two halves.
     """
     if not config.patience:
         return valid, valid
     if len(valid) < 2:
-        raise TrainingError("patience needs two validation pairs, one to choose by and one to report; set it to 0")
+        raise TrainingError("patience needs two validation pairs, one to choose and one to report; set it to 0")
     return valid.subset(range(0, len(valid), 2)), valid.subset(range(1, len(valid), 2))
 
 
 def _write_results(
     folder: Path, config: Config, state: RunState, texts: Texts, about: dict, scores: dict, write: bool
 ) -> dict:
-    """Puts the networks and ``results.json`` into the run's folder; returns the latter's contents."""
+    """Writes the networks and ``results.json`` to the run's folder; returns the contents of ``results.json``."""
     networks = {name: each_network(net)[0] for name, net in state.networks.items()}
     results = {
         **{name: getattr(config, name) for name in ("dataset", "method", "label_ratio", "seed")},
@@ -243,9 +243,9 @@ def _write_results(
 
 
 def _means(losses: list[dict[str, Tensor]], step: int) -> dict[str, float]:
-    """The mean of each loss term over the steps since the last log line, brought to the host at once.
+    """The mean of each loss term over the steps since the last log line, copied to the host in one transfer.
 
-    A term counts only the steps that had it: burn-in has no unlabelled ones.
+    The mean of a term is over the steps that have it; steps of burn-in have no unlabelled terms.
 
     Raises:
         TrainingError: if a loss was not finite.
@@ -256,13 +256,13 @@ def _means(losses: list[dict[str, Tensor]], step: int) -> dict[str, float]:
         bad = ", ".join(name for name, value in means.items() if not math.isfinite(value))
         raise TrainingError(
             f"{bad} is not finite between steps {step - len(losses) + 1} and {step}; nothing was saved since the last "
-            "validation. Lower --lr, or look at the images with `semimedref doctor`"
+            "validation. Lower --lr, or check the images with `semimedref doctor`"
         )
     return means
 
 
 def _check_weights(network: nn.Module, step: int) -> None:
-    """Keeps a network that a step has just spoilt from being saved: the loss tells of it only one step later.
+    """Checks the weights before a network is saved: the loss shows bad weights only one step later.
 
     Raises:
         TrainingError: if a weight is not finite.
@@ -271,5 +271,5 @@ def _check_weights(network: nn.Module, step: int) -> None:
     if bad:
         raise TrainingError(
             f"{len(bad)} weights (the first: {bad[0]}) are not finite after step {step}; nothing was saved since the "
-            "last validation. Lower --lr, or look at the images with `semimedref doctor`"
+            "last validation. Lower --lr, or check the images with `semimedref doctor`"
         )

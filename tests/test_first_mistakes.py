@@ -95,7 +95,7 @@ def test_a_network_of_before_is_known_by_its_run(semimedref, finished_run, tmp_p
     assert told.status == 0 and told == semimedref("evaluate", checkpoint=finished_run / "student")
     alone = shutil.copytree(run / "student", tmp_path / "alone")
     outcome = semimedref("evaluate", checkpoint=alone)
-    assert outcome.status == 1 and "does not tell the image_size" in outcome.errors
+    assert outcome.status == 1 and "has no image_size" in outcome.errors
     (alone / "config.json").write_text(json.dumps({**about, "image_size": 32}))
     outcome = semimedref("evaluate", checkpoint=alone)
     assert outcome.status == 1 and "does not tell what it was trained on; give --dataset" in outcome.errors
@@ -165,7 +165,7 @@ def test_ctrl_c_saves_what_was_learnt_and_the_run_goes_on_as_if_never_stopped(tr
     stopped.send_signal(signal.SIGINT)
     _, errors = stopped.communicate("\n", timeout=120)
     assert stopped.returncode == 130 and "Traceback" not in errors
-    assert f"{tmp_path / 'run'}: stopped after step 13 of 25, and saved; the same command with --resume" in errors
+    assert f"{tmp_path / 'run'}: stopped after step 13 of 25, and saved; give the same command with --resume" in errors
     assert load_tensors(tmp_path / "run/checkpoint.safetensors")[1]["state"]["step"] == 13
     for folder, resume in (("run", {"resume": True}), ("whole", {})):
         assert train(output=tmp_path / folder, **settings, **resume).status == 0

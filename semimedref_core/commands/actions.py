@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from semimedref_core.config import Config
 
 WRITTEN_BY = "semimedref predict"  # in the pictures that predict writes
-_NO_SIZE = "its config.json does not tell the image_size that it was trained at; add it there"
+_NO_SIZE = "its config.json has no image_size, the size of the training images; add it there"
 
 
 class CommandError(SemiMedRefError):
