@@ -83,7 +83,9 @@ LINES = {
 def test_a_log_that_is_none_is_named_by_file_and_line(train, finished_run, tmp_path, case):
     folder = shutil.copytree(finished_run, tmp_path / "run")
     put(folder / "metrics.jsonl", LINES[case])
-    with pytest.raises(FileError, match=f"metrics.jsonl: {'is no log' if case == 'no text' else 'line 1 is no log'}"):
+    with pytest.raises(
+        FileError, match=f"metrics.jsonl: {'is not the log' if case == 'no text' else 'line 1 is not a log'}"
+    ):
         read_metrics(folder / "metrics.jsonl")
 
 
@@ -306,7 +308,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_old_file(tmp_path, monkeypatch,
             write(tmp_path / path)
         except FileError as error:
             told.append(str(error))
-            assert f"{path}: cannot be written (No space left on device); make room there" in str(error)
+            assert f"{path}: cannot be written (No space left on device); free some space" in str(error)
             assert (tmp_path / path).read_bytes() == b"old"
     assert told and sorted(path.name for path in tmp_path.iterdir()) == sorted(writers)
 
@@ -364,7 +366,9 @@ def test_a_run_whose_folder_goes_away_says_so_and_makes_no_new_one(train, tmp_pa
             shutil.rmtree(folder)
 
     monkeypatch.setattr(owner, name, and_away)
-    one_error(outcome_after_progress(train(output=folder)), "train", f"{folder}: has gone while the run was going on")
+    one_error(
+        outcome_after_progress(train(output=folder)), "train", f"{folder}: is gone, although the run was going on"
+    )
     assert not folder.exists()
 
 

@@ -172,7 +172,7 @@ def test_what_a_device_cannot_do_is_refused_with_the_cure(train, tmp_path):
     with pytest.raises(DeviceError, match="choose one of auto, cpu, cuda"):
         open_device("tpu")
     if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="sees no GPU; use --device auto or cpu"):
+        with pytest.raises(DeviceError, match="finds no GPU; use --device auto or cpu"):
             open_device("cuda")
         assert open_device("auto").device == CPU
 

@@ -99,7 +99,7 @@ def test_a_missing_split_is_named_with_those_there_are(qata_folder, refused):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 def test_a_gpu_that_is_not_there_is_said_before_anything_is_loaded(refused):
-    assert "torch sees no GPU; use --device auto or cpu" in refused(device="cuda")
+    assert "torch finds no GPU; use --device auto or cpu" in refused(device="cuda")
 
 
 # Losses and weights that are no longer finite

@@ -70,7 +70,7 @@ def test_a_run_stands_for_its_teacher(semimedref, finished_run):
 def test_a_run_that_has_not_ended_has_no_teacher_yet(semimedref, stopped, tmp_path):
     stopped(output=tmp_path / "run")
     outcome = semimedref("evaluate", checkpoint=tmp_path / "run")
-    assert outcome.status == 1 and f"{tmp_path / 'run'}: its run has not come to its end" in outcome.errors
+    assert outcome.status == 1 and f"{tmp_path / 'run'}: the run has not finished" in outcome.errors
 
 
 @pytest.mark.parametrize("options, message", [

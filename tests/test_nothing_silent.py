@@ -91,7 +91,7 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone_even_if_kil
     try:
         assert first.stdout.readline() == "held\n"
         outcome = train(output=folder)
-        assert outcome.status == 1 and f"{folder}: a run is going on there" in outcome.errors
+        assert outcome.status == 1 and f"{folder}: another run uses this folder" in outcome.errors
         assert list(folder.iterdir()) == []
     finally:
         first.kill()

@@ -231,7 +231,7 @@ def test_where_folders_cannot_be_locked_a_file_stands_for_the_lock(tmp_path, mon
 
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with held(tmp_path):
-        with pytest.raises(CheckpointError, match="a run is going on there"), held(tmp_path):
+        with pytest.raises(CheckpointError, match="another run uses this folder"), held(tmp_path):
             raise AssertionError("two at a time")
         assert (tmp_path / ".lock").is_file()
     with held(tmp_path):

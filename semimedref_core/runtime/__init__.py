@@ -1,1 +1,1 @@
-"""Where and how a run runs: devices, checkpoints, the state that it resumes from, files that survive a kill."""
+"""The machinery of a run: devices, checkpoints, resuming, and files that survive a kill."""

@@ -1,4 +1,4 @@
-"""Small files that survive a kill: they are there whole or not at all, and a line cut short is not read."""
+"""Small files that survive a kill: a file is complete or absent, and readers skip a line that was cut short."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from uuid import uuid4
 
 from semimedref_core.errors import FileError
 
-OWNER_ALONE = 0o700, 0o600  # of a folder and of a file that may hold patients' data
-LARGEST_JSON = 10**7  # bytes; the largest that is written here has a few thousand
+OWNER_ALONE = 0o700, 0o600  # rights of folders and files that may hold patients' data
+LARGEST_JSON = 10**7  # bytes; our own files have at most a few thousand
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Gives a temporary name to write to, and puts the finished file in place of ``path`` in one step.
+    """Yields a temporary path to write to, then replaces ``path`` by the finished file in one step.
 
-    Whoever looks, at whatever moment, finds the old file or the new one, whole. A new file is for its owner alone; one
-    that takes another's place has its rights.
+    A reader always finds the complete old file or the complete new one. Only the owner may read a new file. A file that
+    replaces another one keeps its rights.
 
     Raises:
-        FileError: if it cannot be written: no room, no rights, no such folder.
+        FileError: if the file cannot be written: no space, no rights, or no such folder.
     """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")  # two processes may write one file
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")  # two processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -41,17 +41,17 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def not_written(path: Path, error: OSError) -> FileError:
-    """What to tell of a file that could not be written."""
+    """The error for a file that could not be written."""
     return FileError(
-        f"{path}: cannot be written ({error.strerror or error}); make room there, or check its folder and rights"
+        f"{path}: cannot be written ({error.strerror or error}); free some space, or check its folder and rights"
     )
 
 
 def own_folder(folder: Path) -> Path:
-    """Makes a folder that its owner alone can look into, if it is missing; one that is there stays as it is.
+    """Creates a folder that only its owner can read. An existing folder is not changed.
 
     Raises:
-        FileError: if it cannot be made.
+        FileError: if the folder cannot be created.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -68,14 +68,15 @@ def write_json(path: Path, value) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """What :func:`write_json` wrote of names with values.
+    """Reads the names with values that :func:`write_json` wrote.
 
     Raises:
-        FileError: if it is missing, damaged, far too large, or holds something else. What it holds is not told.
+        FileError: if the file is missing, damaged, far too large, or holds something else. The message does not show
+            the contents.
     """
     try:
         if (size := path.stat().st_size) > LARGEST_JSON:
-            raise FileError(f"{path}: has {size} bytes, so it is no such file; leave it out")
+            raise FileError(f"{path}: has {size} bytes, far more than such a file; remove it")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
@@ -89,10 +90,10 @@ def read_json(path: Path) -> dict:
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a ``metrics.jsonl``; a last line that a kill cut short is left out.
+    """The lines of a ``metrics.jsonl``, without a last line that a kill cut short.
 
     Raises:
-        FileError: if it cannot be read, or a line is no log line; names the first such one.
+        FileError: if the file cannot be read or a line is not a log line; names the first such line.
     """
     found = []
     try:
@@ -100,7 +101,7 @@ def read_metrics(path: str | Path) -> list[dict]:
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise FileError(f"{path}: is no log of a run ({error}); put the right file back, or train again") from None
+        raise FileError(f"{path}: is not the log of a run ({error}); restore the right file, or train again") from None
     for number, text in enumerate(lines[:-1], 1):
         try:
             line = json.loads(text)
@@ -108,7 +109,7 @@ def read_metrics(path: str | Path) -> list[dict]:
             line = None
         if not isinstance(line, dict) or isinstance(line.get("step"), bool) or not isinstance(line.get("step"), int):
             raise FileError(
-                f"{path}: line {number} is no log line of a run; put the right file back, or train again"
+                f"{path}: line {number} is not a log line of a run; restore the right file, or train again"
             ) from None
         found.append(line)
     return found

@@ -1,4 +1,4 @@
-"""Files that survive a kill: atomic writes, networks as safetensors + JSON, and the state that a run resumes from."""
+"""Checkpoints: networks as safetensors and JSON, and arrays of results, all written atomically."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from semimedref_core.networks.pretrained import read_tokenizer
 from semimedref_core.runtime.atomic import atomic, read_json, write_json
 
 TOKENIZER = "tokenizer.json"
-LARGEST = 100_000  # of any size or number that a network is built with
-HEADER = 10**8  # bytes; safetensors reads no larger one
-LARGEST_ARRAYS = 2**30  # bytes of all arrays of a file; those of a hundred runs on QaTa-COV19 have a few million
+LARGEST = 100_000  # largest number in the arguments of a network
+HEADER = 10**8  # bytes; safetensors reads no larger header
+LARGEST_ARRAYS = 2**30  # bytes of all arrays of a file; a hundred runs on QaTa-COV19 need a few million
 
 
 class CheckpointError(SemiMedRefError, ValueError):
-    """A checkpoint that is missing, damaged or of another network; the message names the file and the cure."""
+    """A checkpoint is missing, damaged or of another network. The message names the file and the cure."""
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays by name as one compressed ``.npz``, atomically; ``np.load`` reads it."""
+    """Writes named arrays to one compressed ``.npz``, atomically; ``np.load`` reads it."""
     with atomic(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    """The arrays that :func:`write_arrays` wrote, by name; each is read when it is asked for.
+    """The arrays that :func:`write_arrays` wrote, by name; each is read at its first use.
 
-    What the file says of their sizes is checked before it is believed, and nothing in it is executed.
+    The sizes in the file are checked before memory is allocated, and no code of the file is executed.
 
     Raises:
-        CheckpointError: if it is missing, damaged, holds something else, or is far too large when unpacked.
+        CheckpointError: if the file is missing, damaged, holds something else, or is far too large when unpacked.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -52,12 +52,12 @@ def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
         return np.load(path, allow_pickle=False)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # zipfile, zlib and numpy have errors of their own
-        raise CheckpointError(f"{path}: holds no arrays of a run ({error}); put the right file back") from None
+    except Exception as error:  # zipfile, zlib and numpy raise different errors
+        raise CheckpointError(f"{path}: holds no arrays of a run ({error}); restore the right file") from None
 
 
 def _check_array(member: zipfile.ZipInfo, stream) -> None:
-    """Looks whether an array has the size that its header says, before numpy makes room for it."""
+    """Checks that an array has the size in its header, before numpy allocates memory for it."""
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{member.filename} is an array of an unknown kind")
@@ -70,12 +70,12 @@ def _check_array(member: zipfile.ZipInfo, stream) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], **metadata) -> None:
-    """Writes one safetensors file atomically; ``metadata`` is stored as JSON in its header, so both are one file."""
+    """Writes one safetensors file atomically. Its header stores ``metadata`` as JSON, so both are in one file."""
     tensors = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
     with atomic(path) as temporary:
         try:
             save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
-        except SafetensorError as error:  # it has no number, and says as much: no space left on device
+        except SafetensorError as error:  # it has no error number, only a text such as "no space left on device"
             raise OSError(str(error)) from error
 
 
@@ -84,7 +84,7 @@ def load_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor]
 
     Args:
         path: the file.
-        most: bytes that the tensors may have together; a larger file is refused before it is read.
+        most: largest total size of the tensors in bytes; a larger file is refused before it is read.
 
     Raises:
         CheckpointError: if the file is missing, damaged or too large.
@@ -106,12 +106,12 @@ def load_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor]
 
 
 def bytes_of(network: nn.Module) -> int:
-    """Of all its weights and buffers together."""
+    """The size of all weights and buffers together, in bytes."""
     return sum(value.numel() * value.element_size() for value in network.state_dict().values())
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Puts weights into a network of the same kind.
+    """Loads weights into a network of the same kind.
 
     Raises:
         CheckpointError: if a weight is missing, unexpected, of another shape or type, or not finite; lists them.
@@ -142,10 +142,11 @@ def _listed(problems: list[str]) -> str:
 
 
 def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None, **about) -> None:
-    """Writes ``model.safetensors`` and ``config.json`` of a network; ``about`` goes into the latter.
+    """Writes ``model.safetensors`` and ``config.json`` of a network; ``about`` goes into ``config.json``.
 
-    So do the arguments that :func:`build_network` was given, if there were any, and how texts become token ids. A
-    tokenizer that is not the grammar's goes into ``tokenizer.json``: nothing else is needed to use the network.
+    ``config.json`` also gets the arguments of :func:`build_network`, if there were any, and the settings of the
+    tokenizer. A tokenizer other than the grammar's goes into ``tokenizer.json``. The folder is all that is needed to
+    use the network.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -168,27 +169,27 @@ def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None
 
 
 def network_folder(folder: str | Path) -> Path:
-    """The folder of a network: the one given, or the teacher's of a run's folder.
+    """The folder of a network: the given folder, or the teacher's folder of a run.
 
     Raises:
-        CheckpointError: for a run that has not ended yet.
+        CheckpointError: if the run has not finished.
     """
     folder = Path(folder)
     if (folder / "teacher" / "config.json").is_file():
         return folder / "teacher"
     if (folder / "metrics.jsonl").is_file():
-        raise CheckpointError(f"{folder}: its run has not come to its end; go on with it by `train --resume`")
+        raise CheckpointError(f"{folder}: the run has not finished; continue it with `train --resume`")
     return folder
 
 
 def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
-    """The network that :func:`save_pretrained` wrote, in eval mode on the CPU, and its ``config.json``.
+    """Loads the network that :func:`save_pretrained` wrote, in eval mode on the CPU, and its ``config.json``.
 
     Args:
-        folder: of the network, or of a finished run, whose teacher it then is.
+        folder: the folder of the network, or of a finished run, which gives its teacher.
 
     Raises:
-        CheckpointError: if a file is missing, damaged or does not fit.
+        CheckpointError: if a file is missing, damaged or of another network.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -203,7 +204,7 @@ def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
     about = _about(folder)
     try:
         network = build_network(about["network"], **about.get("arguments", {}))
-    except Exception as error:  # each network refuses what it cannot be built with by an error of its own
+    except Exception as error:  # networks raise different errors for wrong arguments
         raise _no_config(folder, error) from None
     tensors, _ = load_tensors(folder / "model.safetensors", bytes_of(network))
     load_weights(network, tensors, folder / "model.safetensors")
@@ -211,7 +212,7 @@ def from_pretrained(folder: str | Path) -> tuple[nn.Module, dict]:
 
 
 def load_texts(folder: str | Path) -> Texts:
-    """What turns texts into the token ids that the network of :func:`from_pretrained` was trained on.
+    """The tokenizer with which the network of :func:`from_pretrained` was trained.
 
     Raises:
         CheckpointError: if a file is missing or damaged.
@@ -226,12 +227,12 @@ def load_texts(folder: str | Path) -> Texts:
     """
     folder = network_folder(folder)
     about, path = _about(folder), folder / TOKENIZER
-    how = about.get("text_length", 24), about.get("report_text", "whole")  # what the first checkpoints do not tell
+    how = about.get("text_length", 24), about.get("report_text", "whole")  # the first checkpoints have no such entries
     if about.get("own_words", True):
         return Texts(grammar_tokenizer(), *how)
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: missing, and the network reads its token ids; copy it from the run's other network"
+            f"{path}: missing, but the network needs its token ids; copy it from the run's other network"
         )
     try:
         return Texts(read_tokenizer(path), *how)
@@ -254,10 +255,10 @@ def _about(folder: Path) -> dict:
 
 
 def _check_about(folder: Path, about: dict) -> None:
-    """Refuses sizes that no network of this project has, before anything is built from them.
+    """Refuses sizes that no network of this project has, before a network is built.
 
     Raises:
-        CheckpointError: naming the value and what it may be.
+        CheckpointError: names the value and the allowed values.
     """
     arguments = about.get("arguments", {})
     if not isinstance(arguments, dict):
@@ -273,7 +274,7 @@ def _check_about(folder: Path, about: dict) -> None:
 
 
 def _numbers(value, name: str = "arguments") -> Iterator[tuple[str, float]]:
-    """Every number in a value, with the name that it stands under."""
+    """Every number in a value, with its name."""
     if isinstance(value, dict | list):
         for key, one in value.items() if isinstance(value, dict) else ((name, one) for one in value):
             yield from _numbers(one, str(key))

@@ -1,7 +1,7 @@
-"""The device of a run: which one, in what precision, compiled or not.
+"""The device of a run, its precision and its compilation.
 
-The CPU in float32 is the default, and the one that is tested bit for bit. On a GPU matrix products of float32 take
-TF32; weights, losses and the optimiser's state are float32 in every precision.
+The default is the CPU with float32; tests check it bit for bit. On a GPU, float32 matrix products use TF32. Weights,
+losses and the optimiser's state are float32 in every precision.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DeviceError(SemiMedRefError, ValueError):
-    """The device is not there, or cannot do what is asked of it; the message says what to ask for instead."""
+    """The device is missing or does not support a setting. The message names a setting that works."""
 
 
 def open_device(device: Device, precision: Precision = "fp32", compile: Compile = "off") -> Accelerator:
-    """This process's device, and its place among the processes of the run.
+    """Opens the device of this process. The result also knows the other processes of the run.
 
     Args:
         device: ``auto`` (a CUDA GPU if there is one, else the CPU), ``cpu`` or ``cuda``.
         precision: of ``PRECISIONS``.
-        compile: ``on`` makes sure that :func:`torch.compile` can work.
+        compile: with ``on``, it checks that :func:`torch.compile` works.
 
     Raises:
-        DeviceError: if the device is not there, does not know the precision, or has no compiler.
+        DeviceError: if the device is missing, does not support the precision, or has no compiler.
     """
     if device not in DEVICES:
         raise DeviceError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device 'cuda' was asked for, but torch sees no GPU; use --device auto or cpu")
+        raise DeviceError("device 'cuda' was chosen, but torch finds no GPU; use --device auto or cpu")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     known = PartialState() if PartialState._shared_state else None
     if known and known.num_processes == 1 and (known.device.type == "cpu") != on_cpu:
-        AcceleratorState._reset_state(reset_partial_state=True)  # or accelerate keeps to the device of its first use
-    # The precision is ours to choose: left to accelerate, its launcher's settings would change it unseen.
+        AcceleratorState._reset_state(reset_partial_state=True)  # or accelerate keeps its first device
+    # We set the precision. Otherwise the settings of accelerate's launcher could change it silently.
     accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
     kind = accelerator.device.type
     if precision == "fp16" and kind == "cpu":
         raise DeviceError("precision 'fp16' needs a GPU, and this run is on the CPU; use --precision bf16 or fp32")
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise DeviceError("precision 'bf16' is not known to this GPU; use --precision fp16 or fp32")
+        raise DeviceError("this GPU does not support precision 'bf16'; use --precision fp16 or fp32")
     if kind == "cuda":
         torch.set_float32_matmul_precision("high")
     if compile == "on":
@@ -64,16 +64,17 @@ def open_device(device: Device, precision: Precision = "fp32", compile: Compile 
 def set_forward(
     network: nn.Module, device: torch.device, precision: Precision = "fp32", compile: Compile = "off"
 ) -> None:
-    """Makes a network's forward pass run in a precision, and compiled if asked for; in place, its weights stay.
+    """Sets the precision of a network's forward pass, and compiles it if asked. Works in place; the weights do not
+    change.
 
-    Whatever the precision, the prediction is float32, and so is all that is computed from it: probabilities, losses,
-    ITCL. With ``fp32`` and ``off`` nothing changes.
+    In every precision the prediction is float32. So are the probabilities, losses and ITCL that are computed from it.
+    With ``fp32`` and ``off`` nothing changes.
 
     Args:
         network: one network, or :class:`semimedref_core.networks.Several`.
-        device: where it is.
+        device: the device of the network.
         precision: of ``PRECISIONS``.
-        compile: ``on``, or what leaves the networks as they are.
+        compile: ``on`` compiles; other values do not.
     """
     for one in each_network(network):
         if compile == "on":
@@ -96,23 +97,23 @@ def _autocast(forward: Callable[..., Prediction], kind: str, dtype: torch.dtype)
 def _try_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.sin)(torch.ones(8, device=device))
-    except Exception as error:  # what is missing (a C++ compiler, Triton, headers) decides which
+    except Exception as error:  # the error depends on what is missing: a C++ compiler, Triton, headers
         reason = str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
         raise DeviceError(f"torch.compile does not work here ({reason}); use --compile off") from error
 
 
 def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler | None:
-    """What keeps small gradients of float16 from vanishing; None where none is needed."""
+    """The scaler that keeps small float16 gradients from vanishing; None for other precisions."""
     return torch.amp.GradScaler(device.type) if precision == "fp16" else None
 
 
 def adamw(
     network: nn.Module, device: torch.device, lr: float, weight_decay: float, encoder_lr: float
 ) -> torch.optim.AdamW:
-    """AdamW over all weights of a network; on a GPU in one fused kernel for each group of weights.
+    """AdamW over all weights of a network. On a GPU, one fused kernel updates each group of weights.
 
-    A pretrained image encoder is a group of its own. Its ``scale`` is ``encoder_lr``: the learning rate of a step is
-    multiplied by it.
+    A pretrained image encoder is a group of its own. Its ``scale`` is ``encoder_lr``: a step multiplies the learning
+    rate by it.
     """
     fused = True if device.type == "cuda" else None
     encoder = pretrained_image_weights(network)
@@ -123,11 +124,11 @@ def adamw(
 
 
 def average_gradients(accelerator: Accelerator, network: nn.Module) -> None:
-    """Averages the gradients over processes, in one message.
+    """Averages the gradients over all processes, in one message.
 
-    Done here and not by DistributedDataParallel, which wants a gradient for all that a forward pass returns: supervised
-    training has none for ITCL's projections. Gradients scaled for float16 stay so, and one that is not finite makes
-    the average so, for which every process then leaves the step out.
+    DistributedDataParallel cannot do this: it needs a gradient for every output of a forward pass, and supervised
+    training has none for ITCL's projections. Gradients that are scaled for float16 stay scaled. If one is not finite,
+    the average is not finite, and every process skips the step.
     """
     if accelerator.num_processes > 1:
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, the commit of a checkout, the machine."""
+"""The environment of a result: versions, the commit of a checkout, the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semimedref_core.errors import SemiMedRefError
 
 
 class MissingPackage(SemiMedRefError, ImportError):
-    """A package that something needs is not installed; the message says how to get it."""
+    """A needed package is not installed. The message says how to install it."""
 
 
 PACKAGES = "torch triton transformers accelerate numpy scipy pandas papermill jupytext ipykernel".split()
@@ -24,7 +24,7 @@ def environment() -> dict:
     """Versions, commit, machine and CPU cores of this process, as plain values."""
     here = Path(__file__).parent
     about = {"semimedref": version_of("semimedref")}
-    if _git(here, "ls-files", Path(__file__).name):  # else it is not this project's checkout
+    if _git(here, "ls-files", Path(__file__).name):  # otherwise this is not a checkout of this project
         about["commit"] = _git(here, "rev-parse", "HEAD")
         about["changed_since"] = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
     machine = {"platform": platform.platform(), "machine": platform.machine(), "cpu_cores": os.cpu_count()}
@@ -33,7 +33,7 @@ def environment() -> dict:
 
 
 def versions(*packages: str) -> str:
-    """The versions that a result was made with, on one line: this project, Python, torch, and further packages.
+    """The versions behind a result, on one line: this project, Python, torch, and further packages.
 
     Raises:
         MissingPackage: if one of the further packages is not installed.
@@ -43,9 +43,9 @@ def versions(*packages: str) -> str:
     'semimedref'
     """
     if absent := [name for name in packages if version_of(name) is None]:
-        hint = " (there is none for macOS and Windows)" if "triton" in absent else ""
+        hint = " (not available for macOS and Windows)" if "triton" in absent else ""
         raise MissingPackage(
-            f"{', '.join(absent)} not installed{hint}, and needed here: pip install {' '.join(absent)}"
+            f"{', '.join(absent)} not installed{hint}, but needed here: pip install {' '.join(absent)}"
         )
     found = [f"{name} {version(name)}" for name in ("torch", *packages)]
     return f"semimedref {version('semimedref')}, Python {platform.python_version()}, {', '.join(found)}"
@@ -61,13 +61,13 @@ def version_of(package: str) -> str | None:
 
 def usable_cores() -> int:
     """CPU cores that this process may use, at least 1."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+    if hasattr(os, "sched_getaffinity"):  # missing on macOS and Windows
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What git prints in a folder, or nothing where there is no git or no checkout."""
+    """The output of git in a folder; empty without git or without a checkout."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, encoding="utf-8", errors="replace"

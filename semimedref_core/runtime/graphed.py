@@ -1,8 +1,8 @@
-"""A training step as one CUDA graph: what a step launches is recorded once, and then started by a single launch.
+"""A training step as one CUDA graph: the kernels of a step are recorded once, and then one launch starts them all.
 
-A recorded step reads and writes the same memory each time. So a batch is copied to where the recorded one lay, and what
-changes from step to step (learning rate, w_u, the teacher's decay) lies in scalars on the device. Random numbers need
-nothing of their own: a recorded step takes torch's seed as it stands when it is replayed.
+A recorded step reads and writes the same memory each time. So each batch is copied to the memory of the recorded batch.
+Numbers that change from step to step (learning rate, w_u, the teacher's decay) are scalars on the device. Random
+numbers need no special care: a replay uses torch's seed of that moment.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from semimedref_core.batch import Batch, each_tensor
 
-WARM_UP = 3  # steps that run as they are before one is recorded: first calls choose kernels, compile and allocate
+WARM_UP = 3  # plain steps before one is recorded: first calls choose kernels, compile and allocate
 
 Learn = Callable[[Batch, Any], dict[str, Tensor]]
-"""What a step does on the device: from a batch and a dataclass of numbers to scalars by name."""
+"""The part of a step on the device: a batch and a dataclass of numbers -> named scalars."""
 Record = Callable[[Callable[[], dict[str, Tensor]]], Callable[[], dict[str, Tensor]]]
-"""From work on tensors to what does it again, on the same tensors."""
+"""Records work on tensors, and returns a function that repeats it on the same tensors."""
 
 
 def why_not(accelerator: Accelerator, scaler: torch.amp.GradScaler | None) -> str | None:
-    """Why this run cannot have its steps as graphs; None if it can."""
+    """The reason why this run cannot record its steps; None if it can."""
     if accelerator.device.type != "cuda":
         return "CUDA graphs need a GPU of NVIDIA or AMD, and this run is on the CPU"
     if accelerator.num_processes > 1:
@@ -39,16 +39,16 @@ def why_not(accelerator: Accelerator, scaler: torch.amp.GradScaler | None) -> st
 
 
 class Graphed:
-    """Takes steps: the first few as they are, then one that is recorded, and from then on its replay.
+    """Runs steps: the first few as plain steps, then it records one, and from then on it replays the recording.
 
-    A number that is 0 switches something off (w_u: the unlabelled loss), so it is recorded as the number 0. When
-    another number is 0, or a shape changes, the recording is dropped and all begins anew. If a step cannot be recorded,
-    it and all further ones run as they are, and one line says why.
+    A number 0 switches something off (w_u: the unlabelled loss), so it is recorded as the number 0. If other numbers
+    become 0, or a shape changes, the recording is dropped and a new one is made. If recording fails, this step and all
+    later ones run as plain steps, and one line says why.
 
     Args:
-        learn: the step. It may ask no tensor for its value, nor move one from the host.
-        stream: what all its work is queued in; None for the current one.
-        record: makes the graph.
+        learn: the step. It must not read the value of a tensor or copy one from the host.
+        stream: the CUDA stream of all its work; None for the current one.
+        record: records the graph.
     """
 
     def __init__(self, learn: Learn, stream: torch.cuda.Stream | None, record: Record):
@@ -56,7 +56,7 @@ class Graphed:
         self.kind, self.failed = None, False
 
     def __call__(self, batch: Batch, numbers: Any) -> dict[str, Tensor]:
-        """One step; its results are not touched by later ones."""
+        """Runs one step; later steps do not change its results."""
         if self.failed:
             return self.learn(batch, numbers)
         changing = {name: value for name, value in vars(numbers).items() if value != 0}
@@ -97,7 +97,7 @@ def on_gpu(learn: Learn) -> Graphed:
 
     def record(work: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
         graph = torch.cuda.CUDAGraph()
-        # Meanwhile a thread makes the next batch: what it asks of the device is none of the graph's business.
+        # Meanwhile a thread makes the next batch. The graph must not record the work of that thread.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             losses = work()
             together = torch.stack(list(losses.values()))
@@ -112,14 +112,14 @@ def on_gpu(learn: Learn) -> Graphed:
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:
-    """All tensors of a batch, in one order."""
+    """All tensors of a batch, always in the same order."""
     found = []
     each_tensor(batch, found.append)
     return found
 
 
 def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
-    """Copies tensor by tensor, in one launch for all of one type."""
+    """Copies each tensor to its target, with one launch for all tensors of a type."""
     of_type = defaultdict(lambda: ([], []))
     for source, target in zip(sources, targets, strict=True):
         for side, tensor in zip(of_type[source.dtype], (target, source), strict=True):
@@ -130,7 +130,7 @@ def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
 
 @contextmanager
 def _inside(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Work is queued in this stream, after all that was queued before and before all that comes."""
+    """Queues the work of the body in this stream, after all earlier work and before all later work."""
     if stream is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a run: it ends where nothing is lost."""
+"""Ctrl-C during a run: the run ends where nothing is lost."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C ended a run in good order; the message says what was saved and how to go on."""
+    """Ctrl-C ended a run, and its state was saved. The message says how to continue."""
 
 
 @contextmanager
 def interrupts_noted(wanted: bool = True) -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether Ctrl-C was pressed while the body ran; the second Ctrl-C ends it at once.
+    """Yields a function that says whether Ctrl-C was pressed during the body. A second Ctrl-C ends the body at once.
 
-    Nothing changes where Ctrl-C is ignored or handled by somebody else, and outside the main thread.
+    It does nothing outside the main thread, or if Ctrl-C is ignored or has another handler.
 
     Args:
-        wanted: ``False`` changes nothing.
+        wanted: ``False`` switches this off.
     """
     pressed = False
 

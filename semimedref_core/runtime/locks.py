@@ -1,4 +1,5 @@
-"""One process at a time: a lock on a file or a folder, which the end of the process lets go, however it ends."""
+"""Locks on files and folders, for one process at a time. The end of the process releases the lock, even if it was
+killed."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ from typing import IO
 
 @contextmanager
 def locked(path: Path, *, wait: bool, file: IO | None = None) -> Iterator[None]:
-    """Holds a file or a folder while the body runs. Only processes that ask for the lock are kept out.
+    """Locks a file or a folder while the body runs. Only processes that ask for the lock have to wait or fail.
 
     Args:
-        path: of a file or a folder that is there. On Windows, where folders cannot be locked, a file beside the file or
-            in the folder stands for it.
-        wait: until the lock is free.
-        file: the open file at ``path``, if the lock shall belong to it. Then it lasts until the last process that has
-            inherited the file has closed it. (Windows lets it go after the body.)
+        path: an existing file or folder. Windows cannot lock folders, so there a lock file is used, beside the file or
+            in the folder.
+        wait: whether to wait until the lock is free.
+        file: the open file at ``path``, if the lock should belong to it. Then the lock lasts until all processes that
+            inherited the file have closed it. (On Windows it lasts until the end of the body.)
 
     Raises:
         BlockingIOError: if another process holds the lock and ``wait`` is not set.

@@ -1,4 +1,4 @@
-"""How far a long piece of work has come: a bar in a terminal or a notebook, plain lines in a log."""
+"""Progress of long work: a bar in a terminal or a notebook, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tqdm.auto import tqdm
 
 from semimedref_core.runtime.atomic import read_metrics
 
-PARTS = 10  # lines for a whole run
-QUIET = 60.0  # seconds after which there is a line in any case
+PARTS = 10  # number of lines for a whole run
+QUIET = 60.0  # seconds after which a line is printed in any case
 
 
 def progress(total: int, label: str, initial: int = 0, shown: bool = True) -> tqdm | Lines:
-    """A bar over the steps of one run where it can be drawn, else plain lines on standard error.
+    """A bar over the steps of one run if it can be drawn, otherwise plain lines on standard error.
 
     Args:
         total: number of steps.
-        label: what is going on.
-        initial: steps that were done before.
+        label: the name of the work.
+        initial: number of steps that are already done.
         shown: ``False`` shows nothing.
     """
     if shown and not (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")):
@@ -32,7 +32,7 @@ def progress(total: int, label: str, initial: int = 0, shown: bool = True) -> tq
 
 
 class Lines:
-    """What of a tqdm bar is used here, as lines: one for each tenth of the steps, and one a minute."""
+    """Replaces a tqdm bar by lines: one for each tenth of the steps, and at least one each minute."""
 
     def __init__(self, total: int, label: str, initial: int = 0):
         self.total, self.label, self.n = total, label, initial
@@ -40,14 +40,14 @@ class Lines:
         self._started = self._last = time.monotonic()
 
     def update(self, steps: int = 1) -> None:
-        """Counts steps that were done."""
+        """Adds finished steps."""
         self.n += steps
         part = self.n * PARTS // self.total > self._told * PARTS // self.total
         if self.n > self._told and (part or time.monotonic() - self._last > QUIET):
             self._tell()
 
     def set_postfix(self, loss: str) -> None:
-        """Takes in what the next line says of the loss."""
+        """Sets the loss for the next line."""
         self._loss = f", loss {loss}"
 
     def _tell(self) -> None:
@@ -58,7 +58,7 @@ class Lines:
         print(f"{self.label}: step {self.n} of {self.total}{self._loss}, {times}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Nothing is left to tell."""
+        """Does nothing; a tqdm bar needs it."""
 
     def __enter__(self) -> Lines:
         return self
@@ -69,14 +69,13 @@ class Lines:
 
 @contextmanager
 def follow(folder: Path, steps: int) -> Iterator[None]:
-    """Shows the progress of the runs below a folder, which come one after the other, while the body runs.
+    """Shows the progress of the runs below a folder while the body runs. The runs start one after the other.
 
-    Each has a bar of its own under the name of its folder. How far it is and its loss are read off its
-    ``metrics.jsonl``.
+    Each run has a bar with the name of its folder. Its step and its loss come from its ``metrics.jsonl``.
 
     Args:
-        folder: where the runs' folders are or will be.
-        steps: of each run.
+        folder: the folder above the runs' folders, which may not exist yet.
+        steps: number of steps of each run.
     """
     folder = folder.resolve()  # papermill changes the working directory while a notebook runs
     done, bars = threading.Event(), {}

@@ -1,4 +1,4 @@
-"""All that changes while a run goes on, and how it is kept: networks, optimiser, and how far validation has come."""
+"""The state of a run and how it is saved: networks, optimiser, and the progress of validation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from semimedref_core.teacher import Teacher
 CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config.json"
 VALID, RESULTS = "valid.npz", "results.json"
 SAVED = {"step": int, "scores": dict, "best": float, "stale": int, "seconds": float, "data": str, "since_log": list}
-"""What is kept of a run's state beside its tensors, and of what type it is."""
+"""The saved entries of a run's state, apart from its tensors, with their types."""
 _OF_OPTIMIZER = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -32,14 +32,14 @@ class RunState:
     """The state of a run between two steps.
 
     Attributes:
-        student, teacher, optimizer: as trained so far.
-        scaler: of the gradients, for float16; None for other precisions.
-        step: number of steps done.
+        student, teacher, optimizer: networks and optimiser as trained so far.
+        scaler: the gradient scaler for float16; None for other precisions.
+        step: number of finished steps.
         scores: metrics of the last validation, by network; empty before the first.
-        best: the best validation Dice so far, of the network and kind that :meth:`judge` is told to go by, and
-        stale: the number of validations since.
-        seconds: spent until the last checkpoint, by all processes that took part one after the other.
-        data: :meth:`.Training.digest` of the pairs that it learns from; a run goes on with the same ones alone.
+        best: the best validation Dice so far; the argument ``choose_by`` of :meth:`judge` says which Dice.
+        stale: number of validations since the best one.
+        seconds: time until the last checkpoint, summed over the first run and all resumed ones.
+        data: :meth:`.Training.digest` of the training pairs; a run resumes only with the same pairs.
         since_log: the loss terms of each step since the last log line.
     """
 
@@ -61,14 +61,13 @@ class RunState:
         return {"student": self.student, "teacher": self.teacher.network}
 
     def judge(self, scores: dict[str, dict[str, float]], choose_by: ChooseBy = "teacher", steps: int = 0) -> bool:
-        """Takes in the scores of a validation and says whether they are the best so far.
+        """Stores the scores of a validation and says whether they are the best so far.
 
         Args:
             scores: metrics by network.
-            choose_by: ``teacher`` goes by the teacher's Dice per image. ``student`` goes by the student's micro Dice,
-                does not look in the first fifth of the steps, and wants a gain of 0.001, as the release does
-                (Ledger 17).
-            steps: of the whole run.
+            choose_by: ``teacher`` uses the teacher's Dice per image. ``student`` uses the student's micro Dice. As the
+                release does, it ignores the first fifth of the steps and needs a gain of 0.001 (Ledger 17).
+            steps: number of steps of the whole run.
         """
         self.scores = scores
         by_student = choose_by == "student"
@@ -81,7 +80,7 @@ class RunState:
         return improved
 
     def save(self, path: Path) -> None:
-        """Writes everything to one file, atomically."""
+        """Writes the whole state to one file, atomically."""
         tensors = {
             f"{name}.{key}": value
             for name, network in self.networks.items()
@@ -96,17 +95,17 @@ class RunState:
         checkpoints.save_tensors(path, tensors, state=about, scaler=scaler)
 
     def restore(self, path: Path) -> None:
-        """Takes everything back from :meth:`save`'s file.
+        """Restores the whole state from a file of :meth:`save`.
 
         Raises:
             CheckpointError: if the file is missing, damaged, of another network, or of a run on other pairs.
         """
         networks = sum(map(checkpoints.bytes_of, self.networks.values()))
-        tensors, metadata = checkpoints.load_tensors(path, 4 * networks)  # the student's moments are twice as large
+        tensors, metadata = checkpoints.load_tensors(path, 4 * networks)  # the moments are twice the student
         known = _checked(metadata, path)
         if self.data and known.get("data", self.data) != self.data:
             raise CheckpointError(
-                f"{path}: the run there learnt from other pictures, masks or reports than are there now; put them "
+                f"{path}: the run there learnt from other pictures, masks or reports; put those "
                 "back, or train in another folder"
             )
         for name, network in self.networks.items():
@@ -131,10 +130,10 @@ class RunState:
 
 
 def _checked(metadata: dict, path: Path) -> dict:
-    """The state of a run as a checkpoint tells it: names that are known, each with a value of its type.
+    """The state of a run in a checkpoint: the known names, each with a value of its type.
 
     Raises:
-        CheckpointError: if it tells none, or another type.
+        CheckpointError: if there is no state, or a value has another type.
     """
     state = metadata.get("state")
     if not isinstance(state, dict) or not isinstance(metadata.get("scaler", {}), dict):
@@ -143,7 +142,7 @@ def _checked(metadata: dict, path: Path) -> dict:
     for name, value in known.items():
         kinds = (int, float) if SAVED[name] is float else SAVED[name]
         if isinstance(value, bool) or not isinstance(value, kinds) or (name in ("step", "stale") and value < 0):
-            raise CheckpointError(f"{path}: damaged checkpoint ({name} is no such value); delete it and train again")
+            raise CheckpointError(f"{path}: damaged checkpoint ({name} has a wrong value); delete it and train again")
     lines = known.get("since_log", [])
     numbers = [value for line in lines for value in (line.values() if isinstance(line, dict) else [None])]
     if not all(isinstance(value, float) for value in numbers):
@@ -153,7 +152,8 @@ def _checked(metadata: dict, path: Path) -> dict:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds a run's folder while the body runs, so that no second run starts in it. Killing the process lets it go.
+    """Locks a run's folder while the body runs, so that no second run starts in it. If the process is killed, the lock
+    is released.
 
     Raises:
         CheckpointError: if another process holds it.
@@ -164,10 +164,10 @@ def held(folder: Path) -> Iterator[None]:
             stack.enter_context(locked(folder, wait=False))
         except BlockingIOError:
             raise CheckpointError(
-                f"{folder}: a run is going on there; wait for its end, or use another folder"
+                f"{folder}: another run uses this folder; wait for its end, or use another folder"
             ) from None
         for place in (folder, folder / "student", folder / "teacher"):
-            for left in (*place.glob(".*.partial"), *place.glob(".tmp??????")):  # by a run that was killed
+            for left in (*place.glob(".*.partial"), *place.glob(".tmp??????")):  # left by a run that was killed
                 left.unlink(missing_ok=True)
         yield
 
@@ -193,23 +193,21 @@ def read_results(folder: Path) -> dict:
     try:
         return read_json(folder / RESULTS)
     except FileError as error:
-        raise CheckpointError(
-            f"{error}; it is damaged: delete it, and the run is made again by the same command with --resume"
-        ) from None
+        raise CheckpointError(f"{error}; it is damaged: delete it, and give the same command with --resume") from None
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Deletes what only resuming needs, of a run that is finished."""
+    """Deletes the checkpoints of a finished run, which only resuming needs."""
     for name in (CHECKPOINT, BEST):
         (folder / name).unlink(missing_ok=True)
 
 
 def require_free(folder: Path, config: Config, resume: bool) -> None:
-    """Looks whether a run with these settings may use a folder; writes nothing.
+    """Checks that a run with these settings may use a folder; writes nothing.
 
     Raises:
-        CheckpointError: if the folder holds a run and ``resume`` is not set, the run there has other settings, or a
-            checkpoint there tells no settings.
+        CheckpointError: if the folder holds a run and ``resume`` is not set, if that run has other settings, or if a
+            checkpoint has no ``config.json``.
     """
     if not (folder / CONFIG).exists():
         if (folder / CHECKPOINT).exists():
@@ -223,10 +221,10 @@ def require_free(folder: Path, config: Config, resume: bool) -> None:
 
 
 def claim(folder: Path, config: Config, resume: bool) -> None:
-    """Makes a folder this run's own: writes its ``config.json``, or finds the same settings there when resuming.
+    """Claims a folder for this run: writes ``config.json``, or checks that it has the same settings when resuming.
 
     Raises:
-        CheckpointError: as :func:`require_free`.
+        CheckpointError: as in :func:`require_free`.
     """
     require_free(folder, config, resume)
     if not (folder / CONFIG).exists():
@@ -234,20 +232,22 @@ def claim(folder: Path, config: Config, resume: bool) -> None:
 
 
 def require_there(folder: Path) -> None:
-    """Looks whether a run's folder is still there, before anything is written that would make it anew.
+    """Checks that a run's folder still exists, before a write would create it again.
 
     Raises:
-        CheckpointError: if it is gone.
+        CheckpointError: if the folder is gone.
     """
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: has gone while the run was going on; put it back and resume, or train again")
+        raise CheckpointError(
+            f"{folder}: is gone, although the run was going on; put it back and resume, or train again"
+        )
 
 
 def require_same_settings(path: Path, config: Config) -> None:
-    """Looks whether a run's ``config.json`` holds these settings. Folders may have moved since.
+    """Checks that a run's ``config.json`` has these settings. Folders of data and encoders may have moved.
 
     Raises:
-        CheckpointError: if it is damaged or holds others; names each with both values.
+        CheckpointError: if the file is damaged or has other settings; names each one with both values.
     """
     settings = config.to_dict()
     try:
@@ -260,23 +260,24 @@ def require_same_settings(path: Path, config: Config) -> None:
     if changed:
         was = ", ".join(f"{name} {found.get(name)!r:.80} is now {settings[name]!r}" for name in changed)
         raise CheckpointError(
-            f"{path}: the run there has other settings ({was}); resume with the same, or use another folder"
+            f"{path}: the run there has other settings ({was}); resume with the same settings, or use another folder"
         )
 
 
 def _without_place(name: str, value):
-    """A setting without what only says where files lie: the data folder, and where an encoder's folder is."""
+    """A setting without the places of files: the data folder, and the place of an encoder's folder."""
     if name == "data":
         return ""
     return Path(value).name if name in ("image_encoder", "text_encoder") and isinstance(value, str) else value
 
 
 class MetricsLog:
-    """``metrics.jsonl``: one JSON object a line, in the order of steps.
+    """``metrics.jsonl``: one JSON object on each line, in the order of steps.
 
     Args:
         path: the file.
-        step: lines of later steps, and a line cut short by a kill, are dropped: the resumed run writes them again.
+        step: lines of later steps are dropped, and also a line that a kill cut short. The resumed run writes them
+            again.
     """
 
     def __init__(self, path: Path, step: int = 0):
@@ -286,12 +287,14 @@ class MetricsLog:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def write(self, line: dict) -> None:
-        """Appends one line. Raises FileError if there is no room, or the file has gone."""
+        """Appends one line. Raises FileError if the disk is full or the file is gone."""
         try:
             with open(os.open(self.path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except FileNotFoundError:
             require_there(self.path.parent)
-            raise FileError(f"{self.path}: has gone while the run was going on; resume it, or train again") from None
+            raise FileError(
+                f"{self.path}: is gone, although the run was going on; resume the run, or train again"
+            ) from None
         except OSError as error:
             raise not_written(self.path, error) from error

@@ -1,4 +1,4 @@
-"""Trackers of a run, through accelerate: what ``metrics.jsonl`` holds, also sent to TensorBoard, W&B or Trackio."""
+"""Trackers of a run, through accelerate: TensorBoard, W&B or Trackio get the lines of ``metrics.jsonl`` too."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from semimedref_core.errors import SemiMedRefError
 
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 TRACKERS = get_args(Tracker)
-PROJECT = "semimedref"  # as W&B and Trackio show it
+PROJECT = "semimedref"  # the name in W&B and Trackio
 
 
 class TrackingError(SemiMedRefError, RuntimeError):
-    """A tracker that is not known; the message names those that are."""
+    """The tracker is unknown. The message lists the known ones."""
 
 
 @contextmanager
 def tracked(accelerator: Accelerator, track: Tracker | GeneralTracker | None, folder: Path, config: Config) -> Iterator:
-    """Opens a run's tracker, tells it the settings, and closes it after the body, however that ends.
+    """Opens a run's tracker, sends it the settings, and closes it after the body, even after an error.
 
-    TensorBoard's files go into ``folder/tensorboard``. W&B and Trackio keep the run under the folder's name, where
-    their own settings say.
+    TensorBoard's files go into ``folder/tensorboard``. W&B and Trackio use the folder's name as the name of the run;
+    their own settings say where they store it.
 
     Args:
-        accelerator: of the run.
-        track: one of :data:`TRACKERS`, or any tracker of accelerate's; ``None``: nothing is tracked.
-        folder: of the run.
-        config: its settings.
+        accelerator: the accelerator of the run.
+        track: one of :data:`TRACKERS`, or any tracker of accelerate; ``None``: no tracking.
+        folder: the folder of the run.
+        config: the settings of the run.
 
     Yields:
         A function that takes a line of ``metrics.jsonl``.
@@ -53,10 +53,10 @@ def tracked(accelerator: Accelerator, track: Tracker | GeneralTracker | None, fo
 
 
 def require_tracker(track: Tracker | GeneralTracker | None) -> None:
-    """Looks whether a tracker can be used, before anything else happens.
+    """Checks that a tracker can be used, before anything else happens.
 
     Raises:
-        TrackingError: if it is not known.
+        TrackingError: if the tracker is unknown.
         MissingPackageError: if its package is missing.
     """
     if not isinstance(track, str):
@@ -67,7 +67,7 @@ def require_tracker(track: Tracker | GeneralTracker | None) -> None:
 
 
 def _flat(values: dict, above: str = "") -> dict[str, float]:
-    """Nested values by names such as ``valid/teacher/dice_image``."""
+    """Flattens nested values, with names such as ``valid/teacher/dice_image``."""
     flat = {}
     for name, value in values.items():
         flat |= _flat(value, f"{above}{name}/") if isinstance(value, dict) else {f"{above}{name}": value}
