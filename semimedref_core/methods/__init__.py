@@ -1,4 +1,5 @@
-"""Every method by name: Semi-MedRef with our additions, the release as it mixes, and what they are compared with."""
+"""All methods by name: Semi-MedRef with our additions, the release with its own mixing, and the methods that we compare
+with."""
 
 from semimedref_core.methods.registry import METHODS, Method, method_named
 

@@ -1,18 +1,19 @@
-"""AD-MT: two teachers that follow the student by turns, and what is learnt where they disagree.
+"""AD-MT: two teachers follow the student in turns. A module decides what is learnt where they disagree.
 
 Zhao et al., "Alternate diverse teaching for semi-supervised medical image segmentation", ECCV 2024 (arXiv 2311.17325).
 Written from a description of the paper.
 
-- *Random periodic alternate (RPA) updating*: one teacher at a time is a moving average of the student, for a period of
-  random length, while the other one stays as it is. So each meets other unlabelled images (the batches of its periods),
-  and another augmentation: in the periods of one only the grey values of the strong view change, in those of the other
-  a box of the partner's is pasted as well (:data:`.boxes.half`; the paper pastes too, how is ours). The text stays the
-  sample's own. A period has at most :data:`PERIOD` steps; the paper's has at most half an epoch.
-- *Conflict-combating module (CCM)*: the teachers' maps are averaged by weights that fall with their entropy. Where the
-  teachers agree, the average is the label. Where they are in conflict, it is the average or the student's own answer,
-  whichever has less entropy. Pixels of the label teach where it is confident (the paper's 0.95 for 2D images).
+- *Random periodic alternate (RPA) updating*: for a period of random length, one teacher is updated as a moving average
+  of the student, and the other one does not change. So the teachers see different unlabelled images (the batches of
+  their periods) and different augmentations. In the periods of one teacher, only the grey values of the strong view
+  change. In the periods of the other, a box of the partner is pasted as well (:data:`.boxes.half`). The paper pastes
+  too; the kind of box is ours. The text of a sample does not change. A period has at most :data:`PERIOD` steps, in the
+  paper at most half an epoch.
+- *Conflict-combating module (CCM)*: the label is an average of the teachers' maps, with weights that fall with their
+  entropy. Where the teachers disagree, the label is this average or the student's prediction: the one with less
+  entropy. The student learns from pixels with a confident label (0.95, as in the paper for 2D images).
 
-What is evaluated is a third average, which follows at every step as that of all methods does.
+A third average is evaluated. Like the teacher of all other methods, it follows the student at every step.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ from semimedref_core.teacher import Teacher, follow
 from semimedref_core.views import strong_view, weak_view
 from semimedref_kernels import patch_mix
 
-PERIOD = 50  # most steps of a turn: half an epoch of the phantom
-_TURNS = 4096  # steps that are drawn ahead; then they come again
+PERIOD = 50  # largest number of steps of a turn: half an epoch of the phantom
+_TURNS = 4096  # turns are drawn for so many steps; then they repeat
 
 
 class Averages(Several):
     """Three moving averages of one student: ``first`` is evaluated, ``second`` and ``third`` teach.
 
-    All of its state is in its buffers, so a checkpoint holds it.
+    All its state is in buffers, so a checkpoint holds it.
 
     Attributes:
-        turns: ``[_TURNS]`` bool, whether it is the third's turn.
-        step: ``[1]`` int64, updates so far.
+        turns: ``[_TURNS]`` bool, true in the turns of the third network.
+        step: ``[1]`` int64, number of updates so far.
     """
 
     def __init__(self, student: nn.Module):
@@ -56,10 +57,10 @@ class Averages(Several):
 
 
 class AlternateTeachers(Teacher):
-    """In place of :class:`.Teacher`; torch's source of chance draws the turns, so the seed decides on them.
+    """Replaces :class:`.Teacher`. Torch's random numbers draw the turns, so they depend on the seed.
 
     Args:
-        student: the network to follow; it is copied.
+        student: the averages start as copies of this network.
     """
 
     def __init__(self, student: nn.Module):
@@ -67,17 +68,17 @@ class AlternateTeachers(Teacher):
 
     @property
     def turn(self) -> Tensor:
-        """``[1]`` float, 0 in the turn of the second of :class:`Averages`, 1 in that of the third."""
+        """``[1]`` float: 0 in the turn of the second network of :class:`Averages`, 1 in the turn of the third."""
         return self.network.turns.index_select(0, self.network.step % _TURNS).float()
 
     @property
     def both(self) -> tuple[nn.Module, nn.Module]:
-        """The two that teach."""
+        """The two teaching networks."""
         return self.network.second, self.network.third
 
     @torch.no_grad()
     def update(self, student: nn.Module, decay: float | Tensor) -> None:
-        """Moves the one that is evaluated and the one whose turn it is towards the student."""
+        """Moves two networks towards the student: the evaluated one, and the teacher of the turn."""
         turn = self.turn[0]
         follow(self.network.first, student, 1 - decay)
         follow(self.network.second, student, (1 - decay) * (1 - turn))
@@ -86,7 +87,7 @@ class AlternateTeachers(Teacher):
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Of probabilities of any shape, in nats: 0 where they are 0 or 1, and at most log 2."""
+    """The binary entropy of probabilities of any shape, in nats: 0 at 0 and 1, at most log 2."""
     return torch.special.entr(p) + torch.special.entr(1 - p)
 
 
@@ -97,7 +98,7 @@ def ensemble(p: Tensor) -> Tensor:
 
 
 def ad_mt(student: nn.Module, teacher: AlternateTeachers, batch: Batch, config: Config) -> Tensor:
-    """DiceCE of the strong view against the label that teachers and student have come to."""
+    """DiceCE of the strong view against the label of teachers and student."""
     unlabelled = batch.unlabelled
     weak = weak_view(unlabelled.images, unlabelled.affine)
     each = torch.stack([label(one, weak, unlabelled, config) for one in teacher.both])
@@ -105,7 +106,7 @@ def ad_mt(student: nn.Module, teacher: AlternateTeachers, batch: Batch, config: 
     maps = torch.cat(
         [strong_view(weak, **unlabelled.photometry), teaching(p, unlabelled.codes, config), one != other], 1
     )
-    boxes = unlabelled.proposal["boxes"][0] * teacher.turn.long()  # empty, save in the turn of the third
+    boxes = unlabelled.proposal["boxes"][0] * teacher.turn.long()  # empty in the turns of the second network
     maps, p, _ = patch_mix(maps, p, unlabelled.proposal["partner"], boxes, 0.0)
     mixed, teaches, conflict = maps.split([weak.shape[1], 1, 1], 1)
     logits = student(mixed, unlabelled.input_ids).logits

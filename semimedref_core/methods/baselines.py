@@ -1,10 +1,10 @@
-"""What Semi-MedRef is compared with; each function is the unlabelled loss ``L_u`` of a baseline, from its paper.
+"""The baselines. Each function is the unlabelled loss ``L_u`` of one of them, as in its paper.
 
-The loss is ``L = DiceCE(labelled) + w_u L_u`` for all. They share with Semi-MedRef the network, the reports as input,
-the order of the data, the views, burn-in and ramp, the EMA teacher that is evaluated, and what our additions make of
-pseudo-labels (:mod:`.reported_places`), which the preset ``paper`` takes from all methods. :func:`cps` has no mirrored
-teacher: its networks label each other. None has ITCL. Where they differ from each other and from their papers stands
-in ``docs/methods.md``.
+All have the loss ``L = DiceCE(labelled) + w_u L_u``. They share with Semi-MedRef the network, the reports as input, the
+order of the data, the views, burn-in and ramp, the evaluated EMA teacher, and our additions for pseudo-labels
+(:mod:`.reported_places`). The preset ``paper`` switches these additions off for all methods. :func:`cps` has no
+mirrored teacher, because its networks label each other. None has ITCL. ``docs/methods.md`` lists how they differ from
+each other and from their papers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def labelled_loss(network: nn.Module, labelled: Labelled) -> Tensor:
 def supervised(
     student: nn.Module, teacher: Teacher, batch: Batch, w_u: float | Tensor, config: Config
 ) -> dict[str, Tensor]:
-    """``L = DiceCE(labelled)``. The teacher follows along as an average of the student's weights and gives nothing."""
+    """``L = DiceCE(labelled)``. The teacher is an average of the student's weights and adds nothing to the loss."""
     loss = labelled_loss(student, batch.labelled)
     return {"loss": loss, "loss_labelled": loss}
 
@@ -48,7 +48,7 @@ def semi_supervised(
     w_u: float | Tensor,
     config: Config,
 ) -> dict[str, Tensor]:
-    """``L = DiceCE(labelled) + w_u L_u``; during burn-in (``w_u`` = 0) supervised."""
+    """``L = DiceCE(labelled) + w_u L_u``; during burn-in (``w_u`` = 0) only the first term."""
     if burning_in(w_u):
         return supervised(student, teacher, batch, w_u, config)
     loss_labelled = labelled_loss(student, batch.labelled)
@@ -58,41 +58,41 @@ def semi_supervised(
 
 
 def pseudo_labels(teacher: Teacher | nn.Module, unlabelled: Unlabelled, config: Config) -> tuple[Tensor, Tensor]:
-    """The weak views ``[B, 1, H, W]`` and the probabilities on them, of one look of the teacher."""
+    """The weak views ``[B, 1, H, W]`` and the teacher's probabilities on them, from one forward pass."""
     weak = weak_view(unlabelled.images, unlabelled.affine)
     return weak, label(teacher, weak, unlabelled, config)
 
 
 def teaching(p: Tensor, codes: Tensor, config: Config) -> Tensor:
-    """:func:`.found_images` of ``1[p >= 0.5]`` as a map ``[B, 1, H, W]``: 0 for all pixels of an image that teaches
-    nothing, else 1. So it can be mixed as images are."""
+    """:func:`.found_images` of ``1[p >= 0.5]`` as a map ``[B, 1, H, W]``: all 0 for an image that is left out, else all
+    1. So it can be mixed like an image."""
     return found_images((p >= 0.5).float(), codes, config)[:, None, None, None].expand_as(p)
 
 
 def paste(images: Tensor, p: Tensor, teaches: Tensor, proposal: dict[str, Tensor], view: int = 0) -> list[Tensor]:
-    """Images ``[B, C, H, W]``, pseudo-labels and the map of what teaches, both ``[B, 1, H, W]``, with the partner's
-    boxes of one view.
+    """Pastes the partner's boxes of one view into images ``[B, C, H, W]``, pseudo-labels and the map of used pixels,
+    both ``[B, 1, H, W]``.
 
-    The confidence of a pixel follows from its probability, so it is mixed with it.
+    A pixel's confidence depends only on its probability, so it is mixed with it.
 
     Args:
-        images, p, teaches: of the samples.
+        images, p, teaches: images, probabilities and :func:`teaching` of the samples.
         proposal: the fields of :class:`.boxes.Boxes` as tensors.
-        view: which of the V.
+        view: index of the view, below V.
     """
     maps, p, _ = patch_mix(torch.cat([images, teaches], 1), p, proposal["partner"], proposal["boxes"][view], 0.0)
     return [maps[:, :-1], p, maps[:, -1:]]
 
 
 def rounded_dice_ce(logits: Tensor, p: Tensor, teaches: Tensor, confidence: float = 0.0) -> Tensor:
-    """DiceCE against ``1[p >= 0.5]``; pixels where ``max(p, 1 - p) < confidence`` teach nothing.
+    """DiceCE against ``1[p >= 0.5]``; pixels with ``max(p, 1 - p) < confidence`` are left out.
 
     Args:
-        logits, p, teaches: ``[B, 1, H, W]``; p are probabilities, the last is that of :func:`teaching`.
-        confidence: 0 to 1. At 0.5 or less each pixel teaches: ``max(p, 1 - p)`` is never below 0.5.
+        logits, p, teaches: ``[B, 1, H, W]``: logits, probabilities, and the map of :func:`teaching`.
+        confidence: 0 to 1. At 0.5 or less all pixels count, because ``max(p, 1 - p)`` is never below 0.5.
 
     Returns:
-        The mean over images in which a pixel may teach, whether it is confident or not.
+        The mean over images that are not left out, also those without a confident pixel.
     """
     sure = teaches * (torch.maximum(p, 1 - p) >= confidence)
     return average(dice_ce_of_images(logits, (p >= 0.5).float(), sure), teaches.amax((1, 2, 3)))
@@ -101,8 +101,8 @@ def rounded_dice_ce(logits: Tensor, p: Tensor, teaches: Tensor, confidence: floa
 def mean_teacher(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
     """Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017 (arXiv 1703.01780).
 
-    The mean squared difference of probabilities: the student's on the strong view, and the teacher's on the weak view,
-    not rounded.
+    The mean squared difference between the student's probabilities on the strong view and the teacher's on the weak
+    view, which are not rounded.
     """
     unlabelled = batch.unlabelled
     weak, p = pseudo_labels(teacher, unlabelled, config)
@@ -113,8 +113,8 @@ def mean_teacher(student: nn.Module, teacher: Teacher, batch: Batch, config: Con
 def fixmatch(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
     """Sohn et al., "FixMatch", NeurIPS 2020 (arXiv 2001.07685), for pixels.
 
-    The student itself, not its average, labels the weak view; where it is confident (the paper's 0.95), the strong view
-    learns the rounded label. The teacher is only evaluated, as in the paper.
+    The student itself, not its average, labels the weak view. On the strong view it learns the rounded labels of
+    confident pixels (0.95 in the paper). The teacher is only evaluated, as in the paper.
     """
     unlabelled = batch.unlabelled
     weak, p = pseudo_labels(student, unlabelled, config)
@@ -126,12 +126,12 @@ def unimatch(student: nn.Module, teacher: Teacher, batch: Batch, config: Config)
     """Yang et al., "Revisiting weak-to-strong consistency in semi-supervised semantic segmentation", CVPR 2023
     (arXiv 2208.09910).
 
-    FixMatch with three views of the student, of weights 1/4, 1/4 and 1/2: two strong ones, and the weak one with half
-    of the channels dropped between encoder and decoder. The second strong view takes the grey-value changes drawn for
-    the neighbour in the batch. Into each strong view a box of the partner's is pasted (CutMix), a box of its own;
-    pseudo-label and confidence are mixed with it. The plan decides on the boxes and on the text of a mixed view:
-    :data:`.boxes.unimatch` leaves it the sample's own (``unimatch``; the paper has no text), and with
-    :data:`.boxes.with_text` it follows what was pasted (``unimatch_text``; ours).
+    FixMatch with three student views, of weights 1/4, 1/4 and 1/2: two strong views, and the weak view with half of the
+    channels dropped between encoder and decoder. The second strong view uses the grey-value changes of a neighbouring
+    sample in the batch. Each strong view gets a box of the partner pasted in (CutMix), each its own box; pseudo-label
+    and confidence are mixed with it. The plan chooses the boxes and the text of a mixed view. With
+    :data:`.boxes.unimatch` the text stays the sample's own (``unimatch``; the paper has no text). With
+    :data:`.boxes.with_text` it follows the pasted box (``unimatch_text``; ours).
     """
     unlabelled = batch.unlabelled
     weak, p = pseudo_labels(student, unlabelled, config)
@@ -151,9 +151,9 @@ def cutmix(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -
     """French et al., "Semi-supervised semantic segmentation needs strong, varied perturbations", BMVC 2020
     (arXiv 1906.01916).
 
-    A box of the partner that covers half of the picture (:data:`.boxes.half`) is pasted into strong view and teacher's
-    map of every sample: no zones, no gate, and **the text stays the sample's own**, so it may say less than the image
-    shows, or more. The map is rounded, as for Semi-MedRef (the paper's is not).
+    Pastes a box of the partner into the strong view and the teacher's map of every sample. The box covers half of the
+    picture (:data:`.boxes.half`). There are no zones and no gate, and **the text stays the sample's own**. So it may
+    say less or more than the image shows. The map is rounded, as in Semi-MedRef but unlike the paper.
     """
     unlabelled = batch.unlabelled
     weak, p = pseudo_labels(teacher, unlabelled, config)
@@ -163,12 +163,13 @@ def cutmix(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -
 
 
 def flip_sync(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
-    """A synchronised augmentation without mixing, of no single paper: image, pseudo-label and text are mirrored as one.
+    """A synchronised augmentation without mixing: image, pseudo-label and text are mirrored together. It is not from a
+    single paper.
 
-    The teacher always sees the mirror image of the student's weak view and reads the report with its sides swapped
-    (:meth:`semimedref_core.reports.Report.flip`), whatever the setting ``teacher_view`` says; the student learns the
-    rounded map, mirrored back, on the strong view. Which of the two is called mirrored makes no difference: weak views
-    are mirrored at random.
+    The teacher sees the mirror image of the student's weak view and reads the flipped report
+    (:meth:`semimedref_core.reports.Report.flip`). The setting ``teacher_view`` has no effect here. The student learns
+    the rounded map, mirrored back, on the strong view. It does not matter which of the two views is the mirrored one,
+    because weak views are mirrored at random.
     """
     unlabelled = batch.unlabelled
     weak, p = pseudo_labels(teacher, unlabelled, replace(config, teacher_view="mirrored"))
@@ -179,9 +180,9 @@ def flip_sync(student: nn.Module, teacher: Teacher, batch: Batch, config: Config
 def cps(student: Twins, teacher: Teacher, batch: Batch, w_u: float | Tensor, config: Config) -> dict[str, Tensor]:
     """Chen et al., "Semi-supervised semantic segmentation with cross pseudo supervision", CVPR 2021 (arXiv 2106.01226).
 
-    Two networks of different first weights see the same weak views; each learns the other's rounded labels, however
-    sure it is of them, of unlabelled and of labelled images: ``L_u`` is the sum of both, as in the paper. All terms are
-    summed over both networks. The first is the student; the teacher, which is only evaluated, is its average.
+    Two networks with different initial weights see the same weak views. Each learns the other's rounded labels, without
+    a threshold of confidence, on unlabelled and labelled images. ``L_u`` is the sum of both, as in the paper. All terms
+    are summed over both networks. The first network is the student. The teacher is its average and is only evaluated.
     """
     labelled, unlabelled = batch.labelled, batch.unlabelled
     x, y = weak_view(labelled.images, labelled.affine), place_masks(labelled.masks, labelled.affine)

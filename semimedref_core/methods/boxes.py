@@ -1,4 +1,4 @@
-"""Boxes that are pasted from one picture into another, drawn ahead on the CPU: how large they are, and what is read.
+"""Boxes that are pasted from one picture into another. The CPU draws them ahead. A plan sets their size and the text.
 
 =========== ======================================================================= ==============================
 plan        a box                                                                   text
@@ -10,7 +10,7 @@ with_text   as ``unimatch``                                                     
 square      a square of side 2/3 (Bai et al.)                                       the sample's own
 =========== ======================================================================= ==============================
 
-A box lies inside the picture, and each place where it does is as likely as any other.
+A box lies inside the picture; all such places are equally likely.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from semimedref_core.reports import Report
 
 @dataclass(frozen=True)
 class Boxes:
-    """What is pasted into V strong views of B samples.
+    """The boxes for V strong views of B samples.
 
     Attributes:
-        partner: ``[B]`` int64, the donor j of each sample i; one for all views. It may be i itself.
-        boxes: ``[V, B, 4]`` int64 px (y0, x0, y1, x1); (0, 0, 0, 0) where nothing is pasted.
+        partner: ``[B]`` int64, the donor j of each sample i, the same for all views. It may be i itself.
+        boxes: ``[V, B, 4]`` int64 px (y0, x0, y1, x1); (0, 0, 0, 0) if nothing is pasted.
     """
 
     partner: np.ndarray
@@ -51,15 +51,16 @@ def draw_boxes(
     ratio: float = np.inf,
     p: float = 1.0,
 ) -> np.ndarray:
-    """Boxes in a square picture, ``[*shape, 4]`` int64 px.
+    """Draws boxes in a square picture: ``[*shape, 4]`` int64 px.
 
     Args:
         rng: source of chance.
-        shape: of what is drawn.
-        side: of the picture, px.
-        share: least and largest area as a share of the picture's, drawn evenly between.
-        ratio: the largest ratio of height to width, and of width to height, as far as the sides fit; drawn log-evenly.
-        p: probability of a box that is not empty.
+        shape: leading shape of the result.
+        side: side of the picture, px.
+        share: smallest and largest area as a share of the picture's area; drawn uniformly.
+        ratio: largest ratio of height to width and of width to height; drawn log-uniformly, within the limits of the
+            picture.
+        p: probability that a box is not empty.
     """
     area = rng.uniform(*share, shape)
     most = np.log(np.minimum(ratio, 1 / area))
@@ -72,15 +73,16 @@ def draw_boxes(
 
 
 def report_of_mix(own: Report, donor: Report, box: np.ndarray, zones: np.ndarray, donor_zones: np.ndarray) -> Report:
-    """What a picture shows after a box of the donor's was pasted over it, as far as two reports can tell.
+    """The report of a picture after a box of the donor was pasted into it, estimated from the two reports.
 
-    A zone of the own report stays if less than half of it is covered, and one of the donor's comes if at least half of
-    it is in the box. How many lesions that makes is not known: the count is one a side (style ``release``: the zones).
+    A zone of the own report stays if the box covers less than half of it. A zone of the donor's report is added if at
+    least half of it is in the box. The true number of lesions is unknown: the report counts one for each side (style
+    ``release``: the zones).
 
     Args:
         own, donor: the reports of the views.
         box: ``[4]`` px; empty for no patch.
-        zones, donor_zones: ``[6, 4]`` px, where the zones lie in either view.
+        zones, donor_zones: ``[6, 4]`` px, the zone boxes in the two views.
     """
     if not box[2]:
         return own
@@ -106,16 +108,16 @@ def plan_boxes(
     p: float = 1.0,
     follow: bool = False,
 ) -> tuple[Tensor, Boxes]:
-    """In place of :func:`semimedref_core.data.batches.plan_mixing`, for ``views`` strong views of each sample.
+    """Replaces :func:`semimedref_core.data.batches.plan_mixing`, for ``views`` strong views of each sample.
 
     Args:
-        rng, reports, zones, config, texts: as there.
+        rng, reports, zones, config, texts: as in that function.
         views: V.
-        share, ratio, p: of :func:`draw_boxes`.
-        follow: whether the text is that of :func:`report_of_mix`, or the sample's own.
+        share, ratio, p: as in :func:`draw_boxes`.
+        follow: whether the text comes from :func:`report_of_mix`; otherwise it is the sample's own.
 
     Returns:
-        ``[B, V, L]`` token ids of the text that goes with each view, and the boxes.
+        ``[B, V, L]`` token ids of the text of each view, and the boxes.
     """
     partner = rng.permutation(len(reports))
     boxes = draw_boxes(rng, (views, len(reports)), config.image_size, share, ratio, p)

@@ -1,15 +1,15 @@
-"""LViT's way of learning from unlabelled pairs, without its network.
+"""The semi-supervised learning of LViT, without its network.
 
 Li et al., "LViT: Language meets Vision Transformer in medical image segmentation", IEEE TMI 2023 (arXiv 2206.14718).
 Written from the paper's description. Two parts:
 
-- *Exponential pseudo-label iteration (EPI)*: ``P_t = beta P_(t-1) + (1 - beta) P``, with beta = 0.99, a running average
-  of what the network has said of each unlabelled image. **Here the average is one of weights, not of maps**: the EMA
-  teacher that all methods have says what the pseudo-label is. A map kept for each image would have to follow every weak
-  view, which lies elsewhere each time. So this part is Mean Teacher's idea with rounded labels, and no strong view.
-- *Language-vision (LV) loss*: of the labelled pairs, the one whose text is most similar lends its mask, the contrastive
-  label; the prediction's cosine similarity with it is to be high, since similar texts tell of similar places. The paper
-  compares embedded texts over its whole set, here it is the zones that two reports name, over the batch.
+- *Exponential pseudo-label iteration (EPI)*: ``P_t = beta P_(t-1) + (1 - beta) P``, with beta = 0.99, is a running
+  average of the network's predictions for each unlabelled image. **Here we average weights, not maps**: the EMA teacher
+  of all methods gives the pseudo-label. A stored map of each image would have to be moved to every new weak view. So
+  this part is Mean Teacher with rounded labels and without a strong view.
+- *Language-vision (LV) loss*: the labelled pair with the most similar text lends its mask, the contrastive label. The
+  loss raises the cosine similarity of the prediction with this mask, since similar texts name similar places. The paper
+  compares embedded texts of its whole data set. Here we compare the zones that the reports of a batch name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LV_WEIGHT = 0.1  # the paper's alpha
 
 
 def text_similarity(codes: Tensor, others: Tensor) -> Tensor:
-    """Cosine similarity of what reports name, ``[B, N]`` from 0 to 1: of the six zones, and "none" as a seventh.
+    """Cosine similarity of the zones that reports name, with "none" as a seventh zone: ``[B, N]`` from 0 to 1.
 
     Args:
         codes, others: ``[B]`` and ``[N]`` zone codes.
@@ -44,20 +44,20 @@ def text_similarity(codes: Tensor, others: Tensor) -> Tensor:
 
 
 def lv_loss(p: Tensor, codes: Tensor, masks: Tensor, labelled_codes: Tensor) -> Tensor:
-    """``1 - cos(p, contrastive label)``, the mean over images for which a labelled text names at least one zone alike.
+    """``1 - cos(p, contrastive label)``, the mean over images that share at least one zone with a labelled text.
 
     Args:
         p: ``[B, 1, H, W]`` the student's lesion probabilities.
-        codes: ``[B]`` zone codes of their reports.
-        masks: ``[N, 1, H, W]`` of labelled pairs, placed as their views.
-        labelled_codes: ``[N]`` zone codes of these.
+        codes: ``[B]`` zone codes of the reports.
+        masks: ``[N, 1, H, W]`` masks of labelled pairs, placed like their views.
+        labelled_codes: ``[N]`` zone codes of the labelled pairs.
     """
     similarity, nearest = text_similarity(codes, labelled_codes).max(1)
     return average(1 - cosine_similarity(p.flatten(1), masks[nearest].flatten(1)), (similarity > 0).float())
 
 
 def lvit(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
-    """DiceCE against the teacher's rounded map, plus the LV loss; the student looks at the weak view too."""
+    """DiceCE against the teacher's rounded map, plus the LV loss; the student sees the weak view."""
     labelled, unlabelled = batch.labelled, batch.unlabelled
     weak, p = pseudo_labels(teacher, unlabelled, config)
     logits = student(weak, unlabelled.input_ids).logits

@@ -1,4 +1,4 @@
-"""The table of methods: what a step of each does, and what it needs."""
+"""The table of methods: the step of each method, and what it needs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Method:
     """What training needs of a method.
 
     Attributes:
-        step: from student, teacher, batch, w_u and settings to the terms of the loss, of which ``loss`` is the whole.
-            It asks no tensor for its value, so a CUDA graph can record it.
-        unlabelled: whether it reads unlabelled pairs.
-        build: builds what is trained, from the network's name and its pretrained encoders.
-        plan: what may become of unlabelled samples and their texts.
+        step: student, teacher, batch, w_u and settings -> the terms of the loss; ``loss`` is the whole loss. It reads
+            no value of a tensor, so a CUDA graph can record it.
+        unlabelled: whether it uses unlabelled pairs.
+        build: builds the network from its name and its pretrained encoders.
+        plan: draws the mixing of unlabelled samples and their texts.
         teacher: makes the teacher of a student.
     """
 
@@ -44,7 +44,7 @@ def _baseline(unlabelled_loss: Callable, **about) -> Method:
 
 METHODS = {
     "supervised": Method(baselines.supervised, unlabelled=False),
-    # The paper's step. The settings switch our additions on, as the preset `compact` does, or off, as `paper` does.
+    # The paper's step. Settings switch our additions on (preset `compact`) or off (preset `paper`).
     "semi_medref": Method(partial(semi_medref, label=reported_places.label, weigh=reported_places.weigh)),
     "semi_medref_release": Method(release.step, plan=release.plan_mixing),
     "mean_teacher": _baseline(baselines.mean_teacher),
@@ -65,7 +65,7 @@ def method_named(name: str) -> Method:
     """The method of this name.
 
     Raises:
-        ConfigError: if there is none; names those there are.
+        ConfigError: if there is no such method; lists all methods.
     """
     if name not in METHODS:
         raise ConfigError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}{did_you_mean(name, METHODS)}")

@@ -1,14 +1,14 @@
-"""Our additions to the paper: the report says where a lesion is, and pseudo-labels are held to that.
+"""Our additions to the paper: the report says where a lesion is, and pseudo-labels must agree with it.
 
-The text is the one truth that is known of an unlabelled pair. Three settings switch what is done with it, for every
-method alike; the preset ``paper`` has none of it, ``compact`` has all.
+The text is the only ground truth of an unlabelled pair. Three settings use it, in the same way for every method. The
+preset ``paper`` switches all three off, ``compact`` switches all on.
 
 ============================ ==========================================================================================
-``teacher_view = mirrored``  the teacher sees the mirror image and reads the report with its sides swapped, so that the
-                             student learns another answer to the same question, not an echo of its own
-``pseudo_labels = reported`` pseudo-labels end where the zones end that the report names (Ledger 5), and an infection
-                             that is reported but not found teaches nothing: its empty target would be wrong
-``unfound = zone``           nor does a zone that the report names and in which the target shows no lesion
+``teacher_view = mirrored``  the teacher sees the mirror image and reads the flipped report; so the student learns
+                             from another view of the same pair, not from an echo of its own prediction
+``pseudo_labels = reported`` pseudo-labels lie only inside the zones that the report names (Ledger 5); an image whose
+                             reported infection is not found is left out, since its empty target would be wrong
+``unfound = zone``           a zone that the report names but in which the target shows no lesion is left out too
 ============================ ==========================================================================================
 """
 
@@ -28,7 +28,7 @@ from semimedref_core.views import place_masks
 
 @torch.no_grad()
 def label(teacher: Teacher | nn.Module, weak: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
-    """In place of :func:`semimedref_core.pseudo_labels.teacher_probabilities`, and with its arguments."""
+    """Replaces :func:`semimedref_core.pseudo_labels.teacher_probabilities`, with the same arguments."""
     if config.teacher_view == "mirrored":
         mirror_image = replace(unlabelled, input_ids=unlabelled.mirrored_ids)
         p = _mirrored(teacher_probabilities(teacher, _mirrored(weak, unlabelled), mirror_image, config), unlabelled)
@@ -38,25 +38,26 @@ def label(teacher: Teacher | nn.Module, weak: Tensor, unlabelled: Unlabelled, co
 
 
 def _mirrored(maps: Tensor, unlabelled: Unlabelled) -> Tensor:
-    """Maps ``[B, C, H, W]``, mirrored where the pair has a true text of its mirror image."""
+    """Mirrors the maps ``[B, C, H, W]`` of pairs whose mirror image has a true text."""
     return torch.where(unlabelled.mirrors[:, None, None, None], maps.flip(3), maps)
 
 
 def where_reported(p: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
-    """Lesion probabilities p ``[B, 1, H, W]`` on weak views, cut to the reported zones where the settings say so."""
+    """Lesion probabilities p ``[B, 1, H, W]`` on weak views. If the settings say so, they are 0 outside the reported
+    zones."""
     return p * place_masks(unlabelled.regions, unlabelled.affine) if config.pseudo_labels == "reported" else p
 
 
 def weigh(target: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
-    """In place of :func:`semimedref_core.pseudo_labels.every_pixel`: a weight for each pixel of a target.
+    """Replaces :func:`semimedref_core.pseudo_labels.every_pixel`: a weight for each pixel of a target.
 
     Args:
         target: ``[B, 1, H, W]`` of 0 and 1.
-        unlabelled: the batch; its reports are asked.
+        unlabelled: the batch, with the zones of its reports.
         config: the settings.
 
     Returns:
-        ``[B, 1, H, W]``, 1 for pixels that teach, 0 for those that do not.
+        ``[B, 1, H, W]``, 1 for pixels that are used, 0 for pixels that are left out.
     """
     weight = found_images(target, unlabelled.codes, config)[:, None, None, None].expand_as(target)
     if config.unfound == "zone":
@@ -65,9 +66,9 @@ def weigh(target: Tensor, unlabelled: Unlabelled, config: Config) -> Tensor:
 
 
 def found_images(target: Tensor, codes: Tensor, config: Config) -> Tensor:
-    """Weights ``[B]``, 0 or 1, of the images: 0 where a report tells of an infection and the target shows none.
+    """Weights ``[B]`` of the images: 0 if the report names an infection but the target shows none, else 1.
 
-    All 1 where the settings take pseudo-labels as the teacher gives them.
+    All weights are 1 if the settings use unchanged pseudo-labels of the teacher.
 
     Args:
         target: ``[B, 1, H, W]`` 0 or 1.
@@ -80,12 +81,12 @@ def found_images(target: Tensor, codes: Tensor, config: Config) -> Tensor:
 
 
 def unfound_zones(target: Tensor, codes: Tensor, zone_boxes: Tensor) -> Tensor:
-    """Pixels of the zones that a report names and in which the target shows no lesion: ``[B, 1, H, W]`` bool.
+    """The pixels of zones that the report names but in which the target shows no lesion: ``[B, 1, H, W]`` bool.
 
     Args:
         target: ``[B, 1, H, W]`` 0 or 1.
         codes: ``[B]`` zone codes, bit k for zone k.
-        zone_boxes: ``[B, 6, 4]`` int64, where the zones lie in the view (y0, x0, y1, x1, px); they may overlap.
+        zone_boxes: ``[B, 6, 4]`` int64, the boxes of the zones in the view (y0, x0, y1, x1, px); they may overlap.
     """
     y, x = (torch.arange(side, device=target.device) for side in target.shape[2:])
     y0, x0, y1, x1 = zone_boxes[..., None].unbind(2)

@@ -1,17 +1,17 @@
-"""RESMatch-style: image and text are perturbed, each for itself, and sure pseudo-labels weigh more.
+"""RESMatch-style: image and text are perturbed independently, and confident pseudo-labels have more weight.
 
 After Zang et al., "RESMatch: Referring expression segmentation in a semi-supervised manner", 2024 (arXiv 2402.05589),
-which works on photographs and free texts. Written from what its abstract says, so only in its style:
+which uses photographs and free texts. Written from its abstract, so it follows only the style of the paper:
 
 ============================================ ==========================================================================
 the paper                                    here
 ============================================ ==========================================================================
-strong perturbation revised for referring    the strong views that all methods share: grey values alone, and what
-expressions                                  mirrors a picture changes its text (:mod:`semimedref_core.views`)
-text augmentation of free text               PosAug, the augmentation that this grammar of reports allows, hides each
-                                             position phrase with probability :data:`TEXT_P`
+strong perturbation revised for referring    the strong views of all methods: only grey values change, and a mirrored
+expressions                                  picture has a flipped text (:mod:`semimedref_core.views`)
+text augmentation of free text               PosAug, which fits this grammar of reports, hides each position phrase
+                                             with probability :data:`TEXT_P`
 adjustments for the quality of pseudo-labels :func:`quality`, a weight for each sample; the formula is ours
-adjustments of strong-weak supervision       none: the student learns on the strong view alone
+adjustments of strong-weak supervision       none: the student learns only on the strong view
 ============================================ ==========================================================================
 """
 
@@ -35,23 +35,22 @@ from semimedref_core.positions import AnyReport
 from semimedref_core.teacher import Teacher
 from semimedref_core.views import strong_view
 
-TEXT_P = 0.5  # ours; as often as Semi-MedRef's paper hides a phrase
+TEXT_P = 0.5  # ours; the same as in Semi-MedRef's paper
 
 
 def plan(
     rng: np.random.Generator, reports: list[AnyReport], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
 ) -> tuple[Tensor, Proposal]:
-    """T-PatchMix's plan, whose first text is the sample's own after PosAug, with :data:`TEXT_P` for the setting's."""
+    """The plan of T-PatchMix with :data:`TEXT_P` as the probability of PosAug. Its first text is the sample's own."""
     return plan_mixing(rng, reports, boxes, replace(config, posaug_p=TEXT_P), texts)
 
 
 def quality(p: Tensor) -> Tensor:
-    """How sure pseudo-labels are, ``[B]`` from 0 (a toss of a coin) to 1: the mean of ``|2p - 1|`` over the lesion.
+    """The confidence of pseudo-labels, ``[B]`` from 0 (p = 0.5) to 1: the mean of ``|2p - 1|`` over the lesion. If no
+    lesion is found, the mean is over the whole image.
 
-    Where no lesion is found, over the whole image.
-
-    Args:
-        p: ``[B, 1, H, W]`` probabilities.
+        Args:
+            p: ``[B, 1, H, W]`` probabilities.
     """
     lesion = (p >= 0.5).float()
     counts = lesion.maximum(1 - lesion.amax((1, 2, 3), keepdim=True))  # all pixels of an image without lesion
@@ -61,8 +60,8 @@ def quality(p: Tensor) -> Tensor:
 def resmatch(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
     """The student sees the strong view, reads the report after PosAug and learns the teacher's rounded map.
 
-    DiceCE of each sample is weighted by :func:`quality` of its map; the mean is over samples, so that a batch of poor
-    maps teaches less.
+    The DiceCE of each sample is weighted by :func:`quality` of its map. The mean is over samples, so a batch of poor
+    maps has a smaller loss.
     """
     unlabelled = batch.unlabelled
     weak, p = pseudo_labels(teacher, unlabelled, config)
