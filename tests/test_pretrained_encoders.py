@@ -185,16 +185,19 @@ QUERY = "encoder.layer.1.attention.self.query.weight"
 FAULTS = {
     "a missing weight": (lambda f: change(f, without(f"bert.{QUERY}")), rf"pytorch_model.bin: .*{QUERY} is missing"),
     "a missing layer": (lambda f: change(f, num_hidden_layers=4), r"layer.3\..* is missing; .*and 11 more"),
-    "a layer too many": (lambda f: change(f, num_hidden_layers=2), r"layer\.2\..*not in the shape that config.json"),
+    "a layer too many": (
+        lambda f: change(f, num_hidden_layers=2),
+        r"layer\.2\..*not part of the encoder in config.json",
+    ),
     "another width": (lambda f: change(f, hidden_size=64), r"has shape \(32,\), not \(64,\)"),
-    "a half download": (cut("pytorch_model.bin"), "pytorch_model.bin: cannot be read .*half downloaded"),
-    "an empty file": (cut("pytorch_model.bin", 0), "pytorch_model.bin: cannot be read .*half downloaded"),
+    "a half download": (cut("pytorch_model.bin"), "pytorch_model.bin: cannot be read .*incomplete"),
+    "an empty file": (cut("pytorch_model.bin", 0), "pytorch_model.bin: cannot be read .*incomplete"),
     "code in the file": (code_in, "pytorch_model.bin: cannot be read .*more than tensors"),
-    "no weights": (lambda f: (f / "pytorch_model.bin").unlink(), "no weights; one of model.safetensors"),
+    "no weights": (lambda f: (f / "pytorch_model.bin").unlink(), "no weights; put one of model.safetensors"),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json: missing; give the folder"),
     "half a config": (cut("config.json"), "config.json: damaged"),
     "a list for a config": (lambda f: (f / "config.json").write_text("[]"), "not a configuration, but a list"),
-    "no BERT": (lambda f: change(f, model_type="roberta"), "model_type 'roberta' is no BERT"),
+    "no BERT": (lambda f: change(f, model_type="roberta"), "model_type 'roberta' is not a BERT"),
     "one layer": (lambda f: change(f, num_hidden_layers=1), "config.json: num_hidden_layers is 1"),
     "heads that do not divide": (lambda f: change(f, num_attention_heads=5), "config.json: .*32.*multiple.*5"),
     "a word for a number": (lambda f: change(f, hidden_size="wide"), "config.json: .*hidden_size"),
@@ -214,10 +217,10 @@ def test_a_faulty_text_encoder_is_told(fault, tmp_path, no_retry):
 
 IMAGE_FAULTS = {
     "a missing weight": (lambda f: change(f, without("convnext.layernorm.bias")), "layernorm.bias is missing"),
-    "a half download": (cut("model.safetensors"), "model.safetensors: cannot be read .*half downloaded"),
+    "a half download": (cut("model.safetensors"), "model.safetensors: cannot be read .*incomplete"),
     "only a pointer": (
         lambda f: (f / "model.safetensors").write_text("oid sha256:00"),
-        "tensors: cannot be read .*half",
+        "tensors: cannot be read .*incomplete",
     ),
     "three stages": (lambda f: change(f, depths=[1, 1, 1], hidden_sizes=[8, 8, 8], num_stages=3), "of 3 stages"),
     "patches of 8": (lambda f: change(f, patch_size=8), "config.json: .*4 stages and patch size 8.*4, 8, 16, 32"),

@@ -70,7 +70,7 @@ def test_texts_are_read_by_the_encoders_own_tokenizer_and_a_masked_phrase_by_its
 
 def test_a_text_of_more_tokens_is_never_cut(text_encoder):
     everywhere = Report.of([1] * 6, style="release").render()
-    with pytest.raises(ValueError, match=r"bilateral .* has 23 tokens, only 20 fit; allow more \(text_length\)"):
+    with pytest.raises(ValueError, match=r"bilateral .* has 23 tokens, but only 20 fit; raise text_length"):
         build_texts(text_encoder=text_encoder, length=20)([everywhere])
     (ids,) = build_texts(text_encoder=text_encoder, length=40)([everywhere])
     assert int((ids != 0).sum()) == 23
@@ -81,11 +81,11 @@ def spoil(file, content):
 
 
 FAULTS = {
-    "none": (lambda f: (f / "vocab.txt").unlink(), "no tokenizer; one of tokenizer.json, vocab.txt has to lie beside"),
+    "none": (lambda f: (f / "vocab.txt").unlink(), "no tokenizer; put one of tokenizer.json, vocab.txt beside"),
     "half a file": (spoil("tokenizer.json", '{"version": "1.0", "mod'), "tokenizer.json: cannot be read"),
     "words alone": (spoil("vocab.txt", "\n".join(GRAMMAR_WORDS)), r"vocab.txt: .*without \[PAD\], \[UNK\].*BERT"),
-    "more words": (spoil("vocab.txt", "\n".join([*WORDS, "more"])), "vocab.txt: .*tokenizer and encoder must belong"),
-    "other order": (spoil("vocab.txt", "\n".join(reversed(WORDS))), "vocab.txt: .*padding .*must belong together"),
+    "more words": (spoil("vocab.txt", "\n".join([*WORDS, "more"])), "vocab.txt: .*an encoder that belong together"),
+    "other order": (spoil("vocab.txt", "\n".join(reversed(WORDS))), "vocab.txt: .*padding .*that belong together"),
 }
 
 

@@ -1,7 +1,7 @@
 """Networks by name. Each takes images and token ids and returns a ``Prediction`` (see :mod:`.compact`).
 
-Here ``transformers`` is imported as a module, and its models by attribute: they take seconds to load, and a command
-that builds no network need not wait for them.
+Import ``transformers`` only as a module, and its models by attribute. The models take seconds to load, and commands
+without a network should not wait for them.
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ NETWORKS = {"compact": Compact, "lite": Lite, "guide_decoder": GuideDecoder, "mm
 
 
 def build_network(name: str, **arguments) -> nn.Module:
-    """A freshly initialised network, all weights drawn by chance.
+    """Builds a network with random weights.
 
     Args:
-        name: of ``NETWORKS``.
-        arguments: of its constructor, plain values; the vocabulary is the grammar's if left out. They are kept as
-            ``network.arguments``, for its ``config.json``.
+        name: one of ``NETWORKS``.
+        arguments: arguments of its constructor, as plain values; by default the vocabulary of the grammar.
+            ``network.arguments`` keeps them for ``config.json``.
 
     Raises:
-        ConfigError: if no network has this name, or an argument will not do.
+        ConfigError: if no network has this name, or an argument is invalid.
 
     >>> import torch
     >>> from semimedref_core import Report, build_network, build_texts
@@ -53,21 +53,20 @@ def build_network(name: str, **arguments) -> nn.Module:
 def build_pretrained(
     name: str, image_encoder: str | Path = "", text_encoder: str | Path = "", **arguments
 ) -> nn.Module:
-    """A network as training starts with it: with pretrained encoders, if it has any; other weights are drawn by chance.
+    """Builds a network for training: with its pretrained encoders, if it has any; other weights are random.
 
-    ``lite`` has the ImageNet weights of a pip package (:mod:`.imagenet`). The paper's two networks have the encoders
-    that are given. The shape of such an encoder comes from its own ``config.json``. A pretrained text encoder is
-    frozen, as in the paper, and reads the token ids of its own tokenizer (:func:`build_texts`): those of the grammar
-    mean nothing to it.
+    ``lite`` has the ImageNet weights of a pip package (:mod:`.imagenet`). The paper's two networks use the given
+    encoders. The ``config.json`` of an encoder sets its shape. A pretrained text encoder is frozen, as in the paper. It
+    needs the token ids of its own tokenizer (:func:`build_texts`), not those of the grammar.
 
     Args:
         name: ``guide_decoder`` or ``mmi_unet``; any network if no encoder is given.
-        image_encoder, text_encoder: a folder, or ``organisation/name@commit``, see :mod:`.pretrained`; from scratch
-            if empty.
+        image_encoder, text_encoder: a folder, or ``organisation/name@commit``, see :mod:`.pretrained`; if empty, the
+            encoder trains from scratch.
         arguments: others of the constructor.
 
     Raises:
-        EncoderError: if an encoder cannot be found, read or used as a whole, or the network takes none.
+        EncoderError: if an encoder cannot be found, read or used as a whole, or the network takes no encoder.
     """
     if (image_encoder or text_encoder) and not issubclass(NETWORKS.get(name, nn.Module), TwoEncoders):
         takers = ", ".join(name for name, kind in NETWORKS.items() if issubclass(kind, TwoEncoders))
@@ -89,23 +88,23 @@ def build_pretrained(
 
 
 class Several(nn.Module):
-    """Several networks of one kind, kept as one; what is used is ``first``."""
+    """Several networks of one kind in one module; predictions use ``first``."""
 
     def forward(self, *args, **kwargs):
         return self.first(*args, **kwargs)
 
 
 def each_network(network: nn.Module) -> list[nn.Module]:
-    """The networks in :class:`Several`, the one that is used first; any other is one by itself."""
+    """The networks in :class:`Several`, ``first`` before the others; for any other network, the network itself."""
     return list(network.children()) if isinstance(network, Several) else [network]
 
 
 class Twins(Several):
-    """Two networks, trained as one.
+    """Two networks that are trained together.
 
     Args:
-        name, image_encoder, text_encoder: as in :func:`build_pretrained`. The first starts as that would have started
-            it, the second with the same pretrained encoders and other chance.
+        name, image_encoder, text_encoder: as in :func:`build_pretrained`, which builds both. They have the same
+            pretrained encoders and different random weights.
         arguments: others of the constructor.
     """
 
@@ -115,7 +114,7 @@ class Twins(Several):
 
 
 def pretrained_image_weights(network: nn.Module) -> list[nn.Parameter]:
-    """The weights of image encoders that :func:`build_pretrained` has loaded, also in :class:`Several`."""
+    """The weights of image encoders that :func:`build_pretrained` loaded, also inside :class:`Several`."""
     starting = [one for one in each_network(network) if one.image_is_pretrained]
     return [parameter for one in starting for parameter in one.image_encoder.parameters()]
 
@@ -123,12 +122,13 @@ def pretrained_image_weights(network: nn.Module) -> list[nn.Parameter]:
 def build_texts(
     report_text: str = "whole", text_encoder: str | Path = "", length: int = 24, words_of: Sequence[str] = ()
 ) -> Texts:
-    """What turns report texts into the token ids that the networks read.
+    """Makes the tokenizer that turns report texts into token ids for a network.
 
     Args:
         report_text, length: as in :class:`Texts`.
-        text_encoder: whose tokenizer it is, as in :func:`build_pretrained`; the grammar's if empty.
-        words_of: texts whose words the vocabulary has, in place of the grammar's; a text encoder has its own.
+        text_encoder: the text encoder that owns the tokenizer, as in :func:`build_pretrained`; if empty, the grammar's
+            tokenizer.
+        words_of: texts whose words replace the grammar's vocabulary; a text encoder has its own vocabulary.
 
     Raises:
         EncoderError: if the tokenizer cannot be found or read.
@@ -145,5 +145,5 @@ def build_texts(
 
 
 def _copy_weights(source: nn.Module, target: nn.Module) -> None:
-    tensors = source.state_dict()  # has all that the target has, and maybe a norm that the network leaves out
+    tensors = source.state_dict()  # may also have a norm that the target does not have
     target.load_state_dict({name: tensors[name] for name in target.state_dict()})

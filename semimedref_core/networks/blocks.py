@@ -1,4 +1,4 @@
-"""What the paper's two networks share: their way from images and texts to a prediction, and their blocks."""
+"""The common parts of the paper's two networks: the forward pass and some blocks."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from semimedref_core.networks.encoders import (
 
 
 class TwoEncoders(nn.Module):
-    """An image encoder and a text encoder whose outputs meet in ``see`` or in ``segment``, which a network defines.
+    """An image encoder and a text encoder. Each network fuses their outputs in its ``see`` or ``segment``.
 
-    What is as released stands with each class. Two things differ by choice: padding is not attended (Ledger 18), and
+    Each class says what is as in the release. We changed two things: attention ignores padding (Ledger 18), and
     ``guide_decoder`` reads texts of any length (Ledger 19).
 
     Args:
-        vocabulary: number of token ids of the small BERT; of no meaning if ``text`` is given.
+        vocabulary: number of token ids of the small BERT; ignored if ``text`` is given.
         image: backbone, see :func:`.encoders.backbone_config`.
-        text: ``BertConfig`` as a dict; the small BERT that is trained along if left out.
-        frozen_text: the text encoder keeps its weights. For pretrained weights: those drawn by chance must learn.
+        text: ``BertConfig`` as a dict; by default the small BERT, which is trained with the network.
+        frozen_text: freeze the text encoder. Use it for pretrained weights; random weights must learn.
         embedding: D of the ITCL projections.
-        channels: of the images, 1 for grey ones and 3 for colours.
-        text_positions: most tokens of a text, for the small BERT.
+        channels: channels of the images, 1 for grey and 3 for colour.
+        text_positions: largest number of tokens of a text, for the small BERT.
 
     Raises:
-        EncoderError: if an encoder cannot be built, or takes no colours.
+        EncoderError: if an encoder cannot be built or does not accept colour images.
         ValueError: from ``forward``, if the image's sides are not multiples of 32 or the texts are too long.
     """
 
@@ -54,7 +54,7 @@ class TwoEncoders(nn.Module):
         self.image_encoder = ImageEncoder(image)
         if channels not in (1, self.image_encoder.channels):
             raise EncoderError(
-                f"the pictures have {channels} channels, the image encoder takes {self.image_encoder.channels}; take "
+                f"the pictures have {channels} channels, the image encoder needs {self.image_encoder.channels}; use "
                 "another encoder"
             )
         self.channels = channels
@@ -68,17 +68,17 @@ class TwoEncoders(nn.Module):
         decode: int | None = None,
         perturb: Callable[[Tensor], Tensor] | None = None,
     ) -> Prediction:
-        """Segments images by their reports.
+        """Segments images with the help of their reports.
 
-        The release attends to padding tokens. Here no word and no pixel does, so logits and embeddings do not depend on
-        how far a text is padded (Ledger 18).
+        In the release, attention reads padding tokens. Here no word and no pixel attends to padding, so logits and
+        embeddings do not depend on the length of the padding (Ledger 18).
 
         Args:
             images: ``[B, C, H, W]`` float, intensity-normalised; H and W multiples of 32.
-            input_ids: ``[B, L]`` token ids; or ``[B, 1 + L, width]``, what the text encoder has read in them before.
-            decode: how many samples, from the front, are segmented; all if left out, none if 0. The others pass the
-                encoders only, which is all that ITCL needs.
-            perturb: what becomes of the image features ``[n, C, h, w]`` of each stride between encoder and decoder.
+            input_ids: ``[B, L]`` token ids; or ``[B, 1 + L, width]``, a stored output of the text encoder for them.
+            decode: number of samples to segment, from the first one on; by default all, 0 for none. The other samples
+                run through the encoders only, which is enough for ITCL.
+            perturb: a function for the image features ``[n, C, h, w]`` of each stride, between encoder and decoder.
         """
         if images.shape[2] % self.stride or images.shape[3] % self.stride:
             raise ValueError(f"the image sides must be multiples of {self.stride}, got {tuple(images.shape[2:])}")
@@ -87,14 +87,14 @@ class TwoEncoders(nn.Module):
         padding = (words == 0).all(2)
         features, pooled = self.see(images, words, padding)
         image_embedding, text_embedding = self.image_projection(pooled), self.text_projection(read[:, 0])
-        if decode == 0:  # attention cannot be asked about no sample at all
+        if decode == 0:  # attention does not accept an empty batch
             return Prediction(images.new_empty(0, 1, *images.shape[2:]), image_embedding, text_embedding)
         features = [x[:decode] if perturb is None else perturb(x[:decode]) for x in features]
         logits = self.segment(features, words[:decode], padding[:decode])
         return Prediction(logits, image_embedding, text_embedding)
 
     def see(self, images: Tensor, words: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Four maps at strides 4, 8, 16 and 32, and what the image embedding is made from, ``[B, C]``."""
+        """Four maps at strides 4, 8, 16 and 32, and the pooled features ``[B, C]`` for the image embedding."""
         raise NotImplementedError
 
     def segment(self, features: list[Tensor], words: Tensor, padding: Tensor) -> Tensor:
@@ -110,10 +110,10 @@ class SubPixelHead(nn.Sequential):
 
 
 def pixels(x: Tensor) -> Tensor:
-    """A map ``[B, C, h, w]`` as tokens ``[B, hw, C]``."""
+    """Turns a map ``[B, C, h, w]`` into tokens ``[B, hw, C]``."""
     return x.flatten(2).transpose(1, 2)
 
 
 def as_map(tokens: Tensor, like: Tensor) -> Tensor:
-    """Tokens ``[B, hw, C]`` as a map of the height and width of ``like``."""
+    """Turns tokens ``[B, hw, C]`` into a map of the height and width of ``like``."""
     return tokens.transpose(1, 2).unflatten(2, like.shape[2:])

@@ -1,8 +1,8 @@
 """The compact network: about a million parameters, trained from scratch at 96 to 128 px on a laptop.
 
-An image encoder (strides 4, 8, 16), a small BERT over the words of the report, cross-attention from pixels to words at
-strides 16 and 8, and a decoder with skips that ends in a x4 sub-pixel upsampling to one logit. All but the image
-encoder is also the lite network's (:mod:`.lite`).
+It has an image encoder (strides 4, 8, 16), a small BERT over the words of the report, cross-attention from pixels to
+words at strides 16 and 8, and a decoder with skips. The decoder ends in a x4 sub-pixel upsampling to one logit. The
+lite network (:mod:`.lite`) has another image encoder and shares the rest.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from semimedref_core.networks.zone_guide import ZoneGuide
 
 @dataclass
 class Prediction:
-    """What a network of this project returns.
+    """The output of all networks of this project.
 
     Attributes:
-        logits: ``[n, 1, H, W]`` lesion logits of the n samples that were decoded.
+        logits: ``[n, 1, H, W]`` lesion logits of the n decoded samples.
         image_embedding, text_embedding: ``[B, D]`` projections for ITCL, not normalised.
         zones: ``[B, 6]`` logits of the zones that :class:`ZoneGuide` sees in the image; ``None`` without ISPG.
     """
@@ -41,7 +41,7 @@ torch.export.register_dataclass(Prediction, serialized_type_name="semimedref.Pre
 
 
 class TextCrossAttention(nn.Module):
-    """Pixels ask, words answer: ``x + attention(pixels + position, words)``, then a small residual MLP."""
+    """Pixels attend to words: ``x + attention(pixels + position, words)``, then a small residual MLP."""
 
     def __init__(self, channels: int, text_width: int, heads: int = 4):
         super().__init__()
@@ -54,7 +54,7 @@ class TextCrossAttention(nn.Module):
         )
 
     def forward(self, x: Tensor, words: Tensor, padding: Tensor) -> Tensor:
-        """x ``[B, C, h, w]``, words ``[B, L, text_width]``, padding ``[B, L]`` true where there is no word."""
+        """x ``[B, C, h, w]``, words ``[B, L, text_width]``, padding ``[B, L]`` true for padding tokens."""
         batch, channels, height, width = x.shape
         pixels = x.flatten(2).transpose(1, 2)  # [B, hw, C]
         queries = self.pixel_norm(pixels) + self.position(_position_codes(height, width, x.device))
@@ -69,7 +69,7 @@ _POSITION_CODES = 16
 
 
 def _position_codes(height: int, width: int, device) -> Tensor:
-    """Sine and cosine of 1, 2, 4 and 8 half-turns over each axis, ``[hw, 16]``: where a pixel is, at any image size."""
+    """Position codes ``[hw, 16]`` for any image size: sine and cosine of 1, 2, 4 and 8 half-turns along each axis."""
     y, x = (torch.arange(n, device=device).add(0.5).div(n) for n in (height, width))
     turns = torch.pi * 2.0 ** torch.arange(4, device=device)
     y, x = (torch.cat([(axis[:, None] * turns).sin(), (axis[:, None] * turns).cos()], 1) for axis in (y, x))
@@ -77,9 +77,10 @@ def _position_codes(height: int, width: int, device) -> Tensor:
 
 
 class SmallNetwork(nn.Module):
-    """What the small networks share: all but the image encoder, which a network builds and asks in ``see``.
+    """The common base of the small networks. Each network builds its own image encoder and calls it in ``see``.
 
-    A text encoder, cross-attention from pixels to words at strides 16 and 8, a decoder, and the ITCL projections.
+    The base has a text encoder, cross-attention from pixels to words at strides 16 and 8, a decoder, and the ITCL
+    projections.
     """
 
     stride: ClassVar[int]
@@ -89,7 +90,7 @@ class SmallNetwork(nn.Module):
         "decoder": ("up8", "decode8", "up4", "decode4", "head"),
         "ITCL projections": ("image_projection", "text_projection"),
     }
-    """What its modules are for; each belongs to one part."""
+    """Part -> its modules; each module belongs to one part."""
 
     def add_text_and_decoder(
         self,
@@ -101,17 +102,18 @@ class SmallNetwork(nn.Module):
         channels: int,
         text_positions: int,
     ) -> None:
-        """Called once the image encoder is there, so that the order in which weights are drawn stays.
+        """Builds all other modules. Call it after the image encoder is built, so that the order of random weights does
+        not change.
 
         Args:
             vocabulary: number of token ids; id 0 is padding.
             widths: channels at strides 4, 8 and 16.
             text_width: width of the text encoder.
             embedding: D of the ITCL projections.
-            ispg: whether a :class:`.zone_guide.ZoneGuide` adds its token to the text that is attended to. ITCL's text
-                embedding is that of the text alone.
-            channels: of the images, 1 for grey ones and 3 for colours.
-            text_positions: most tokens of a text.
+            ispg: whether a :class:`.zone_guide.ZoneGuide` adds its token to the words for cross-attention. The text
+                embedding of ITCL does not contain this token.
+            channels: channels of the images, 1 for grey and 3 for colour.
+            text_positions: largest number of tokens of a text.
         """
         a, b, c = widths
         self.channels = channels
@@ -125,16 +127,16 @@ class SmallNetwork(nn.Module):
         self.up4 = nn.ConvTranspose2d(b, a, 2, 2)
         self.decode4 = ResidualBlock(2 * a, 2 * a)
         self.head = nn.Sequential(nn.Conv2d(2 * a, 16 * 8, 1), nn.PixelShuffle(4), nn.SiLU(), nn.Conv2d(8, 1, 3, 1, 1))
-        # Zones are places, so the pooled feature keeps its place: two columns (sides) by three rows.
+        # Zones are places, so pooling keeps a coarse grid of two columns (sides) by three rows.
         self.image_projection = nn.Sequential(nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten(), nn.Linear(6 * c, embedding))
         self.text_projection = nn.Linear(text_width, embedding)
-        # Last, so that all other weights are drawn as they are without it.
+        # Built last, so that all other random weights are the same as without it.
         self.guide = ZoneGuide(text_width, channels) if ispg else None
         if ispg:
             self.parts = {**self.parts, "ISPG": ("guide",)}
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of images ``[B, C, H, W]`` at strides 4, 8 and 16."""
+        """The maps of images ``[B, C, H, W]`` at strides 4, 8 and 16."""
         raise NotImplementedError
 
     def forward(
@@ -144,19 +146,19 @@ class SmallNetwork(nn.Module):
         decode: int | None = None,
         perturb: Callable[[Tensor], Tensor] | None = None,
     ) -> Prediction:
-        """Segments images by their reports.
+        """Segments images with the help of their reports.
 
         Args:
             images: ``[B, C, H, W]`` float, intensity-normalised; H and W multiples of ``stride``.
             input_ids: ``[B, L]`` token ids, 0 is padding.
-            decode: how many samples, from the front, are segmented; all if left out, none if 0. The others pass the
-                encoders only, which is all that ITCL needs.
-            perturb: what becomes of the image features ``[n, C, h, w]`` of each stride between encoder and decoder.
+            decode: number of samples to segment, from the first one on; by default all, 0 for none. The other samples
+                run through the encoders only, which is enough for ITCL.
+            perturb: a function for the image features ``[n, C, h, w]`` of each stride, between encoder and decoder.
         """
         if images.shape[2] % self.stride or images.shape[3] % self.stride:
             raise ValueError(f"the image sides must be multiples of {self.stride}, got {tuple(images.shape[2:])}")
         padding = input_ids == 0
-        # Four dimensions, as the attention wants it: from two, transformers looks on the host for padding to skip.
+        # A mask of four dimensions: with two, transformers reads it on the host to look for padding.
         words = self.text(input_ids=input_ids, attention_mask=~padding[:, None, None, :]).last_hidden_state
         stride4, stride8, stride16 = self.see(images)
         present = (~padding).unsqueeze(2)
@@ -166,7 +168,7 @@ class SmallNetwork(nn.Module):
         if self.guide is not None:
             zones = self.guide(images)
             words, padding = self.guide.append(words, padding, zones)
-        if decode == 0:  # attention cannot be asked about no sample at all
+        if decode == 0:  # attention does not accept an empty batch
             return Prediction(images.new_empty(0, 1, *images.shape[2:]), image_embedding, text_embedding, zones)
         stride4, stride8, stride16, words, padding = (x[:decode] for x in (stride4, stride8, stride16, words, padding))
         if perturb is not None:
@@ -179,7 +181,7 @@ class SmallNetwork(nn.Module):
 
 
 class Compact(SmallNetwork):
-    """See the module's text.
+    """The compact network; see above.
 
     Args:
         vocabulary: number of token ids; id 0 is padding.

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0, an image encoder; :mod:`.imagenet` has weights for it.
+"""EfficientNet-Lite0, an image encoder; :mod:`.imagenet` loads its weights.
 
 EfficientNet-Lite (R. Liu, Google, 2020) is EfficientNet (Tan and Le, ICML 2019, arXiv 1905.11946) without
-squeeze-excitation, with ReLU6 in place of swish, and with one size of stem and head for all models. Its blocks are the
-inverted residuals of MobileNetV2 (Sandler et al., CVPR 2018). The stochastic depth of its training is left out.
+squeeze-excitation, with ReLU6 instead of swish, and with the same stem and head in all models. Its blocks are the
+inverted residuals of MobileNetV2 (Sandler et al., CVPR 2018). We leave out the stochastic depth of its training.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu6
 
-# Expansion, kernel, stride of the first block, number of blocks, channels: those of EfficientNet-B0.
+# Expansion, kernel, stride of the first block, number of blocks, channels: as in EfficientNet-B0.
 STAGES = (
     (1, 3, 1, 1, 16),
     (6, 3, 2, 2, 24),
@@ -21,14 +21,14 @@ STAGES = (
     (6, 3, 1, 1, 320),
 )
 LAST = {2: 24, 4: 40, 10: 112, 15: 320}
-"""The last block at the strides 4, 8, 16 and 32 -> its channels."""
+"""The last block at each of the strides 4, 8, 16 and 32 -> its channels."""
 
 
 class ConvNorm(nn.Module):
     """A convolution without bias, then batch norm: ``[B, in, H, W] -> [B, out, H/stride, W/stride]``.
 
-    The padding is TensorFlow's "same" for sides that are multiples of the stride: along each axis kernel - stride
-    zeros, and if that is odd the end has one more than the start.
+    The padding is TensorFlow's "same" for sides that are multiples of the stride: kernel - stride zeros along each
+    axis. If this number is odd, the end gets one zero more than the start.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1):
@@ -36,7 +36,7 @@ class ConvNorm(nn.Module):
         self.more = (kernel - stride) % 2
         around = (kernel - stride) // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, around, groups=groups, bias=False)
-        # Batches are small, so the running statistics move half as fast as torch's do by default.
+        # Batches are small, so the running statistics change half as fast as torch's default.
         self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.05)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,9 +45,9 @@ class ConvNorm(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to more channels, a convolution of each channel, 1x1 back: ``[B, in, H, W] -> [B, out, H/stride, W/stride]``.
+    """A 1x1 expansion, a depthwise convolution, a 1x1 projection: ``[B, in, H, W] -> [B, out, H/stride, W/stride]``.
 
-    No activation follows the last convolution. Where the shape stays, the input is added.
+    No activation follows the last convolution. If the shape does not change, the input is added.
     """
 
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int):
@@ -65,7 +65,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network up to its last block, with weights drawn by chance; what follows is for classes of pictures."""
+    """The network up to its last block, with random weights. The layers after it, for classification, are left out."""
 
     def __init__(self):
         super().__init__()
@@ -76,7 +76,7 @@ class EfficientNetLite0(nn.Module):
                 inputs = outputs
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Sees pictures.
+        """Encodes pictures.
 
         Args:
             images: ``[B, 3, H, W]`` red, green and blue, (x - 127) / 128 of 0 to 255; H and W multiples of 32.

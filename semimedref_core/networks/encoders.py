@@ -1,6 +1,6 @@
 """The two encoders of the paper's networks: a four-stage image backbone and a BERT, both from transformers.
 
-They are built from a configuration alone, with weights drawn by chance; :mod:`.pretrained` finds weights for them.
+They are built from a configuration, with random weights; :mod:`.pretrained` loads pretrained weights.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from semimedref_core.errors import SemiMedRefError
 
 BACKBONES = ("convnext", "convnextv2", "swin")
 STRIDES = (4, 8, 16, 32)
-TEXT_POSITIONS = 64  # most tokens of a text, for the small BERT; longer ones need more
+TEXT_POSITIONS = 64  # default largest number of tokens of a text, for the small BERT
 
 
 class EncoderError(SemiMedRefError, ValueError):
-    """An encoder that cannot be built or loaded; the message names what was given and the cure."""
+    """An encoder cannot be built or loaded. The message names the source and the cure."""
 
 
 def small_bert(vocabulary: int, width: int = 96, positions: int = TEXT_POSITIONS) -> dict:
@@ -26,7 +26,7 @@ def small_bert(vocabulary: int, width: int = 96, positions: int = TEXT_POSITIONS
     Args:
         vocabulary: number of token ids; id 0 is padding.
         width: of its hidden states.
-        positions: most tokens of a text.
+        positions: largest number of tokens of a text.
     """
     return {
         "vocab_size": vocabulary,
@@ -44,11 +44,11 @@ def backbone_config(image: str | dict) -> transformers.PretrainedConfig:
     """The configuration of a backbone with one stage at each of the strides 4, 8, 16 and 32.
 
     Args:
-        image: a name of ``BACKBONES``, which is its tiny version (ConvNeXt-Tiny and so on), or a configuration of
+        image: a name of ``BACKBONES``, for the tiny version (ConvNeXt-Tiny and so on), or a configuration of
             transformers as a dict with ``model_type``.
 
     Raises:
-        EncoderError: if it has other stages.
+        EncoderError: if the backbone has other stages.
     """
     settings = {"model_type": image} if isinstance(image, str) else dict(image)
     kind = settings.pop("model_type", None)
@@ -64,7 +64,7 @@ def backbone_config(image: str | dict) -> transformers.PretrainedConfig:
 
 
 class ImageEncoder(nn.Module):
-    """A backbone that is walked stage by stage, so that text can be fused in between.
+    """A backbone that runs stage by stage, so that text can be fused in between.
 
     Args:
         image: see :func:`backbone_config`.
@@ -89,7 +89,7 @@ class ImageEncoder(nn.Module):
         """Stage k = 0 to 3, from the map of the stage before it (for k = 0, from images ``[B, 1 or 3, H, W]``).
 
         Returns:
-            ``[B, widths[k], H / STRIDES[k], W / STRIDES[k]]``, as the stage leaves it: no norm follows.
+            ``[B, widths[k], H / STRIDES[k], W / STRIDES[k]]``, the output of the stage without a norm.
         """
         if k == 0:
             x = x.expand(-1, self.channels, -1, -1)
@@ -101,13 +101,13 @@ class ImageEncoder(nn.Module):
         layers = self.backbone.encoder.layers
         if k == 0:
             x, (height, width) = self.backbone.embeddings(x)
-        else:  # a Swin stage ends in the merging of its patches; here it opens the next stage, as in a ConvNeXt
+        else:  # Swin merges patches at the end of a stage; here this starts the next stage, as in ConvNeXt
             height, width = x.shape[2:]
             x = layers[k - 1].downsample(x.flatten(2).transpose(1, 2), (height, width))
             height, width = (height + 1) // 2, (width + 1) // 2
         window = self.backbone.config.window_size
         for i, block in enumerate(layers[k].blocks):
-            # Told each time, since left to itself a block that sees a map no larger than its window changes for good.
+            # Set each time: otherwise a block changes permanently when its map is not larger than its window.
             block.shift_size = window // 2 if i % 2 and min(height, width) > window else 0
             x = block(x, (height, width), always_partition=True)[0]
         return x.transpose(1, 2).unflatten(2, (height, width))
@@ -120,11 +120,11 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """A BERT whose hidden states of layers 1, 2 and last are read.
+    """A BERT that returns the hidden states of layers 1, 2 and last.
 
     Args:
         text: a ``BertConfig`` as a dict.
-        frozen: the weights stay as they are: no gradient, no dropout, also in training.
+        frozen: keep the weights: no gradient and no dropout, even in training.
 
     Attributes:
         width: of its hidden states.
@@ -138,7 +138,7 @@ class TextEncoder(nn.Module):
         config = transformers.BertConfig(**text)
         if config.num_hidden_layers < 2:
             raise EncoderError(
-                f"num_hidden_layers is {config.num_hidden_layers}, but layers 1 and 2 are read; take a deeper BERT"
+                f"num_hidden_layers is {config.num_hidden_layers}, but layers 1 and 2 are needed; use a deeper BERT"
             )
         self.bert = transformers.BertModel(config, add_pooling_layer=False)
         self.width = config.hidden_size
@@ -147,14 +147,14 @@ class TextEncoder(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> TextEncoder:
-        """As for any module, but a frozen encoder stays in eval mode."""
+        """As in any module; a frozen encoder stays in eval mode."""
         return super().train(mode and not self.frozen)
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Reads token ids ``[B, L]``.
 
         Returns:
-            Hidden states ``[3, B, L, width]`` of layers 1, 2 and last, and ``[B, L]``, true where there is no word.
+            Hidden states ``[3, B, L, width]`` of layers 1, 2 and last, and ``[B, L]``, true for padding tokens.
 
         Raises:
             EncoderError: if there are more tokens than the encoder has positions.
@@ -163,21 +163,21 @@ class TextEncoder(nn.Module):
         if input_ids.shape[1] > config.max_position_embeddings:
             raise EncoderError(
                 f"the texts have {input_ids.shape[1]} tokens, but the text encoder has "
-                f"{config.max_position_embeddings} positions; shorten them, or take a larger encoder"
+                f"{config.max_position_embeddings} positions; shorten the texts, or use a larger encoder"
             )
         padding = input_ids == config.pad_token_id
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            # Four dimensions, as the attention wants it: from two, transformers looks on the host for padding to skip.
+            # A mask of four dimensions: with two, transformers reads it on the host to look for padding.
             mask = ~padding[:, None, None, :]
             hidden = self.bert(input_ids=input_ids, attention_mask=mask, output_hidden_states=True).hidden_states
             return torch.stack([hidden[1], hidden[2], hidden[-1]]), padding
 
     def read(self, input_ids: Tensor) -> Tensor:
-        """All that a network needs of token ids ``[B, L]``, in one tensor that can be kept and picked from by rows.
+        """All that a network needs of token ids ``[B, L]``, in one tensor whose rows can be stored and selected.
 
         Returns:
-            ``[B, 1 + L, width]``: the mean over words and over the three layers, then the words of the last layer, 0
-            where there is none.
+            ``[B, 1 + L, width]``: the mean over words and over the three layers, then the words of the last layer, with
+            0 for padding.
         """
         hidden, padding = self(input_ids)
         present = ~padding.unsqueeze(2)
@@ -186,10 +186,10 @@ class TextEncoder(nn.Module):
 
 
 class TextProjection(nn.Module):
-    """The text embedding v of ITCL: from the mean over words and three hidden layers, Linear-LayerNorm-GELU-Linear.
+    """The text embedding v of ITCL: Linear-LayerNorm-GELU-Linear on the mean over words and three hidden layers.
 
     Args:
-        width: of the hidden states.
+        width: width of the hidden states.
         embedding: D.
     """
 

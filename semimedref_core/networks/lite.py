@@ -1,7 +1,8 @@
-"""The lite network: EfficientNet-Lite0 sees the picture, all else is as in the compact network.
+"""The lite network: EfficientNet-Lite0 encodes the picture; the rest is as in the compact network.
 
-About 3.7 million weights, of which the encoder's start from ImageNet. Its maps at strides 4, 8 and 16 are brought to a
-few channels; the one at stride 32 is added at stride 16, as in a feature pyramid (Lin et al., CVPR 2017).
+It has about 3.7 million weights. The weights of the encoder start from ImageNet. The encoder's maps at strides 4, 8 and
+16 are projected to few channels. The map at stride 32 is added to the one at stride 16, as in a feature pyramid (Lin et
+al., CVPR 2017).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from semimedref_core.networks.imagenet import MEAN, STD
 
 
 class Lite(SmallNetwork):
-    """See the module's text. The encoder's weights are drawn by chance; :func:`.build_pretrained` loads ImageNet's.
+    """The lite network; see above. The encoder has random weights; :func:`.build_pretrained` loads those of ImageNet.
 
     Args:
         vocabulary: number of token ids; id 0 is padding.
@@ -57,8 +58,8 @@ class Lite(SmallNetwork):
         self.add_text_and_decoder(vocabulary, widths, text_width, embedding, ispg, channels, text_positions)
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # A picture comes with mean 0 and standard deviation 1, and each channel leaves with those of ImageNet. A grey
-        # one becomes the three channels here.
+        # A picture has mean 0 and standard deviation 1. Here each channel gets the mean and deviation of ImageNet, and
+        # a grey picture gets three channels.
         maps = self.image_encoder(images * self.std + self.mean)
         stride4, stride8, stride16, stride32 = (reduce(x) for reduce, x in zip(self.reduce, maps, strict=True))
         return stride4, stride8, stride16 + interpolate(stride32, scale_factor=2.0)

@@ -1,8 +1,9 @@
-"""Pretrained encoders and tokenizers: found in a folder or on the model hub, read without pickle or foreign code.
+"""Pretrained encoders and tokenizers, from a folder or the model hub. They are read without pickle and without foreign
+code.
 
-A source is a folder that holds ``config.json`` and ``model.safetensors`` (or ``pytorch_model.bin``), for texts also
-``tokenizer.json`` or ``vocab.txt``; or it is ``organisation/name@commit`` with the 40 digits of a commit, so that the
-same files come back tomorrow. What the cache holds needs no network; what it lacks is asked for only if the hub answers
+A source is a folder with ``config.json`` and ``model.safetensors`` (or ``pytorch_model.bin``). Text encoders also need
+``tokenizer.json`` or ``vocab.txt``. Or a source is ``organisation/name@commit`` with the 40 digits of a commit, so that
+it always gives the same files. Files in the cache need no network. Other files are downloaded only if the hub answers
 at once.
 """
 
@@ -28,7 +29,7 @@ from semimedref_core.networks.encoders import EncoderError, TextEncoder, backbon
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
-TOKENIZER_CONFIG = "tokenizer_config.json"  # of vocab.txt; may be missing
+TOKENIZER_CONFIG = "tokenizer_config.json"  # belongs to vocab.txt; may be missing
 SPECIAL = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -36,8 +37,8 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-BERTS = (None, "bert", "cxr-bert")  # model_type; the oldest configurations have none
-PATIENCE = 1.5  # seconds that the hub has to answer in
+BERTS = (None, "bert", "cxr-bert")  # values of model_type; the oldest configurations have none
+PATIENCE = 1.5  # seconds in which the hub must answer
 NOT_THE_SHAPE = ("architectures", "dtype", "id2label", "label2id", "out_features", "out_indices", "stage_names")
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def load_backbone(source: str | Path) -> tuple[transformers.PreTrainedModel, dic
     """An image backbone of :func:`.encoders.backbone_config` with pretrained weights, and its configuration.
 
     Raises:
-        EncoderError: if it cannot be found or read, has not the four stages, or a weight is missing.
+        EncoderError: if it cannot be found or read, does not have the four stages, or lacks a weight.
     """
     folder = find(source)
     settings = _read_config(folder)
@@ -58,36 +59,36 @@ def load_backbone(source: str | Path) -> tuple[transformers.PreTrainedModel, dic
 
 
 def load_bert(source: str | Path) -> tuple[transformers.BertModel, dict]:
-    """A BERT with pretrained weights, and its configuration; CXR-BERT is one, with two more heads that are left aside.
+    """A BERT with pretrained weights, and its configuration. CXR-BERT is one; its two additional heads are ignored.
 
     Raises:
-        EncoderError: if it cannot be found or read, is no BERT, or a weight is missing.
+        EncoderError: if it cannot be found or read, is not a BERT, or lacks a weight.
     """
     folder = find(source)
     settings = _read_config(folder)
     if settings.get("model_type") not in BERTS:
         raise EncoderError(
-            f"{folder / CONFIG}: model_type {settings['model_type']!r} is no BERT; give one of {BERTS[1:]}, such as "
+            f"{folder / CONFIG}: model_type {settings['model_type']!r} is not a BERT; give one of {BERTS[1:]}, such as "
             "CXR-BERT"
         )
     known = transformers.BertConfig().to_dict().keys() - {"model_type", *NOT_THE_SHAPE}
     with _naming(folder), torch.device("meta"):
         config = transformers.BertConfig(**{name: value for name, value in settings.items() if name in known})
-        TextEncoder(config.to_dict())  # says what is wrong with it, at no cost
+        TextEncoder(config.to_dict())  # raises a clear error, at no cost
     return _load(transformers.BertModel, folder, config, add_pooling_layer=False), _shape(config)
 
 
 def load_tokenizer(source: str | Path) -> transformers.PreTrainedTokenizerFast:
-    """The tokenizer of a BERT. A class or code that its files name is not used: a BERT's tokenizer is its word list.
+    """The tokenizer of a BERT. It is made from the word list; classes or code named in the files are not used.
 
     Raises:
-        EncoderError: if it cannot be found or read, lacks a BERT's special tokens, or does not fit the encoder.
+        EncoderError: if it cannot be found or read, lacks the special tokens of a BERT, or does not match the encoder.
     """
     folder = find(source, TOKENIZERS)
     path = next((folder / name for name in TOKENIZERS if (folder / name).exists()), None)
     if path is None:
         raise EncoderError(
-            f"{folder}: no tokenizer; one of {', '.join(TOKENIZERS)} has to lie beside the text encoder's {CONFIG}"
+            f"{folder}: no tokenizer; put one of {', '.join(TOKENIZERS)} beside the text encoder's {CONFIG}"
         )
     try:
         tokenizer = read_tokenizer(path)
@@ -97,8 +98,8 @@ def load_tokenizer(source: str | Path) -> transformers.PreTrainedTokenizerFast:
     vocabulary, padding = settings.get("vocab_size", len(words)), settings.get("pad_token_id", 0)
     if max(words.values()) >= vocabulary or tokenizer.pad_token_id != padding:
         raise EncoderError(
-            f"{path}: {len(words)} tokens, padding {tokenizer.pad_token_id}, but the encoder's {CONFIG} tells of "
-            f"{vocabulary} and {padding}; tokenizer and encoder must belong together"
+            f"{path}: {len(words)} tokens, padding {tokenizer.pad_token_id}, but the encoder's {CONFIG} has "
+            f"{vocabulary} and {padding}; use a tokenizer and an encoder that belong together"
         )
     return tokenizer
 
@@ -107,7 +108,7 @@ def read_tokenizer(path: Path) -> transformers.PreTrainedTokenizerFast:
     """A BERT's tokenizer from its ``tokenizer.json`` or ``vocab.txt``.
 
     Raises:
-        ValueError: if it lacks one of a BERT's special tokens; whatever tokenizers raises for a damaged file.
+        ValueError: if it lacks a special token of a BERT. A damaged file raises an error of the package tokenizers.
     """
     if path.suffix == ".json":
         words = Tokenizer.from_file(str(path))
@@ -120,15 +121,16 @@ def read_tokenizer(path: Path) -> transformers.PreTrainedTokenizerFast:
         tokenizer = transformers.BertTokenizer(vocab=str(path), do_lower_case=lower)
     missing = [token for token in SPECIAL.values() if token not in known]
     if missing:
-        raise ValueError(f"without {', '.join(missing)}: not the word list of a BERT")
+        raise ValueError(f"without {', '.join(missing)} this is not the word list of a BERT")
     return tokenizer
 
 
 def find(source: str | Path, files: tuple[str, ...] = (WEIGHTS[0], WEIGHTS[-1])) -> Path:
-    """The folder of a source, downloaded first if need be: its configuration, and the first of these files there is.
+    """The folder of a source, after a download if needed. It has the configuration and the first available one of these
+    files.
 
     Raises:
-        EncoderError: if it is neither a folder nor a pinned model, or cannot be had.
+        EncoderError: if the source is neither a folder nor a pinned model, or cannot be downloaded.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -143,7 +145,7 @@ def find(source: str | Path, files: tuple[str, ...] = (WEIGHTS[0], WEIGHTS[-1]))
         return _download(name, revision, files, local_files_only=True)
     except LocalEntryNotFoundError:
         pass
-    cure = "download it where there is a network and give its folder"
+    cure = "download it on a machine with a network and give its folder"
     if constants.HF_HUB_OFFLINE:
         raise EncoderError(f"{source}: not in the cache, and HF_HUB_OFFLINE is set; unset it, or {cure}")
     if not _hub_answers():
@@ -157,10 +159,10 @@ def find(source: str | Path, files: tuple[str, ...] = (WEIGHTS[0], WEIGHTS[-1]))
 
 
 def _download(name: str, revision: str, files: tuple[str, ...], **options) -> Path:
-    """The folder with the configuration and the first of these files there is.
+    """The folder with the configuration and the first available one of these files.
 
     Raises:
-        LocalEntryNotFoundError: from the cache, where it is not whole.
+        LocalEntryNotFoundError: if only the cache is used, and it is incomplete.
     """
     hf_hub_download(name, CONFIG, revision=revision, **options)
     if TOKENIZERS[-1] in files:
@@ -175,11 +177,11 @@ def _download(name: str, revision: str, files: tuple[str, ...], **options) -> Pa
 
 
 def _hub_answers() -> bool:
-    """Whether the hub says anything in time; asked aside, since looking up a name cannot be told to give up."""
+    """Whether the hub answers in time. A thread asks, because the look-up of a host name has no time limit."""
     answers = []
 
     def ask():
-        with contextlib.suppress(Exception):  # whatever it is, the hub is not there
+        with contextlib.suppress(Exception):  # any error means that the hub is not available
             answers.append(get_session().head(constants.ENDPOINT, timeout=PATIENCE))
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -202,10 +204,10 @@ def _read_config(folder: Path) -> dict:
 
 
 def _load(kind, folder: Path, config: transformers.PretrainedConfig, **options) -> transformers.PreTrainedModel:
-    """Reads the weights and sees to it that each of the encoder's is found."""
+    """Reads the weights and checks that all weights of the encoder are found."""
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
-        raise EncoderError(f"{folder}: no weights; one of {', '.join(WEIGHTS)} has to be there")
+        raise EncoderError(f"{folder}: no weights; put one of {', '.join(WEIGHTS)} there")
     try:
         with _quiet():
             model, found = kind.from_pretrained(
@@ -215,39 +217,39 @@ def _load(kind, folder: Path, config: transformers.PretrainedConfig, **options) 
                 use_safetensors=".safetensors" in path.name,
                 weights_only=True,
                 local_files_only=True,
-                ignore_mismatched_sizes=True,  # they are told below
+                ignore_mismatched_sizes=True,  # reported below
                 output_loading_info=True,
                 **options,
             )
-    except Exception as error:  # safetensors, zip, pickle and transformers each have their own for a broken file
+    except Exception as error:  # safetensors, zip, pickle and transformers raise different errors for a broken file
         raise EncoderError(
-            f"{path}: cannot be read ({_first_line(error)}); it is damaged, only half downloaded, or holds more than "
-            "tensors. Download it again, as safetensors if there is a choice"
+            f"{path}: cannot be read ({_first_line(error)}); it is damaged, incomplete, or holds more than tensors. "
+            "Download it again, as safetensors if available"
         ) from None
     unused = sorted(found["unexpected_keys"])
     beyond = [name for name in unused if _of_encoder(name)]
     problems = [
         *(f"{name} is missing" for name in sorted(found["missing_keys"])),
         *(f"{name} has shape {tuple(theirs)}, not {tuple(ours)}" for name, theirs, ours in found["mismatched_keys"]),
-        *(f"{name} is not in the shape that {CONFIG} tells" for name in beyond),
+        *(f"{name} is not part of the encoder in {CONFIG}" for name in beyond),
     ]
     if problems:
         shown = "; ".join(problems[:5]) + ("" if len(problems) <= 5 else f"; and {len(problems) - 5} more")
         raise EncoderError(
-            f"{path}: not the weights of this encoder ({shown}); {CONFIG} and weights must belong together"
+            f"{path}: not the weights of this encoder ({shown}); use a {CONFIG} and weights that belong together"
         )
     if unused:
-        _log.warning("%s: %d weights of other heads are left aside: %s", path, len(unused), ", ".join(unused))
+        _log.warning("%s: %d weights of other heads are ignored: %s", path, len(unused), ", ".join(unused))
     return model
 
 
 def _of_encoder(name: str) -> bool:
-    """Whether an unused weight belongs inside the encoder: a layer or stage that the configuration does not tell of."""
+    """Whether an unused weight belongs to the encoder: to a layer or stage that the configuration does not have."""
     return bool(re.search(r"(^|\.)(embeddings|encoder)\.", name)) and not name.endswith("position_ids")
 
 
 def _shape(config: transformers.PretrainedConfig) -> dict:
-    """A configuration as plain values, without what makes no difference to the encoder."""
+    """A configuration as plain values, without entries that do not affect the encoder."""
     plain = config.to_diff_dict()
     return {name: plain[name] for name in plain if name not in {"transformers_version", "model_type", *NOT_THE_SHAPE}}
 
@@ -256,13 +258,14 @@ def _shape(config: transformers.PretrainedConfig) -> dict:
 def _naming(folder: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # besides ours, transformers' and torch's own on values that make no encoder
+    except Exception as error:  # besides ours, errors of transformers and torch for invalid values
         raise EncoderError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and its table of weights; what it would tell is told here, once."""
+    """Hides the progress bar of transformers and its table of weights. We report missing and unused weights
+    ourselves."""
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.Module:
-    """Over eight groups of channels: unlike batch norm it does not depend on what else is in a batch."""
+    """Group norm with eight groups of channels. Unlike batch norm, it does not depend on the other samples of a
+    batch."""
     return nn.GroupNorm(8, channels)
 
 

@@ -1,5 +1,5 @@
-"""Texts to token ids: by a word-level tokenizer made from the report grammar or by the words of free texts
-(:mod:`.vocabulary`), for text encoders trained from scratch, or by a pretrained text encoder's own."""
+"""From texts to token ids. Text encoders that train from scratch use a word-level tokenizer of the report grammar, or a
+vocabulary of free texts (:mod:`.vocabulary`). A pretrained text encoder uses its own tokenizer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRAMMAR_WORDS = tuple(dict.fromkeys([*_FRAME, *SIDES, *HEIGHTS, *COUNT_WORDS, *F
 
 
 def grammar_tokenizer() -> transformers.PreTrainedTokenizerFast:
-    """A tokenizer that knows each word of the grammar, ``[UNK_POS]`` of PosAug, and nothing else."""
+    """A tokenizer that knows only the words of the grammar and PosAug's ``[UNK_POS]``."""
     special = ["[PAD]", "[UNK]", "[CLS]", MASK_TOKEN]
     vocabulary = {word: index for index, word in enumerate([*special, *GRAMMAR_WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -40,21 +40,23 @@ def grammar_tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 
 class Texts:
-    """Turns report texts into ``[..., length]`` token ids of one length, each distinct text only once.
+    """Turns report texts into token ids ``[..., length]``; each distinct text is tokenized only once.
 
-    Where PosAug masked a phrase, a tokenizer that does not know ``[UNK_POS]`` reads its own mask token: one word that
-    tells its pretrained encoder that something stood here. A new token would have to be learnt, and a frozen encoder
-    does not learn.
+    If a tokenizer does not know PosAug's ``[UNK_POS]``, its own mask token replaces it. A pretrained encoder
+    understands this token: some word was hidden here. It would have to learn a new token, and a frozen encoder cannot
+    learn.
 
     Args:
         tokenizer: :func:`grammar_tokenizer`, :func:`.vocabulary.free_tokenizer`, or of
             :func:`.pretrained.load_tokenizer`.
-        length: number of tokens. A longer text is an error, never cut: it would say less than its image shows.
-        report_text: what is read of each text. ``whole``; ``no_count``: without ``, <count> infected areas``, which
-            leaks the mask (Ledger 10; "area" and "areas" do too); ``none``: one report of all zones, for every text.
+        length: number of tokens. A longer text is an error. We never cut a text, because it would then say less than
+            its image shows.
+        report_text: the part of each text that is read. ``whole``: all; ``no_count``: without ``, <count> infected
+            areas``, which leaks the mask (Ledger 10; "area" and "areas" leak it too); ``none``: the same report of all
+            zones for every text.
 
     Attributes:
-        own_words: whether the tokenizer is the grammar's, which knows ``[UNK_POS]``.
+        own_words: whether the tokenizer belongs to the grammar and knows ``[UNK_POS]``.
     """
 
     def __init__(
@@ -67,15 +69,15 @@ class Texts:
         self._ids: dict[tuple[str, bool], Tensor] = {}
 
     def __call__(self, texts: Sequence[str], cut: bool = False) -> Tensor:
-        """Token ids ``[N, length]`` int64, padded at the end; ``cut`` clips a longer text, as the release does.
+        """Token ids ``[N, length]`` int64, padded at the end; ``cut`` clips longer texts, as the release does.
 
         Raises:
-            ConfigError: if a text is longer than ``length`` tokens and not to be cut; names the text.
+            ConfigError: if a text has more than ``length`` tokens and ``cut`` is not set; names the text.
         """
         return torch.stack([self._encode(text, cut) for text in texts])
 
     def decode(self, input_ids: Tensor) -> list[str]:
-        """The words of token ids ``[N, length]``, without padding, for people to read."""
+        """The readable texts of token ids ``[N, length]``, without padding."""
         special = {self.tokenizer.pad_token_id, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id}
         words = [[int(i) for i in row if int(i) not in special] for row in input_ids]
         return [self.tokenizer.decode(row).replace(" ,", ",").replace(" .", ".") for row in words]
@@ -87,7 +89,7 @@ class Texts:
             ids = self.tokenizer(read, truncation=cut, max_length=self.length if cut else None)["input_ids"]
             if len(ids) > self.length:
                 raise ConfigError(
-                    f"the text {text!r} has {len(ids)} tokens, only {self.length} fit; allow more (text_length)"
+                    f"the text {text!r} has {len(ids)} tokens, but only {self.length} fit; raise text_length"
                 )
             padding = [self.tokenizer.pad_token_id] * (self.length - len(ids))
             self._ids[text, cut] = torch.tensor(ids + padding)

@@ -1,4 +1,4 @@
-"""What a frozen text encoder makes of texts, kept: a run has a few hundred distinct texts and reads them many times."""
+"""Stores the output of a frozen text encoder. A run has a few hundred distinct texts and reads them many times."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from semimedref_core.networks.text import Texts
 
 
 class ReadTexts:
-    """In place of :class:`.text.Texts` where the text encoder is frozen: gives not token ids but what it reads in them.
+    """Replaces :class:`.text.Texts` if the text encoder is frozen. It gives the encoder's output instead of token ids.
 
-    The texts of a batch, PosAug's and all that mixing may end with among them, are words when they come here, so each
-    row of token ids is looked up by itself and the step only picks rows: no pass of the encoder, no wait of the device.
+    All texts of a batch arrive here as words, also the texts of PosAug and all possible mixed texts. Each row of token
+    ids is looked up, and the step only selects rows. So a step does not run the encoder and never waits for the device.
 
     Args:
         texts: turns texts into token ids.
-        encoder: frozen; reads them, on its own device.
-        limit: of rows kept; the one that was asked for the longest ago goes first. 2048 rows of 24 tokens by a
+        encoder: the frozen text encoder; it runs on its own device.
+        limit: largest number of stored rows; the least recently used row is dropped first. 2048 rows of 24 tokens of a
             BERT-base take 157 MB.
 
     Raises:
@@ -31,16 +31,17 @@ class ReadTexts:
 
     def __init__(self, texts: Texts, encoder: TextEncoder, limit: int = 2048):
         if not encoder.frozen:
-            raise ValueError("the text encoder is trained, so what it reads changes from step to step; use Texts")
+            raise ValueError("the text encoder is trained, so its output changes from step to step; use Texts")
         self.texts, self.encoder, self.limit = texts, encoder, limit
         self._kept: OrderedDict[tuple, Tensor] = OrderedDict()
-        self._one_at_a_time = threading.Lock()  # the next batch is made while validation reads
+        self._one_at_a_time = threading.Lock()  # a thread makes the next batch while validation reads texts
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def __call__(self, texts: Sequence[str], cut: bool = False) -> Tensor:
-        """``[N, 1 + L, width]`` of :meth:`.encoders.TextEncoder.read`, without a graph; as in :class:`.text.Texts`."""
+        """``[N, 1 + L, width]`` of :meth:`.encoders.TextEncoder.read`, without gradients; errors as in
+        :class:`.text.Texts`."""
         return torch.stack([self._read(row) for row in self.texts(texts, cut)])
 
     @torch.no_grad()
@@ -49,8 +50,8 @@ class ReadTexts:
         key = input_ids.numpy().tobytes(), weight.device, weight.dtype
         with self._one_at_a_time:
             if key not in self._kept:
-                # Alone, so that its bits do not depend on what else was new: a resumed run reads what the first one
-                # read. And in the encoder's own precision, whatever the step runs in.
+                # One text at a time: its bits must not depend on other new texts, so that a resumed run gets the same
+                # values. The encoder's own precision is used, in a step of any precision.
                 with torch.autocast(weight.device.type, enabled=False):
                     self._kept[key] = self.encoder.read(input_ids[None].to(weight.device))[0]
                 if len(self._kept) > self.limit:
@@ -60,9 +61,10 @@ class ReadTexts:
 
 
 def read_once(network: nn.Module, texts: Texts) -> Texts | ReadTexts:
-    """``texts`` for a network's training and validation: :class:`ReadTexts` if its text encoder is frozen.
+    """The texts for training and validation of a network: :class:`ReadTexts` if its text encoder is frozen, else
+    ``texts``.
 
-    Not if it holds several encoders that differ (:class:`.Twins` without pretrained weights).
+    It is ``texts`` too if the network holds several different encoders (:class:`.Twins` without pretrained weights).
     """
     encoders = [module for module in network.modules() if isinstance(module, TextEncoder)]
     if not encoders or not all(encoder.frozen for encoder in encoders):

@@ -1,8 +1,9 @@
 """The vocabulary of free texts: WordPiece trained on the training texts, for text encoders trained from scratch.
 
-Frequent words are one token, others are read in pieces, in the end in letters, so any sentence can be read. The
-library's trainer for WordPiece gives another vocabulary in each process, as a hash table's order numbers its pieces.
-Its trainer for BPE has nothing to number so, where a mark begins each word; what it finds is written as WordPiece here.
+Frequent words are one token. Other words are split into pieces, or finally into letters, so any sentence can be read.
+The library's WordPiece trainer gives another vocabulary in each process, because it numbers pieces by the order of a
+hash table. Its BPE trainer does not do so if a mark starts each word. So we train BPE and write its result as
+WordPiece.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from semimedref_core.networks.text import Texts
 from semimedref_core.positions import AnyReport
 
 MOST_TOKENS = 4000
-_BEGINS, _GOES_ON = "\u2581", "##"  # how BPE and WordPiece tell pieces that begin a word from those that do not
+_BEGINS, _GOES_ON = "\u2581", "##"  # BPE marks pieces that begin a word; WordPiece marks pieces that continue one
 
 
 def free_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerFast:
-    """A tokenizer trained on these texts, with the special tokens of a BERT. The same texts give the same one."""
+    """A tokenizer trained on these texts, with the special tokens of a BERT. The same texts give the same tokenizer."""
     normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     words = [
         f"{_BEGINS}{word}" for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
@@ -50,16 +51,17 @@ def free_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerFast
 
 
 def told_in_training(reports: Sequence[AnyReport]) -> list[str]:
-    """All that training may read of reports, as far as it has words of its own: their texts, those of their mirror
-    images, the sentences that name a pasted zone, and what stands for a text or a phrase that says nothing."""
+    """All texts with their own words that training may read: the reports, the reports of their mirror images, the
+    sentences that name a pasted zone, and the replacements of a text or a phrase."""
     own = [text for report in reports for text in (report.render(), report.flip().render())]
     pasted = [sentence.render() for sentence in _sentences(reports[0])]
     return [*own, *2 * [*pasted, reports[0].layout.vague, EVERYWHERE]]
 
 
 def tokens_needed(texts: Texts, reports: Sequence[AnyReport]) -> list[int]:
-    """The most tokens that training may read of each report: as it is or mirrored, with or without the sentence of a
-    pasted zone and the full stop before it, and with the vague phrase in the place of any phrase."""
+    """The largest number of tokens that training may read of each report. It covers the report and its mirror image,
+    with or without the sentence of a pasted zone and the full stop before it, and with the vague phrase for any
+    phrase."""
 
     def tokens(told: Sequence[str]) -> list[int]:
         return [len(ids) for ids in texts.tokenizer(list(told), add_special_tokens=False)["input_ids"]] if told else []
@@ -76,22 +78,22 @@ def tokens_needed(texts: Texts, reports: Sequence[AnyReport]) -> list[int]:
 
 
 def require_room(texts: Texts, reports: Sequence[AnyReport], names: Sequence[str]) -> None:
-    """Looks whether all texts fit, by :func:`tokens_needed`.
+    """Checks with :func:`tokens_needed` that all texts fit.
 
     Raises:
-        ConfigError: if one does not; tells the length that would do.
+        ConfigError: if a text does not fit; names the length that is needed.
     """
     needed = tokens_needed(texts, reports)
     if max(needed) > texts.length:
         many = sum(length > texts.length for length in needed)
         raise ConfigError(
-            f"{many} of {len(needed)} texts have more than text_length = {texts.length} tokens, with what mixing may "
-            f"add; the longest, of {names[needed.index(max(needed))]}, needs {max(needed)}; set --text-length "
+            f"{many} of {len(needed)} texts have more than text_length = {texts.length} tokens, with words that mixing "
+            f"may add; the longest, of {names[needed.index(max(needed))]}, needs {max(needed)}; set --text-length "
             f"{max(needed)}"
         )
 
 
 def _sentences(report: AnyReport) -> list[AnyReport]:
-    """The sentences that name a pasted zone, of a layout whose zones have words."""
+    """The sentences that name a pasted zone, if the zones of the layout have words."""
     zones = [zone for zone, words in enumerate(report.layout.words) if words]
     return [report.naming([int(k == zone) for k in range(len(report.layout))]) for zone in zones]

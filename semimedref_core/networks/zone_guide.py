@@ -1,4 +1,4 @@
-"""ISPG's part of a network: where the image itself says that lesions are, for reports that do not say it."""
+"""The ISPG module of a network: it predicts from the image where lesions are, for reports without positions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from semimedref_core.reports import ZONES
 
 
 class ZoneGuide(nn.Module):
-    """ISPG, image-derived soft position guidance: the zones that the image shows, as one more word of the text.
+    """ISPG, image-derived soft position guidance: zones predicted from the image become one more word of the text.
 
-    A small image encoder of its own predicts the six zones from the image alone. Their probabilities a become the token
-    ``tanh(g) (W a + b)`` (Eq. 19; paper: 10). The gate g is learnt and starts near 0, so that the network first learns
-    to read. A gate of exactly 0 hides the token, as padding is hidden.
+    A separate small image encoder predicts the six zones. Their probabilities a become the token ``tanh(g) (W a + b)``
+    (Eq. 19; paper: 10). The gate g is learnt and starts near 0, so the network first learns to read the text. A gate of
+    exactly 0 hides the token like padding.
 
-    The token has no gradient to the encoder: what it says stays a prediction of the zones, learnt from reports alone.
+    No gradient flows through the token to the encoder. So the encoder learns only from reports to predict the zones.
 
     Args:
         text_width: width of the text encoder, and of the token.
-        channels: of the images.
+        channels: channels of the images.
         widths: channels at strides 4, 8 and 16.
     """
 
@@ -48,14 +48,14 @@ class ZoneGuide(nn.Module):
         return self.encoder(images)
 
     def append(self, words: Tensor, padding: Tensor, zones: Tensor) -> tuple[Tensor, Tensor]:
-        """Words ``[B, L, width]`` and padding ``[B, L]`` with the token of zone logits ``[B, 6]`` at their end."""
+        """Appends the token of zone logits ``[B, 6]`` to words ``[B, L, width]`` and padding ``[B, L]``."""
         token = self.gate.tanh() * self.token(zones.detach().sigmoid())
         hidden = (self.gate == 0).expand(len(words), 1)
         return torch.cat([words, token[:, None]], 1), torch.cat([padding, hidden], 1)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """The network reads the text alone meanwhile."""
+        """Hides the token while the body runs; the network then reads only the text."""
         gate = self.gate.detach().clone()
         with torch.no_grad():
             self.gate.zero_()
