@@ -162,7 +162,7 @@ def test_a_cache_that_cannot_be_written_is_told_and_done_without(qata_folder, tm
     blocked = tmp_path / "a file"
     blocked.write_text("")
     monkeypatch.setenv("SEMIMEDREF_CACHE", str(blocked / "cache"))
-    with pytest.warns(UserWarning, match=r"cannot be kept.*set SEMIMEDREF_CACHE"):
+    with pytest.warns(UserWarning, match=r"cannot be stored.*set SEMIMEDREF_CACHE"):
         pairs = load_qata(qata_folder(), "train", 32)
     assert len(pairs) == 8
 

@@ -137,7 +137,7 @@ def test_listed_pictures_whose_folder_is_missing_are_problems(qata_folder):
 def test_a_folder_without_data_is_one_problem_with_its_cure(tmp_path):
     diagnosis = examine(tmp_path / "nowhere")
     assert not diagnosis.ok
-    assert "is no folder" in diagnosis.render() and "set SEMIMEDREF_DATA or --data" in diagnosis.render()
+    assert "is not a folder" in diagnosis.render() and "set SEMIMEDREF_DATA or --data" in diagnosis.render()
 
 
 def test_the_labelled_subset_is_compared_with_the_release(qata_folder):

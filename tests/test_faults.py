@@ -54,7 +54,7 @@ def test_bad_files_of_all_parts_are_told_at_once(qata_folder, refused):
 
 @pytest.mark.parametrize("options, value, cure", [
     ({"dataset": "qata"}, "no data folder", "set SEMIMEDREF_DATA (or the setting `data`)"),
-    ({"dataset": "qata", "data": "nowhere"}, "nowhere: is no folder", "set SEMIMEDREF_DATA or --data to the folder"),
+    ({"dataset": "qata", "data": "nowhere"}, "nowhere: is not a folder", "set SEMIMEDREF_DATA or --data to the folder"),
     ({"label_ratio": 0}, "got 0.0", "label_ratio must be above 0"),
     ({"label_ratio": 1.5}, "got 1.5", "label_ratio must be at most 1"),
     ({"label_ratio": "nan"}, "got nan", "label_ratio must be a finite number"),

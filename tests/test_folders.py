@@ -131,7 +131,7 @@ def test_several_folders_that_could_be_meant_are_named(qata_folder):
     root = qata_folder()
     holder = root.parent
     shutil.copytree(root, holder / "copies/one"), shutil.copytree(root, holder / "copies/two")
-    with pytest.raises(DataError, match="holds QaTa-COV19 more than once .*one and .*two.*name the one that is meant"):
+    with pytest.raises(DataError, match="holds QaTa-COV19 more than once .*one and .*two.*name one of these folders"):
         find_qata(holder / "copies")
 
 

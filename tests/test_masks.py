@@ -83,7 +83,7 @@ def test_two_classes_are_named(saved, ending, one, other):
 def test_a_small_spot_of_another_class_is_named_too(saved):
     mask = classes(255, 0)
     mask[80:82, 10:13] = 100
-    with pytest.raises(DataError, match="mask with spots of the values 100 alone, which would be lost"):
+    with pytest.raises(DataError, match="mask with isolated spots of the values 100, which would be lost"):
         read_mask(saved(mask))
 
 
@@ -121,7 +121,7 @@ def test_a_setting_names_colours_too_and_values_of_16_bits(saved):
 
 @pytest.mark.parametrize("text", ["red", "85;255", "-1", "0", "70000", "85,,255", "1.5", "#ff00", "1e2", "٣"])
 def test_a_setting_that_names_no_value_is_refused(text):
-    with pytest.raises(ConfigError, match="mask_values: .* is no value of a mask"):
+    with pytest.raises(ConfigError, match="mask_values: .* is no mask value"):
         Config(mask_values=text)
 
 

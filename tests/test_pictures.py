@@ -103,8 +103,8 @@ REFUSED = {
     "transparent colours": ("png", *transparent("RGB"), "partly transparent"),
     "a transparent grey value": ("png", GREY, {"transparency": 17}, "partly transparent"),
     "a transparent colour of a palette": ("png", GREY.convert("P"), {"transparency": 3}, "partly transparent"),
-    "two pages": ("tif", GREY, {"save_all": True, "append_images": [COLOURS]}, "holds 2 pictures; save the one"),
-    "a film": ("png", GREY, {"save_all": True, "append_images": [GREY.rotate(90)]}, "holds 2 pictures; save the one"),
+    "two pages": ("tif", GREY, {"save_all": True, "append_images": [COLOURS]}, "holds 2 pictures; save the"),
+    "a film": ("png", GREY, {"save_all": True, "append_images": [GREY.rotate(90)]}, "holds 2 pictures; save the"),
     "white is 0": ("tif", Image.fromarray(np.rint(RAMP * 65535).astype(np.uint16)), {"tiffinfo": {262: 0}}, "0 is"),
     "colours that nobody shows": ("tif", COLOURS.convert("LAB"), {}, "colours of the kind LAB; save it as grey or RGB"),
 }  # fmt: skip

@@ -265,7 +265,7 @@ def test_a_split_that_is_not_there_and_a_folder_without_data_say_what_to_set(qat
     with pytest.raises(DataError, match=r"no split 'test' here, only train, valid; set SEMIMEDREF_DATA or --data"):
         load_qata(root, "test", 32)
     (tmp_path / "empty").mkdir()
-    for folder, why in ((tmp_path / "empty", "holds no QaTa-COV19"), (tmp_path / "nowhere", "is no folder")):
+    for folder, why in ((tmp_path / "empty", "holds no QaTa-COV19"), (tmp_path / "nowhere", "is not a folder")):
         with pytest.raises(DataError, match=f"{why}.*train/images and train/masks.*set SEMIMEDREF_DATA or --data"):
             find_qata(folder)
 

@@ -1,4 +1,4 @@
-"""Datasets, the phantom among them, splits and batches."""
+"""Datasets, the phantom, splits and batches."""
 
 from semimedref_core._lazy import by_module, exports
 

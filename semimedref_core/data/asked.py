@@ -1,4 +1,4 @@
-"""One picture and one sentence that a trained network is asked about, read as those that it was trained on."""
+"""Reads one picture and one sentence for a trained network, in the same way as its training data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from semimedref_core.reports import Report
 
 
 def report_asked(text: str, about: dict) -> AnyReport:
-    """The report of a text, for a network with this ``config.json``: any sentence where it was trained on free texts.
+    """The report of a text, for a network with this ``config.json``. After training on free texts, any sentence is
+    allowed.
 
     Raises:
-        ReportError: if it was trained on reports of the strict grammar, and this is none.
+        ReportError: if the network was trained on the strict grammar and the text does not follow it.
     """
     if about.get("trained_on") == "folder":
         return FreeReport.of(text, NOWHERE)
@@ -29,7 +30,7 @@ def picture_asked(path: Path, channels: int) -> np.ndarray:
     """A picture at its own size: ``[H, W]`` uint8 grey values, or ``[H, W, 3]`` for a network of three channels.
 
     Raises:
-        DataError: if it cannot be read.
+        DataError: if the file cannot be read.
     """
     if is_dicom(path):
         grey = read_dicom(path)

@@ -1,7 +1,7 @@
-"""From pairs to a step's batch: which pairs, which views, which texts, and the plan of T-PatchMix.
+"""From pairs to the batch of a step: its pairs, views and texts, and the plan of T-PatchMix.
 
-All chance of a step is drawn here, on the CPU, from (seed, step, process) alone. So a resumed run draws what the
-uninterrupted one would have, and nothing on the device has to wait for the host.
+All random numbers of a batch are drawn here, on the CPU. They depend only on (seed, step, process). So a resumed run
+draws the same numbers as an uninterrupted one, and the device never waits for the host.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.positions import AnyReport, Positions
 
-ISPG_REMOVAL_RATE = 0.5  # release, as described
+ISPG_REMOVAL_RATE = 0.5  # the release, from its description
 
 PlanMixing = Callable[
     [np.random.Generator, list[AnyReport], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor, object]
 ]
-"""What a method may do to B samples and their texts, drawn ahead. From a source of chance, the reports of their views,
-the zone boxes ``[B, 6, 4]`` in these (px), the settings and what reads texts, it gives ``text_choices`` and
-``proposal`` (a dataclass of arrays) of :class:`semimedref_core.batch.Unlabelled`."""
+"""Draws ahead how a method mixes B samples and their texts. Arguments: random generator, reports of the views, zone
+boxes ``[B, 6, 4]`` in the views (px), settings, and tokenizer. Result: ``text_choices`` and ``proposal`` (a dataclass
+of arrays) of :class:`semimedref_core.batch.Unlabelled`."""
 
 
 def plan_mixing(
     rng: np.random.Generator, reports: list[AnyReport], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
 ) -> tuple[Tensor, patchmix.Proposal]:
-    """T-PatchMix's: ``[B, 7, L]`` token ids, own or with one pasted zone, PosAug applied, and the proposal.
+    """The plan of T-PatchMix: the proposal, and ``[B, 7, L]`` token ids of the own text and of six texts with a pasted
+    zone, all after PosAug.
 
-    For ISPG the positions of some samples are taken out of all seven texts.
+    With ISPG, the positions of some samples are removed from all seven texts.
     """
     hits = [posaug.draw_hits(rng, config.posaug_p, config.posaug_mode, report.layout.vague) for report in reports]
     proposal = patchmix.propose(rng, reports, boxes, config.patch_mode, config.patch_p, config.patch_zones)
@@ -55,7 +56,7 @@ def plan_mixing(
 
 
 def _removal_rate(config: Config) -> float:
-    """The share of the student's reports that lose their positions in training."""
+    """The share of the student's reports whose positions are removed in training."""
     return ISPG_REMOVAL_RATE if config.ispg == "on" else 0.0
 
 
@@ -66,11 +67,11 @@ class Batches:
         labelled: pairs with masks.
         unlabelled: pairs whose masks are not used, or ``None``.
         config: the run's settings.
-        texts: tokenises reports, or gives what a frozen text encoder reads in them.
-        grid: where the zones lie: the zone grid of the lungs, or another layout.
-        device: where batches go.
-        rank, world: this process and the number of processes; each draws its own share.
-        plan: the method's (:class:`semimedref_core.methods.Method`).
+        texts: tokenizes reports, or gives the output of a frozen text encoder for them.
+        grid: the zone grid of the lungs, or another layout of zones.
+        device: the device of the batches.
+        rank, world: index of this process and number of processes; each process draws its own part.
+        plan: the plan of the method (:class:`semimedref_core.methods.Method`).
 
     >>> from semimedref_core import Batches, Config, Grid, build_texts, load_training
     >>> config = Config(image_size=32, batch_size=4)
@@ -104,7 +105,7 @@ class Batches:
         config = self.config
         rng = source("batch", config.seed, step, self.rank)
         pairs, geometry, reports = self._weak(self.labelled, step, rng, "labelled")
-        # Of a source of its own, so that nothing else is drawn differently with ISPG.
+        # A separate source, so that ISPG does not change other random numbers.
         bare = source("labelled reports without positions", config.seed, step, self.rank)
         labelled = Labelled(
             channels_first(pairs.images),
@@ -139,8 +140,8 @@ class Batches:
     def _weak(
         self, pairs: Pairs, step: int, rng: np.random.Generator, stream: str
     ) -> tuple[Pairs, views.Geometry, list[AnyReport]]:
-        """The step's pairs, where their weak views lie, and their reports, flipped where the view is mirrored; a view
-        whose report has no true text of its mirror image is not."""
+        """The pairs of the step, the placements of their weak views, and their reports. The report of a mirrored view
+        is flipped. A view is not mirrored if the report of its mirror image has no true text."""
         batch = self.config.batch_size
         first = (step * self.world + self.rank) * batch
         pairs = pairs.subset(_shuffled(len(pairs), first, batch, self.config.seed, stream))
@@ -152,20 +153,21 @@ class Batches:
         return pairs, geometry, reports
 
     def _region(self, report: AnyReport) -> np.ndarray:
-        """Where a report lets a lesion be, ``[H, W]`` uint8; everywhere if it does not say where."""
+        """The region where a lesion may lie according to a report, ``[H, W]`` uint8; everywhere if the report has no
+        positions."""
         size = self.config.image_size, self.config.image_size
         return self.grid.region(report.zones, *size) if report.located else np.ones(size, np.uint8)
 
 
 def made_ahead(batches: Batches, steps: range) -> Iterator[Batch]:
-    """``batches(step)`` for each of consecutive steps; while one is used, a thread makes the next.
+    """Yields ``batches(step)`` for consecutive steps. While one batch is used, a thread makes the next.
 
-    A batch depends on its step alone, so the order of threads changes nothing. On a GPU the thread's copies wait in the
-    same queue behind the running step, so nothing is read before it is there.
+    A batch depends only on its step, so the order of threads does not matter. On a GPU, the copies of the thread are
+    queued behind the running step, so no step reads a batch before it is complete.
     """
 
     def make(step: int) -> Batch:
-        # A new thread starts on the first GPU, whichever is ours.
+        # A new thread uses the first GPU, which may not be ours.
         with torch.cuda.device(batches.device) if batches.device.type == "cuda" else nullcontext():
             return batches(step)
 
@@ -187,7 +189,7 @@ def _shuffled(count: int, first: int, batch: int, seed: int, stream: str) -> lis
 
 
 def channels_first(pictures: np.ndarray) -> Tensor:
-    """Pictures or masks ``[B, H, W]`` as ``[B, 1, H, W]``, and coloured ones ``[B, H, W, 3]`` as ``[B, 3, H, W]``."""
+    """Pictures or masks ``[B, H, W]`` as ``[B, 1, H, W]``, and colour pictures ``[B, H, W, 3]`` as ``[B, 3, H, W]``."""
     return torch.from_numpy(pictures)[:, None] if pictures.ndim == 3 else torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
@@ -196,9 +198,9 @@ def _tensors(record) -> dict[str, Tensor]:
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    """Moves a batch to the device, from pinned memory where that makes the copy asynchronous."""
+    """Moves a batch to the device, through pinned memory if that makes the copy asynchronous."""
 
-    def move(value: Tensor) -> Tensor:  # what a frozen text encoder has read is there already
+    def move(value: Tensor) -> Tensor:  # the output of a frozen text encoder is on the device already
         return value if value.device.type == device.type else value.pin_memory().to(device, non_blocking=True)
 
     return each_tensor(batch, move)

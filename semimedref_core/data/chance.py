@@ -1,7 +1,7 @@
-"""Sources of chance: each use has its own, known by a tag and numbers, so that no two coincide.
+"""Random generators: each use has its own, with a key of a tag and numbers, so that no two are the same.
 
-NumPy fills a short key with zeros: ``default_rng([1, 2])`` and ``default_rng([1, 2, 0])`` are one source. So the key
-here holds the tag and ends with how many numbers it has.
+NumPy pads a short key with zeros: ``default_rng([1, 2])`` and ``default_rng([1, 2, 0])`` are the same. So our key
+contains the tag and ends with the number of its numbers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 
 
 def source(use: str, *numbers: int) -> np.random.Generator:
-    """The source of chance of a use; the same arguments give the same draws on every machine.
+    """The random generator of a use. The same arguments give the same draws on every machine.
 
     Args:
-        use: what is drawn, a tag such as ``"batch"``.
-        numbers: what tells one source of this use from another, such as seed, step and rank; 0 to 2^32 - 1 each.
+        use: a tag for the use, such as ``"batch"``.
+        numbers: distinguish generators of the same use, for example seed, step and rank; 0 to 2^32 - 1 each.
 
     Raises:
         ValueError: if a number is negative.

@@ -1,4 +1,4 @@
-"""Whether pairs hold anything that can be learnt, or that a score could be about."""
+"""Checks that pairs have something to learn and to score."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from semimedref_core.data.pairs import DataError, Pairs
 
 
 def nothing_to_learn(images: np.ndarray, masks: np.ndarray) -> str:
-    """Why nothing can be learnt from pictures ``[N, H, W]`` or ``[N, H, W, 3]`` and masks ``[N, H, W]``; an empty
-    text if something can."""
+    """The reason why nothing can be learnt from pictures ``[N, H, W]`` or ``[N, H, W, 3]`` and masks ``[N, H, W]``. The
+    text is empty if something can be learnt."""
     if not masks.any():
         return "no mask shows a lesion"
     if masks.all():
@@ -22,18 +22,18 @@ def nothing_to_learn(images: np.ndarray, masks: np.ndarray) -> str:
 
 
 def require_content(pairs: Pairs, label: str) -> None:
-    """Refuses pairs with masks on which a network learns nothing and a score means nothing.
+    """Refuses pairs with masks from which a network can learn nothing, and whose scores mean nothing.
 
     Args:
-        pairs: with masks.
-        label: what they are, in the message.
+        pairs: pairs with masks.
+        label: the name of the pairs in the message.
 
     Raises:
-        DataError: telling why.
+        DataError: if nothing can be learnt; gives the reason.
     """
     if why := nothing_to_learn(pairs.images, pairs.masks):
         size = pairs.images.shape[1]
         raise DataError(
-            f"{label}: {why}, looking at all {len(pairs)} pair(s) at {size} px; so nothing can be learnt and a score "
-            "means nothing. Look at the files with `semimedref doctor`"
+            f"{label}: {why} ({len(pairs)} pair(s) at {size} px); so nothing can be learnt and a score "
+            "means nothing. Check the files with `semimedref doctor`"
         )

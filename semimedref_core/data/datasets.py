@@ -1,4 +1,4 @@
-"""Datasets by name: what a run trains on and validates on."""
+"""Datasets by name, for training and validation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SOURCES = {source.key: source for source in (QATA_COV19, MOSMED_PLUS)}
 
 @dataclass(frozen=True)
 class Training:
-    """The pairs of a run: ``labelled`` and ``valid`` with masks, ``unlabelled`` without (``None`` if none is left or
-    wanted). ``notes`` are what the user should know of them."""
+    """The pairs of a run: ``labelled`` and ``valid`` with masks, ``unlabelled`` without masks (``None`` if there are
+    none or none are needed). ``notes`` are remarks for the user."""
 
     labelled: Pairs
     valid: Pairs
@@ -42,7 +42,7 @@ class Training:
 
 
 def data_folder(folder: str = "") -> str:
-    """The folder of the real data: the one given, else the environment variable SEMIMEDREF_DATA.
+    """The folder of the real data: the argument, or else the environment variable SEMIMEDREF_DATA.
 
     Raises:
         DataError: if neither is set.
@@ -53,7 +53,7 @@ def data_folder(folder: str = "") -> str:
             "no data folder: set SEMIMEDREF_DATA (or the setting `data`) to the folder that holds QaTa/ or "
             "MosMedData+/, or your own metadata.csv; the datasets phantom and phantom-ct need none"
         )
-    return os.path.expanduser(folder)  # a shell leaves the ~ of --data=~/x, and of a plan, as it is
+    return os.path.expanduser(folder)  # a shell does not expand the ~ in --data=~/x or in a plan
 
 
 def load_split(
@@ -66,19 +66,19 @@ def load_split(
     positions: str = "lung",
     text_sides: TextSides = "image",
 ) -> Pairs:
-    """One split with its masks, decoded to one size.
+    """Loads one split with its masks, decoded to one size.
 
     Args:
-        dataset: ``phantom``, ``phantom-ct``, ``qata``, ``mosmed``, or ``folder`` for your own (docs/own_data.md).
+        dataset: ``phantom``, ``phantom-ct``, ``qata``, ``mosmed``, or ``folder`` for your own data (docs/own_data.md).
         split: ``train``, ``valid`` or ``test``.
         image_size: height and width, px.
         data: folder of the real data, see :func:`data_folder`.
         texts: version of the real reports.
-        mask_values: which values of real masks are lesion, see :func:`semimedref_core.config.mask_values`.
-        positions, text_sides: of your own texts, see :func:`.own.zones.layout_named`.
+        mask_values: the values of real masks that mean lesion; see :func:`semimedref_core.config.mask_values`.
+        positions, text_sides: for your own texts; see :func:`.own.zones.layout_named`.
 
     Raises:
-        DataError: naming everything that is wrong with the files.
+        DataError: names all problems of the files.
 
     >>> from semimedref_core import load_split
     >>> valid = load_split("phantom", "valid", image_size=32)
@@ -107,16 +107,16 @@ def load_training(
     positions: str = "lung",
     text_sides: TextSides = "image",
 ) -> Training:
-    """The labelled pairs of a label ratio, the rest of the train split without masks, and the valid split.
+    """Loads the labelled pairs of a label ratio, the rest of the train split without masks, and the valid split.
 
     Args:
         dataset, image_size, data, texts, mask_values, positions, text_sides: as in :func:`load_split`.
         label_ratio: share of the training pairs whose masks are used, above 0 up to 1.
-        unlabelled: ``False`` does not read the rest.
+        unlabelled: ``False`` does not read the rest of the train split.
 
     Raises:
-        DataError: naming everything that is wrong with the files, or the ratio; if nothing can be learnt from the
-            pairs, see :func:`.content.nothing_to_learn`.
+        DataError: names all problems of the files, or the wrong ratio. Also if nothing can be learnt from the pairs;
+            see :func:`.content.nothing_to_learn`.
 
     >>> from semimedref_core import load_training
     >>> pairs = load_training("phantom", label_ratio=0.05, image_size=32)
@@ -159,7 +159,7 @@ def load_training(
 
 
 def _loaded(load: Callable[..., Pairs], chosen: list[int], rest: list[int], dataset: str) -> Training:
-    """The parts of a run, loaded; what is wrong with any of them is told in one message."""
+    """Loads the parts of a run. One message reports the problems of all parts."""
     parts = [("train", chosen, True), ("valid", None, True), *([("train", rest, False)] if rest else [])]
     loaded, problems = [], []
     for part in parts:
@@ -176,7 +176,7 @@ def _loaded(load: Callable[..., Pairs], chosen: list[int], rest: list[int], data
 
 
 def _without_zones(training: Training) -> list[str]:
-    """What training does without, where texts name no zone or have no mirror image."""
+    """Notes for the user on texts without a zone or without a mirror image, and what training leaves out for them."""
     reports = [*training.labelled.reports, *(training.unlabelled.reports if training.unlabelled else ())]
     notes, bare = [], sum(not report.located for report in reports)
     if bare:

@@ -1,4 +1,4 @@
-"""Image-report pairs in memory: what every dataset of the project gives, and all that training reads."""
+"""Image-report pairs in memory. All datasets of the project give them, and training reads nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semimedref_core.positions import AnyReport
 
 
 class DataError(SemiMedRefError, ValueError):
-    """Something is wrong with a dataset; the message names the files, all of them, and the cure."""
+    """A dataset has a problem. The message names all affected files and the cure."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,7 +24,7 @@ class Pairs:
         images: ``[N, H, W]`` uint8, grey values 0 to 255; or ``[N, H, W, 3]``, red, green and blue.
         masks: ``[N, H, W]`` uint8, 1 where the lesion is, else 0; ``None`` for pairs without masks (unlabelled).
         reports: N reports.
-        names: N image names, as the dataset's list spells them.
+        names: N image names, spelt as in the list of the dataset.
 
     >>> from semimedref_core import Pairs, load_split
     >>> pairs = load_split("phantom", "valid", image_size=32).subset([0, 5])
@@ -57,8 +57,8 @@ class Pairs:
         return f"Pairs({len(self)} of {height} x {width} px, {colour}, {masks} masks)"
 
     def __getitem__(self, index: int) -> dict:
-        """One pair as plain values, as a DataLoader of torch puts them together: ``image`` ``[C, H, W]`` uint8,
-        ``text``, ``name`` and, if there are masks, ``mask`` ``[1, H, W]`` uint8."""
+        """One pair as plain values that torch's DataLoader can collate: ``image`` ``[C, H, W]`` uint8, ``text``,
+        ``name`` and, if there are masks, ``mask`` ``[1, H, W]`` uint8."""
         index = range(len(self))[index]  # from the end if negative; IndexError beyond it
         image = self.images[index]
         channels_first = image[None] if self.channels == 1 else np.moveaxis(image, -1, 0)
@@ -70,11 +70,11 @@ class Pairs:
 
     @property
     def channels(self) -> int:
-        """1 for grey pictures, 3 for coloured ones."""
+        """1 for grey pictures, 3 for colour pictures."""
         return 1 if self.images.ndim == 3 else 3
 
     def with_channels(self, channels: int) -> Pairs:
-        """These pairs with grey pictures (1) or coloured ones (3). Colours become grey as Pillow makes them so."""
+        """These pairs with grey pictures (1) or colour pictures (3). Colours become grey by Pillow's rule."""
         if channels == self.channels:
             return self
         if channels == 3:
@@ -84,7 +84,7 @@ class Pairs:
         return replace(self, images=np.array(grey, np.uint8).reshape(self.images.shape[:3]))
 
     def subset(self, indices: Sequence[int], *, masks: bool = True) -> Pairs:
-        """The pairs at these positions, in this order; ``masks=False`` leaves the masks behind (unlabelled)."""
+        """The pairs at these positions, in this order; ``masks=False`` drops the masks (unlabelled)."""
         indices = list(indices)
         return Pairs(
             self.images[indices],
@@ -94,7 +94,7 @@ class Pairs:
         )
 
     def digest(self) -> str:
-        """16 hex digits of all that these pairs hold: names, reports, pictures, masks, and their order."""
+        """A digest of 16 hex digits over names, reports, pictures, masks and the order of these pairs."""
         about = repr((self.images.shape, self.names, [(str(r), r.style) for r in self.reports]))
         digest = blake2b(about.encode(), digest_size=8)
         for arrays in (self.images, self.masks):
@@ -102,7 +102,7 @@ class Pairs:
         return digest.hexdigest()
 
     def transposed(self) -> Pairs:
-        """Pictures and masks on their side, as the release's network sees them (Ledger 14): rows become columns. The
-        reports stay, so "left" then is the top."""
+        """Transposed pictures and masks, as the release's network sees them (Ledger 14): rows become columns. The
+        reports do not change, so "left" then means the top."""
         masks = None if self.masks is None else self.masks.swapaxes(1, 2)
         return replace(self, images=self.images.swapaxes(1, 2), masks=masks)

@@ -1,9 +1,9 @@
 """The phantom: procedural chest X-rays and lung CT slices with lesions, masks and reports.
 
-The embedded default dataset. A case is drawn in relative coordinates, so any size shows the same. Its zones follow
-the frequencies of real reports, lesions fill the zones that the report names, and the count word counts them.
-**Decoys** look exactly like lesions but lie in zones that the report does not name, and the mask leaves them out:
-only the report tells them apart. A stylised picture to learn the method with, not to learn medicine from.
+This is the built-in default dataset. A case is drawn in relative coordinates, so all sizes show the same case. Its
+zones have the frequencies of real reports. Lesions fill the zones that the report names, and the count word counts the
+lesions. **Decoys** look exactly like lesions but lie in zones that the report does not name. They are not in the mask,
+so only the report distinguishes them from lesions. The pictures are stylised: they teach the method, not medicine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.reports import ZONES, Report
 
 COUNTS = {"train": 800, "valid": 200, "test": 200}
-"""Splits and how many pairs each has by default."""
+"""Split -> its default number of pairs."""
 MODALITIES = ("xray", "ct")
 MIN_SIZE = 32
 MAX_LESIONS = 9
@@ -37,15 +37,15 @@ ZONE_CODES = {
 
 _CODES = np.array(list(ZONE_CODES))
 _CODE_SHARES = np.array(list(ZONE_CODES.values())) / sum(ZONE_CODES.values())
-_DECOY_SHARES = (0.1, 0.25, 0.35, 0.3)  # of zero to three decoys, where so many zones are free
+_DECOY_SHARES = (0.1, 0.25, 0.35, 0.3)  # probabilities of zero to three decoys, if enough zones are free
 _EIGHT_CONNECTED = np.ones((3, 3))
-_LUNG_BANDS = ((0.19, 0.37), (0.37, 0.57), (0.57, 0.75))  # within QATA's bands, where every case has lung
+_LUNG_BANDS = ((0.19, 0.37), (0.37, 0.57), (0.57, 0.75))  # inside the bands of QATA, where every case has lung
 
 
 class _Chest(NamedTuple):
-    """Maps ``[size, size]`` float32 of one case: where each pixel is, relative to image, body and lungs."""
+    """Maps ``[size, size]`` float32 of one case: the place of each pixel relative to image, body and lungs."""
 
-    image_y: np.ndarray  # 0 top to 1 bottom of the image: what zones go by
+    image_y: np.ndarray  # 0 top to 1 bottom of the image; zones depend on it
     right: np.ndarray  # bool, the image's right half
     x: np.ndarray  # body coordinates (turned and shifted), midline at 0
     y: np.ndarray
@@ -54,24 +54,24 @@ class _Chest(NamedTuple):
 
 
 def phantom(split: str, count: int | None = None, size: int = 96, seed: int = 0, modality: str = "xray") -> Pairs:
-    """Pairs of the phantom.
+    """Draws pairs of the phantom.
 
-    Each pair is a function of (seed, modality, split, index): a smaller ``count`` gives the first pairs of a larger
-    one, and another ``size`` shows the same cases. Only the grain differs, and seldom the count word, where two
-    lesions meet at one size and not at the other.
+    Each pair is a function of (seed, modality, split, index). A smaller ``count`` gives the first pairs of a larger
+    one, and another ``size`` shows the same cases. Only the grain differs, and rarely the count word, when two lesions
+    touch at one size but not at the other.
 
     Args:
         split: ``train``, ``valid`` or ``test``.
-        count: number of pairs; by default that of :data:`COUNTS`.
+        count: number of pairs; by default the number in :data:`COUNTS`.
         size: height and width in pixels, at least 32.
-        seed: another seed is another dataset; 0 or more.
+        seed: at least 0; another seed gives another dataset.
         modality: ``xray`` (frontal chest X-ray) or ``ct`` (axial lung slice).
 
     Returns:
         Images ``[count, size, size]`` uint8, masks 0/1, reports in style ``lvit``.
 
     Raises:
-        DataError: if an argument is out of range; names it and what is allowed.
+        DataError: if an argument is out of range; names it and the allowed values.
     """
     cases = _cases(split, count, size, seed, modality)
     images = np.empty((len(cases), size, size), np.uint8)
@@ -85,7 +85,7 @@ def phantom(split: str, count: int | None = None, size: int = 96, seed: int = 0,
 
 
 def decoys(split: str, count: int | None = None, size: int = 96, seed: int = 0, modality: str = "xray") -> np.ndarray:
-    """Where the pictures of :func:`phantom` hold decoys, which no report names and no mask marks.
+    """The decoys in the pictures of :func:`phantom`. No report names them and no mask marks them.
 
     The arguments and errors are those of :func:`phantom`.
 
@@ -97,7 +97,7 @@ def decoys(split: str, count: int | None = None, size: int = 96, seed: int = 0, 
 
 
 def _cases(split: str, count: int | None, size: int, seed: int, modality: str) -> list[np.random.Generator]:
-    """A source of chance for each case that is asked for."""
+    """A random generator for each case."""
     if split not in COUNTS:
         raise DataError(f"unknown split {split!r}; choose one of {', '.join(COUNTS)}")
     if modality not in MODALITIES:
@@ -111,7 +111,7 @@ def _cases(split: str, count: int | None, size: int, seed: int, modality: str) -
 
 
 def _outlined(rng: np.random.Generator, size: int, modality: str) -> tuple[list[int], _Chest, np.ndarray, np.ndarray]:
-    """Zones and chest of one case, and the outlines ``[size, size]`` bool of its lesions and of its decoys."""
+    """Zones and chest of one case, and the outlines ``[size, size]`` bool of its lesions and its decoys."""
     code = int(rng.choice(_CODES, p=_CODE_SHARES))
     zones = [code >> k & 1 for k in range(len(ZONES))]
     free = [k for k, named in enumerate(zones) if not named]
@@ -122,7 +122,7 @@ def _outlined(rng: np.random.Generator, size: int, modality: str) -> tuple[list[
 
 
 def _pair(rng: np.random.Generator, size: int, modality: str) -> tuple[np.ndarray, np.ndarray, Report]:
-    """Image, mask and report of one case. Grain comes last: how much it draws depends on the size."""
+    """Image, mask and report of one case. Grain is drawn last, because its number of draws depends on the size."""
     _, draw, thickness, gain, gamma = _RECIPES[modality]
     zones, chest, mask, lookalikes = _outlined(rng, size, modality)
     # The opacity is the blurred outline times a smooth thickness, the same for lesions and decoys.
@@ -136,7 +136,7 @@ def _pair(rng: np.random.Generator, size: int, modality: str) -> tuple[np.ndarra
 
 
 def _lesions(rng: np.random.Generator, chest: _Chest, zones: list[int]) -> np.ndarray:
-    """Irregular areas in these zones, ``[size, size]`` bool: one for each run of adjacent zones, seldom more."""
+    """Irregular areas in these zones, ``[size, size]`` bool: one for each run of adjacent zones, rarely more."""
     size = len(chest.t)
     field = np.full_like(chest.t, -1)
     edge = 0.3 * np.tanh(_noise(rng, 9, size)) + 0.1 * np.tanh(_noise(rng, 24, size))  # bounded: cores stay whole
@@ -150,13 +150,13 @@ def _lesions(rng: np.random.Generator, chest: _Chest, zones: list[int]) -> np.nd
             elif first == last:
                 across, tall, sharp = rng.uniform(0.22, 0.75), half * rng.uniform(0.6, 1.1), 2
                 t, y = rng.uniform(0.3, 0.7), rng.uniform(top + 0.8 * half, bottom - 0.8 * half)
-            else:  # taller lesions are boxier, so that they reach into each of their zones
+            else:  # taller lesions are more box-like, so that they reach all their zones
                 across, tall, sharp = rng.uniform(0.3, 0.9), half * rng.uniform(0.9, 1.3), 3
                 t, y = rng.uniform(0.3, 0.7), (top + bottom) / 2
             away = np.abs((chest.t - t) / across) ** sharp + np.abs((chest.image_y - y) / tall) ** sharp
             blob = 1 - away ** (1 / sharp) + edge
             beyond = np.maximum(QATA.cuts[first] - chest.image_y, chest.image_y - QATA.cuts[last + 1])
-            blob -= 9 * np.maximum(beyond + 0.04, 0)  # fades out at the border to a zone that is not meant
+            blob -= 9 * np.maximum(beyond + 0.04, 0)  # fades out at the border of a zone that is not named
             np.maximum(field, np.where(chest.right == right, blob, -1), out=field)
     return _without_specks((field > 0) & (chest.depth > 0.003))
 
@@ -173,7 +173,7 @@ def _runs(zones: list[int]) -> list[tuple[bool, int, int]]:
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:
-    """The mask without areas under 0.3 % of the image; the nine largest at most, as many as real reports count."""
+    """The mask without areas below 0.3 % of the image. It keeps at most the nine largest areas, as in real reports."""
     labels, found = ndimage.label(mask, _EIGHT_CONNECTED)
     areas = np.bincount(labels.ravel(), minlength=found + 1)
     areas[0] = 0
@@ -210,7 +210,7 @@ def _ct_chest(rng: np.random.Generator, size: int) -> _Chest:
 
 
 def _body_coordinates(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image y, and x (midline at 0) and y of the body, which is shifted, scaled and turned by up to four degrees."""
+    """Image y, and x (midline at 0) and y of the body. The body is shifted, scaled and turned by up to four degrees."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     angle, scale = np.deg2rad(rng.uniform(-4, 4)), rng.uniform(0.96, 1.06)
     y, x = axis[:, None] - 0.5 - rng.uniform(-0.01, 0.01), axis[None] - 0.5 - rng.uniform(-0.02, 0.02)
@@ -219,7 +219,7 @@ def _body_coordinates(rng: np.random.Generator, size: int) -> tuple[np.ndarray, 
 
 
 def _chest(image_y, x, y, medial, lateral, top, bottom) -> _Chest:
-    """Puts the maps of a case together from the edges of its lungs, given as distances from the midline."""
+    """Makes the maps of a case from the edges of its lungs, given as distances from the midline."""
     out = np.abs(x)
     width = np.maximum(lateral - medial, 0.02)
     depth = np.minimum(np.minimum(out - medial, lateral - out), np.minimum(y - top, bottom - y))
@@ -228,7 +228,7 @@ def _chest(image_y, x, y, medial, lateral, top, bottom) -> _Chest:
 
 
 def _draw_xray(rng: np.random.Generator, chest: _Chest, opacity: np.ndarray) -> np.ndarray:
-    """The X-ray, ``[size, size]`` float32, dark air to bright bone about 0 to 1."""
+    """The X-ray, ``[size, size]`` float32, from about 0 for dark air to 1 for bright bone."""
     u, size = rng.uniform, len(chest.t)
     x, y, out = chest.x, chest.y, np.abs(chest.x)
     shoulder = _ramp(y - u(0.07, 0.12), 0.2)
@@ -259,7 +259,7 @@ def _draw_xray(rng: np.random.Generator, chest: _Chest, opacity: np.ndarray) -> 
 
 
 def _draw_ct(rng: np.random.Generator, chest: _Chest, opacity: np.ndarray) -> np.ndarray:
-    """The CT slice in a lung window, ``[size, size]`` float32, air about 0 and bone 1."""
+    """The CT slice in a lung window, ``[size, size]`` float32, about 0 for air and 1 for bone."""
     u, size = rng.uniform, len(chest.t)
     x, y = chest.x, chest.y
     radius = ((x / u(0.455, 0.48)) ** 2 + np.abs((y - 0.5) / u(0.40, 0.43)) ** 2.4) ** 0.5  # 1 at the skin
@@ -279,7 +279,7 @@ def _draw_ct(rng: np.random.Generator, chest: _Chest, opacity: np.ndarray) -> np
     picture += u(0.05, 0.15) * _ramp(0.028 - np.hypot(x - u(0.05, 0.065), y - spine_y + 0.065), 0.012)  # aorta
     bronchi = np.hypot(np.abs(x) - max(u(-0.02, 0.035), 0), y - u(0.5, 0.58) + u(-0.4, 0.4) * x)
     picture -= 0.5 * _ramp(u(0.01, 0.018) - bronchi, 0.01)
-    parenchyma = u(0.1, 0.2) + 0.045 * _noise(rng, 6, size) + u(0, 0.14) * _ramp(y - 0.6, 0.4)  # denser where it lies
+    parenchyma = u(0.1, 0.2) + 0.045 * _noise(rng, 6, size) + u(0, 0.14) * _ramp(y - 0.6, 0.4)  # denser behind
     parenchyma += _vessels(rng, size, 0.45) * (1.1 - 0.7 * np.clip(chest.t, 0, 1))
     parenchyma += opacity * (u(0.5, 0.62) - parenchyma)
     picture += lung * (parenchyma - picture)
@@ -289,7 +289,7 @@ def _draw_ct(rng: np.random.Generator, chest: _Chest, opacity: np.ndarray) -> np
 
 
 def _vessels(rng: np.random.Generator, size: int, strength: float) -> np.ndarray:
-    """Thin winding bright lines: where smooth noise crosses zero, here and there."""
+    """Thin winding bright lines, at some of the places where smooth noise crosses zero."""
     return strength * np.exp(-((_noise(rng, 15, size) / 0.22) ** 2)) * np.clip(_noise(rng, 12, size), 0, 1)
 
 

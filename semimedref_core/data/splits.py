@@ -1,4 +1,4 @@
-"""Which pairs of a train list are the labelled ones, exactly as in the release (Eq. 2), so that numbers compare."""
+"""Selects the labelled pairs of a train list exactly as the release does (Eq. 2), so that numbers can be compared."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ def labelled_indices(
     seed: int = 42,
     with_mask: Sequence[bool] | None = None,
 ) -> list[int]:
-    """Positions of the labelled pairs, D_L; all others are unlabelled, D_U (Eq. 2).
+    """Positions of the labelled pairs, D_L; all other pairs are unlabelled, D_U (Eq. 2).
 
-    ``qata`` and ``phantom``: the list in file order is shuffled, its first ``max(1, round(n * ratio))`` are
-    labelled. ``mosmed``: the same with the unique names, sorted, and ``max(1, floor(n * ratio))``; a name
-    listed twice is labelled in both places. ``folder``: as ``qata``, drawn from those that have a mask. The set
-    of a smaller ratio is contained in that of a larger one.
+    ``qata`` and ``phantom``: the list in file order is shuffled, and its first ``max(1, round(n * ratio))`` names are
+    labelled. ``mosmed``: the same with the sorted unique names and ``max(1, floor(n * ratio))``; a name that is listed
+    twice is labelled in both places. ``folder``: as ``qata``, but only names with a mask are drawn. A larger ratio
+    contains the set of a smaller one.
 
     Args:
-        names: the train list as the dataset spells it (QaTa: ``mask_...``), in file order.
+        names: the train list in file order, with the dataset's spelling (QaTa: ``mask_...``).
         ratio: share of labelled pairs, above 0 up to 1.
         dataset: ``qata``, ``mosmed``, ``phantom`` or ``folder``.
-        seed: of the shuffle; 42 in the release.
-        with_mask: which names have a mask; all if left out.
+        seed: seed of the shuffle; 42 in the release.
+        with_mask: whether each name has a mask; by default all have one.
 
     Returns:
         Positions into ``names``, in shuffled order.
 
     Raises:
-        DataError: an empty list, a ratio out of range, an unknown dataset, fewer masks than are wanted.
+        DataError: for an empty list, a ratio out of range, an unknown dataset, or too few masks.
     """
     if not names:
-        raise DataError("empty split: the train list holds no names, so none can be labelled")
+        raise DataError("empty split: the train list has no names, so none can be labelled")
     if not 0 < ratio <= 1:
         why = "gives no labelled sample" if ratio <= 0 else "is not a share"
         raise DataError(f"label ratio {ratio} {why} of n = {len(names)}: choose {1 / len(names):.2g} (one) to 1 (all)")

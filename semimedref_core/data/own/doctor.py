@@ -1,4 +1,4 @@
-"""Looks through a folder of one's own: what is there, and all that is wrong or cannot all be true, at once."""
+"""Checks a folder of your own data. Reports its contents, all problems and all contradictions at once."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def examine_own(
     mask_values: str = "",
     text_length: int = 24,
 ) -> Diagnosis:
-    """Reads every listed file of a folder; never raises for bad data.
+    """Reads every listed file of a folder. Bad data never raises an error.
 
     Args:
         folder, positions, text_sides: as in :meth:`.folder.OwnData.find`.
-        mask_values: which values of a mask are lesion, see :func:`semimedref_core.config.mask_values`.
-        text_length: most tokens that a text may have, with the vocabulary of the training texts.
+        mask_values: the mask values that mean lesion; see :func:`semimedref_core.config.mask_values`.
+        text_length: largest number of tokens of a text, with the vocabulary of the training texts.
     """
     try:
         own = OwnData.find(folder, positions, text_sides)
@@ -59,13 +59,13 @@ def examine_own(
 
 @dataclass(frozen=True)
 class _Look:
-    """What a pair's files hold, as far as it is compared; of an unlabelled pair, without a lesion.
+    """The compared contents of a pair's files; an unlabelled pair has no lesion here.
 
     Attributes:
-        contents: of image and mask.
-        square: whether the image is as high as it is wide.
-        inside: the share of the lesion in the named zones, and in the zones of the mirror image; None where that is no
-            question.
+        contents: contents of image and mask.
+        square: whether the image is a square.
+        inside: the share of the lesion in the named zones, and in their mirror images; None if the question does not
+            apply.
     """
 
     contents: Contents
@@ -76,7 +76,7 @@ class _Look:
 def _examine_split(
     own: OwnData, split: str, entries: Sequence[OwnEntry], lesion: Sequence[MaskValue], diagnosis: Diagnosis
 ) -> dict[str, dict[str, Contents]]:
-    """Adds what is found to the diagnosis; returns what the readable pairs hold, with masks and without."""
+    """Adds the findings to the diagnosis; returns the contents of the readable pairs, with and without masks."""
 
     def look(entry: OwnEntry) -> tuple[_Look | None, list[str]]:
         return _look(entry, entry.name not in own.unmasked, lesion)
@@ -147,7 +147,7 @@ def _off_side(looks: Mapping[str, _Look]) -> list[str]:
 
 
 def _compare_sides(split: str, looks: Mapping[str, _Look], diagnosis: Diagnosis, found: SplitDiagnosis) -> None:
-    """Says how far masks and texts agree on the side, and warns where they mostly do not."""
+    """Reports how often masks and texts agree on the side, and warns if they mostly disagree."""
     share = Share()
     for seen in looks.values():
         if seen.inside:

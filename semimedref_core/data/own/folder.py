@@ -1,9 +1,9 @@
-"""A folder of one's own as a dataset: which pair belongs to which split, and how pairs are read.
+"""Your own folder as a dataset: it assigns pairs to splits and reads them.
 
-Without a column ``split`` a fifth of the pairs with masks becomes the validation split: groups (patients) in the order
-of a digest of their names, so that the same table is always divided alike and the run's seed changes nothing. A
-validation pair needs a mask, so a group with unlabelled pairs is taken last; the unlabelled ones of such a group are
-left out, as they are in neither split.
+Without a column ``split``, a fifth of the pairs with masks becomes the validation split. Groups (patients) are taken in
+the order of a digest of their names. So a table is always divided in the same way, with any seed of the run. A
+validation pair needs a mask, so groups with unlabelled pairs are taken last. The unlabelled pairs of such a group are
+left out of both splits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from semimedref_core.data.real.pictures import COLOURED, may_have_colours
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.positions import Positions
 
-VALID_SHARE = 0.2  # of the pairs with masks, where the table has no splits
+VALID_SHARE = 0.2  # share of the pairs with masks, if the table has no splits
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,16 @@ class OwnEntry(Entry):
     differing: ClassVar[str] = "listed zones differ from those of the text; the listed ones are taken"
 
     def report(self, style: str) -> FreeReport:
-        """The report; there is one style of free text."""
+        """The report; free text has only one style."""
         return self.free
 
     def against_itself(self, report: FreeReport) -> list[str]:
-        """Nothing: a free text has no number and no laterality that is read."""
+        """Nothing: the number and the laterality of a free text are not read."""
         return []
 
     def contradiction(self, report: FreeReport) -> str | None:
-        """How the zones of the table differ from those of the text, where both are known; the table's are used."""
+        """How the zones of the table differ from those of the text, if both are known. The zones of the table are
+        used."""
         read = FreeReport.of(self.text, report.layout).zones
         if self.zones is None or not any(read) or read == self.zones:
             return None
@@ -58,14 +59,14 @@ class OwnData:
     """A folder's pairs.
 
     Attributes:
-        folder: where they are.
-        table: what lists them.
-        layout: the zones that their texts may name.
-        splits: the entries of each split; those without a mask are known by :attr:`unmasked`.
+        folder: the folder of the pairs.
+        table: the table that lists the pairs.
+        layout: the zones that the texts may name.
+        splits: the entries of each split; :attr:`unmasked` lists those without a mask.
         unmasked: images without a mask.
-        notes: what was decided for the user.
-        problems: of the table.
-        groups: group of each image; the image itself where the table names none.
+        notes: decisions that were made for the user.
+        problems: problems of the table.
+        groups: group of each image; the image itself if the table names none.
     """
 
     folder: Path
@@ -82,12 +83,11 @@ class OwnData:
         """Reads the table of a folder; no picture is opened.
 
         Args:
-            folder: holds ``metadata.csv``, ``.jsonl`` or ``.parquet``.
+            folder: a folder with ``metadata.csv``, ``.jsonl`` or ``.parquet``.
             positions, text_sides: as in :func:`.zones.layout_named`.
 
         Raises:
-            DataError: if there is no table that can be read, or no such layout. What is wrong with single lines is in
-                ``problems``.
+            DataError: if there is no readable table or no such layout. ``problems`` lists the faults of single lines.
         """
         folder, layout = Path(folder).expanduser(), layout_named(positions, text_sides)
         table = read_metadata(folder)
@@ -119,7 +119,7 @@ class OwnData:
         """The pairs of a split, in the order of the table.
 
         Raises:
-            DataError: if the table has problems, all told, or the split is empty.
+            DataError: if the table has problems, which are all listed, or if the split is empty.
         """
         if self.problems:
             more = len(self.problems) - SHOWN
@@ -132,17 +132,18 @@ class OwnData:
         return self.splits[split]
 
     def load(self, entries: list[OwnEntry], size: int, masks: bool, label: str, mask_values: str = "") -> Pairs:
-        """Decodes pairs; with three channels if their files' kind of pixels can hold colours (:func:`grey_if_it_is`).
+        """Decodes pairs. They get three channels if their files can hold colours (:func:`grey_if_it_is`).
 
         Raises:
-            DataError: everything that is wrong with the files, in one message.
+            DataError: names all problems of the files, in one message.
         """
         colours = any(may_have_colours(entry.image) for every in self.splits.values() for entry in every)
         return decode(entries, size, "free", masks, label, values_of(mask_values), colours)
 
 
 def grey_if_it_is(*parts: Pairs | None) -> list[Pairs | None]:
-    """The parts of a dataset with one channel if no picture of any of them shows a colour; else as they are."""
+    """The parts of a dataset. They get one channel if no picture of any part has a colour; otherwise they do not
+    change."""
     pictures = (image for part in parts if part is not None and part.channels == 3 for image in part.images)
     coloured = any(np.ptp(image, axis=2).max() >= COLOURED for image in pictures)
     return list(parts) if coloured else [part and part.with_channels(1) for part in parts]
@@ -166,7 +167,7 @@ def _listed(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _drawn(rows: list[Row]) -> tuple[dict[str, list[Row]], list[str], list[Row]]:
-    """The splits of a table without any, what is to be said of them, and the rows that are in none."""
+    """The splits of a table that has none, notes about them, and the rows that are in no split."""
     groups = defaultdict(list)
     for row in rows:
         groups[row.group or row.image].append(row)

@@ -1,15 +1,15 @@
-"""The table of a folder of one's own: ``metadata.csv``, ``.jsonl`` or ``.parquet``, as in Hugging Face's image folders.
+"""The table of your own folder: ``metadata.csv``, ``.jsonl`` or ``.parquet``, as in Hugging Face's image folders.
 
 ============== =========================================================================================================
 file_name      the picture, as a path inside the folder
 text           its sentence
-mask_file_name its mask; empty where there is none, so that the pair is unlabelled
-split          train, valid (or validation, val, dev) or test; without this column it is drawn
-zones          where the text tells of something, where the reader should not find it out: ``left lower; right upper``
-group          what must stay in one split, such as the patient
+mask_file_name its mask; empty for an unlabelled pair
+split          train, valid (or validation, val, dev) or test; without this column, splits are drawn
+zones          the zones that the text names, to replace the reader's result: ``left lower; right upper``
+group          pairs of a group stay in one split; for example the patient
 ============== =========================================================================================================
 
-Names, groups and texts are text: ``0001`` and ``1e5`` stay as they are.
+Names, groups and texts are read as text: ``0001`` and ``1e5`` do not change.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; what it leaves empty is an empty text.
+    """A line of the table; an empty cell is an empty text.
 
     Attributes:
-        number: of the line as an editor or a spreadsheet counts, from 1.
-        image, mask, text, split, zones, group: its cells; the split by its first name.
+        number: number of the line in an editor or a spreadsheet, from 1.
+        image, mask, text, split, zones, group: its cells; ``split`` has its main name.
     """
 
     number: int
@@ -58,13 +58,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Metadata:
-    """A table as it was read.
+    """The contents of a table.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         rows: all lines.
-        unread: columns that are of no use here.
-        problems: what is wrong with the cells, all of it.
+        unread: columns that are not used.
+        problems: all problems of the cells.
     """
 
     path: Path
@@ -77,11 +77,11 @@ def read_metadata(folder: Path) -> Metadata:
     """The table of a folder.
 
     Raises:
-        DataError: if there is none, or several, or it cannot be read, or lacks a column.
+        DataError: if there is no table, or more than one, or if it cannot be read or lacks a column.
     """
     path = find_metadata(folder)
     if path is None:
-        what = "is no folder" if not folder.is_dir() else f"holds none of {', '.join(FILES)}"
+        what = "is not a folder" if not folder.is_dir() else f"holds none of {', '.join(FILES)}"
         raise DataError(
             f"{folder}: {what}; the table of your own data has the columns {', '.join(NEEDED)} and, where there are "
             f"any, {', '.join(OPTIONAL)}; see docs/own_data.md"
@@ -90,7 +90,7 @@ def read_metadata(folder: Path) -> Metadata:
         table = _READERS[path.suffix.lower()](path)
     except DataError:
         raise
-    except Exception as error:  # CSV, JSON, Parquet and encodings share no base class
+    except Exception as error:  # errors of CSV, JSON, Parquet and encodings share no base class
         raise DataError(f"{path}: no readable table ({reason_of(error)})") from None
     table.columns = [str(name).strip() for name in table.columns]
     _require_columns(path, list(table.columns))
@@ -113,10 +113,10 @@ def read_metadata(folder: Path) -> Metadata:
 
 
 def find_metadata(folder: Path) -> Path | None:
-    """The one table of a folder, None if it has none.
+    """The only table of a folder; None if it has none.
 
     Raises:
-        DataError: if there are several.
+        DataError: if there is more than one table.
     """
     found = [folder / name for name in FILES if (folder / name).is_file()]
     if len(found) > 1:
@@ -132,7 +132,7 @@ def is_own(folder: str | Path) -> bool:
 def _require_columns(path: Path, columns: list[str]) -> None:
     known = (*NEEDED, *OPTIONAL)
     if twice := [name for name in known if columns.count(name) > 1]:
-        raise DataError(f"{path}: has the column {twice[0]} more than once; leave one")
+        raise DataError(f"{path}: has the column {twice[0]} more than once; keep one")
     for missing in (name for name in NEEDED if name not in columns):
         raise DataError(f"{path}: has no column {missing}{did_you_mean(missing, columns)}, only {', '.join(columns)}")
     for name in columns:
@@ -153,7 +153,7 @@ _READERS = {".csv": read_csv, ".jsonl": _jsonl, ".parquet": pd.read_parquet}
 
 
 def _texts(table: pd.DataFrame, name: str, first: int, problems: list[str]) -> list[str]:
-    """A column as texts; whole numbers and lists are written out, and what is no text is a problem."""
+    """A column as texts. Whole numbers and lists become text; any other value is a problem."""
     if name not in table.columns:
         return [""] * len(table)
     texts = []
@@ -173,7 +173,7 @@ def _texts(table: pd.DataFrame, name: str, first: int, problems: list[str]) -> l
 
 
 def _checked(row: Row, problems: list[str]) -> Row:
-    """The row, its split by its first name; what is wrong with it is added to the problems."""
+    """The row with the main name of its split. Its faults are added to ``problems``."""
     for what, name in (("file_name", row.image), ("mask_file_name", row.mask)):
         if name and not is_safe(name):
             problems.append(f"line {row.number}: {what} {name!r} must be of a file inside the folder")

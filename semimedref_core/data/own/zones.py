@@ -1,4 +1,4 @@
-"""The zones that texts may name: a built-in layout by its name, or a user's table; and zones that a table lists."""
+"""The zones that texts may name: a built-in layout or a user's table. Also reads zones that a table lists."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _SEPARATOR = re.compile(r"\s*[;|,]\s*")
 
 
 def layout_named(positions: str, text_sides: TextSides = "image") -> Positions:
-    """The layout that the settings ``positions`` and ``text_sides`` mean.
+    """The layout for the settings ``positions`` and ``text_sides``.
 
-    A table has the columns ``words`` (of one zone, with ``;`` between those that mean the same; the first are those
-    that are written), ``left``, ``top``, ``right`` and ``bottom`` (edges of its box, as shares of the picture, 0 to 1).
+    A table has one row for each zone. Its column ``words`` holds the words for the zone, separated by ``;``; new texts
+    use the first ones. The columns ``left``, ``top``, ``right`` and ``bottom`` are the edges of its box, as shares of
+    the picture, 0 to 1.
 
     Raises:
-        DataError: naming everything that is wrong with a table.
+        DataError: names all problems of a table.
     """
     if positions in LAYOUTS:
         layout = LAYOUTS[positions]
@@ -39,11 +40,11 @@ def layout_named(positions: str, text_sides: TextSides = "image") -> Positions:
 def zones_listed(text: str, layout: Positions) -> tuple[int, ...] | None:
     """The zones that a cell lists, such as ``left lower; right upper``: 0 or 1 for each; None for an empty cell.
 
-    Words of a side stand for sides of the image, whatever the texts mean by them. A list of 0 and 1 for the zones in
-    their order is read too.
+    Here "left" and "right" always mean sides of the image, whatever they mean in the texts. A list of 0 and 1 in the
+    order of the zones is allowed too.
 
     Raises:
-        DataError: for a word that is no zone; names those there are.
+        DataError: for a word that is not a zone; lists the zones.
     """
     parts = [part for part in _SEPARATOR.split(text.strip().strip("[]").lower()) if part]
     if not parts:
@@ -58,8 +59,8 @@ def zones_listed(text: str, layout: Positions) -> tuple[int, ...] | None:
 
 
 def better_layout(texts: Sequence[str], layout: Positions) -> str:
-    """The hint at another built-in layout, where few texts name a zone of this one and far more name one of that; else
-    nothing."""
+    """A hint at another built-in layout, if few texts name a zone of this layout and far more name one of the other.
+    Otherwise the hint is empty."""
     here, *others = (sum(bool(read_positions(text, each)) for text in texts) for each in (layout, *LAYOUTS.values()))
     most = max(others)
     if 2 * here >= len(texts) or most <= 2 * here:
@@ -72,7 +73,7 @@ def _read_table(path: Path) -> Positions:
         table = read_csv(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such table of positions") from None
-    except Exception as error:  # encodings and broken CSV share no base class
+    except Exception as error:  # errors of encodings and of broken CSV share no base class
         raise DataError(f"{path}: no readable table of positions ({reason_of(error)})") from None
     table = table.rename(columns=lambda name: str(name).strip().lower())
     if missing := [name for name in ("words", *EDGES) if list(table.columns).count(name) != 1]:
@@ -106,5 +107,5 @@ def _read_table(path: Path) -> Positions:
 
 
 def _again(values: Sequence) -> list[tuple[int, object]]:
-    """The rows of values that stood in a row before."""
+    """The rows whose value already occurred in an earlier row."""
     return [(k + 2, value) for k, value in enumerate(values) if value in values[:k]]

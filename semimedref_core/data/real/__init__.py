@@ -1,1 +1,1 @@
-"""Readers of real datasets, and the doctor that looks through their folders."""
+"""Readers of real datasets, and the doctor that checks their folders."""

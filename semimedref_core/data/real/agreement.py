@@ -1,4 +1,4 @@
-"""How far reports and masks agree: which half of the image "left" is, and what the count word counts."""
+"""Measures how well reports and masks agree: which half of the image "left" means, and what the count word counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
 @dataclass
 class Share:
-    """How much of how many: ``part`` is a count, or a sum of fractions."""
+    """A part of a total; ``part`` is a count or a sum of fractions."""
 
     part: float = 0
     total: int = 0
@@ -35,14 +35,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Lesions:
-    """What a mask shows: lesion pixels in the image's left and right half, and connected lesions (8-connected)."""
+    """The lesions of a mask: pixels in the image's left and right half, and the number of connected lesions
+    (8-connected)."""
 
     pixels: tuple[int, int]
     count: int
 
     @classmethod
     def of(cls, mask: np.ndarray) -> Lesions:
-        """Of a mask ``[H, W]``, nonzero where the lesion is."""
+        """The lesions of a mask ``[H, W]``, nonzero where the lesion is."""
         middle = mask.shape[1] // 2
         pixels = int(np.count_nonzero(mask[:, :middle])), int(np.count_nonzero(mask[:, middle:]))
         return cls(pixels, ndimage.label(mask, _EIGHT_NEIGHBOURS)[1])
@@ -50,12 +51,12 @@ class Lesions:
 
 @dataclass(kw_only=True)
 class Agreement:
-    """Reports held against masks, one pair after the other.
+    """Compares reports with masks, pair by pair.
 
     Attributes:
-        on_side: for single-sided texts, the share of a mask's lesion pixels in the named half of the image, summed
-            over masks; by ``left``, ``right``, and ``lateral`` (lateral views of either side).
-        off_side: frontal images most of whose lesion lies in the half that their single-sided text does not name.
+        on_side: for one-sided texts, the share of a mask's lesion pixels in the named half of the image, summed over
+            masks. Keys are ``left``, ``right``, and ``lateral`` (lateral views of both sides).
+        off_side: frontal images with a one-sided text and most of the lesion in the other half.
         counts: texts whose count word is the number of connected lesions.
     """
 
@@ -64,7 +65,7 @@ class Agreement:
     counts: Share = field(default_factory=Share)
 
     def add(self, name: str, report: Report, lesions: Lesions) -> None:
-        """Counts one pair in. Lateral views are known by their name."""
+        """Adds one pair. File names show lateral views."""
         self.counts.add(report.lesions == lesions.count)
         if len(report.sides) == 1 and lesions.count:
             (side,) = report.sides
@@ -80,7 +81,7 @@ class Agreement:
         return 2 * len(self.off_side) > sum(self.on_side[side].total for side in SIDES)
 
     def lines(self) -> list[str]:
-        """What was found, as lines of text."""
+        """The findings as lines of text."""
         lines = []
         for side, half in zip((*SIDES, "lateral"), (*SIDES, "named"), strict=True):
             texts = f"one-sided texts of lateral views ({LATERAL})" if side == "lateral" else f"{side}-only texts"
@@ -94,7 +95,8 @@ class Agreement:
 
 
 def agreement(pairs: Pairs) -> Agreement:
-    """All pairs with their masks, at the pairs' own size (small masks may join lesions that are apart at full size)."""
+    """Compares all pairs with their masks, at the size of the pairs. In small masks, lesions may touch that are
+    separate at full size."""
     found = Agreement()
     for name, report, mask in zip(pairs.names, pairs.reports, pairs.masks, strict=True):
         found.add(name, report, Lesions.of(mask))

@@ -1,11 +1,10 @@
-"""Decoded pictures kept on disk, so that a dataset is decoded once and not at each start.
+"""A disk cache of decoded pictures, so that a dataset is decoded once and not at each start.
 
-Each is a small PNG of its own. Its name is a digest of what it was made from: path, size and times of the file, and how
-it was made. So a changed file has another name, and a damaged picture is noticed, as PNG holds checksums.
+Each picture is a small PNG file. Its name is a digest of its source (path, size and times of the file) and of the way
+it was made. So a changed source gets another name. PNG has checksums, so damaged files are detected.
 
-Files go to ``$SEMIMEDREF_CACHE``, by default ``~/.cache/semimedref``; if the variable is set to nothing, none are
-written or read. They hold patients' pictures: what is made here can be read by its owner alone, and ``semimedref cache
---clear`` deletes it.
+Files go to ``$SEMIMEDREF_CACHE``, by default ``~/.cache/semimedref``. If the variable is empty, no files are written or
+read. The files hold patients' pictures. Only their owner can read them, and ``semimedref cache --clear`` deletes them.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ import numpy as np
 import PIL
 from PIL import Image
 
-FORMAT = 3  # counts up when the way pictures are made changes
+FORMAT = 3  # rises when the way of making pictures changes
 _OURS = re.compile(r"[0-9a-f]{32}\.png|\.[0-9a-f]{32}-\w+\.partial")
 
 
 def cache_folder() -> Path | None:
-    """Where decoded pictures are kept; None if nowhere."""
+    """The folder of the cache; None if there is no cache."""
     folder = os.environ.get("SEMIMEDREF_CACHE")
     if folder is None:
         return Path.home() / ".cache" / "semimedref"
@@ -36,36 +35,34 @@ def cache_folder() -> Path | None:
 
 
 def kept_at(source: Path, kind: str, size: int) -> Path | None:
-    """Where the decoded picture of a file is kept, or would be.
+    """The path of a file's decoded picture in the cache, which may not exist yet.
 
     Args:
         source: the file.
-        kind: ``image``, ``colours``, ``mask``, or ``mask`` with the values that are lesion: each is made in its own
-            way.
+        kind: ``image``, ``colours``, ``mask``, or ``mask`` with the values that mean lesion.
         size: height and width, px.
 
     Returns:
-        A path; None if the file is missing or nothing is kept.
+        A path; None if the file is missing or there is no cache.
     """
     folder = cache_folder()
     try:
         about = source.stat()
     except OSError:
         return None
-    # Times of the contents and of the file's entry: a copy that takes over the old time is noticed too.
+    # Both times: of the contents and of the file's entry. So a copy with the old time of the contents is detected too.
     state = os.path.abspath(source), about.st_size, about.st_mtime_ns, about.st_ctime_ns
     name = blake2b(repr((FORMAT, PIL.__version__, kind, size, state)).encode(), digest_size=16).hexdigest()
     return folder and folder / f"{size}px" / name[:2] / f"{name}.png"
 
 
 def read_kept(path: Path | None, size: int) -> np.ndarray | None:
-    """The picture ``[size, size]`` or ``[size, size, 3]`` uint8 that is kept there; None if there is none or it is
-    damaged."""
+    """The picture ``[size, size]`` or ``[size, size, 3]`` uint8 at this path; None if it is missing or damaged."""
     if path is None:
         return None
     try:
         data = path.read_bytes()
-        Image.open(io.BytesIO(data)).verify()  # checksums, which decoding alone does not look at
+        Image.open(io.BytesIO(data)).verify()  # checks the checksums, which decoding does not
         picture = np.asarray(Image.open(io.BytesIO(data)))
     except Exception:  # Pillow raises OSError, SyntaxError, struct.error and others for broken files
         return None
@@ -74,8 +71,8 @@ def read_kept(path: Path | None, size: int) -> np.ndarray | None:
 
 
 def keep(path: Path | None, picture: np.ndarray) -> None:
-    """Keeps a picture ``[H, W]`` or ``[H, W, 3]`` uint8. A folder that cannot be written to is told in a
-    warning; nothing is lost."""
+    """Stores a picture ``[H, W]`` or ``[H, W, 3]`` uint8. If the folder cannot be written, it gives a warning; nothing
+    is lost."""
     if path is None:
         return
     try:
@@ -90,20 +87,20 @@ def keep(path: Path | None, picture: np.ndarray) -> None:
             Path(temporary).unlink(missing_ok=True)
     except OSError as error:
         warnings.warn(
-            f"{cache_folder()}: decoded pictures cannot be kept ({error.strerror}), so they are decoded at each start; "
-            "set SEMIMEDREF_CACHE to a folder with room, or to nothing",
+            f"{cache_folder()}: decoded pictures cannot be stored ({error.strerror}), so each start decodes them; "
+            "set SEMIMEDREF_CACHE to a folder with free space, or to an empty value",
             stacklevel=2,
         )
 
 
 def room_taken(folder: Path) -> tuple[int, int]:
-    """The number of files that are kept in a cache folder, and their bytes."""
+    """The number of files in a cache folder, and their total size in bytes."""
     sizes = [path.stat().st_size for path in _kept(folder)]
     return len(sizes), sum(sizes)
 
 
 def clear(folder: Path) -> None:
-    """Deletes what is kept in a cache folder, and its folders if they are then empty; whatever else is there stays."""
+    """Deletes the pictures of a cache folder, and folders that are then empty. Other files stay."""
     paths = list(_kept(folder))
     for path in paths:
         path.unlink(missing_ok=True)
@@ -113,7 +110,7 @@ def clear(folder: Path) -> None:
 
 
 def _kept(folder: Path) -> Iterator[Path]:
-    """The files that :func:`keep` has written, whole or cut short by a kill."""
+    """The files that :func:`keep` wrote, also those that a kill cut short."""
     for path in folder.glob("*px/*/*"):
         if _OURS.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             yield path

@@ -1,4 +1,4 @@
-"""What can be read, but cannot all be true: report against mask, mask against picture, and one list with another."""
+"""Finds contradictions in readable data: between report and mask, mask and picture, and two lists."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from semimedref_core.reports import Report
 
 @dataclass(frozen=True)
 class Contents:
-    """What a pair's two files hold, as far as it is compared.
+    """The compared contents of a pair's two files.
 
     Attributes:
-        lesions: of the mask.
-        picture, mask: a digest of each, by its pixels.
-        constant: whether the picture has one grey value.
-        inverted: whether the mask is lesion in all four corners, and on most of the picture.
-        drawn: whether the picture itself is the mask.
+        lesions: lesions of the mask.
+        picture, mask: digests of the pixels.
+        constant: whether the picture has only one grey value.
+        inverted: whether all four corners and most of the mask are lesion.
+        drawn: whether the picture equals the mask.
     """
 
     lesions: Lesions
@@ -37,7 +37,7 @@ class Contents:
 
     @classmethod
     def of(cls, image: np.ndarray, mask: np.ndarray) -> Contents:
-        """Of an image ``[H, W]`` uint8 and a mask ``[H, W]`` bool."""
+        """The contents of an image ``[H, W]`` uint8 and a mask ``[H, W]`` bool."""
         corners = mask[[0, 0, -1, -1], [0, -1, 0, -1]]
         return cls(
             lesions=Lesions.of(mask),
@@ -50,7 +50,7 @@ class Contents:
 
 
 def look_at(entry: Entry, lesion: Sequence[MaskValue] = ()) -> tuple[Contents | None, list[str]]:
-    """What a pair's files hold, None if they cannot be read; and all that is wrong with them."""
+    """The contents of a pair's files (None if they cannot be read), and all their problems."""
     pictures, problems = entry.pictures(lesion=lesion)
     if problems:
         return None, problems
@@ -59,7 +59,7 @@ def look_at(entry: Entry, lesion: Sequence[MaskValue] = ()) -> tuple[Contents | 
 
 
 def of_report(report: Report, lesions: Lesions) -> list[str]:
-    """The kinds of contradiction of a report with itself and with its mask, save the side of the lesion."""
+    """The kinds of contradiction of a report with itself and with its mask, except the side of the lesion."""
     kinds = against_itself(report)
     if any(report.zones) and not lesions.count:
         kinds.append("the report tells of an infection, the mask shows none")
@@ -74,7 +74,7 @@ def of_split(
     """Problems of a split as a whole, and its contradictions: kind -> names.
 
     Args:
-        contents: of the readable pairs, by name.
+        contents: name -> contents, for the readable pairs.
         versions: the entries of each text version.
     """
     problems, kinds = [], {}
@@ -93,10 +93,10 @@ def of_split(
 
 
 def between_splits(contents: Mapping[str, Mapping[str, Contents]]) -> dict[str, list[str]]:
-    """What is in two splits, which must share nothing: kind -> names.
+    """Contents that occur in two splits, which must not share any: kind -> names.
 
     Args:
-        contents: split -> name -> what the pair's files hold.
+        contents: split -> name -> contents of the pair's files.
     """
     kinds = {}
     for (one, pairs), (other, others) in combinations(contents.items(), 2):
@@ -121,7 +121,7 @@ def _same(contents: Mapping[str, Contents]) -> list[list[str]]:
 
 
 def _plain(name: str) -> str:
-    """A name as the two text versions may spell it: in any case, with or without the ending."""
+    """A name without its ending and letter case, which differ between the two text versions."""
     return name.lower().removesuffix(".png")
 
 

@@ -1,4 +1,4 @@
-"""What the doctor found in a data folder, and how it is told."""
+"""The findings of the doctor in a data folder, and their text."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from semimedref_core.data.real.sources import SPLITS
 
 @dataclass(kw_only=True)
 class TextCheck(Agreement):
-    """One text version of one split against its masks, at full resolution.
+    """Compares one text version of a split with its masks, at full resolution.
 
     Attributes:
         source: the report table.
         listed: number of entries.
-        published: number of pairs of the published split, which need not be there.
-        zones: texts whose zones are the pseudo-label that a table gives for their image.
+        published: number of pairs in the published split; some may be missing.
+        zones: texts whose zones equal the pseudo-label in the table.
     """
 
     source: Path
@@ -26,7 +26,7 @@ class TextCheck(Agreement):
     zones: Share = field(default_factory=Share)
 
     def report(self, version: str) -> list[str]:
-        """The lines of the diagnosis that are about this text version."""
+        """The lines of the diagnosis for this text version."""
         lines = self.lines()
         if self.zones.total:
             lines.append(f"zones = pseudo_label: {self.zones}")
@@ -36,7 +36,7 @@ class TextCheck(Agreement):
 
 @dataclass
 class SplitDiagnosis:
-    """One split: files in its folders, its text versions, the names listed, and notes on the labelled subset."""
+    """One split: its files, its text versions, the listed names, and notes on the labelled subset."""
 
     name: str
     images: int
@@ -54,15 +54,15 @@ class SplitDiagnosis:
 
 @dataclass
 class Diagnosis:
-    """What :func:`examine` found. ``ok`` decides the exit status of ``semimedref doctor``.
+    """The findings of :func:`examine`. ``ok`` decides the exit status of ``semimedref doctor``.
 
     Attributes:
         title: folder and layout.
-        splits: what was found of each split.
-        patients: how many patients the file names of each split tell.
-        warnings: what to know before comparing or trusting numbers; no fault of the files.
-        problems: everything missing, corrupt, unparsable or without content, by name.
-        contradictions: kind -> names of what can be read but contradicts something else.
+        splits: findings for each split.
+        patients: number of patients in each split, according to file names.
+        warnings: facts to know before comparing or trusting numbers; not faults of the files.
+        problems: all files and reports that are missing, corrupt, unparsable or empty, by name.
+        contradictions: kind -> names of readable entries that contradict something else.
     """
 
     title: str

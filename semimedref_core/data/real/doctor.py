@@ -1,4 +1,4 @@
-"""Looks through a data folder: what is there, what is wrong with it, and what contradicts what."""
+"""Checks a data folder: its contents, its problems and its contradictions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from semimedref_core.data.splits import PUBLISHED, digest, labelled_indices
 
 
 def examine_all(root: str | Path, mask_values: str = "") -> list[Diagnosis]:
-    """Every dataset that a folder holds, examined; a single problem with all that was looked for if it holds none."""
+    """Examines all datasets in a folder. If there is none, the result is a single problem that lists what was
+    expected."""
     sources, absent, errors = {}, [], []
     for source in SOURCES.values():
         try:
-            sources[source.find(root).root] = source  # MosMedData+ is found only where masks are not named as QaTa's
+            sources[source.find(root).root] = source  # MosMedData+ is found only if its masks have no names as in QaTa
         except DataError as error:
             errors.append(str(error))
             if any((Path(root) / holder).is_dir() for holder in source.holders):
@@ -36,15 +37,15 @@ def examine_all(root: str | Path, mask_values: str = "") -> list[Diagnosis]:
 def examine(
     root: str | Path, splits: Sequence[str] = SPLITS, source: Source = QATA_COV19, mask_values: str = ""
 ) -> Diagnosis:
-    """Reads every listed file of a dataset's folder and says what is there, what is wrong and what agrees.
+    """Reads every listed file of a dataset's folder. Reports contents, problems and agreements.
 
-    Never raises for bad data: problems are listed in the diagnosis.
+    Bad data never raises an error; the diagnosis lists the problems.
 
     Args:
-        root: the dataset's folder, or the one that holds it.
-        splits: which splits to read, where they are there.
+        root: the dataset's folder, or the folder above it.
+        splits: the splits to read, if they exist.
         source: the dataset.
-        mask_values: which values of a mask are lesion, see :func:`semimedref_core.config.mask_values`.
+        mask_values: the mask values that mean lesion; see :func:`semimedref_core.config.mask_values`.
     """
     try:
         layout = source.find(root)
@@ -56,7 +57,7 @@ def examine(
         if split in layout.splits:
             try:
                 contents[split] = _examine_split(layout, split, diagnosis, values_of(mask_values))
-            except DataError as error:  # a folder that cannot be looked into
+            except DataError as error:  # the folder cannot be read
                 diagnosis.problems.append(str(error))
     diagnosis.contradictions |= between_splits(contents)
     patients = {found.name: list(map(source.patient_of, found.listed)) for found in diagnosis.splits}
@@ -72,10 +73,10 @@ def _count_patients(patients: Mapping[str, Sequence[str | None]]) -> str:
 
 
 def _shared_patients(patients: Mapping[str, Sequence[str | None]]) -> list[str]:
-    """A warning for every two splits with a patient in common (Ledger 12), with counts.
+    """A warning for each two splits that share a patient (Ledger 12), with counts.
 
     Args:
-        patients: of each listed image, by split; None where unknown.
+        patients: split -> patient of each listed image; None if unknown.
     """
     warnings = []
     for (earlier, known), (later, names) in combinations(patients.items(), 2):
@@ -91,7 +92,7 @@ def _shared_patients(patients: Mapping[str, Sequence[str | None]]) -> list[str]:
 def _examine_split(
     layout: Layout, split: str, diagnosis: Diagnosis, lesion: Sequence[MaskValue]
 ) -> dict[str, Contents]:
-    """Adds what is found to the diagnosis; returns what the readable pairs hold, by name."""
+    """Adds the findings to the diagnosis; returns the contents of the readable pairs, by name."""
     files, problems = layout.splits[split], diagnosis.problems
     found = SplitDiagnosis(split, len(by_name(files.images)), len(by_name(files.masks)))
     diagnosis.splits.append(found)
@@ -150,7 +151,7 @@ def _examine_split(
 
 
 def _labelled(names: list[str], source: Source) -> list[str]:
-    """The labelled subset at two ratios; for QaTa-COV19 the release's is known: is it ours?"""
+    """Lines on the labelled subset at two ratios. For QaTa-COV19 they say whether it equals the release's subset."""
     lines = []
     for ratio, published in PUBLISHED.items():
         chosen = [names[i] for i in labelled_indices(names, ratio, source.key)]

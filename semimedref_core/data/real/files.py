@@ -1,4 +1,4 @@
-"""From listed files to pairs: shared by all datasets that are folders of pictures and a table of reports."""
+"""From listed files to pairs, for all datasets that are folders of pictures with a table of reports."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from semimedref_core.data.real.wording import against_itself, counted
 from semimedref_core.positions import AnyReport
 from semimedref_core.reports import Report, ReportError
 
-THREADS = 4  # Pillow decodes outside the interpreter lock
-QUIET = 500  # fewer files than this need no progress bar
-SHOWN = 20  # problems written out in one error message
-JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # what other systems leave in folders, beside names with a dot first
+THREADS = 4  # Pillow decodes without the interpreter lock
+QUIET = 500  # fewer files get no progress bar
+SHOWN = 20  # largest number of problems in one error message
+JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # left in folders by other systems, besides dot files
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a report table, with the files it means (which need not be there).
+    """One line of a report table, with its files, which may be missing.
 
     Attributes:
-        name: as the table spells it.
-        text: the report; empty where the table has none.
+        name: the name in the table.
+        text: the report; empty if the table has none.
         zones: the table's own positional pseudo-label, if it has one.
         image, mask: the two files.
     """
@@ -48,7 +48,7 @@ class Entry:
     differing: ClassVar[str] = "pseudo-label(s) contradict their text; the text is taken"
 
     def report(self, style: str) -> AnyReport:
-        """The parsed report. Raises DataError naming the entry and the text."""
+        """The parsed report. Raises a DataError that names the entry and the text."""
         if not self.text.strip():
             raise DataError(f"{self.name}: listed without a report")
         try:
@@ -57,23 +57,24 @@ class Entry:
             raise DataError(f"{self.name}: {error}") from None
 
     def contradiction(self, report: AnyReport) -> str | None:
-        """How the pseudo-label differs from the zones of the text, which are the ones used; None if it does not."""
+        """How the pseudo-label differs from the zones of the text; None if they are equal. The zones of the text are
+        used."""
         if self.zones in (None, report.zones):
             return None
         return f"{self.name}: pseudo-label {list(self.zones)}, but the text {self.text!r} gives {list(report.zones)}"
 
     def against_itself(self, report: AnyReport) -> list[str]:
-        """What the report says against itself, see :func:`.wording.against_itself`."""
+        """The contradictions of the report with itself; see :func:`.wording.against_itself`."""
         return against_itself(report)
 
     def pictures(
         self, masks: bool = True, lesion: Sequence[MaskValue] = (), colours: bool = False
     ) -> tuple[list[np.ndarray], list[str]]:
-        """Image ``[H, W]`` uint8 and (if wanted) mask ``[H, W]`` bool at full size, and all that is wrong with them.
+        """Image ``[H, W]`` uint8 and (on request) mask ``[H, W]`` bool at full size, and all their problems.
 
         Args:
-            masks: whether the mask is wanted.
-            lesion: which values of the mask are lesion, see :func:`.pictures.read_mask`.
+            masks: whether to read the mask.
+            lesion: the mask values that mean lesion; see :func:`.pictures.read_mask`.
             colours: whether the image is ``[H, W, 3]``, red, green and blue.
         """
         pictures, problems = [], []
@@ -99,25 +100,25 @@ def decode(
     lesion: Sequence[MaskValue] = (),
     colours: bool = False,
 ) -> Pairs:
-    """Reads all entries into memory; what is wrong with any of them is told in one message.
+    """Reads all entries into memory. One message reports the problems of all entries.
 
-    Images become grey (or keep their ``colours``) and are resized with antialiasing; a mask pixel is lesion where half
-    its area is. What was decoded before, from the same files, comes from the
-    :mod:`cache <semimedref_core.data.real.cache>`.
+    Images become grey (or keep their ``colours``) and are resized with antialiasing. A mask pixel is lesion if at least
+    half of its area is lesion. Files that were decoded before come from the :mod:`cache
+    <semimedref_core.data.real.cache>`.
 
     Args:
-        entries: what to read, in this order.
+        entries: entries to read, in this order.
         size: height and width of the result in pixels.
-        style: of the reports, ``lvit`` or ``release``.
+        style: style of the reports, ``lvit`` or ``release``.
         masks: ``False`` neither needs nor reads the masks.
-        label: of the progress bar and the message.
-        lesion: which values of a mask are lesion, see :func:`.pictures.read_mask`.
+        label: name of the data in the progress bar and the message.
+        lesion: the mask values that mean lesion; see :func:`.pictures.read_mask`.
         colours: whether images keep their colours.
 
-    Warns of pseudo-labels that contradict their text, all by name, and of reports that contradict themselves.
+    It warns of pseudo-labels that contradict their text, with all names, and of reports that contradict themselves.
 
     Raises:
-        DataError: naming the first 20 problems and their number.
+        DataError: lists the first 20 problems and their number.
     """
     if size < 1:
         raise DataError(f"size must be at least 1 pixel, got {size}")
@@ -183,14 +184,14 @@ def repeated(entries: Sequence[Entry]) -> list[str]:
 
 
 def in_threads(function, items: Sequence, label: str) -> list:
-    """``[function(item) for item in items]`` on a few threads, with a progress bar for long lists."""
+    """``[function(item) for item in items]`` in a few threads, with a progress bar for long lists."""
     with ThreadPoolExecutor(THREADS) as pool:
         done = pool.map(function, items)
         return list(tqdm(done, label, len(items), unit="pair", disable=len(items) < QUIET))
 
 
 def locate(folder: Path, relative: str) -> Path | None:
-    """The file or folder at a relative path, matched without case; None if there is none."""
+    """The file or folder at a relative path, matched without letter case; None if there is none."""
     for part in relative.lower().split("/"):
         folder = by_name(folder).get(part)
         if folder is None:
@@ -199,10 +200,10 @@ def locate(folder: Path, relative: str) -> Path | None:
 
 
 def by_name(folder: Path) -> dict[str, Path]:
-    """What a folder holds, by lower-case name, without :data:`JUNK`; nothing if it is no folder.
+    """The contents of a folder by lower-case name, without :data:`JUNK`; empty if it is not a folder.
 
     Raises:
-        DataError: if two names differ in case alone, so that a table could mean either.
+        DataError: if two names differ only in letter case, so that a table could mean both.
     """
     found: dict[str, Path] = {}
     for path in _listed(folder):
@@ -214,7 +215,7 @@ def by_name(folder: Path) -> dict[str, Path]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder, without :data:`JUNK`; none where it cannot be looked into."""
+    """The folders in a folder, without :data:`JUNK`; none if the folder cannot be read."""
     try:
         return [path for path in _listed(folder) if path.is_dir()]
     except DataError:

@@ -1,4 +1,4 @@
-"""MosMedData+ (slices of lung CT) from a folder, in whichever of its layouts it comes.
+"""MosMedData+ (slices of lung CT) from a folder in any of its layouts.
 
 ======== ============================================== ==========================================
 layout   image and mask folders                         tables of reports, csv or xlsx
@@ -8,12 +8,12 @@ flat     ``frames/`` or ``Images/``, ``masks/`` or      ``prompt/train.csv`` and
 lvit     ``{Train,Val,Test}_Folder/{img,labelcol}``     ``{Train,Val,Test}_text.xlsx``
 ======== ============================================== ==========================================
 
-Masks have the name of their image. Slices without a lesion are part of the data; an empty prediction of one scores 1.
-Tables may hold a column ``pseudo_label``, the zones as ``[0, 1, 0, 0, 1, 0]``: it is held against the text, which is
-what training reads.
+Masks have the name of their image. The data contain slices without a lesion; an empty prediction for such a slice
+scores 1. Tables may have a column ``pseudo_label`` with the zones as ``[0, 1, 0, 0, 1, 0]``. It is compared with the
+text; training uses the text.
 
-The splits are by slice, and a CT study has many (Ledger 12). ``Morozov_study_0255_11.png`` is slice 11 of the study
-``Morozov_study_0255``; names such as ``bjorke_40.png`` tell no study.
+The splits divide slices, and a CT study has many slices (Ledger 12). ``Morozov_study_0255_11.png`` is slice 11 of the
+study ``Morozov_study_0255``. Names such as ``bjorke_40.png`` do not name a study.
 """
 
 from __future__ import annotations

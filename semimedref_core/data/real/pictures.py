@@ -1,4 +1,4 @@
-"""One picture file as a viewer shows it, in grey values, in colours or as a mask; what cannot be read so is refused by
+"""Reads one picture file as a viewer shows it: in grey values, in colours or as a mask. Other files are refused by
 name."""
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from scipy import ndimage
 from semimedref_core.config import MaskValue
 from semimedref_core.data.pairs import DataError
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # named: for some others Pillow starts a program of this machine
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # only these: for some other formats Pillow starts external programs
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a grey value
 LESION = 127  # mask values above this are lesion
 _OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # of a TIFF
-COLOURED = 32  # channels of a grey pixel differ by less, also in a JPEG
-_SOFT = 16  # values so near to black or to the brightest one are no class of their own
-_FLAT = 4  # values of a class differ by no more, also in a JPEG; those of a soft rim do
-_RINGING = 64  # a JPEG has spots of up to these values beside its edges
-_SPECK = 4  # pixels that may be anything
-_CURE = "save it with lesion 255 and background 0, or say by mask_values which values are lesion"
+COLOURED = 32  # the channels of a grey pixel differ by less, even in a JPEG
+_SOFT = 16  # values this close to black or to the brightest value are not a separate class
+_FLAT = 4  # values of a class differ by at most this, even in a JPEG; values of a soft rim differ by more
+_RINGING = 64  # a JPEG may have spots with values up to this beside edges
+_SPECK = 4  # largest number of pixels that are ignored
+_CURE = "save it with lesion 255 and background 0, or name the lesion values in mask_values"
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """A picture of any mode as ``[H, W]`` uint8 grey values, turned upright as its EXIF data say.
+    """A picture of any mode as ``[H, W]`` uint8 grey values, rotated according to its EXIF data.
 
-    A picture of more than 8 bits is scaled from the fewest bits that hold its brightest value, so that 12 bits in a
-    file of 16 keep their grey levels.
+    A picture of more than 8 bits is scaled by the smallest bit depth that holds its brightest value. So 12-bit values
+    in a 16-bit file keep their contrast.
 
     Raises:
-        DataError: if it is missing or corrupt, holds several pictures, is partly transparent, or holds values that
-            have no place between black and white.
+        DataError: if the file is missing or corrupt, has several pictures, is partly transparent, or has values outside
+            the range from black to white.
     """
     picture = _open(path)
     return _to_8_bits(np.asarray(picture), path) if _is_deep(picture) else np.asarray(picture.convert("L"))
 
 
 def read_colour(path: Path) -> np.ndarray:
-    """A picture of any mode as ``[H, W, 3]`` uint8: red, green and blue, three times the grey value in a grey one.
+    """A picture of any mode as ``[H, W, 3]`` uint8: red, green and blue; a grey picture has three equal channels.
 
     Raises:
         DataError: as in :func:`read_grey`.
@@ -55,11 +55,11 @@ def read_colour(path: Path) -> np.ndarray:
 
 
 def may_have_colours(path: Path) -> bool:
-    """Whether a file's kind of pixels can hold colours, told by its first bytes; False for one that cannot be read."""
+    """Whether the pixels of a file can hold colours, according to its header; False if it cannot be read."""
     try:
         with Image.open(path, formats=FORMATS) as picture:
             return picture.mode not in ("1", "L", "LA") and not _is_deep(picture)
-    except Exception:  # Pillow raises OSError, SyntaxError and others; reading the picture tells what is wrong
+    except Exception:  # Pillow raises OSError, SyntaxError and others; reading the picture reports the problem
         return False
 
 
@@ -68,11 +68,11 @@ def read_mask(path: Path, lesion: Sequence[MaskValue] = ()) -> np.ndarray:
 
     Args:
         path: the file.
-        lesion: the values that are lesion, as the file holds them; every other value is background. If there are
-            none, the mask must have one class: what is brighter than half of white is lesion, and rims may be soft.
+        lesion: the values in the file that mean lesion; all other values are background. Without values, the mask must
+            have one class: pixels above half of white are lesion, and edges may be soft.
 
     Raises:
-        DataError: as in :func:`read_grey`; if no values are given, also for a mask with colours or several classes.
+        DataError: as in :func:`read_grey`; without values also for a mask with colours or several classes.
     """
     picture = _open(path)
     if lesion:
@@ -85,12 +85,12 @@ def read_mask(path: Path, lesion: Sequence[MaskValue] = ()) -> np.ndarray:
 
 
 def _open(path: Path) -> Image.Image:
-    """The one picture of a file, decoded and upright."""
+    """The only picture of a file, decoded and upright."""
     if not path.is_file():
         raise DataError(f"{path}: listed but missing{'' if path.parent.is_dir() else ' (as is its folder)'}")
     try:
         data = path.read_bytes()
-        Image.open(io.BytesIO(data), formats=FORMATS).verify()  # checksums, which decoding alone does not look at
+        Image.open(io.BytesIO(data), formats=FORMATS).verify()  # checks the checksums, which decoding does not
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         frames = getattr(picture, "n_frames", 1)
         white_is_zero = picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
@@ -103,13 +103,13 @@ def _open(path: Path) -> Image.Image:
     except Exception as error:  # Pillow raises SyntaxError, struct.error and others for broken files
         raise DataError(f"{path}: corrupt picture ({_reason(error)})") from error
     if frames > 1:
-        raise DataError(f"{path}: holds {frames} pictures; save the one that is meant as a file of its own")
+        raise DataError(f"{path}: holds {frames} pictures; save the right one as a separate file")
     if picture.mode not in _OF_8_BITS and not _is_deep(picture):
         raise DataError(f"{path}: holds colours of the kind {picture.mode}; save it as grey or RGB")
-    if white_is_zero and _is_deep(picture):  # Pillow turns these round at 8 bits only
-        raise DataError(f"{path}: holds grey values of which 0 is white; save it with 0 as black")
+    if white_is_zero and _is_deep(picture):  # Pillow inverts them only at 8 bits
+        raise DataError(f"{path}: its grey value 0 is white; save it with 0 as black")
     if _is_transparent(picture):
-        raise DataError(f"{path}: is partly transparent, so what it shows depends on the viewer; save it without alpha")
+        raise DataError(f"{path}: is partly transparent, so it looks different in each viewer; save it without alpha")
     return picture
 
 
@@ -118,7 +118,7 @@ def _reason(error: Exception) -> str:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Whether it has more than 8 bits a pixel and channel."""
+    """Whether the picture has more than 8 bits for each channel of a pixel."""
     return picture.mode.startswith(("I", "F"))
 
 
@@ -155,7 +155,8 @@ def _refuse_colours(rgb: np.ndarray, path: Path) -> None:
 
 
 def _refuse_classes(grey: np.ndarray, path: Path) -> None:
-    """Refuses a mask that holds more than background, lesion and soft rims: flat areas and whole spots in between."""
+    """Refuses a mask with more than background, lesion and soft edges: with flat areas or isolated spots of other
+    values."""
     brightest = int(grey.max())
     if brightest == 0:
         return
@@ -176,7 +177,7 @@ def _refuse_classes(grey: np.ndarray, path: Path) -> None:
     dim &= ndimage.sum_labels(drawn, spots, numbers) >= _SPECK
     if dim.any():
         shown = ", ".join(map(str, sorted(_most(grey[np.isin(spots, numbers[dim])].tolist()))))
-        raise DataError(f"{path}: mask with spots of the values {shown} alone, which would be lost; {_CURE}")
+        raise DataError(f"{path}: mask with isolated spots of the values {shown}, which would be lost; {_CURE}")
 
 
 def _most(values) -> list:

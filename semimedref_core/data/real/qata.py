@@ -1,7 +1,7 @@
-"""QaTa-COV19 from a folder, in whichever of its layouts and with whichever of its texts it comes.
+"""QaTa-COV19 from a folder in any of its layouts, with any of its text versions.
 
 ======== ================================================= ==========================================
-layout   image and mask folders                            where it is from
+layout   image and mask folders                            source
 ======== ================================================= ==========================================
 release  ``{train,valid,test}/{images,masks}``             SGSeg and the Semi-MedRef release
 lvit     ``{Train,Val,Test}_Folder/{img,labelcol}``        LViT
@@ -11,7 +11,7 @@ languide ``Images/``, ``GTs/`` or ``masks/`` for all       LanGuideMedSeg; ProLe
          splits
 ======== ================================================= ==========================================
 
-Reports are looked for in all their usual places, whatever the layout.
+Reports are searched in all their usual places, in every layout.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from semimedref_core.data.real.report_tables import ALL, FIRST_FOUR, LAST
 from semimedref_core.data.real.sources import LVIT_NAMES, SPLITS, Source, lvit_folders
 
 _PROMPTS = {"train": ("train.csv", FIRST_FOUR), "valid": ("train.csv", LAST), "test": ("test.csv", ALL)}
-_KAGGLE = {"train": "Train", "valid": "Train", "test": "Test"}  # the tables say which of Train is valid
+_KAGGLE = {"train": "Train", "valid": "Train", "test": "Test"}  # the tables define the valid split inside Train
 
 
 def _in(holders: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:

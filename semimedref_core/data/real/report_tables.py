@@ -1,4 +1,4 @@
-"""Tables of reports: spreadsheets, csv, and two kinds of JSON. Names and texts are taken as they stand there."""
+"""Tables of reports: spreadsheets, csv, and two kinds of JSON. Names and texts are read unchanged."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from semimedref_core.data.pairs import DataError
 ALL, FIRST_FOUR, LAST = (0, 5), (0, 4), (4, 5)  # fifths of a table's rows
 TEXT_COLUMNS = ("description", "text")
 Row = tuple[str, str, tuple[int, ...] | None]
-"""Name of the image, text, pseudo-label if there is one."""
+"""Name of the image, text, and pseudo-label or None."""
 
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A file with reports, and which fifths of its rows are the split.
+    """A file with reports, and the fifths of its rows that form the split.
 
-    A spreadsheet ``.xlsx`` or ``.csv``; a ``.json`` that maps splits to lists of entries with ``image_path``,
-    ``caption`` and maybe ``pseudo_label``; or one that maps them to lists of names, whose texts are in
-    ``reports/NAME.txt`` beside it.
+    The file is a spreadsheet ``.xlsx`` or ``.csv``, or a ``.json``. The ``.json`` maps each split to a list of entries
+    with ``image_path``, ``caption`` and perhaps ``pseudo_label``. Or it maps each split to a list of names whose texts
+    are in ``reports/NAME.txt`` beside it.
     """
 
     path: Path
@@ -34,17 +34,17 @@ class ReportTable:
     fifths: tuple[int, int] = ALL
 
     def rows(self) -> list[Row]:
-        """Each entry, in the order of the file.
+        """All entries, in the order of the file.
 
         Raises:
-            DataError: for a broken or empty table, or a name that is no text or leads out of the dataset's folder.
+            DataError: for a broken or empty table, or a name that is not a text or points outside the dataset's folder.
         """
         try:
-            about = self.path.stat()  # a load asks for the same table several times, and a spreadsheet takes seconds
+            about = self.path.stat()  # the same table is needed several times, and a spreadsheet takes seconds
             rows = _table_rows(self, about.st_size, about.st_mtime_ns)
         except DataError:
             raise
-        except Exception as error:  # zip, XML, CSV, JSON and encoding errors share no base class
+        except Exception as error:  # errors of zip, XML, CSV, JSON and encodings share no base class
             raise DataError(
                 f"{self.path}: no readable table of reports ({reason_of(error)}); get the file again"
             ) from None
@@ -54,7 +54,8 @@ class ReportTable:
         return rows[start:stop]
 
     def is_about_split(self) -> bool:
-        """Whether it lists its split; a ``.json`` of all splits may not. A broken one counts: reading it tells."""
+        """Whether the file lists its split; a ``.json`` of all splits may not. True for a broken file, since reading it
+        reports the problem."""
         try:
             if self.path.suffix.lower() != ".json":
                 return True
@@ -100,7 +101,7 @@ class ReportTable:
             raise DataError(f"{self.path}: has columns {list(sheet.columns)}, expected Image and Description (or text)")
         twice = sorted({name for name in ("image", text) if list(sheet.columns).count(name) > 1})
         if twice:
-            raise DataError(f"{self.path}: has the column {twice[0]} more than once; leave one")
+            raise DataError(f"{self.path}: has the column {twice[0]} more than once; keep one")
         names = sheet["image"].astype(str).str.strip()
         if (names == "").any():
             rows = [index + 2 for index in sheet.index[names == ""]]  # 1-based, below the header
@@ -111,45 +112,45 @@ class ReportTable:
         return [(name, words, _bits(label)) for name, words, label in zip(names, sheet[text], zones, strict=True)]
 
     def _require_safe(self, name: str, row: int) -> None:
-        """Refuses a name that leads out of the dataset's folder, or would change a terminal."""
+        """Refuses a name that points outside the dataset's folder or has control characters."""
         if not is_safe(name):
             raise DataError(
-                f"{self.path}: row {row} names {name!r}; a name must be of a file inside the dataset's folder, without "
+                f"{self.path}: row {row} names {name!r}; a name must mean a file inside the dataset's folder, without "
                 "control characters"
             )
 
 
 def is_safe(name: str) -> bool:
-    """Whether a name is of a file inside a folder, and does not change a terminal."""
+    """Whether a name means a file inside a folder and has no control characters."""
     parts = re.split(r"[\\/]", name)
     return not (".." in parts or parts[0] == "" or ":" in parts[0]) and name.isprintable()
 
 
 @lru_cache(maxsize=8)
 def _table_rows(table: ReportTable, size: int, changed: int) -> list[Row]:
-    """All rows of a table, read once for each state of its file."""
+    """All rows of a table; the file is read again only if it changed."""
     return table._json_rows() if table.path.suffix.lower() == ".json" else table._sheet_rows()
 
 
 def _of_split(content, split: str):
-    """What a table of all splits holds for one; None if nothing. The valid split may be called val."""
+    """The part of a table for one split; None if there is none. The valid split may be called val."""
     if not isinstance(content, dict):
         return None
     return content.get(split, content.get("val") if split == "valid" else None)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """All cells as they stand there: ``0001``, ``1e5`` and ``NA`` are names."""
+    """All cells as unchanged text: ``0001``, ``1e5`` and ``NA`` are names."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         return _table(list(csv.reader(file, strict=True)), path)
 
 
 def _spreadsheet(path: Path) -> pd.DataFrame:
-    """The first sheet, all cells as text; a number is written as its cell shows it."""
+    """The first sheet, with all cells as text; numbers are written as the cells show them."""
     book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
     try:
         sheet = book.worksheets[0]
-        sheet.reset_dimensions()  # what a file says of its size may be wrong
+        sheet.reset_dimensions()  # the size in the file may be wrong
         rows = [[_shown(cell, path) for cell in row] for row in sheet.iter_rows()]
     finally:
         book.close()
@@ -157,7 +158,7 @@ def _spreadsheet(path: Path) -> pd.DataFrame:
 
 
 def _table(rows: list[list[str]], path: Path) -> pd.DataFrame:
-    """Rows below a header, without those that hold nothing; its index counts from the row after the header."""
+    """The rows below the header, without empty rows. The index counts from the first row after the header."""
     header = rows[0] if rows else []
     long = [number for number, row in enumerate(rows, 1) if len(row) > len(header)]
     if long:
@@ -170,7 +171,7 @@ def _table(rows: list[list[str]], path: Path) -> pd.DataFrame:
 
 
 def _trimmed(row: list[str]) -> list[str]:
-    """Without the empty cells at its end, which a spreadsheet may have anywhere."""
+    """A row without the empty cells at its end; spreadsheets may have such cells."""
     while row and not row[-1]:
         row = row[:-1]
     return row
@@ -191,11 +192,12 @@ def _shown(cell, path: Path) -> str:
 
 
 def _bits(label) -> tuple[int, ...] | None:
-    """A pseudo-label, a list or one written out, as integers (malformed: other than six); None for an empty one."""
+    """A pseudo-label, from a list or its text, as integers; None for an empty one. A malformed one does not have
+    six."""
     return tuple(int(bit) for bit in re.findall(r"\d+", str(label))) if label else None
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, without the contents of the file, which some errors hold."""
-    told = isinstance(error, UnicodeError | OSError | json.JSONDecodeError)  # these tell a place and no contents
+    """The reason of an error, without the contents of the file, which some errors include."""
+    told = isinstance(error, UnicodeError | OSError | json.JSONDecodeError)  # these name a place, but no contents
     return f"{type(error).__name__}: {error}" if told else type(error).__name__

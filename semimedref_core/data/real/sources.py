@@ -1,8 +1,8 @@
-"""Datasets that are folders of pictures with tables of reports: found by looking, listed, decoded.
+"""Datasets that are folders of pictures with tables of reports: finds, lists and decodes them.
 
-A :class:`Source` says where a dataset keeps its files; :mod:`qata <semimedref_core.data.real.qata>` and
-:mod:`mosmed <semimedref_core.data.real.mosmed>` are one each. File names are matched without case, and the ending
-``.png`` may be missing in a table. A split is what its table lists; the folders may hold more files.
+A :class:`Source` says where a dataset keeps its files; :mod:`qata <semimedref_core.data.real.qata>` and :mod:`mosmed
+<semimedref_core.data.real.mosmed>` define one each. File names are matched without letter case, and tables may omit the
+ending ``.png``. The table of a split lists its pairs; the folders may hold more files.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from semimedref_core.reports import STYLES
 
 SPLITS = ("train", "valid", "test")
 LVIT_NAMES = {"train": "Train", "valid": "Val", "test": "Test"}
-MARK = "mask_"  # before the image's name, in the name of a mask
-DEPTH = 3  # folders within folders that are looked through for a dataset
+MARK = "mask_"  # prefix of a mask's name, before the image's name
+DEPTH = 3  # depth of nested folders that are searched for a dataset
 
 
 def lvit_folders(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Folders of images and of masks of a split in LViT's layout, and in that of those who build on it."""
+    """Folders of images and of masks of a split in LViT's layout, which later projects share."""
     return (f"{name}_Folder/img", f"{name}_Folder/images"), (f"{name}_Folder/labelcol", f"{name}_Folder/labels")
 
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """Where one split lies: image folder, mask folder, report table by text version."""
+    """The places of one split: image folder, mask folder, and text version -> report table."""
 
     images: Path
     masks: Path
@@ -40,13 +40,13 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class Layout:
-    """A dataset's folder as it was found.
+    """A dataset's folder with its layout.
 
     Attributes:
         source: the dataset.
-        name: of the layout, such as ``lvit``.
+        name: name of the layout, such as ``lvit``.
         root: the folder itself.
-        splits: what is there of ``train``, ``valid`` and ``test``.
+        splits: the existing ones of ``train``, ``valid`` and ``test``.
     """
 
     source: Source
@@ -55,10 +55,10 @@ class Layout:
     splits: dict[str, SplitFiles]
 
     def entries(self, split: str, texts: str = "lvit") -> list[Entry]:
-        """What the split's report table lists, in file order; no picture is opened.
+        """The entries of the split's report table, in file order. No picture is opened.
 
         Raises:
-            DataError: unknown or absent split or text version, unreadable table, empty split.
+            DataError: for an unknown or absent split or text version, an unreadable table, or an empty split.
         """
         if texts not in STYLES:
             raise DataError(f"unknown text version {texts!r}; choose one of {', '.join(STYLES)}")
@@ -94,19 +94,19 @@ class Layout:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset: its name, and all places where its files have been met.
+    """A dataset: its name, and all known places of its files.
 
     Attributes:
-        key: its name as a setting.
+        key: its name in settings.
         title: its name in messages.
-        holders: names that its folder may have.
-        folders: layout -> split -> folders of images and folders of masks; of each, the first one found counts.
-        tables: split -> (text version, file, which fifths of its rows); of each version, the first one found counts.
-        marked_masks: whether masks are called ``mask_<image name>``, or as the images.
+        holders: possible names of its folder.
+        folders: layout -> split -> folders of images and folders of masks; the first existing one of each is used.
+        tables: split -> (text version, file, fifths of its rows); the first existing file of each version is used.
+        marked_masks: whether masks are called ``mask_<image name>``; otherwise they have the names of the images.
         sizes: published number of pairs by split.
-        patient: what comes first in the file names of one patient, as a pattern with one group.
-        left_is_left_half: whether it is known that "left" in its reports is the left half of the image.
-        stand_in: the phantom that looks like it.
+        patient: a pattern for the start of file names; its only group is the patient.
+        left_is_left_half: whether "left" in its reports is known to mean the left half of the image.
+        stand_in: the phantom that looks like this dataset.
     """
 
     key: str
@@ -122,22 +122,22 @@ class Source:
 
     @property
     def cure(self) -> str:
-        """What to do where its files are not there."""
+        """What to do if its files are missing."""
         return (
             f"set SEMIMEDREF_DATA or --data to the folder that holds {self.holders[0]}/ with all its splits; "
             f"the dataset {self.stand_in} needs no files and can stand in"
         )
 
     def find(self, root: str | Path) -> Layout:
-        """Looks which layout a folder has.
+        """Finds the layout of a folder.
 
         Args:
             root: the dataset's folder, or the one that holds it.
 
-        A folder within folders is found too, as unzipping makes them, if there is one alone.
+        A nested folder, as unzipping makes it, is found too if it is the only one.
 
         Raises:
-            DataError: no such folder, none of the layouts in it, or several datasets within its folders.
+            DataError: if there is no such folder, no known layout in it, or more than one dataset.
         """
         root = Path(root)
         for base in (*(locate(root, holder) for holder in self.holders), root):
@@ -149,10 +149,10 @@ class Source:
             found = [layout for folder in level if (layout := self._sure_layout(folder))]
             if len(found) > 1:
                 which = " and ".join(str(layout.root) for layout in found)
-                raise DataError(f"{root}: holds {self.title} more than once ({which}); name the one that is meant")
+                raise DataError(f"{root}: holds {self.title} more than once ({which}); name one of these folders")
             if found:
                 return found[0]
-        what = f"holds no {self.title}" if root.is_dir() else "is no folder"
+        what = f"holds no {self.title}" if root.is_dir() else "is not a folder"
         known = ", or ".join(
             " and ".join("|".join(places) for places in folders["train"]) for folders in self.folders.values()
         )
@@ -161,7 +161,7 @@ class Source:
         raise DataError(f"{root}: {what} (looked for {known}{seen}); {self.cure}")
 
     def _layout(self, base: Path) -> Layout | None:
-        """The layout that a folder itself has: one with masks before one without."""
+        """The layout of this folder itself; a layout with masks is preferred."""
         there = [name for name, folders in self.folders.items() if any(_first(base, i) for i, _ in folders.values())]
         whole = [name for name in there if any(_first(base, m) for _, m in self.folders[name].values())]
         for name in (*whole, *there):
@@ -171,7 +171,7 @@ class Source:
         return None
 
     def _sure_layout(self, base: Path) -> Layout | None:
-        """The layout of a folder that nobody named, if what is in it can be of this dataset alone."""
+        """The layout of a folder that was found by searching, if its contents can only be this dataset."""
         try:
             layout = self._layout(base)
         except DataError:
@@ -189,19 +189,19 @@ class Source:
         masks: bool = True,
         mask_values: str = "",
     ) -> Pairs:
-        """Decodes a split, or the listed pairs at ``indices``, into memory (how: see ``files.decode``).
+        """Decodes a split, or the listed pairs at ``indices``, into memory; see ``files.decode``.
 
         Args:
             root: see :meth:`find`.
             split: ``train``, ``valid`` or ``test``.
             size: height and width of the result in pixels.
             texts: ``lvit`` or ``release``.
-            indices: positions in the list; default all.
+            indices: positions in the list; by default all.
             masks: ``False`` neither needs nor reads the masks.
-            mask_values: which values of a mask are lesion, see :func:`semimedref_core.config.mask_values`.
+            mask_values: the mask values that mean lesion; see :func:`semimedref_core.config.mask_values`.
 
         Raises:
-            DataError: everything that is wrong with the listed files and reports, in one message.
+            DataError: names all problems of the listed files and reports, in one message.
         """
         entries = self.find(root).entries(split, texts)
         if indices is not None:
@@ -211,7 +211,7 @@ class Source:
         return decode(entries, size, texts, masks, f"{self.title} {split}", values_of(mask_values))
 
     def patient_of(self, name: str) -> str | None:
-        """The patient that a file name tells, in lower case; None where it tells none."""
+        """The patient in a file name, in lower case; None if the name has none."""
         match = re.match(self.patient, name.lower().removeprefix(MARK))
         return match.group(1) if match else None
 
@@ -231,12 +231,12 @@ class Source:
 
 
 def _first(base: Path, places: Sequence[str]) -> Path | None:
-    """The first of these folders or files that is there."""
+    """The first of these folders or files that exists."""
     return next((path for place in places if (path := locate(base, place))), None)
 
 
 def _marked(layout: Layout) -> bool:
-    """Whether a mask's name begins with ``mask_``."""
+    """Whether the names of masks begin with ``mask_``."""
     folders = {files.masks for files in layout.splits.values()}
     return any(name.startswith(MARK) for folder in folders for name in by_name(folder))
 

@@ -1,4 +1,4 @@
-"""What a report says against itself: its words for sides and number, against the sides and zones that it names."""
+"""Contradictions inside a report: its words for sides and number against the sides and zones that it names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIDES = {"no": 0, "unilateral": 1, "bilateral": 2}
 
 
 def against_itself(report: Report) -> list[str]:
-    """The kinds of contradiction of a report with itself; its zones are those that its phrases name."""
+    """The kinds of contradiction of a report with itself. Its zones are the ones that its phrases name."""
     kinds = []
     if _SIDES[report.laterality] != len(report.sides):
         kinds.append("the report says unilateral or bilateral and names another number of sides")
@@ -21,7 +21,7 @@ def against_itself(report: Report) -> list[str]:
 
 
 def counted(each: Iterable[Sequence[str]]) -> str:
-    """How many of some reports contradict themselves, and how, by the kinds of each; an empty text if none does."""
+    """How many reports contradict themselves, and in which ways, from the kinds of each; empty if none does."""
     found = [kinds for kinds in each if kinds]
     counts = Counter(kind for kinds in found for kind in kinds)
     told = "; ".join(f"{count} times {kind}" for kind, count in counts.items())
