@@ -171,11 +171,11 @@ def test_predict_replaces_its_own_pictures_and_no_others(semimedref, finished_ru
 
 
 @pytest.mark.parametrize("text, message", [
-    ("runs: [{method: supervised}]\nruns: [{method: fixmatch}]", "the key 'runs' stands twice below line 1"),
-    ("runs:\n- method: supervised\n  seed: 1\n  seed: 2", "the key 'seed' stands twice below line 2"),
-    ("name: ..\nruns: [{method: supervised}]", "name '..' is no name of a folder"),
-    ("name: .\nruns: [{method: supervised}]", "name '.' is no name of a folder"),
-    ("[" * 5000, "nested too deeply|is no YAML"),
+    ("runs: [{method: supervised}]\nruns: [{method: fixmatch}]", "the key 'runs' occurs twice below line 1"),
+    ("runs:\n- method: supervised\n  seed: 1\n  seed: 2", "the key 'seed' occurs twice below line 2"),
+    ("name: ..\nruns: [{method: supervised}]", "name '..' is not a valid folder name"),
+    ("name: .\nruns: [{method: supervised}]", "name '.' is not a valid folder name"),
+    ("[" * 5000, "nested too deeply|is not YAML"),
 ])  # fmt: skip
 def test_a_plan_that_says_two_things_or_leaves_its_folder_is_refused(tmp_path, text, message):
     path = tmp_path / "plan.yaml"
@@ -249,7 +249,7 @@ def test_a_kernel_of_another_python_is_refused(tmp_path, monkeypatch):
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps({"argv": ["/opt/other/python", "-m", "x"], "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    with pytest.raises(papermill_run.NotebookError, match="starts /opt/other/python and not .*ipykernel install"):
+    with pytest.raises(papermill_run.NotebookError, match="starts /opt/other/python, but the record .*ipykernel install"):
         papermill_run.run_notebook("07_train", tmp_path / "run", {})
     assert not (tmp_path / "run").exists()
 

@@ -133,7 +133,7 @@ def test_what_needs_an_extra_names_it(command_line, monkeypatch, missing, comman
 def test_a_plan_that_neither_is_here_nor_comes_along_is_told_with_those_that_do(command_line):
     outcome = command_line("sweep", "phantoms", "--dry-run")
     assert outcome.status == 1
-    assert "phantoms: no plan here, and none that comes along" in outcome.errors
+    assert "phantoms: neither a file nor a built-in plan" in outcome.errors
     assert "(did you mean phantom?)" in outcome.errors
 
 

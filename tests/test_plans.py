@@ -114,7 +114,7 @@ def test_the_fully_supervised_run_is_a_block_of_its_own(plan):
     ({"runs": [BLOCK], "setings": {}}, r"the plan: unknown key 'setings'.*did you mean settings"),
     ({"runs": [BLOCK], "tuned": {"fixmath": {}}}, r"tuned: unknown method 'fixmath'.*did you mean fixmatch"),
     ({"runs": [{"variants": {"a": {"gat": 1}}}]}, r"variant a: unknown setting 'gat'.*did you mean gate"),
-    ({"runs": [{"variants": {"a/b": {}}}]}, "variant 'a/b' is no name"),
+    ({"runs": [{"variants": {"a/b": {}}}]}, "variant 'a/b' is not a valid name"),
     ({"runs": [{"dataset": "mnist"}]}, "dataset: unknown value 'mnist'; choose one of phantom"),
     ({"runs": [{"gate": [0.1, 1.5]}]}, "gate must be at most 1, got 1.5"),
     ({"runs": [{"seed": [0, "one"]}]}, "seed must be of type int, got 'one'"),
@@ -126,13 +126,13 @@ def test_the_fully_supervised_run_is_a_block_of_its_own(plan):
      "method mean_teacher: label_ratio 1 leaves no unlabelled pair.*a block of its own with method supervised"),
     ({"runs": [BLOCK, {"method": "supervised", "seed": 1}]}, "phantom-0.05-supervised-seed1 are the same run"),
     ({"runs": [BLOCK, {"method": "supervised", "seed": 1, "steps": 9}]},
-     "two different runs would be called phantom-0.05-supervised-seed1; tell them apart by variants"),
+     "two different runs would have the name phantom-0.05-supervised-seed1; distinguish them by variants"),
     ({"runs": []}, "runs must be a list of blocks"),
     ({"runs": [BLOCK], "threads": 0}, "threads must be an integer from 1 to 1024, got 0"),
     ({"runs": [BLOCK], "threads": 10**9}, "threads must be an integer from 1 to 1024, got 1000000000"),
     ({"runs": [{name: [0.1] * 30 for name in ("gate", "tau", "lr", "ramp", "burn_in", "patch_p", "posaug_p")}]},
-     "block 1 of runs: its axes make 21870000000 runs, at most 10000 can be"),
-    ({"runs": [BLOCK], "name": "../elsewhere"}, "name '../elsewhere' is no name of a folder"),
+     "block 1 of runs: its axes make 21870000000 runs, but at most 10000 are allowed"),
+    ({"runs": [BLOCK], "name": "../elsewhere"}, "name '../elsewhere' is not a valid folder name"),
 ])  # fmt: skip
 def test_a_mistake_is_told_with_its_place_its_value_and_the_cure(plan, tmp_path, content, told):
     with pytest.raises(PlanError, match=f"mine.yaml: .*{told}"):
@@ -140,8 +140,8 @@ def test_a_mistake_is_told_with_its_place_its_value_and_the_cure(plan, tmp_path,
 
 
 @pytest.mark.parametrize("text, told", [
-    (None, "cannot be read"), ("runs: [", "is no YAML"), ("- a", "must map names"),
-    ("name: Größe".encode("latin-1"), "is no UTF-8 text.*save it as UTF-8"),
+    (None, "cannot be read"), ("runs: [", "is not YAML"), ("- a", "must map names"),
+    ("name: Größe".encode("latin-1"), "is not UTF-8 text.*save it as UTF-8"),
 ])  # fmt: skip
 def test_a_file_that_is_no_plan_is_named(tmp_path, text, told):
     path = tmp_path / "plan.yaml"

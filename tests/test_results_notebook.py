@@ -110,7 +110,7 @@ def _overlaps(probs, masks):
 
 def test_runs_without_networks_are_told_as_such(run):
     runs = finished_runs([run(0.7), run(0.6, method="supervised")])
-    with pytest.raises(CheckpointError, match="supervised, semi_medref all have their trained networks"):
+    with pytest.raises(CheckpointError, match="supervised, semi_medref all have trained networks"):
         gains_and_losses(runs, ["supervised", "semi_medref"])
 
 

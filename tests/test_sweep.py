@@ -227,7 +227,7 @@ def test_a_run_whose_process_ends_half_way_is_reported_in_one_line(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / STATE).write_text('{"state": "running", "attempts": 1, "error": ""}')
     states = sweep._outcome(Interrupted(), ["run", "next"], tmp_path, {"run": 0, "next": 0})
-    reason = "its process ended half-way; was it stopped, or killed for want of memory? The same command goes on"
+    reason = "its process ended half-way; was it stopped or killed, perhaps without memory? The same command continues"
     assert states == {"run": State("failed", 1, reason)}, "the next run waits for another process"
 
 

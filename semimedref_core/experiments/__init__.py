@@ -1,4 +1,4 @@
-"""Many runs: plans and sweeps, notebooks as programs, and what finished runs say side by side."""
+"""Many runs: plans and sweeps, notebooks that run as programs, and comparisons of finished runs."""
 
 from semimedref_core._lazy import by_module, exports
 

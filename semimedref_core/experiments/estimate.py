@@ -1,4 +1,4 @@
-"""What runs will take on this machine, by parts that are measured before they are started."""
+"""Estimates the time of runs on this machine. Short parts of the runs are measured before the start."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from semimedref_core.experiments.job import SHIFT
 from semimedref_core.preparing import prepare
 from semimedref_core.tools.profiling import step_seconds
 
-MEASURED = 2  # steps of each kind
+MEASURED = 2  # number of measured steps of each kind
 PAIRS = 8
 PHANTOMS = ("phantom", "phantom-ct")
 COSTLY = "method network ispg image_encoder text_encoder image_size batch_size report_text precision compile".split()
-PROBE = "import matplotlib.pyplot, semimedref_core.training"  # what every process of a run loads
-# What else a start takes, in times of the probe; measured on the plan phantom.yaml, in CPU seconds.
-PROCESS = {True: 0.9, False: 1.8}  # one that makes notebooks, which needs no torch; one that trains
-NOTEBOOK = 2.2  # a notebook's kernel, and its figures and other cells
-FILES = 0.2  # network and files of a run
+PROBE = "import matplotlib.pyplot, semimedref_core.training"  # the imports of every process of a run
+# Other costs of a start, as multiples of the probe's time; measured on the plan phantom.yaml, in CPU seconds.
+PROCESS = {True: 0.9, False: 1.8}  # a process that runs notebooks, which needs no torch; a process that trains
+NOTEBOOK = 2.2  # a notebook's kernel, its figures and its other cells
+FILES = 0.2  # the network and the files of a run
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What runs take, in seconds, one after the other.
+    """The time of runs in seconds, summed over the runs.
 
     Attributes:
-        runs: how many.
-        jobs: how many at a time.
-        steps: of training.
-        validation: of both networks of each run.
-        starts: of processes and notebook kernels, with what they load, the phantom's pictures, and figures.
-        table: the results notebook at the end.
+        runs: number of runs.
+        jobs: number of runs at a time.
+        steps: time of the training steps.
+        validation: time of validating both networks of each run.
+        starts: time to start processes and notebook kernels, with their imports, the phantom's pictures, and figures.
+        table: time of the results notebook at the end.
     """
 
     runs: int
@@ -54,28 +54,28 @@ class Estimate:
 
     @property
     def elapsed(self) -> float:
-        """From the start of the first run to the end of the last, if nothing else runs."""
+        """Seconds from the start of the first run to the end of the last, if nothing else runs."""
         return (self.steps + self.validation + self.starts) / max(1, min(self.jobs, self.runs)) + self.table
 
     def render(self) -> str:
-        """The parts, for people."""
+        """The parts as readable text."""
         parts = {"steps": self.steps, "validation": self.validation, "starts and figures": self.starts}
         parts["table"] = self.table
         return "one after the other: " + ", ".join(f"{name} {value / 60:.1f} min" for name, value in parts.items())
 
 
 def estimate(configs: Sequence[Config], threads: int, jobs: int, notebook: bool = True) -> Estimate:
-    """What these runs take here.
+    """Estimates the time of these runs on this machine.
 
-    Steps and validation are measured on a few pairs of the phantom, since no picture takes longer than another. Burn-in
-    steps, which are cheaper, count as the others. What a start takes is measured by new processes that load what every
-    run loads; how much more a kernel and the cells beside training take was measured once, as multiples of that. Real
-    pictures that are not in the cache yet come on top.
+    Steps and validation are measured on a few pairs of the phantom, since all pictures take the same time. Burn-in
+    steps are cheaper but count like the others. The time of a start is measured with new processes that do the imports
+    of a run. The times of a kernel and of the cells besides training are fixed multiples of it, which were measured
+    once. Decoding real pictures that are not in the cache is not included.
 
     Args:
-        configs: of the runs; of those that agree in :data:`COSTLY` one is measured.
-        threads: of the CPU, as the runs will have.
-        jobs: runs at a time.
+        configs: settings of the runs; runs that agree in :data:`COSTLY` are measured once.
+        threads: number of CPU threads of each run.
+        jobs: number of runs at a time.
         notebook: whether each run is an executed notebook.
     """
     if not configs:
@@ -100,7 +100,8 @@ def estimate(configs: Sequence[Config], threads: int, jobs: int, notebook: bool 
 
 
 def few_pairs(size: int) -> Training:
-    """Pairs to time steps with, of any size: a corner of larger pictures where the phantom has none so small."""
+    """Pairs of any size for timing steps. If the size is too small for the phantom, they are corners of larger
+    pictures."""
     pairs = phantom("train", 2 * PAIRS, max(size, MIN_SIZE))
     pairs = replace(pairs, images=pairs.images[:, :size, :size], masks=pairs.masks[:, :size, :size])
     labelled, rest = range(PAIRS), range(PAIRS, 2 * PAIRS)
@@ -108,7 +109,7 @@ def few_pairs(size: int) -> Training:
 
 
 def probe_seconds(threads: int, together: int) -> float:
-    """What new processes, so many at a time, need to load what every run loads."""
+    """The seconds that new processes need for the imports of a run, with so many processes at a time."""
     about = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     started = time.perf_counter()
     probes = [subprocess.Popen([sys.executable, "-c", PROBE], env=about) for _ in range(together)]
@@ -122,7 +123,7 @@ def _kind(config: Config) -> tuple:
 
 
 def _measure(config: Config) -> tuple[float, float]:
-    """The seconds of a step, and of the validation of one image by both networks."""
+    """The seconds of one step, and of validating one image with both networks."""
     sample = replace(config, dataset="phantom", label_ratio=0.5, seed=0, steps=100)
     prepared = prepare(sample, "auto", few_pairs(config.image_size))
     step = step_seconds(prepared, sample, MEASURED, warm_up=1)
@@ -133,7 +134,7 @@ def _measure(config: Config) -> tuple[float, float]:
 
 
 def _validated(config: Config) -> int:
-    """How many images a run validates in all."""
+    """The number of images that a run validates in total."""
     if config.dataset in PHANTOMS:
         images = COUNTS["valid"]
     elif source := SOURCES.get(config.dataset):
@@ -145,7 +146,7 @@ def _validated(config: Config) -> int:
 
 
 def _draw_seconds(size: int) -> float:
-    """What the pictures of the phantom take."""
+    """The seconds for drawing the phantom's pictures."""
     started = time.perf_counter()
     phantom("train", PAIRS, max(size, MIN_SIZE))
     return (time.perf_counter() - started) / PAIRS * (COUNTS["train"] + COUNTS["valid"])

@@ -1,4 +1,5 @@
-"""Trained networks of finished runs on images of the valid split, chosen by how far the methods are apart there."""
+"""Predictions of finished runs on images of the valid split. The images are chosen by the difference between
+methods."""
 
 from __future__ import annotations
 
@@ -16,12 +17,13 @@ from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained
 
 
 def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4) -> tuple[Pairs, dict[str, np.ndarray]]:
-    """What the teachers of several methods predict where the last method gains most, loses most, and in between.
+    """Predictions of the teachers of several methods on images from the largest gain to the largest loss of the last
+    method.
 
     Args:
-        runs: rows of :func:`semimedref_core.experiments.results.finished_runs`, of one setting and label ratio; of each
-            method the run with the smallest seed that all methods have is taken.
-        methods: two or more; images are chosen by the Dice of the last minus that of the last but one.
+        runs: rows of :func:`semimedref_core.experiments.results.finished_runs`, of one setting and label ratio. Each
+            method uses the smallest seed that all methods have.
+        methods: two or more; images are ranked by the Dice of the last method minus that of the one before it.
         count: number of images, from the largest gain to the largest loss, evenly spaced in rank.
 
     Returns:
@@ -37,8 +39,8 @@ def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4)
     common = set.intersection(*seeds)
     if not common:
         raise CheckpointError(
-            f"no seed for which {', '.join(methods)} all have their trained networks; give the folder that they were "
-            "trained into, with teacher/ in each run"
+            f"no seed for which {', '.join(methods)} all have trained networks; give the folder of the training "
+            "runs, with teacher/ in each run"
         )
     of_seed = folders[folders["seed"] == min(common)].set_index("method")
     of_data = of_seed.loc[methods[-1], ["dataset", "data", "texts", "mask_values", "image_size"]].to_dict()

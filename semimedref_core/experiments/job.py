@@ -1,8 +1,8 @@
-"""Runs of a sweep, as a task of submitit: each in its folder, once and for all.
+"""Runs of a sweep as a task of submitit. Each run has its folder and is made once.
 
-What a run's folder holds beside the run itself (see :func:`semimedref_core.training.train`): ``log.txt`` and
-``state.json``, and where the plan wants it, the executed training notebook with its figures. This module and what it
-imports do without torch, so that a run that has nothing left to do ends at once.
+Besides the files of :func:`semimedref_core.training.train`, a run's folder holds ``log.txt`` and ``state.json``. If the
+plan asks for it, it also holds the executed training notebook with its figures. This module does not import torch, so a
+finished run ends at once.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from semimedref_core.runtime.atomic import read_json, write_json
 from semimedref_core.runtime.locks import locked
 
 NOTEBOOK = "07_train"
-ATTEMPTS = 2  # of a run that fails, each time the sweep is started
-SHIFT = 60  # CPU seconds after which a task begins no further run, so that others may take those that are left
+ATTEMPTS = 2  # attempts for a failing run at each start of the sweep
+SHIFT = 60  # CPU seconds after which a task starts no further run, so that other tasks can take the rest
 LOG, STATE = "log.txt", "state.json"
-KEPT = (f"{NOTEBOOK}.ipynb", "config.json", "results.json", "metrics.jsonl", LOG)  # in a store
-WATCHED_EVERY = 1  # seconds between two looks whether the sweep is alive
+KEPT = (f"{NOTEBOOK}.ipynb", "config.json", "results.json", "metrics.jsonl", LOG)  # the files that a store gets
+WATCHED_EVERY = 1  # seconds between two checks that the sweep is alive
 
 
 class SweepError(SemiMedRefError, RuntimeError):
-    """A sweep that cannot be started or gone on with; the message says why and what to do."""
+    """A sweep cannot be started or continued. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process must know of its run; plain values, so that it travels to other machines.
+    """All that a process needs for its run, as plain values, so that it can be sent to other machines.
 
     Attributes:
-        folder: the run's, absolute.
+        folder: absolute path of the run's folder.
         config: all settings of the run.
-        note: what else the run is, for its ``results.json``.
-        notebook: whether it is made by the training notebook, which is kept; else by
-            :func:`semimedref_core.training.train` alone.
-        threads: of the CPU.
-        store: where papermill copies the run's texts to (``""``: nowhere).
-        sweep: the process that wants the run, on this machine; when it ends, so does the run (``None``: never).
-        gpus: value of CUDA_VISIBLE_DEVICES (``None``: as the task finds it). On this machine submitit hides all GPUs
-            that the plan does not ask for.
-        track: who is told the metrics too, as in :func:`semimedref_core.training.train` (``None``: nobody).
+        note: more entries for the run's ``results.json``.
+        notebook: whether the training notebook makes the run and is kept; otherwise
+            :func:`semimedref_core.training.train` makes it.
+        threads: number of CPU threads.
+        store: address to which papermill copies the run's text files (``""``: none).
+        sweep: process id of the sweep on this machine; the run ends with this process (``None``: it does not).
+        gpus: value of CUDA_VISIBLE_DEVICES (``None``: unchanged). On this machine submitit hides all GPUs that the plan
+            does not request.
+        track: a tracker, as in :func:`semimedref_core.training.train` (``None``: none).
     """
 
     folder: str
@@ -62,11 +62,11 @@ class Job:
 
 @dataclass(frozen=True)
 class State:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        state: ``new``, ``running`` (or interrupted, nobody can tell from the file), ``finished`` or ``failed``.
-        attempts: how often it was begun.
+        state: ``new``, ``running`` (or interrupted: the file does not distinguish them), ``finished`` or ``failed``.
+        attempts: number of starts.
         error: why the last attempt failed.
     """
 
@@ -76,16 +76,16 @@ class State:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the run is finished."""
         return self.state == "finished"
 
 
 def run_state(folder: str | Path, notebook: bool = False) -> State:
-    """What a run's ``state.json`` says. A finished run is finished only while what it has made is there.
+    """Reads a run's ``state.json``. A run counts as finished only while its results exist.
 
     Args:
-        folder: the run's.
-        notebook: whether the executed notebook is wanted too.
+        folder: the run's folder.
+        notebook: whether the executed notebook must exist too.
 
     Raises:
         SweepError: if the file is damaged.
@@ -99,7 +99,7 @@ def run_state(folder: str | Path, notebook: bool = False) -> State:
             raise FileError(f"{path}: state {state.state!r:.40}, attempts {state.attempts!r:.40}")
     except (FileError, TypeError) as error:
         said = error if isinstance(error, FileError) else f"{path}: holds other names"
-        raise SweepError(f"{said}; it is damaged: delete it, and the same command goes on with the run") from None
+        raise SweepError(f"{said}; it is damaged: delete it, and the same command continues the run") from None
     wanted = ("results.json", *([f"{NOTEBOOK}.ipynb"] if notebook else []))
     if state.finished and not all((path.parent / name).is_file() for name in wanted):
         return State("running", state.attempts)
@@ -107,17 +107,18 @@ def run_state(folder: str | Path, notebook: bool = False) -> State:
 
 
 class Task:
-    """What submitit calls in a process of its own: makes runs, one after the other, and each once more if it fails.
+    """The task that submitit calls in a separate process. It makes runs one after the other, and repeats a failed run
+    once.
 
-    When a cluster takes the machine away, or the task's time runs out, it is queued again, and the run that is under
-    way goes on from its last checkpoint.
+    If a cluster stops the machine, or the task's time runs out, the task is queued again. The current run then
+    continues from its last checkpoint.
     """
 
     def __call__(self, jobs: Sequence[Job]) -> list[State]:
-        """Makes the runs; finished ones are left as they are. All output goes to each run's log.
+        """Makes the runs; finished ones are not changed. All output goes to the log of the run.
 
         Returns:
-            The states of the first runs, one at least; no run is begun later than after :data:`SHIFT` CPU seconds.
+            The states of the first runs, at least one. No run starts after :data:`SHIFT` CPU seconds.
         """
         begun, states = _cpu_seconds(), []
         _prepare_process(jobs[0])
@@ -128,30 +129,30 @@ class Task:
         return states
 
     def checkpoint(self, jobs: Sequence[Job]):
-        """What submitit queues instead of the interrupted task."""
+        """The task that submitit queues after an interruption."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, jobs)
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of the notebooks' kernels that it has ended."""
+    """CPU seconds of this process and of its finished notebook kernels."""
     return sum(os.times()[:4])
 
 
 def _prepare_process(job: Job) -> None:
-    """The environment and the life of the process that makes runs, before anything loads torch."""
+    """Sets up the environment of the process before torch is loaded, and ends the process with the sweep."""
     os.environ["OMP_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"] = str(job.threads), "false"
     if job.gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.gpus
     if data := os.environ.get("SEMIMEDREF_DATA"):
-        os.environ["SEMIMEDREF_DATA"] = os.path.abspath(data)  # a notebook works in its run's folder
+        os.environ["SEMIMEDREF_DATA"] = os.path.abspath(data)  # a notebook runs in the folder of its run
     if job.sweep is not None:
         threading.Thread(target=_end_with, args=(job.sweep,), daemon=True).start()
 
 
 def _end_with(sweep: int) -> None:
-    """Ends this process and all that it has started, once the sweep has gone: submitit would let them go on unseen."""
+    """Ends this process and its children when the sweep has ended. Submitit would let them run unnoticed."""
     import psutil
 
     try:
@@ -169,8 +170,8 @@ def _make(job: Job) -> State:
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOG, "a", encoding="utf-8") as log, locked(folder / LOG, wait=True, file=log):
-        # The log is standard output and error from here on, also of the notebook's kernel, which outlives this process
-        # by a moment if it is killed: the lock lasts until the last one is gone.
+        # From here on, standard output and error go to the log, also those of the notebook's kernel. If this process is
+        # killed, the kernel lives a moment longer. The lock lasts until both have ended.
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         for _ in range(ATTEMPTS):
@@ -187,18 +188,18 @@ def _attempt(job: Job, folder: Path) -> State:
     attempts = state.attempts + 1
     print(f"--- attempt {attempts}, {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
     write_json(folder / STATE, asdict(State("running", attempts)))
-    # What follows loads packages for seconds that a finished run need not wait for.
+    # These imports take seconds, and a finished run should not wait for them.
     error = ""
     try:
         if job.track or not job.notebook:
             from semimedref_core.training import train
 
             train(Config(**job.config), folder, resume=True, note=job.note, track=job.track)
-        if job.notebook:  # which leaves a finished run as it is
+        if job.notebook:  # the notebook does not change a finished run
             from semimedref_core.experiments.papermill_run import parameters_of, run_notebook
 
             run_notebook(NOTEBOOK, folder, notebook_parameters(job, parameters_of(NOTEBOOK)), timeout=None)
-    except Exception as failure:  # whatever it is, it is told in one line, and the other runs go on
+    except Exception as failure:  # any error becomes one line, and the other runs continue
         error = " ".join(str(failure).split()) or type(failure).__name__
         print(error, flush=True)
     if job.store:
@@ -214,7 +215,8 @@ def _attempt(job: Job, folder: Path) -> State:
 
 
 def notebook_parameters(job: Job, known: Sequence[str]) -> dict:
-    """A run's settings as parameters of the notebook: those it has by name, others in ``settings`` if no defaults."""
+    """A run's settings as parameters of the notebook: known names directly, others in ``settings`` if not the
+    default."""
     defaults, settings = Config().to_dict(), dict(job.config)
     method = settings.pop("method")
     named = {name: settings.pop(name) for name in known if name in settings}

@@ -1,4 +1,4 @@
-"""Notebooks as programs: papermill runs a paired percent-format notebook with parameters, into a folder of its own."""
+"""Notebooks as programs: papermill runs a paired percent-format notebook with parameters, in a separate folder."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from PIL import Image
 from semimedref_core.errors import SemiMedRefError
 
 KERNEL = "python3"
-CELL_TIMEOUT = 3600  # seconds; papermill's own default waits for ever
+CELL_TIMEOUT = 3600  # seconds; papermill's default has no limit
 
 
 class NotebookError(SemiMedRefError, RuntimeError):
-    """A notebook could not be run; the message says which, why and what to do."""
+    """A notebook could not be run. The message says which one, why, and what to do."""
 
 
 def notebooks_folder() -> Path:
-    """Where the notebooks, their plans and kept results are: in the checkout, or where pip has put them."""
+    """The folder of the notebooks, their plans and kept results: in the checkout, or where pip installed them."""
     checkout = Path(__file__).parents[2] / "notebooks"
     if (checkout / "07_train.py").is_file():
         return checkout
@@ -40,16 +40,16 @@ def run_notebook(name: str, folder: str | Path, parameters: dict, timeout: int |
     """Executes ``notebooks/<name>.py`` in a folder and keeps the executed notebook there.
 
     Args:
-        name: such as ``07_train``.
-        folder: made if missing; the notebook's working directory.
-        parameters: values for its cell ``parameters``.
-        timeout: of each cell, in seconds; ``None`` where something else ends what takes too long.
+        name: name of the notebook, such as ``07_train``.
+        folder: working directory of the notebook; created if missing.
+        parameters: values for the notebook's cell ``parameters``.
+        timeout: limit for each cell in seconds; ``None`` if something else stops slow cells.
 
     Returns:
-        The executed notebook, ``<folder>/<name>.ipynb``; after an error it holds everything up to the failing cell.
+        The executed notebook, ``<folder>/<name>.ipynb``; after an error it contains all output up to the failing cell.
 
     Raises:
-        NotebookError: if there is no such notebook, a parameter is unknown to it, or a cell fails.
+        NotebookError: if there is no such notebook, it does not know a parameter, or a cell fails.
     """
     notebook, known = _source(name), parameters_of(name)
     unknown = [key for key in parameters if key not in known]
@@ -68,7 +68,7 @@ def run_notebook(name: str, folder: str | Path, parameters: dict, timeout: int |
             kernel_name=KERNEL,
             progress_bar=False,
             execution_timeout=timeout,
-            extra_arguments=["--log-level=ERROR"],  # or the kernel warns of its own local sockets
+            extra_arguments=["--log-level=ERROR"],  # otherwise the kernel warns of its local sockets
         )
     except papermill.PapermillExecutionError as error:
         raise NotebookError(f"{output}: cell {error.exec_count} failed with {error.ename}: {error.evalue}") from None
@@ -78,21 +78,21 @@ def run_notebook(name: str, folder: str | Path, parameters: dict, timeout: int |
 
 
 def _as_it_is(path: Path) -> str:
-    """A path in which braces stand for themselves; papermill would put parameters in their place."""
+    """Escapes the braces of a path; otherwise papermill would replace them by parameters."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _require_own_kernel() -> None:
-    """Looks whether notebooks run with the Python that runs this, so that records tell of what executed them.
+    """Checks that notebooks run with this Python, so that records describe the Python that executed them.
 
     Raises:
-        NotebookError: if another Python has put its kernel before this one's.
+        NotebookError: if the kernel belongs to another Python.
     """
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     python = get_kernel_spec(KERNEL).argv[0]
     if os.path.isabs(python) and os.path.dirname(os.path.abspath(python)) != os.path.dirname(sys.executable):
         raise NotebookError(
-            f"the kernel {KERNEL} starts {python} and not {sys.executable}, of which the record would tell; "
+            f"the kernel {KERNEL} starts {python}, but the record would name {sys.executable}; "
             f"run `{sys.executable} -m ipykernel install --sys-prefix`"
         )
 
@@ -110,12 +110,12 @@ def _source(name: str) -> nbformat.NotebookNode:
 
 
 def put(store: str, folder: Path, names: Iterable[str]) -> None:
-    """Copies text files of a folder, those that are there, to ``<store>/<name of the folder>/``.
+    """Copies the existing ones of these text files to ``<store>/<name of the folder>/``.
 
     Args:
-        store: a folder, or an address that papermill has a handler for, such as ``s3://bucket/prefix``.
-        folder: its files are copied, not those below.
-        names: of the files.
+        store: a folder, or an address for which papermill has a handler, such as ``s3://bucket/prefix``.
+        folder: its files are copied, but not those of its subfolders.
+        names: names of the files.
 
     Raises:
         NotebookError: if the store cannot be written to.
@@ -128,15 +128,15 @@ def put(store: str, folder: Path, names: Iterable[str]) -> None:
             if (folder / name).is_file():
                 path = f"{place}/{name}"
                 papermill_io.get_handler(path).write((folder / name).read_text(encoding="utf-8"), path)
-    except Exception as error:  # every handler has errors of its own
+    except Exception as error:  # each handler raises different errors
         raise NotebookError(
-            f"{place}: cannot be written ({' '.join(str(error).split())}); check the address, the rights, and that "
-            "what papermill needs for such addresses is installed, such as papermill[s3]"
+            f"{place}: cannot be written ({' '.join(str(error).split())}); check the address and the rights, and "
+            "install the papermill extra for such addresses, for example papermill[s3]"
         ) from None
 
 
 def _forget_where_it_ran(notebook: Path) -> None:
-    """papermill notes the paths it was given, which say how this machine's folders are named."""
+    """Removes the paths that papermill stores in the notebook, since they name folders of this machine."""
     if notebook.exists():
         content = nbformat.read(notebook, as_version=4)
         content.metadata.get("papermill", {}).update(input_path=None, output_path=notebook.name)
@@ -144,7 +144,7 @@ def _forget_where_it_ran(notebook: Path) -> None:
 
 
 def _without_kernel(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
-    """An output for readers who run nothing: a widget's still, and nothing of a widget that has none."""
+    """An output for readers without a kernel: the still picture of a widget, or nothing if it has none."""
     data = output.get("data", {})
     if "application/vnd.jupyter.widget-view+json" in data:
         output.data = data = {kind: value for kind, value in data.items() if kind.startswith("image/")}
@@ -156,7 +156,8 @@ def _without_kernel(output: nbformat.NotebookNode) -> nbformat.NotebookNode | No
 
 
 def packed(picture: str) -> str:
-    """A PNG in base64 with the same pixels in fewer bytes: without transparency that hides nothing, and packed hard."""
+    """Packs a base64 PNG in fewer bytes with the same pixels: unused transparency is dropped, and compression is
+    strong."""
     shown, smaller = Image.open(io.BytesIO(base64.b64decode(picture))), io.BytesIO()
     opaque = shown.mode == "RGBA" and shown.getextrema()[3][0] == 255
     (shown.convert("RGB") if opaque else shown).save(smaller, "PNG", optimize=True)
@@ -164,11 +165,11 @@ def packed(picture: str) -> str:
 
 
 def refresh(name: str) -> Path:
-    """Runs a notebook with its defaults and puts the result beside its source, for people who only read.
+    """Runs a notebook with its defaults and saves the result beside its source, for readers who do not run it.
 
-    Left out of the committed file: progress bars, which mean nothing without a kernel, papermill's book-keeping, and
-    what goes to standard error, which names folders of the machine. Of a widget its still stays, where it has one.
-    Pictures keep their pixels and are packed anew.
+    The saved file has no progress bars, which mean nothing without a kernel, no book-keeping of papermill, and no
+    standard error, which names folders of the machine. A widget is replaced by its still picture, if it has one.
+    Pictures are packed again with the same pixels.
 
     Returns:
         ``notebooks/<name>.ipynb``.

@@ -1,12 +1,12 @@
-"""A plan: which runs a sweep makes. YAML, checked and expanded as a whole before anything runs.
+"""A plan lists the runs of a sweep. It is a YAML file, which is checked and expanded before anything runs.
 
 ::
 
     name: baselines                     # the sweep's folder is runs/NAME; default: the file's own name
-    settings: {dataset: qata, steps: 1500}                # of every run; any setting of Config by name
-    tuned:                              # of a method, wherever it runs
+    settings: {dataset: qata, steps: 1500}                # for all runs; any setting of Config by name
+    tuned:                              # for all runs of a method
       fixmatch: {confidence: 0.9}
-    runs:                               # blocks; a setting with a list is an axis, all axes are combined
+    runs:                               # blocks; a list of values is an axis, and all axes are combined
       - method: [supervised, fixmatch, semi_medref]
         label_ratio: [0.01, 0.05]
         seed: [0, 1, 2]
@@ -19,12 +19,12 @@
           own text: {mix_text: keep}
     threads: 1                          # CPU threads of a run; another number may change the last digits
     notebook: true                      # whether each run keeps an executed notebook; without, short runs start faster
-    cluster: {timeout_min: 240}         # what submitit passes on to a cluster
+    cluster: {timeout_min: 240}         # parameters that submitit passes to a cluster
 
-Of two values the more specific wins: variants over the block, the block over ``tuned``, ``tuned`` over ``settings``.
-A run is named after its dataset, label ratio, method, variant, seed, and the other axes of its block. Tables show a
-variant by its name, so it may be several words; one of :data:`semimedref_core.experiments.results.WITHOUT_HELP` is a
-main run of the comparison without our additions.
+The more specific value wins: variants over the block, the block over ``tuned``, ``tuned`` over ``settings``. The name
+of a run has its dataset, label ratio, method, variant, seed, and the other axes of its block. Tables show the name of a
+variant, so it may have several words. A variant :data:`semimedref_core.experiments.results.WITHOUT_HELP` is a main run
+of the comparison without our additions.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ from semimedref_core.methods import METHODS
 
 KEYS = ("name", "settings", "tuned", "runs", "threads", "notebook", "cluster")
 MOST_RUNS, MOST_THREADS = 10_000, 1024
-IN_NAME = ("dataset", "label_ratio", "method", "seed")  # in every run's name; other axes are added to it
-_NAME = re.compile(r"[\w.+-]+")  # what a folder may be called anywhere
+IN_NAME = ("dataset", "label_ratio", "method", "seed")  # parts of every run's name; other axes are added
+_NAME = re.compile(r"[\w.+-]+")  # folder names that work on all systems
 _WORDS = re.compile(r"[\w.+-]+(,? [\w.+-]+)*")
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice in one place: the second would replace the first without a word."""
+    """Refuses a repeated key: the second value would silently replace the first."""
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
-                raise PlanError(f"the key {key!r} stands twice below line {node.start_mark.line + 1}; keep one")
+                raise PlanError(f"the key {key!r} occurs twice below line {node.start_mark.line + 1}; keep one")
         return super().construct_mapping(node, deep)
 
 
 class PlanError(SemiMedRefError, ValueError):
-    """A plan that cannot be carried out; the message names the file, the place, the value and the cure."""
+    """A plan is invalid. The message names the file, the place, the value and the cure."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class PlannedRun:
     """One run of a plan.
 
     Attributes:
-        name: of its folder.
-        config: all its settings.
-        method: of its block. A variant may be another method that is shown as a variant of this one.
+        name: name of its folder.
+        config: all settings of the run.
+        method: method of its block. A variant may use another method and is still shown as a variant of this one.
         variant: its name in the plan; empty for a main run.
     """
 
@@ -84,8 +84,8 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked plan: its name, its runs in order, CPU threads a run, whether each run is an executed notebook, and
-    what submitit passes on to a cluster."""
+    """A checked plan: its name, its runs in order, the CPU threads of a run, whether each run is an executed notebook,
+    and the parameters that submitit passes to a cluster."""
 
     name: str
     runs: tuple[PlannedRun, ...]
@@ -95,11 +95,11 @@ class Plan:
 
 
 def read_plan(path: str | Path) -> Plan:
-    """The plan of a YAML file; the format is described in this module's docstring.
+    """Reads the plan of a YAML file; this module's docstring describes the format.
 
     Raises:
-        PlanError: if the file is missing or no YAML, holds an unknown key, method or setting, a value out of range, a
-            semi-supervised method where no unlabelled pair is left, or the same run twice.
+        PlanError: if the file is missing or not YAML, or if it has an unknown key, method or setting, a value out of
+            range, a semi-supervised method without unlabelled pairs, or the same run twice.
     """
     path = Path(path)
     try:
@@ -107,13 +107,13 @@ def read_plan(path: str | Path) -> Plan:
     except OSError as error:
         raise PlanError(f"{path}: cannot be read ({error.strerror}); name a plan, a YAML file") from None
     except UnicodeDecodeError as error:
-        raise PlanError(f"{path}: is no UTF-8 text ({error}); save it as UTF-8") from None
+        raise PlanError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from None
     except PlanError as error:
         raise PlanError(f"{path}: {error}") from None
     except RecursionError:
         raise PlanError(f"{path}: is nested too deeply") from None
     except yaml.YAMLError as error:
-        raise PlanError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
+        raise PlanError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     try:
         return _plan(content, path.stem)
     except SemiMedRefError as error:
@@ -121,14 +121,14 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def find_plan(name: str | Path, folder: Path) -> Path:
-    """The file of a plan: the path itself, or the name of a plan that comes along with the notebooks.
+    """Finds the file of a plan, from its path or from the name of a built-in plan beside the notebooks.
 
     Args:
         name: a path, or a plain name such as ``phantom``.
-        folder: of the plans that come along.
+        folder: folder of the built-in plans.
 
     Raises:
-        PlanError: if it is a plain name of neither; names the plans that come along.
+        PlanError: if a plain name is neither a file nor a built-in plan; lists the built-in plans.
     """
     path = Path(name)
     if path.exists() or path.suffix or len(path.parts) > 1:
@@ -137,7 +137,7 @@ def find_plan(name: str | Path, folder: Path) -> Path:
     if not found.is_file():
         known = sorted(plan.stem for plan in folder.glob("*.yaml"))
         raise PlanError(
-            f"{name}: no plan here, and none that comes along; name a YAML file, or one of {', '.join(known)}"
+            f"{name}: neither a file nor a built-in plan; name a YAML file, or one of {', '.join(known)}"
             f"{did_you_mean(str(name), known)}"
         )
     return found
@@ -147,7 +147,7 @@ def _plan(content, default_name: str) -> Plan:
     content = _mapping(content, KEYS, "the plan", "key")
     name = str(content.get("name", default_name))
     if not _NAME.fullmatch(name) or not name.strip("."):
-        raise PlanError(f"name {name!r} is no name of a folder; use letters, digits, and any of _ . + -")
+        raise PlanError(f"name {name!r} is not a valid folder name; use letters, digits, and any of _ . + -")
     common = _mapping(content.get("settings", {}), FIELDS, "settings", "setting")
     tuned = {
         method: _mapping(settings, FIELDS, f"tuned, {method}", "setting")
@@ -177,15 +177,17 @@ def _expand(block, number: int, common: Mapping, tuned: Mapping[str, Mapping]) -
     variants = _mapping(block.pop("variants", {}), None, f"{where}, variants", "variant") or {"": {}}
     for variant, settings in variants.items():
         if variant and not _WORDS.fullmatch(str(variant)):
-            raise PlanError(f"{where}: variant {variant!r} is no name; use letters, digits, _ . + - and spaces")
+            raise PlanError(
+                f"{where}: variant {variant!r} is not a valid name; use letters, digits, _ . + - and spaces"
+            )
         _mapping(settings, FIELDS, f"{where}, variant {variant}", "setting")
     axes = {name: values if isinstance(values, list) else [values] for name, values in block.items()}
     empty = [name for name, values in axes.items() if not values]
     if empty:
-        raise PlanError(f"{where}: {empty[0]} is an empty list, which makes no run; give a value or leave it out")
+        raise PlanError(f"{where}: {empty[0]} is an empty list and makes no run; give a value or remove it")
     count = math.prod(map(len, [variants, *axes.values()]))
-    if count > MOST_RUNS:  # a few short lists multiply to more than fits into memory
-        raise PlanError(f"{where}: its axes make {count} runs, at most {MOST_RUNS} can be; shorten them")
+    if count > MOST_RUNS:  # the product of a few short lists may not fit into memory
+        raise PlanError(f"{where}: its axes make {count} runs, but at most {MOST_RUNS} are allowed; shorten them")
     shown = [name for name, values in axes.items() if len(values) > 1 and name not in IN_NAME]
     for variant, settings in variants.items():
         for values in itertools.product(*axes.values()):
@@ -200,12 +202,12 @@ def _expand(block, number: int, common: Mapping, tuned: Mapping[str, Mapping]) -
 
 
 def _in_a_name(value) -> str:
-    """A value as a part of a folder's name: of a path the last part alone, and no character that means a folder."""
+    """A value as part of a folder's name: only the last part of a path, and no path separators."""
     return re.sub(r"[^\w.+-]+", "_", Path(value).name if isinstance(value, str) else str(value))
 
 
 def _config(where: str, settings: Mapping) -> Config:
-    """The settings of one run, checked one by one and together."""
+    """The settings of one run, checked separately and together."""
     method, typed = settings["method"], {}
     for name, value in settings.items():
         if isinstance(value, list | Mapping):
@@ -214,7 +216,7 @@ def _config(where: str, settings: Mapping) -> Config:
     for name in ("data", "image_encoder", "text_encoder"):
         place = os.path.expanduser(str(typed.get(name, "")))
         if os.path.isdir(place):
-            typed[name] = os.path.abspath(place)  # a run works in its own folder
+            typed[name] = os.path.abspath(place)  # a run has its own working folder
     try:
         config = Config(**typed)
     except SemiMedRefError as error:
@@ -229,7 +231,7 @@ def _config(where: str, settings: Mapping) -> Config:
 
 
 def _number(value):
-    """YAML reads ``1e-3`` as text; people mean the number."""
+    """Converts ``1e-3`` to a number; YAML reads it as text."""
     try:
         return value if isinstance(value, bool) or not isinstance(value, (int, float, str)) else float(value)
     except ValueError:
@@ -237,7 +239,7 @@ def _number(value):
 
 
 def _mapping(value, known: Iterable[str] | None, where: str, kind: str) -> Mapping:
-    """The value, if it is a mapping with known keys only (``None``: any)."""
+    """The value, if it is a mapping with only known keys (``None``: any keys)."""
     if not isinstance(value, Mapping):
         raise PlanError(f"{where} must map names to values, got {value!r}")
     for name in value if known is not None else ():
@@ -249,14 +251,12 @@ def _mapping(value, known: Iterable[str] | None, where: str, kind: str) -> Mappi
 
 
 def _require_distinct(runs: Iterable[PlannedRun]) -> None:
-    """No two runs with the same folder, and none with the same settings under two names."""
+    """Requires that no two runs have the same folder, and no two names have the same settings."""
     names: dict[str, PlannedRun] = {}
     settings: dict[Config, str] = {}
     for run in runs:
         if run.config in settings:
-            raise PlanError(
-                f"{settings[run.config]} and {run.name} are the same run: all their settings agree; leave out one"
-            )
+            raise PlanError(f"{settings[run.config]} and {run.name} are the same run, with equal settings; remove one")
         if run.name in names:
-            raise PlanError(f"two different runs would be called {run.name}; tell them apart by variants")
+            raise PlanError(f"two different runs would have the name {run.name}; distinguish them by variants")
         names[run.name], settings[run.config] = run, run.name

@@ -1,8 +1,7 @@
-"""Finished runs side by side: one tidy table, what is missing in it, and its short form that can be kept.
+"""Finished runs in one tidy table. Also lists missing runs and writes a short form of the table for keeping.
 
-A run says itself what it is: its ``results.json`` holds method, variant, plan, versions and commit, and its
-``config.json`` every setting. Means over seeds are in :mod:`.tables`, differences between methods in
-:mod:`.statistics`.
+A run describes itself: its ``results.json`` has method, variant, plan, versions and commit, and its ``config.json`` has
+all settings. Means over seeds are in :mod:`.tables`, differences between methods in :mod:`.statistics`.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ METRICS = ["dice_image", "miou_image", "dice_micro", "miou_micro"]
 SETTINGS = ["dataset", "label_ratio", "weak_view", "steps"]  # always shown
 TABLE, COUNTS = "runs.parquet", "counts.npz"  # the two files of kept runs
 WITHOUT_HELP = "without our help"
-"""The variant of a method that has none of our additions; further words may follow after a comma."""
+"""The variant of a method without our additions; more words may follow after a comma."""
 
-# What all methods of a comparison have in common. Every other setting belongs to a method, save those below.
+# The settings that all methods of a comparison share. All other settings belong to a method, except those below.
 CONDITIONS = {
     "weak_view": "{} weak view", "steps": "{} steps", "image_size": "{} px", "texts": "{} texts",
     "architecture": "{}", "batch_size": "batches of {}", "lr": "lr {:g}", "encoder_lr": "encoder's lr {:g}",
@@ -41,33 +40,33 @@ _NOT_COMPARED = {"dataset", "label_ratio", "network", "method", "seed", "data", 
 _OF_METHODS = [name for name in FIELDS if name not in {*CONDITIONS, *_NOT_COMPARED}]
 _ONE_RUN = ["setting", "label_ratio", "method", "variant", "seed", "network"]
 _PATHS = ("image_encoder", "text_encoder")
-LARGEST_TABLE = 2**30  # bytes of a kept table, unpacked; that of a few hundred runs has 10 million
+LARGEST_TABLE = 2**30  # bytes of an unpacked table; a few hundred runs need 10 million
 _KEPT_EVERY = 50  # steps between two kept log lines
 
 
 def finished_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
-    """Every finished run as two rows, student and teacher.
+    """All finished runs in one table; each run has two rows, student and teacher.
 
-    Settings that compare the most methods come first, of these the one with the most label ratios, then the one with
-    the most runs; within a setting the rows are ordered by label ratio. Columns: the settings (``network`` as
-    ``architecture``), ``method``, ``variant`` (how a run differs from the method's main ones, such as "without PosAug";
-    empty for these), ``plan``, ``network`` (student or teacher), ``folder``, ``seconds``, ``device`` (its kind),
-    ``accepted`` (mean share of mixed samples), the metrics (0 to 1), and ``setting``: the dataset and, save the label
-    ratio, what else was not the same for all runs on it.
+    Settings that compare the most methods come first, then settings with the most label ratios, then settings with the
+    most runs, then smaller label ratios. Columns: the settings (``network`` as ``architecture``), ``method``,
+    ``variant`` (the difference from the method's main runs, such as "without PosAug"; empty for main runs), ``plan``,
+    ``network`` (student or teacher), ``folder``, ``seconds``, ``device`` (its kind), ``accepted`` (mean share of mixed
+    samples), the metrics (0 to 1), and ``setting``: the dataset and all settings that differ between its runs, except
+    the label ratio.
 
     Args:
-        paths: run folders, folders of run folders, or what :func:`keep` has written.
+        paths: run folders, folders of run folders, or folders of :func:`keep`.
 
     Raises:
-        CheckpointError: for folders that hold no finished run, naming all of them; for the same run twice; for runs of
-            one name whose settings differ.
+        CheckpointError: for folders without a finished run (names all of them), for the same run twice, and for runs of
+            one name with different settings.
     """
     folders = run_folders(paths)
     kept = [folder for folder in folders if _is_kept(folder)]
     unfinished = [str(folder) for folder in folders if folder not in kept and not (folder / "results.json").is_file()]
     if unfinished or not folders:
         which = ", ".join(unfinished) or "no folder given"
-        raise CheckpointError(f"{which}: no finished run (results.json is missing); go on with it by --resume")
+        raise CheckpointError(f"{which}: no finished run (results.json is missing); continue it with --resume")
     tables = [_read_kept(folder) for folder in kept]
     rows = [row for folder in folders if folder not in kept for row in _rows(folder)]
     runs = pd.concat([*tables, *([pd.DataFrame(rows)] if rows else [])], ignore_index=True)
@@ -84,7 +83,7 @@ def finished_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
 
 
 def run_folders(paths: Sequence[str | Path]) -> list[Path]:
-    """Run folders as they are; a folder that holds finished runs directly below it stands for all of these."""
+    """Expands folders: a run folder stays, and a folder with finished runs directly below it gives all these runs."""
     folders = []
     for path in map(Path, paths):
         below = sorted(found.parent for found in path.glob("*/results.json"))
@@ -94,12 +93,13 @@ def run_folders(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def _is_kept(folder: Path) -> bool:
-    """Whether :func:`keep` has written a folder. A sweep leaves a table of that name too, beside its runs."""
+    """Whether :func:`keep` wrote this folder. A sweep also writes a table of this name, beside its runs."""
     return (folder / TABLE).is_file() and (folder / COUNTS).is_file()
 
 
 def counts_of(folder: str | Path, network: str) -> np.ndarray | None:
-    """Pixels ``[N, 3]`` (both, predicted, target) of each validation image of a run; None if they were not kept."""
+    """Pixel counts ``[N, 3]`` (both, predicted, target) of the validation images of a run; None if they were not
+    kept."""
     folder = Path(folder)
     if (folder / VALID).exists():
         return _counts(read_arrays(folder / VALID), network, folder / VALID)
@@ -117,29 +117,30 @@ def counts_of(folder: str | Path, network: str) -> np.ndarray | None:
 
 
 def _counts(arrays: Mapping[str, np.ndarray], network: str, path: Path) -> np.ndarray:
-    """The pixel counts ``[N, 3]`` of a network. Raises CheckpointError if they are none."""
+    """The pixel counts ``[N, 3]`` of a network. Raises CheckpointError if they are invalid."""
     counts = arrays[network] if network in arrays else np.zeros(0)
     if counts.ndim != 2 or counts.shape[1] != 3 or counts.dtype.kind not in "iuf":
-        raise CheckpointError(f"{path}: holds no pixel counts of the {network}; put the right file back")
+        raise CheckpointError(f"{path}: holds no pixel counts of the {network}; restore the right file")
     return counts.astype(float)
 
 
 @lru_cache(maxsize=2)
 def _kept_counts(path: Path, changed: int) -> Mapping[str, np.ndarray]:
-    """The open file of one state; it holds hundreds of arrays, which are read when they are asked for."""
+    """The open file in its current state. Its hundreds of arrays are read at first use."""
     return read_arrays(path)
 
 
 def keep(runs: pd.DataFrame, target: str | Path) -> None:
-    """Writes what a comparison needs of finished runs into two files, without networks.
+    """Writes the data of finished runs that comparisons need to two files, without networks.
 
-    ``runs.parquet`` is the table, with the log of each run, thinned to validations and each 50th step. ``counts.npz``
-    holds the pixel counts of the validation images. Paths of this machine are left out: the ``data`` folder, and all of
-    an encoder's absolute path but its last part.
+    ``runs.parquet`` is the table. It includes the log of each run, reduced to validations and every 50th step.
+    ``counts.npz`` has the pixel counts of the validation images. Paths of this machine are left out: the ``data``
+    folder, and an encoder's absolute path except its last part.
 
     Args:
         runs: of :func:`finished_runs`.
-        target: folder; it is made if missing. What it held is replaced, so name it among the runs to add to it.
+        target: the folder; created if missing. Its old contents are replaced. To add runs to it, also pass its own
+            runs.
     """
     require("pyarrow", "sweeps", "keeping runs")
     target = Path(target)
@@ -163,11 +164,11 @@ def keep(runs: pd.DataFrame, target: str | Path) -> None:
     table["folder"] = table["folder"].map(names)
     write_arrays(target / COUNTS, arrays)
     with atomic(target / TABLE) as temporary:
-        table.to_parquet(temporary, index=False, compression="zstd")  # last: it says that all is there
+        table.to_parquet(temporary, index=False, compression="zstd")  # last, because it marks the folder as complete
 
 
 def _kept_names(folders: Iterable[str]) -> dict[str, str]:
-    """What each folder is called where runs are kept: its name, with a number if another sweep has it too."""
+    """Folder -> its name among the kept runs, with a number if another sweep has the same name."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for folder in dict.fromkeys(folders):
@@ -180,16 +181,16 @@ def _kept_names(folders: Iterable[str]) -> dict[str, str]:
 
 
 def without_help(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs without our additions, which are in none of the papers, as a comparison of their own.
+    """The runs without our additions, as a separate comparison. None of the papers has these additions.
 
-    Supervised training, which has no pseudo-labels, is part of the comparison wherever it ran beside others.
+    Supervised training has no pseudo-labels. So it is part of this comparison too, if it ran beside others.
 
     Args:
         runs: of :func:`finished_runs`.
 
     Returns:
-        The rows of the variant :data:`WITHOUT_HELP`, as main runs, and those of its own variants; none where no run of
-        the same setting and label ratio has our additions.
+        The rows of the variant :data:`WITHOUT_HELP`, as main runs, and the rows of its own variants. Settings and label
+        ratios without any run with our additions are left out.
     """
     bare = runs[runs["variant"].str.startswith(WITHOUT_HELP)]
     bare = bare[_same_column(bare, runs[(runs["method"] != "supervised") & (runs["variant"] == "")])]
@@ -199,10 +200,11 @@ def without_help(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def missing_runs(runs: pd.DataFrame) -> list[str]:
-    """What a full comparison lacks, in words: each method of a setting at each ratio, with every seed used there.
+    """The missing runs of a full comparison, in words. It has each method of a setting at each ratio, with all seeds of
+    that setting.
 
-    With all masks (ratio 1) nothing is unlabelled, so that no method is missed there. A variant is missed only beside
-    other seeds of its own, and only for seeds that some variant has.
+    With all masks (ratio 1) nothing is unlabelled, so no method is missing there. A variant is missing only if it has
+    other seeds, and only for seeds that some variant has.
     """
     lines = []
     for setting, in_setting in runs.groupby("setting", sort=False):
@@ -226,7 +228,7 @@ def _rows(folder: Path) -> list[dict]:
     """Student and teacher of one run."""
     results, config = _read(folder / "results.json"), _read(folder / CONFIG)
     try:
-        Config(**{name: value for name, value in config.items() if name in FIELDS})  # each value is one that can be
+        Config(**{name: value for name, value in config.items() if name in FIELDS})  # checks all values
         about = {
             **config,
             "architecture": config["network"],
@@ -243,12 +245,12 @@ def _rows(folder: Path) -> list[dict]:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder}: results.json or config.json is not of a finished run ({error!r:.200}); leave this run out, or "
+            f"{folder}: results.json or config.json is not of a finished run ({error!r:.200}); remove this run, or "
             "train it again"
         ) from None
     for network, found in scores.items():
         if not np.isfinite(list(found.values())).all():
-            raise CheckpointError(f"{folder / 'results.json'}: scores of the {network} are no numbers; train it again")
+            raise CheckpointError(f"{folder / 'results.json'}: scores of the {network} are not numbers; train it again")
     return [{**about, "network": network, **found} for network, found in scores.items()]
 
 
@@ -256,7 +258,7 @@ def _read(path: Path) -> dict:
     try:
         return read_json(path)
     except FileError as error:
-        raise CheckpointError(f"{error}; leave this run out, or train it again") from None
+        raise CheckpointError(f"{error}; remove this run, or train it again") from None
 
 
 def _read_kept(folder: Path) -> pd.DataFrame:
@@ -267,19 +269,21 @@ def _read_kept(folder: Path) -> pd.DataFrame:
     try:
         about = pq.ParquetFile(path).metadata
         if sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups)) > LARGEST_TABLE:
-            raise CheckpointError(f"{path}: unpacked it has more than {LARGEST_TABLE} bytes, so it is no table of runs")
+            raise CheckpointError(
+                f"{path}: unpacked it has more than {LARGEST_TABLE} bytes, so it is not a table of runs"
+            )
         table = pd.read_parquet(path)
     except CheckpointError:
         raise
-    except Exception as error:  # pyarrow has errors of its own
+    except Exception as error:  # pyarrow raises different errors
         raise CheckpointError(f"{path}: cannot be read ({error}); get the file again") from None
     if absent := [name for name in (*_ONE_RUN, "folder", "dataset", *METRICS) if name not in {*table, "setting"}]:
-        raise CheckpointError(f"{path}: is no table of runs, its column {absent[0]} is missing; get the file again")
+        raise CheckpointError(f"{path}: is not a table of runs: the column {absent[0]} is missing; get the file again")
     return table.assign(folder=[str(folder / Path(str(name)).name) for name in table["folder"]])
 
 
 def _settings(runs: pd.DataFrame) -> pd.Series:
-    """Of runs on one dataset: its name, and the conditions that are not the same for all of them."""
+    """For runs on one dataset: its name, and the settings that differ between them."""
     names = runs["dataset"].copy()
     without_weights = (runs["image_encoder"] == "") & ~runs["architecture"].isin(BRING_WEIGHTS)
     for name, words in CONDITIONS.items():
@@ -291,7 +295,7 @@ def _settings(runs: pd.DataFrame) -> pd.Series:
 
 
 def _same_column(runs: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Which runs have a setting and label ratio that some of the others have too."""
+    """Which runs have the setting and the label ratio of one of the others."""
     column = ["setting", "label_ratio"]
     return pd.MultiIndex.from_frame(runs[column]).isin(pd.MultiIndex.from_frame(others[column]))
 
@@ -300,13 +304,13 @@ def _refuse_twins(runs: pd.DataFrame) -> None:
     same = runs[runs.duplicated(_ONE_RUN, keep=False)]
     if len(same):
         raise CheckpointError(
-            f"{', '.join(sorted(set(same['folder'])))}: the same run more than once; leave all but one out, or say by "
-            "--variant when training what is different about one of them"
+            f"{', '.join(sorted(set(same['folder'])))}: the same run more than once; keep one, or name the difference "
+            "by --variant when training"
         )
 
 
 def _refuse_mixtures(runs: pd.DataFrame) -> None:
-    """Seeds are averaged, other differences are not: they must have a name."""
+    """Refuses unnamed differences: seeds are averaged, but every other difference needs a name."""
     for (_, _, method, variant, _), group in runs.groupby([name for name in _ONE_RUN if name != "seed"]):
         for name in _OF_METHODS:
             values = group[name].dropna().drop_duplicates() if name in group else ()
@@ -314,19 +318,19 @@ def _refuse_mixtures(runs: pd.DataFrame) -> None:
                 first, second = (group["folder"][group[name] == value].iloc[0] for value in values.iloc[:2])
                 raise CheckpointError(
                     f"{first}, {second}: both are {f'{method} {variant}'.strip()}, but {name} is {values.iloc[0]!r} "
-                    f"and {values.iloc[1]!r}; leave one out, or say what is different about it by --variant"
+                    f"and {values.iloc[1]!r}; remove one, or name the difference by --variant"
                 )
 
 
 def _mean_logged(folder: Path, name: str) -> float:
-    """The mean of a quantity of ``metrics.jsonl`` over all lines that have it; not a number if none."""
+    """The mean of a quantity of ``metrics.jsonl`` over all lines that have it; NaN if there is none."""
     path = folder / "metrics.jsonl"
     lines = read_metrics(path) if path.is_file() else []
     return float(np.mean([float(line[name]) for line in lines if name in line] or [np.nan]))
 
 
 def _thin_log(folder: Path) -> str:
-    """Validations and each 50th step of ``metrics.jsonl`` as one JSON text, five digits a number."""
+    """Validations and every 50th step of ``metrics.jsonl`` as one JSON text, with numbers of five digits."""
     path = folder / "metrics.jsonl"
     lines = read_metrics(path) if path.is_file() else []
     return json.dumps([_five_digits(line) for line in lines if "valid" in line or line["step"] % _KEPT_EVERY == 0])

@@ -1,19 +1,19 @@
-"""How far methods are apart, and how sure that is: paired differences with bootstrap intervals.
+"""Differences between methods with their uncertainty: paired differences with bootstrap intervals.
 
-Two things are drawn by chance, and each interval says over which of them it goes (``over``):
+There are two sources of randomness, and ``over`` says which of them an interval covers:
 
-- **images**: other validation images of the same kind. They are resampled, the same ones for both methods and all
-  seeds (paired), which takes out that some images are harder than others.
-- **seeds**: other first weights, order and augmentations. A handful of seeds cannot be resampled: a bootstrap of three
-  has two thirds of the variance and no tails, so that its 95 % interval holds far less. The mean over seeds is moved
-  by a draw of Student's t with S - 1 degrees of freedom instead.
+- **images**: other validation images of the same kind. They are resampled, with the same images for both methods and
+  all seeds (paired). So it does not matter that some images are harder than others.
+- **seeds**: other initial weights, order and augmentations. A few seeds cannot be resampled: a bootstrap of three has
+  two thirds of the variance and no tails, so its 95 % interval covers far less. Instead, the mean over seeds is moved
+  by a draw of Student's t with S - 1 degrees of freedom.
 
-Both together give the interval that a claim "the method is better" needs; images alone are about these trained
-networks. Both together are a sum, in which the interaction of image and seed counts twice: a little too wide rather
-than too narrow. The labelled pairs are the same in all runs of a ratio, so that no interval covers their choice.
+The claim "the method is better" needs both together; images alone describe only these trained networks. Both together
+are a sum that counts the interaction of image and seed twice. So the interval is a little too wide, not too narrow. The
+labelled pairs are the same in all runs of a ratio, so no interval covers their choice.
 
-Where a method is compared with several others at once, one of them may seem different by chance. So verdicts are by
-p values that are corrected for it (Holm, Scandinavian Journal of Statistics, 1979); intervals are not corrected.
+If a method is compared with several others at once, one of them may seem different by chance. So the verdicts use
+corrected p values (Holm, Scandinavian Journal of Statistics, 1979). The intervals are not corrected.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _OF_DIFFERENCES = "difference low high low_images high_images by_seed seeds over
 
 
 def resampled_difference(counts: np.ndarray, metric: str) -> np.ndarray:
-    """What one method is above another, in the mean over seeds, for each bootstrap sample of the images.
+    """The difference between two methods, as the mean over seeds, for each bootstrap sample of the images.
 
     Args:
-        counts: ``[S, 2, N, 3]`` pixels (both, predicted, target) of S seeds, ours and theirs, N images.
+        counts: ``[S, 2, N, 3]`` pixel counts (both, predicted, target) of S seeds, ours and theirs, N images.
         metric: one of the metrics.
 
     Returns:
-        ``[DRAWS]`` differences. The images drawn are the same for all seeds and both methods, and for all metrics.
+        ``[DRAWS]`` differences. All seeds, both methods and all metrics use the same drawn images.
     """
     which, images = int(metric.startswith("miou")), counts.shape[2]
     of_images = dice_and_iou(counts)[which]
@@ -45,7 +45,7 @@ def resampled_difference(counts: np.ndarray, metric: str) -> np.ndarray:
     pixels = np.moveaxis(counts, 2, -1).astype(np.float64)  # [S, 2, 3, N]
 
     def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
-        # What is resampled are the images' numbers. How often each was drawn says all, and makes a sum a product.
+        # Only the number of draws of each image matters, so a sum over drawn images is a product with these numbers.
         times = np.stack([np.bincount(row, minlength=images) for row in drawn.reshape(-1, images)], 1)
         if metric.endswith("image"):
             found = difference @ times / images
@@ -70,11 +70,12 @@ def interval(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> tuple[fl
     """A 95 % interval of a mean over seeds.
 
     Args:
-        by_seed: ``[S]`` the value of each seed.
-        by_draw: ``[DRAWS]`` the mean over these seeds for each resample of the images; none: over seeds alone.
+        by_seed: ``[S]``, the value of each seed.
+        by_draw: ``[DRAWS]``, the mean over these seeds for each resample of the images; without it, the interval covers
+            only seeds.
 
     Returns:
-        low, high; not a number where neither seeds (S < 2) nor images say anything.
+        low, high; NaN if there are neither two seeds nor resampled images.
     """
     tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     if by_draw is None:
@@ -83,8 +84,8 @@ def interval(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> tuple[fl
 
 
 def p_value(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> float:
-    """How often chance alone would bring a mean over seeds as far from 0, on either side; arguments as in
-    :func:`interval`. Not a number for one seed: it says nothing about others."""
+    """The probability that chance alone moves a mean over seeds this far from 0, on either side. Arguments as in
+    :func:`interval`. NaN for one seed, which says nothing about others."""
     if len(by_seed) < 2:
         return np.nan
     if by_draw is None:
@@ -95,8 +96,8 @@ def p_value(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values of one family of comparisons, corrected by Holm's rule: the smallest times their number, the next one
-    times one less, and so on, never falling and at most 1. What is not a number stays so and does not count."""
+    """Corrects the p values of one family of comparisons by Holm's rule: the smallest is multiplied by their number,
+    the next by one less, and so on. The results never fall and are at most 1. NaN stays NaN and does not count."""
     p = np.asarray(p, float)
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
@@ -110,26 +111,27 @@ def _standard_error(by_seed: np.ndarray) -> float:
 
 
 def _moved_by_seeds(by_seed: np.ndarray, by_draw: np.ndarray) -> np.ndarray:
-    """The draws of the images, each moved by a draw of t for the seeds; as they are for one seed."""
+    """The draws of the images, each moved by a draw of t for the seeds; for one seed they are not moved."""
     if len(by_seed) < 2:
         return by_draw
-    # Evenly spaced quantiles in random order: a draw of t without its own noise in the tails.
+    # Evenly spaced quantiles in random order: a sample of t without noise in its tails.
     levels = (np.random.default_rng(1).permutation(len(by_draw)) + 0.5) / len(by_draw)
     return by_draw + _standard_error(by_seed) * stats.t.ppf(levels, len(by_seed) - 1)
 
 
 def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> dict:
-    """What runs are above others in the mean over the seeds that both have.
+    """The difference between two groups of runs, as the mean over their common seeds.
 
     Args:
-        ours, theirs: rows of :func:`semimedref_core.experiments.results.finished_runs`, one network, one row a seed.
+        ours, theirs: rows of :func:`semimedref_core.experiments.results.finished_runs`, one network, one row for each
+            seed.
         metric: one of the metrics.
 
     Returns:
         ``difference``, ``low`` and ``high`` (shares, -1 to 1), ``low_images`` and ``high_images`` for these trained
-        networks and other images, ``by_seed``, the number of ``seeds``, ``over`` what the interval goes, ``p`` of the
-        seeds (and images), ``p_holm`` (of this comparison alone the same), and the ``verdict``: "above" or "below" if
-        ``p_holm`` is below 5 %, else "not distinguishable", or "one seed".
+        networks and other images, ``by_seed``, the number of ``seeds``, ``over`` (the source of randomness), ``p`` over
+        seeds (and images), ``p_holm`` (equal to ``p`` for this single comparison), and the ``verdict``: "above" or
+        "below" if ``p_holm`` is below 5 %, else "not distinguishable", or "one seed".
     """
     pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs")).sort_values("seed")
     by_seed = (pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy()
@@ -149,7 +151,7 @@ def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> 
 
 
 def _judged(family: list[dict]) -> list[dict]:
-    """Comparisons that were made at once, with ``p_holm`` and ``verdict`` for all of them together."""
+    """Adds ``p_holm`` and ``verdict`` to the comparisons of one family."""
 
     def verdict(row: dict, p: float) -> str:
         if row["seeds"] < 2:
@@ -163,10 +165,10 @@ def _judged(family: list[dict]) -> list[dict]:
 
 
 def in_points(rows: pd.DataFrame) -> pd.DataFrame:
-    """Differences for people to read: points (per cent) with one digit, and intervals as text, with the same index.
+    """Readable differences: points (per cent) with one digit, and intervals as text. The index is the same.
 
     Args:
-        rows: with the columns of :func:`paired_difference`.
+        rows: a table with the columns of :func:`paired_difference`.
     """
 
     def intervals(low: str, high: str) -> list[str]:
@@ -191,13 +193,14 @@ def in_points(rows: pd.DataFrame) -> pd.DataFrame:
 def method_differences(
     runs: pd.DataFrame, method: str = "semi_medref", network: str = "teacher", metrics: tuple[str, ...] = tuple(METRICS)
 ) -> pd.DataFrame:
-    """What a method is above each other one, for each setting and label ratio; of main runs, not of variants.
+    """The difference between a method and each other one, for each setting and label ratio. Uses main runs, not
+    variants.
 
     Returns:
-        ``setting``, ``label_ratio``, ``against``, ``metric``, the columns of :func:`paired_difference` (``p_holm``
-        takes the others of a setting, ratio and metric as one family), and ``best``: is this the other method with the
-        best mean, of those with the most seeds in common? The best of several was partly lucky, so the difference to it
-        is rather too small than too large.
+        ``setting``, ``label_ratio``, ``against``, ``metric``, the columns of :func:`paired_difference` (for ``p_holm``,
+        the other methods of a setting, ratio and metric are one family), and ``best``: whether this other method has
+        the best mean among those with the most common seeds. The best of several was partly lucky, so the difference
+        from it is too small rather than too large.
     """
     rows = []
     chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
@@ -217,7 +220,7 @@ def method_differences(
 def ablations(
     runs: pd.DataFrame, method: str = "semi_medref", network: str = "teacher", metrics: tuple[str, ...] = tuple(METRICS)
 ) -> pd.DataFrame:
-    """What each variant of a method is above the method itself, for each setting and label ratio.
+    """The difference between each variant of a method and the method itself, for each setting and label ratio.
 
     Returns:
         ``setting``, ``label_ratio``, ``variant``, ``metric`` and the columns of :func:`paired_difference`, where
@@ -238,14 +241,14 @@ def ablations(
 
 
 def learning_curves(runs: pd.DataFrame, metric: str = "dice_image", network: str = "teacher") -> pd.DataFrame:
-    """The mean of each method over label ratios, with Student's t interval over seeds; of main runs, not of variants.
+    """The mean of each method over label ratios, with Student's t interval over seeds; main runs only.
 
     Settings stay in the order of the runs.
 
     Returns:
         ``setting``, ``label_ratio``, ``method``, ``mean``, ``low``, ``high`` (0 to 1; no interval for one seed),
-        ``seeds``, ``minutes`` (mean of a run), and ``of_full``: the mean as a share of that of supervised training with
-        all masks in this setting (not a number where there is no such run).
+        ``seeds``, ``minutes`` (mean of a run), and ``of_full``: the mean as a share of the mean of supervised training
+        with all masks in this setting (NaN if there is no such run).
     """
     rows = []
     chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
@@ -265,15 +268,15 @@ def learning_curves(runs: pd.DataFrame, metric: str = "dice_image", network: str
 
 
 def by_lesion_size(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
-    """Where a difference comes from: Dice per image by the size of the lesion, mean over the seeds that both have.
+    """Shows where a difference comes from: Dice per image by size of the lesion, as the mean over common seeds.
 
     Args:
-        ours, theirs: as in :func:`paired_difference`, of runs that kept their counts.
+        ours, theirs: as in :func:`paired_difference`; the runs must have kept their pixel counts.
 
     Returns:
-        One row for each third of the images with a lesion, and one for those without: number of ``images``, mean
-        ``lesion`` (share of the image), Dice ``ours`` and ``theirs``, and how much area each predicts for what is
-        there, ``area_ours`` and ``area_theirs``. Empty if a run did not keep its counts.
+        One row for each third of the images with a lesion, and one for images without: number of ``images``, mean
+        ``lesion`` (share of the image), Dice ``ours`` and ``theirs``, and the ratios of predicted to true area,
+        ``area_ours`` and ``area_theirs``. Empty if a run did not keep its counts.
     """
     pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs"))
     counts = [

@@ -1,8 +1,8 @@
-"""A sweep: all runs of a plan, as many at a time as there are cores, then one table.
+"""A sweep makes all runs of a plan, one for each core at a time, and then one table.
 
-It can be stopped at any moment, by any means, and started again: finished runs are left alone, the others go on from
-their last checkpoint, with the same numbers. submitit makes the runs: by processes of this machine, each of which
-makes several short runs, or as tasks of an array job on SLURM.
+You can stop it at any moment and start it again. Finished runs are not changed, and the others continue from their last
+checkpoint, with the same numbers. Submitit makes the runs: in processes of this machine, each with several short runs,
+or as tasks of an array job on SLURM.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from semimedref_core.runtime.run_state import CONFIG, RESULTS, read_results, req
 from semimedref_core.runtime.tracking import Tracker, require_tracker
 
 RESULTS_NOTEBOOK = "08_results"
-POLL = 0.5  # seconds between two looks at the runs
-LOGGED_EVERY = 60  # seconds between two progress lines where nobody watches
-HALF_WAY = "its process ended half-way; was it stopped, or killed for want of memory? The same command goes on"
+POLL = 0.5  # seconds between two checks of the runs
+LOGGED_EVERY = 60  # seconds between two progress lines in a log
+HALF_WAY = "its process ended half-way; was it stopped or killed, perhaps without memory? The same command continues"
 
 
 def carry_out(
@@ -64,7 +64,7 @@ def carry_out(
     (folder / "plan.yaml").write_text(Path(source).read_text(encoding="utf-8"), encoding="utf-8")
     if store:
         store = store if "://" in store else str(Path(store).resolve())
-        papermill_run.put(store, folder, ["plan.yaml"])  # before anything runs, so that a wrong address costs nothing
+        papermill_run.put(store, folder, ["plan.yaml"])  # before any run, so that a wrong address costs nothing
     try:
         states = sweep(plan, folder, engine, jobs, store, track)
     except KeyboardInterrupt:
@@ -79,19 +79,19 @@ def carry_out(
 
 
 def check(plan: Plan, folder: Path) -> None:
-    """Everything that can be known to go wrong, before anything runs.
+    """Checks everything that can be checked before a run starts.
 
     Raises:
-        SweepError: if the folder holds runs that the plan does not name, or a damaged state of a run.
-        CheckpointError: if a run there has other settings than the plan gives it, or damaged results.
-        DataError: if real data are wanted and their tables are not there.
+        SweepError: if the folder has runs that are not in the plan, or a damaged state of a run.
+        CheckpointError: if a run there has other settings than in the plan, or damaged results.
+        DataError: if the plan needs real data and their tables are missing.
     """
     named = {run.name for run in plan.runs}
     strangers = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}") if path.parent.name not in named)
     if strangers:
         raise SweepError(
             f"{folder}: holds runs that the plan does not name ({', '.join(strangers)}); move or delete them, or give "
-            "another --output, so that the table is of this plan"
+            "another --output, so that the table has only this plan's runs"
         )
     for run in plan.runs:
         if (folder / run.name / CONFIG).is_file():
@@ -106,38 +106,39 @@ def check(plan: Plan, folder: Path) -> None:
 
 
 def default_jobs(threads: int) -> int:
-    """How many runs at a time: one on a machine with a GPU, else as many as the cores that this process may use."""
+    """The number of runs at a time: one on a machine with a GPU, otherwise one for each ``threads`` usable CPU
+    cores."""
     return 1 if torch.cuda.is_available() else max(1, usable_cores() // threads)
 
 
 def sweep(
     plan: Plan, folder: Path, engine: str, jobs: int, store: str = "", track: Tracker | None = None
 ) -> dict[str, State]:
-    """Makes all runs of a plan that are not finished yet, showing how far they are.
+    """Makes all unfinished runs of a plan and shows their progress.
 
     Args:
-        plan: what to run.
-        folder: of the sweep; each run has a folder of its own in it.
+        plan: the plan.
+        folder: the folder of the sweep; each run has a subfolder.
         engine: ``local`` or ``slurm``.
-        jobs: most runs at a time.
-        store: where every run's texts are copied to as well (see
+        jobs: largest number of runs at a time.
+        store: address that also gets the text files of every run (see
             :func:`semimedref_core.experiments.papermill_run.put`).
-        track: who is told each run's metrics too (see :func:`semimedref_core.training.train`).
+        track: a tracker for the metrics of every run (see :func:`semimedref_core.training.train`).
 
     Returns:
         The state of every run by name.
 
     Raises:
-        KeyboardInterrupt: somebody stopped it. Runs on this machine are stopped; tasks on SLURM go on.
+        KeyboardInterrupt: if the user stops it. Runs on this machine are stopped; tasks on SLURM continue.
     """
     executor = open_executor(plan, folder, engine, jobs)
     states = {run.name: run_state(folder / run.name, plan.notebook) for run in plan.runs}
     before = {name: state.attempts for name, state in states.items()}
     left = [run for run in plan.runs if not states[run.name].finished]
     todo = {run.name: _job(run, plan, folder, engine, store, track) for run in left}
-    waiting, pending = dict(todo), []  # pending: a task of submitit, and the names of its runs
+    waiting, pending = dict(todo), []  # pending: tasks of submitit, each with the names of its runs
     print(f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} of them finished before; everything goes to {folder}/")
-    if engine == "slurm" and waiting:  # one array, which keeps to `jobs` itself; each run is a task of its own
+    if engine == "slurm" and waiting:  # one array that respects `jobs`; each run is a separate task
         tasks = executor.map_array(Task(), [[job] for job in waiting.values()])
         waiting, pending = {}, [(task, [name]) for task, name in zip(tasks, waiting, strict=True)]
     steps = {run.name: 0 if run.name in todo else run.config.steps for run in plan.runs}
@@ -182,7 +183,7 @@ def sweep(
 
 
 def open_executor(plan: Plan, folder: Path, engine: str, jobs: int) -> submitit.AutoExecutor:
-    """What makes the runs.
+    """Opens the executor that makes the runs.
 
     Raises:
         SweepError: for a parameter of ``cluster`` that submitit does not know, or if there is no SLURM.
@@ -191,13 +192,13 @@ def open_executor(plan: Plan, folder: Path, engine: str, jobs: int) -> submitit.
     try:
         executor = submitit.AutoExecutor(folder / "submitit", cluster=engine)
         executor.update_parameters(slurm_array_parallelism=jobs, **about)
-    except Exception as error:  # submitit has errors of its own
-        raise SweepError(f"engine {engine}: {' '.join(str(error).split())}; look at 'cluster' in the plan") from None
+    except Exception as error:  # submitit raises different errors
+        raise SweepError(f"engine {engine}: {' '.join(str(error).split())}; check 'cluster' in the plan") from None
     return executor
 
 
 def preview(plan: Plan, folder: Path, jobs: int) -> str:
-    """The runs of a plan, how far each is, and what the rest will cost on this machine."""
+    """The runs of a plan, the progress of each, and the estimated time of the rest on this machine."""
     states = {run.name: run_state(folder / run.name, plan.notebook).state for run in plan.runs}
     width = max(map(len, states))
     lines = [f"{run.name:{width}}  {run.config.steps:6} steps  {states[run.name]}" for run in plan.runs]
@@ -210,7 +211,7 @@ def preview(plan: Plan, folder: Path, jobs: int) -> str:
 
 
 def _job(run: PlannedRun, plan: Plan, folder: Path, engine: str, store: str = "", track: Tracker | None = None) -> Job:
-    """What the process of a run must know."""
+    """The job for the process of a run."""
     here = engine == "local"
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
     return Job(
@@ -227,17 +228,17 @@ def _job(run: PlannedRun, plan: Plan, folder: Path, engine: str, store: str = ""
 
 
 def steps_done(folder: Path) -> int:
-    """The last step that a run has logged."""
+    """The last logged step of a run."""
     path = folder / "metrics.jsonl"
     lines = read_metrics(path) if path.is_file() else []
     return lines[-1]["step"] if lines else 0
 
 
 def table_of(plan: Plan, folder: Path) -> pd.DataFrame:
-    """The finished runs as :func:`.results.finished_runs` tells them, by their names in the plan.
+    """The finished runs as in :func:`.results.finished_runs`, with their names in the plan.
 
     Returns:
-        One row a run and network; ``run`` comes first and stands for ``folder``.
+        One row for each run and network. The first column ``run`` replaces ``folder``.
     """
     table = finished_runs([folder / run.name for run in plan.runs if run_state(folder / run.name).finished])
     table.insert(0, "run", table.pop("folder").map(lambda path: Path(path).name))
@@ -251,7 +252,7 @@ def write_results(plan: Plan, folder: Path, store: str = "") -> list[Path]:
         The files written.
 
     Raises:
-        NotebookError: if the notebook fails or the store cannot be written to; the tables are there.
+        NotebookError: if the notebook fails or the store cannot be written; the tables exist even then.
     """
     table = table_of(plan, folder)
     table.to_csv(folder / "runs.csv", index=False)
@@ -263,13 +264,13 @@ def write_results(plan: Plan, folder: Path, store: str = "") -> list[Path]:
 
 
 def _outcome(task: submitit.Job, names: list[str], folder: Path, before: Mapping[str, int]) -> dict[str, State]:
-    """The states of the runs that a task has ended. The others of its runs are still to be made.
+    """The states of the runs that a task finished. Its other runs are still to be made.
 
-    A run that was under way when the task's process ended counts as failed.
+    If a run was in progress when the task's process ended, it counts as failed.
     """
     try:
         return dict(zip(names, task.result(), strict=False))
-    except Exception:  # submitit's own, with all that the task printed
+    except Exception:  # an error of submitit, with the output of the task
         now = {name: run_state(folder / name) for name in names}
         begun = [name for name in names if now[name].attempts > before[name]] or names[:1]
         return {

@@ -1,4 +1,5 @@
-"""Finished runs as tables to read: means over seeds, methods against label ratios, and those in its pages."""
+"""Readable tables of finished runs: means over seeds, and methods by label ratio. Also writes them into Markdown
+pages."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
         runs: of :func:`finished_runs`.
 
     Returns:
-        One row for each method and network of runs that differ in nothing but the seed.
+        One row for each method and network; the runs of a row differ only in the seed.
     """
     others = [name for name in CONDITIONS if name not in SETTINGS and runs[name].nunique() > 1]
     variant = ["variant"] if runs["variant"].any() else []
@@ -31,17 +32,17 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_and_spread(shares: pd.Series) -> str:
-    """In per cent; no spread where there is one value only."""
+    """Mean and spread in per cent; a single value has no spread."""
     spread = f" ± {100 * shares.std():.1f}" if len(shares) > 1 else ""
     return f"{100 * shares.mean():.1f}{spread}"
 
 
 def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: str = "teacher") -> pd.DataFrame:
-    """One row a method, one column for each setting and label ratio: mean ± standard deviation over seeds, in per cent.
+    """One row for each method, one column for each setting and label ratio: mean ± standard deviation over seeds, in
+    per cent.
 
-    Methods stand in the order of how far they are from the mean of a column, on average. Where a method has fewer seeds
-    than others of the column, their number is added; a method that did not run there has an empty cell. Variants are
-    left out.
+    Methods are sorted by their average distance from the mean of a column. If a method has fewer seeds than others in
+    the column, the cell shows their number. If a method has no run there, the cell is empty. Variants are left out.
     """
     chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
     means = chosen.groupby(["setting", "label_ratio", "method"])[metric].mean()
@@ -58,10 +59,10 @@ def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: st
 
 
 def markdown_table(runs: pd.DataFrame) -> str:
-    """:func:`methods_by_ratio` for a README, one row for each setting and label ratio, one column a method.
+    """:func:`methods_by_ratio` for a README: one row for each setting and label ratio, one column for each method.
 
-    In each cell Dice per image, below it micro, and how many seeds where others of the row have more; the best of a row
-    in bold. A row of :func:`without_help` stands before the one that it belongs to.
+    Each cell shows Dice per image, below it micro Dice, and the number of seeds if others in the row have more. The
+    best of a row is bold. A row of :func:`without_help` comes before its main row.
     """
     metrics = "dice_image", "dice_micro"
     helped, bare = ([methods_by_ratio(some, metric) for metric in metrics] for some in (runs, without_help(runs)))
@@ -75,7 +76,7 @@ def markdown_table(runs: pd.DataFrame) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as text of a Markdown table: no tag, no column and no line of its own."""
+    """A name as plain text in a Markdown table: it cannot start a tag, a column or a line."""
     return html.escape(" ".join(name.split()), quote=False).replace("|", "\\|")
 
 
@@ -91,14 +92,15 @@ def _best_in_bold(cells: pd.Series) -> pd.Series:
 
 
 def write_between(path: str | Path, parts: Mapping[str, str]) -> None:
-    """Renews a Markdown file between the lines ``<!-- name -->`` and ``<!-- /name -->``, for each name that it has.
+    """Replaces the text between the lines ``<!-- name -->`` and ``<!-- /name -->`` of a Markdown file, for each name in
+    it.
 
     Args:
-        path: of the file.
-        parts: name -> the text that goes there.
+        path: path of the file.
+        parts: name -> new text.
 
     Raises:
-        CheckpointError: if the file has none of the names, or one only half.
+        CheckpointError: if the file has none of the names, or only one of the two lines of a name.
     """
     path, written = Path(path), 0
     page = path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -1,8 +1,8 @@
-"""The verdict: what finished runs say of each claim, in a box of five lines, a table and the steps of one figure.
+"""The verdict of finished runs on each claim: a box of five lines, a table, and the steps of one figure.
 
-Every number here is computed from the runs. A claim is *supported* where the difference points its way, per image and
-micro, and Holm's p is below 5 % for both; *contradicted* where one of them points the other way and is as sure; *not
-distinguishable* in between; *untested* where no runs of two seeds are there to say.
+Every number here is computed from the runs. A claim is *supported* if both differences, per image and micro, have the
+claimed sign and a Holm p below 5 %. It is *contradicted* if one of them has the other sign and a Holm p below 5 %. It
+is *untested* if there are no runs with two seeds, and otherwise *not distinguishable*.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NO_RUNS = "no runs"
 SUPPORTED, OPEN, CONTRADICTED, UNTESTED = "supported", "not distinguishable", "contradicted", "untested"
 JUDGED_BY = ("dice_image", "dice_micro")
 NO_BASELINE = ("supervised", "semi_medref_release")
-"""Methods that are no semi-supervised baselines: one has no unlabelled pairs, the other is the method as released."""
+"""Methods that are not semi-supervised baselines: one has no unlabelled pairs, the other is the released method."""
 
 OF_PARTS = {
     "without T-PatchMix": "T-PatchMix helps",
@@ -33,14 +33,14 @@ OF_PARTS = {
     "hard positives": "soft positives are better than hard ones",
     "mixed, but own text": "the text must follow the patch",
 }
-"""A variant of the method -> the claim that it tests: the method without something should be worse."""
+"""Variant of the method -> the claim that it tests: the method without a part should be worse."""
 
 NEAR_FULL = 0.97
 UNSEEN = {
     "all of it on MosMedData+": "its pictures could not be had; its texts are read and tested",
     "all of it with the paper's pretrained encoders": "their weights could not be had; the code loads and tests them",
 }
-"""Claim -> why no run can say."""
+"""Claim -> the reason why no run tests it."""
 
 ALL_PARTS = "without all three parts"
 WATERFALL = (
@@ -51,15 +51,15 @@ WATERFALL = (
     ("T-PatchMix", "semi_medref", "without ITCL"),
     ("ITCL", "semi_medref", ""),
 )
-"""What each bar adds to the one before it, and the method and variant that have it."""
+"""What each bar adds to the previous one, with its method and variant."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say.
+    """The verdict of the runs.
 
     Attributes:
-        lines: five, to read first; they are about the first setting.
+        lines: five lines to read first, about the first setting.
         claims: a row for each setting, claim and label ratio: ``setting`` (empty where no run can say), ``claim``,
             ``labels``, ``measured``, ``verdict``.
     """
@@ -84,14 +84,14 @@ class Verdict:
 
 
 def verdict(runs: pd.DataFrame, method: str = "semi_medref") -> Verdict:
-    """The verdict on a method, of every setting in which it ran beside another one.
+    """The verdict on a method, in every setting in which it ran beside another one.
 
     Args:
-        runs: of :func:`.results.finished_runs`, whose order says which setting comes first.
-        method: whose claims are asked.
+        runs: from :func:`.results.finished_runs`, whose order says which setting comes first.
+        method: the method of the claims.
 
     Returns:
-        The lines and the claims. Without runs of the method everything is untested.
+        The lines and the claims. Without runs of the method, all claims are untested.
     """
     mains = runs[(runs["network"] == "teacher") & (runs["method"] == method) & (runs["variant"] == "")]
     settings = [runs[runs["setting"] == setting] for setting in dict.fromkeys(mains["setting"])] or [runs.iloc[:0]]
@@ -118,16 +118,15 @@ def _of_setting(runs: pd.DataFrame, method: str) -> tuple[tuple[str, ...], list[
 
 
 def waterfall(runs: pd.DataFrame, ratio: float, metric: str = "dice_image") -> pd.DataFrame:
-    """What each step from supervised training to the whole method adds, at one label ratio.
+    """The gain of each step from supervised training to the whole method, at one label ratio.
 
     Args:
         runs: as in :func:`verdict`, of one setting.
-        ratio: of labels.
+        ratio: the label ratio.
 
     Returns:
         A row for each step of :data:`WATERFALL`: ``step``, ``mean``, and the columns of
-        :func:`.statistics.paired_difference` to the step before, over the seeds that both have. Empty unless all steps
-        have run.
+        :func:`.statistics.paired_difference` to the previous step, over common seeds. Empty unless all steps have runs.
     """
     chosen = runs[(runs["network"] == "teacher") & (runs["label_ratio"] == ratio)]
     steps = [chosen[(chosen["method"] == name) & (chosen["variant"] == variant)] for _, name, variant in WATERFALL]
@@ -143,7 +142,7 @@ def waterfall(runs: pd.DataFrame, ratio: float, metric: str = "dice_image") -> p
 
 
 def _best_baseline(differences: pd.DataFrame) -> pd.DataFrame:
-    """For each ratio and metric the baseline with the best mean, of those with the most seeds."""
+    """For each ratio and metric, the baseline with the best mean among those with the most seeds."""
     others = differences[~differences["against"].isin(NO_BASELINE)]
     order = others.assign(fewer=-others["seeds"]).sort_values(["label_ratio", "fewer", "difference"], kind="stable")
     return order.drop_duplicates(["label_ratio", "metric"])
@@ -166,7 +165,7 @@ def _against(claim: str, differences: pd.DataFrame) -> list[dict]:
 
 
 def _part(claim: str, ablated: pd.DataFrame) -> list[dict]:
-    """A row for each label ratio; what is left without the part should be worse. It is told as what the part adds."""
+    """A row for each label ratio. The method without the part should be worse; the row shows the gain of the part."""
     if ablated.empty:
         return [{"claim": claim, "labels": "", "measured": NO_RUNS, "verdict": UNTESTED}]
     return [
@@ -181,12 +180,12 @@ def _part(claim: str, ablated: pd.DataFrame) -> list[dict]:
 
 
 def _turned(differences: pd.DataFrame) -> pd.DataFrame:
-    """The same differences, seen from the other side."""
+    """The same differences with the opposite sign."""
     return differences.assign(difference=-differences["difference"], low=-differences["high"], high=-differences["low"])
 
 
 def _near_full(runs: pd.DataFrame, method: str) -> list[dict]:
-    """Whether the fewest masks reach a share of what all masks do, by supervised training of as many steps."""
+    """Whether the fewest masks reach a share of the score of supervised training with all masks and as many steps."""
     chosen = runs[(runs["network"] == "teacher") & (runs["variant"] == "")]
     full = chosen.loc[(chosen["method"] == "supervised") & (chosen["label_ratio"] == 1), "dice_image"]
     ours = chosen[chosen["method"] == method]
@@ -229,7 +228,7 @@ def _judge(group: pd.DataFrame, wanted: str) -> str:
 
 
 def percent(ratio: float) -> str:
-    """A share for people to read: ``1 %``."""
+    """A share as readable text: ``1 %``."""
     return f"{100 * ratio:g} %"
 
 
