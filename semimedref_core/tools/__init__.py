@@ -1,4 +1,4 @@
-"""A look at the work itself: where equations live, what a step does and costs, are the notebooks in order."""
+"""Tools for looking at this project: places of equations, contents and cost of a step, checks of notebooks."""
 
 from semimedref_core._lazy import by_module, exports
 

@@ -1,4 +1,4 @@
-"""Where each word of a report is listened to: the weights of the cross-attention from pixels to words."""
+"""The weights of the cross-attention from pixels to words: they show which pixels attend to a word."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from semimedref_core.networks.compact import SmallNetwork, TextCrossAttention
 
 @torch.no_grad()
 def word_attention(network: SmallNetwork, images: Tensor, input_ids: Tensor) -> dict[int, Tensor]:
-    """How much each pixel listens to each word, at both strides where the two meet.
+    """The attention of each pixel to each word, at both strides with cross-attention.
 
     Args:
         network: ``compact`` or ``lite``.
-        images: ``[B, C, H, W]``, as the network takes them.
+        images: ``[B, C, H, W]``, inputs of the network.
         input_ids: ``[B, L]`` token ids.
 
     Returns:
-        Stride (16, then 8) -> ``[B, L, H / stride, W / stride]``, the mean over the heads. At each pixel the words'
-        weights add up to 1; padding has 0.
+        Stride (16, then 8) -> ``[B, L, H / stride, W / stride]``, the mean over the heads. At each pixel the weights of
+        the words sum to 1; padding has weight 0.
 
     >>> import torch
     >>> from semimedref_core import build_network, build_texts

@@ -1,11 +1,10 @@
-"""From the paper to the code: every equation and every difference to the released code, and where each lives.
+"""From the paper to the code: all equations, all differences from the released code, and the place of each.
 
-The numbers are ours, in the order of the method; the paper's stand beside them where it has one.
+The numbers are ours, in the order of the method. The paper's number is given if there is one.
 
-Functions, tests and notebook cells carry tags, ``Eq. 9`` or ``Ledger 3``, in a comment, a docstring or a text cell;
-tests also in their names, ``test_ledger_3_...``.
-:func:`find_tags` reads them out of the sources, so the index is never out of date: the tests fail if an entry has no
-function, no test or no cell, and if a tag has no entry.
+Functions, tests and notebook cells have tags, ``Eq. 9`` or ``Ledger 3``, in a comment, a docstring or a text cell.
+Tests may have them in their names, ``test_ledger_3_...``. :func:`find_tags` reads them from the sources, so the index
+is never out of date. The tests fail if an entry has no function, no test or no cell, or if a tag has no entry.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ NAME = re.compile(r"\bdef test_(eq|ledger)_(\d+)_")
 
 @dataclass(frozen=True)
 class Equation:
-    """``Eq. number``: what it defines, the formula in TeX, and the number that the paper gives it, if it has one."""
+    """``Eq. number``: what it defines, the formula in TeX, and the paper's number, if there is one."""
 
     number: int
     title: str
@@ -39,7 +38,7 @@ class Equation:
 
 @dataclass(frozen=True)
 class Difference:
-    """``Ledger number``: what the paper or the data say, what the released code does, and what is done here."""
+    """``Ledger number``: what the paper or the data say, what the released code does, and what we do."""
 
     number: int
     expected: str
@@ -52,8 +51,8 @@ class Difference:
 
 
 PAPER = {4: "6", 5: "7", 6: "8", 7: "8", 8: "8", 9: "9", 10: "9", 11: "9", 13: "2", 14: "5", 17: "3 to 5", 19: "10"}
-"""Our number -> the paper's, as far as the comments of the released code tell them: its 2 is DiceCE of labelled pairs,
-3 and 4 the unlabelled loss, 5 the teacher and the whole, 6 to 8 T-PatchMix, 9 the contrastive loss; 10
+"""Our number -> the paper's number, from the comments of the released code. There, 2 is DiceCE of labelled pairs, 3 and
+4 are the unlabelled loss, 5 is the teacher and the whole loss, 6 to 8 are T-PatchMix, 9 is the contrastive loss, and 10
 of a later version is ISPG."""
 
 EQUATIONS = tuple(
@@ -97,105 +96,105 @@ LEDGER = tuple(
         [
             (
                 "A refused patch leaves the sample as it was.",
-                "The image is mixed before the gate: a refused patch stays in it, target and text do not follow.",
+                "The image is mixed before the gate. A refused patch stays in the image, but not in target and text.",
                 "Image, target and text are mixed together or not at all.",
             ),
             (
                 "The patch lies in a region that the receiver's report names.",
-                "Only the first phrase is read: bilateral reports are patched on the left only (but see Ledger 13), "
-                "and `upper lower` is one box that spans the middle too. A donor without a phrase may give.",
-                "Every named zone, one at a time. Whose report must name it is a setting (patch_zones): the receiver's "
-                "in the preset `paper`, the donor's in `compact`, or both.",
+                "It reads only the first phrase: bilateral reports are patched only on the left (but see Ledger 13), "
+                "and `upper lower` is one box that includes the middle. A donor without a phrase may give.",
+                "Any named zone, one at a time. The setting patch_zones says whose report must name it: the receiver's "
+                "(preset `paper`), the donor's (`compact`), or both.",
             ),
             (
                 "The mixed text agrees with the mixed image.",
-                'The first phrase becomes "A and B", or stays where both are equal; count word and uni/bilateral stay '
-                "as they were.",
-                "Phrases and laterality are written anew from the zones, and the number is that of the zones.",
+                'The first phrase becomes "A and B", or stays if both are equal. Count word and uni/bilateral do not '
+                "change.",
+                "Phrases and laterality are rewritten from the zones, and the number is the number of zones.",
             ),
             (
-                "The text follows the image, however the patch was found.",
-                "In the probability-driven mode the text is not changed.",
-                "The zone whose box holds the patch is added, in every mode.",
+                "The text follows the image in every patch mode.",
+                "In the probability-driven mode the text does not change.",
+                "In every mode, the text gets the zone whose box holds the patch.",
             ),
             (
-                "Pseudo-labels are trusted where the teacher is sure.",
-                "Once mixing is on, they are cut at 0.5 without a confidence mask; the threshold only gates patches.",
-                "Cut at 0.5 and to the zones that the report names; an infection that is not found teaches nothing.",
+                "Pseudo-labels are used where the teacher is confident.",
+                "After burn-in they are thresholded at 0.5, without a confidence mask. `conf_th` only gates patches.",
+                "Thresholded at 0.5, only inside the named zones. An image whose infection is not found is left out.",
             ),
             (
-                "The partner's map is the permuted map.",
+                "The partners' maps are the teacher's maps, permuted.",
                 "The teacher runs a second time, on the permuted batch.",
-                "One pass, and its output permuted.",
+                "The teacher runs once, and its output is permuted.",
             ),
             (
                 "The student reads the whole mixed report.",
-                "Texts are cut at 24 tokens, which clips merged reports.",
-                "The text is written anew, so every mixed report fits; a longer text is an error, never cut.",
+                "Texts are cut at 24 tokens, which truncates merged reports.",
+                "The text is rewritten, so every mixed report fits. A longer text is an error and is never cut.",
             ),
             (
                 "Patches of a zone lie where that zone's lesions are.",
                 "Upper, middle and lower are equal thirds of the image.",
-                "The bands are read off the labelled masks.",
+                "The bands are estimated from the labelled masks.",
             ),
             (
                 "Every position phrase can be augmented.",
-                "A phrase needs vertical word, side and `lung`; many LViT texts hold none, and nothing happens there.",
-                "Reports are parsed, so `all left lung` and `left lung` count too.",
+                "A phrase needs a height word, a side and `lung`. Many LViT texts have none, so nothing happens there.",
+                "Reports are parsed, so `all left lung` and `left lung` are phrases too.",
             ),
             (
                 "A report describes; it does not count what the mask shows.",
                 "The release's texts count active zones; LViT's count the connected lesions of the mask.",
-                "Both versions are read, and what the count word gives away is measured.",
+                "We read both versions and measure how much the count word reveals.",
             ),
             (
                 "Dice is an average over images.",
                 "The release adds up the pixels of the split first (micro).",
-                "Both are reported, always named.",
+                "We report both and always name them.",
             ),
             (
                 "No patient is in two splits.",
                 "MosMedData+ is split by slice, and most test studies also occur in train.",
-                "The splits are kept, so that numbers compare; the doctor warns and counts.",
+                "We keep the splits, so that numbers can be compared. The doctor warns and counts.",
             ),
             (
-                "Where a patch may lie does not depend on what the student reads.",
-                "PosAug hides phrases first, and mixing looks for them afterwards: fewer patches are offered, and a "
-                "hidden first phrase lets the second be seen.",
-                "Mixing reads the report; PosAug then hides phrases of the mixed one.",
+                "The place of a patch does not depend on the text that the student reads.",
+                "PosAug hides phrases before mixing reads them. So fewer patches are offered, and after a hidden first "
+                "phrase the second one counts.",
+                "Mixing reads the report. Then PosAug hides phrases of the mixed report.",
             ),
             (
                 '"Left" is the left of the picture that the network sees.',
-                "Its reader gives width x height and nothing turns that back: the network sees pictures on their side, "
-                "while boxes and words mean upright ones.",
-                "Upright; the setting `axes` lays them on their side.",
+                "Its reader gives width x height, and nothing transposes it back. The network sees pictures on their "
+                "side, but boxes and words mean upright ones.",
+                "Pictures are upright; the setting `axes` can transpose them.",
             ),
             (
                 "DiceCE is Dice plus cross-entropy.",
-                "MONAI 1.0.1 takes the cross-entropy of a softmax over one class, which is 0: Dice alone is left.",
-                "Binary cross-entropy; the setting `mask_loss` leaves it out.",
+                "MONAI 1.0.1 takes the cross-entropy of a softmax over one class, which is 0. Only Dice is left.",
+                "Binary cross-entropy; the setting `mask_loss` can leave it out.",
             ),
             (
                 "A strong view changes brightness and contrast.",
-                "ColorJitter cuts float pictures to 0 to 1, and they are normalised to mean 0 already: most of the "
-                "picture becomes 0 or 1.",
-                "Nothing is cut; the setting `strong_view` has `clamped` for it.",
+                "ColorJitter clips float pictures to 0 to 1, but they are already normalised to mean 0. So most of "
+                "the picture becomes 0 or 1.",
+                "Nothing is clipped; the setting `strong_view` has `clamped` for it.",
             ),
             (
-                "The weights that are used are chosen by what is reported.",
-                "The student's micro Dice chooses, after 20 epochs and in gains of at least 0.001.",
-                "The teacher's Dice per image, on pairs that are not reported; the setting `choose_by` has `student`.",
+                "The reported score chooses the weights.",
+                "The student's micro Dice chooses, after 20 epochs and with gains of at least 0.001.",
+                "The teacher's Dice per image chooses, on pairs that are not reported; `choose_by` can be `student`.",
             ),
             (
-                "A prediction does not depend on how far its report is padded.",
-                "Both networks attend to padding tokens, so another length of padding gives another mask.",
-                "Padding is masked in every attention; logits and embeddings are the same for any length of it.",
+                "A prediction does not depend on the padding of its report.",
+                "Both networks attend to padding tokens, so other padding gives another mask.",
+                "Every attention masks padding. Logits and embeddings are the same for any amount of padding.",
             ),
             (
                 "A report may have more or fewer than 24 tokens.",
-                "GuideDecoder's convolution over the token axis takes exactly 24, so texts are cut or padded to 24.",
-                "It reads windows of 24 tokens by the same weights, so a text may have any length; 24 full tokens are "
-                "read as in the release.",
+                "GuideDecoder's convolution over the token axis needs exactly 24, so texts are cut or padded to 24.",
+                "It reads windows of 24 tokens with the same weights, so a text may have any length. A text of 24 "
+                "tokens is read as in the release.",
             ),
         ],
         start=1,
@@ -212,19 +211,19 @@ SYMBOLS = (
         "zone vector of a report; its code is $a$ as one integer",
         "Report.zones, Report.code; a_l, a_u",
     ),
-    ("$k$, $e_k$", "number of a zone, and the vector that names it alone", "ZONES, zones"),
+    ("$k$, $e_k$", "number of a zone, and the vector that names only this zone", "ZONES, zones"),
     ("$i$, $j$", "receiver and donor of a patch, or row and column of a matrix", "partner"),
     ("$p$; $p_j$", "the teacher's lesion probability; the donor's", "p, probs"),
-    ("$p$ in Eq. 3", "the chance that PosAug hits a phrase", "posaug_p"),
+    ("$p$ in Eq. 3", "the probability that PosAug hits a phrase", "posaug_p"),
     ("$s$", "strong views of unlabelled pairs", "s"),
-    ("$m$", "the patch: a square of side `block`, cut to its zone's box", "boxes of patch_mix"),
+    ("$m$", "the patch: a square of side `block`, clipped to its zone's box", "boxes of patch_mix"),
     ("$c$, $b$", "centre and side of that square", "centres, block"),
     ("$\\mathrm{conf\\_th}$", "the gate", "gate"),
     ("$\\tilde s$, $\\tilde y$, $\\tilde r$", "strong views, targets and reports after mixing", "s_mix, y_mix, r_mix"),
-    ("$\\tilde p$", "mixed probabilities; cut at 0.5 they are the target", "p_mix"),
+    ("$\\tilde p$", "mixed probabilities; thresholded at 0.5 they are the target", "p_mix"),
     ("$\\tilde a$", "zones that the mixed image shows", "a_mix"),
     ("$u$, $v$", "embedding of an image and of a text, of length 1", "u, v: image_embedding, text_embedding"),
-    ("$u_l$, $v_l$; $u_u$, $v_u$", "those of labelled and of unlabelled pairs", "u_l, v_l, u_u, v_u"),
+    ("$u_l$, $v_l$; $u_u$, $v_u$", "embeddings of labelled and of unlabelled pairs", "u_l, v_l, u_u, v_u"),
     ("$z$", "similarities $u^\\top v / \\tau$", "z"),
     ("$\\tau$", "temperature", "tau"),
     ("$P$", "soft positives", "jaccard"),
@@ -233,7 +232,7 @@ SYMBOLS = (
         "all text embeddings, their sums by zone code, soft positives of all 64 codes",
         "class_sums",
     ),
-    ("$L$", "the loss of a step; its four terms stand in code", "L_seg, L_itcl, L_mix, L_itcl_u"),
+    ("$L$", "the loss of a step; the code has its four terms", "L_seg, L_itcl, L_mix, L_itcl_u"),
     (
         "$w_l$, $w_c$",
         "weights of ITCL on labelled and on unlabelled pairs",
@@ -242,15 +241,15 @@ SYMBOLS = (
     ("$w_u(t)$", "weight of the unlabelled loss in step $t$", "w_u: unsupervised_weight"),
     ("$t$, $t_0$, $T$", "step, end of burn-in, length of the ramp", "step, burn_in, ramp"),
     ("$\\theta$, $\\theta'$", "weights of student and teacher", "student, teacher"),
-    ("$d$; $d_0$, $d_1$", "decay of the teacher's average; the first and the last one", "ema_decay, ema_decay_last"),
-    ("$D$, $D_L$, $D_U$", "all training pairs, the labelled and the unlabelled ones", "labelled, unlabelled"),
+    ("$d$; $d_0$, $d_1$", "decay of the teacher's average; its first and last value", "ema_decay, ema_decay_last"),
+    ("$D$, $D_L$, $D_U$", "all training pairs, labelled pairs, unlabelled pairs", "labelled, unlabelled"),
     ("$\\rho$, $n$", "label ratio, number of training pairs", "label_ratio"),
     ("$N$", "pairs of a loss, or images of a score", ""),
     ("$E$, $\\hat a$, $g$", "ISPG: encoder, predicted zones, gate of their token", "ZoneGuide"),
     ("$W$, $b$ in Eq. 19", "weights and bias of that token", "ZoneGuide"),
     ("`B`, `D`, `L` in shapes", "samples of a batch, length of an embedding, tokens of a text", ""),
 )
-"""The one table of symbols: as formulas write it, what it is, and its names in code."""
+"""The table of symbols: symbol, meaning, and names in code."""
 
 
 def symbol_table() -> str:
@@ -261,7 +260,7 @@ def symbol_table() -> str:
 
 @dataclass
 class Places:
-    """Where a tag stands: functions ``(file, qualified name)``, tests alike, cells ``(notebook, heading)``."""
+    """The places of a tag: functions and tests as ``(file, qualified name)``, cells as ``(notebook, heading)``."""
 
     functions: list[tuple[str, str]] = field(default_factory=list)
     tests: list[tuple[str, str]] = field(default_factory=list)
@@ -271,7 +270,7 @@ class Places:
 def find_tags(root: Path = ROOT) -> dict[str, Places]:
     """All tags in the sources below ``root``, each place once.
 
-    A tag in a file's head, outside every function or class, has the name ``""``.
+    A tag outside all functions and classes has the name ``""``.
     """
     found = defaultdict(Places)
     for folder in ("semimedref_core", "kernels", "tests"):
@@ -319,7 +318,7 @@ def equation_table(found: dict[str, Places]) -> str:
     for entry in EQUATIONS:
         places = found.get(entry.tag, Places())
         functions = _links(places.functions)
-        formula = entry.tex.replace("|", r"\vert ")  # a bar would end the table's cell
+        formula = entry.tex.replace("|", r"\vert ")  # a bar would end the cell of the table
         lines.append(
             f"| {entry.tag} | {entry.paper} | {entry.title} | ${formula}$ | {functions} | {_cells(places)} "
             f"| {_links(places.tests)} |"

@@ -1,9 +1,9 @@
-"""QaTa-COV19 with its reports rewritten into free text, as a folder for ``--dataset folder``.
+"""QaTa-COV19 with reports that are rewritten as free text, as a folder for ``--dataset folder``.
 
-What free text costs the method can be measured only where the same pictures have both kinds of texts. The sentences are
-of templates made by hand, in which side, height and number stand in many places and words; each says what the report
-says, and no more. Which template a pair gets follows from its name, so the folder is the same each time. The order of
-the training pairs is the dataset's, so ``--label-ratio`` takes the same pairs as there.
+To measure the cost of free text, the same pictures need both kinds of texts. The sentences come from handmade templates
+with many words and orders for side, height and number. Each sentence says the same as its report, and no more. The name
+of a pair selects its template, so the folder is the same each time. The training pairs keep their order, so
+``--label-ratio`` selects the same pairs as in the dataset.
 
 ``python -m semimedref_core.tools.free_text_qata FOLDER`` writes ``metadata.csv`` and links to the pictures; put FOLDER
 outside the repository.
@@ -34,7 +34,7 @@ CLEAR = (
     "Nothing that would suggest pneumonia.",
     "Normal chest film.",
 )
-"""For reports without infection."""
+"""Templates for reports without infection."""
 INFECTED = (
     "{places} affected.",
     "Opacities are seen in {places}.",
@@ -51,7 +51,8 @@ INFECTED = (
     "Suspicious for COVID-19 in {places}",
     "I see {count} lesion{s}. They sit in {places}.",
 )
-"""For the others: ``{places}`` are the phrases of the two sides, ``{count}`` and ``{digit}`` the number of areas."""
+"""Templates for other reports: ``{places}`` are the phrases of the two sides, ``{count}`` and ``{digit}`` the number of
+areas."""
 PHRASES = (
     lambda side, heights: f"the {_and(heights)} {side} lung",
     lambda side, heights: f"the {side} {_and(heights)} zone{_s(heights)}",
@@ -59,13 +60,13 @@ PHRASES = (
     lambda side, heights: f"the {_and(heights)} part of the {side} lung",
     lambda side, heights: f"{side} {_and(heights)} lung field{_s(heights)}",
 )
-"""For one or two zones of a side."""
+"""Phrases for one or two zones of a side."""
 WHOLE = ("the whole {side} lung", "the entire {side} lung", "all of the {side} lung")
-"""For all three zones of a side."""
+"""Phrases for all three zones of a side."""
 
 
 def rewritten(report: Report, name: str) -> str:
-    """The report as free text; the template follows from the name.
+    """The report as free text; the name selects the template.
 
     >>> rewritten(Report.of([0, 0, 1, 0, 0, 0]), "covid_1.png")
     'Patchy consolidation of the left lower zone, 1 in all.'
@@ -93,10 +94,10 @@ def write_folder(root: str | Path, folder: str | Path, texts: str = "lvit", most
     """Writes the folder: ``metadata.csv``, and links to pictures and masks by split.
 
     Args:
-        root: where QaTa-COV19 is.
-        folder: empty or missing.
+        root: the folder of QaTa-COV19.
+        folder: an empty folder, or a new one.
         texts: version of the reports.
-        most: pairs of each split; all by default.
+        most: largest number of pairs of each split; by default all.
 
     Returns:
         The table.
@@ -125,7 +126,7 @@ def _row(folder: Path, split: str, entry: Entry, texts: str) -> dict[str, str]:
 
 
 def _draws(name: str):
-    """``draw(n)`` gives numbers from 0 to below n, always the same ones for a name."""
+    """``draw(n)`` gives numbers from 0 to n - 1; the same name always gives the same numbers."""
     state = int.from_bytes(blake2b(name.lower().encode(), digest_size=16).digest())
 
     def draw(count: int) -> int:
@@ -147,7 +148,7 @@ def _s(words: Sequence[str]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     command = argparse.ArgumentParser(description="Write QaTa-COV19 with free texts, for --dataset folder.")
-    command.add_argument("folder", metavar="FOLDER", help="empty or missing, outside the repository")
+    command.add_argument("folder", metavar="FOLDER", help="an empty or new folder, outside the repository")
     command.add_argument("--data", default="", help="folder of QaTa-COV19 (default: SEMIMEDREF_DATA)")
     command.add_argument("--texts", default="lvit", choices=("lvit", "release"))
     options = command.parse_args(arguments)

@@ -1,8 +1,8 @@
-"""What training does on a GPU, measured in eight minutes: ``python -m semimedref_core.tools.gpu_session FOLDER``.
+"""Measures training on a GPU in eight minutes: ``python -m semimedref_core.tools.gpu_session FOLDER``.
 
-Each part is a process of its own with a limit of its own, in the order of worth, and writes what it has as soon as it
-has it; a part that hangs or crashes loses itself alone. ``FOLDER/gpu_training.json`` is what notebook 10 reads.
-``--dry`` takes the same way on a CPU, with small pictures and a few steps.
+Each part is a separate process with its own time limit. The most important parts run first. A part writes each result
+at once, so a part that hangs or crashes does not affect the others. Notebook 10 reads ``FOLDER/gpu_training.json``.
+``--dry`` does the same on a CPU, with small pictures and a few steps.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from semimedref_kernels.benchmark.session import run_phases
 
 BUDGET = 480  # seconds
 RECORD = "gpu_training.json"
-PARTS = (  # name, the most seconds, and what
+PARTS = (  # name, largest number of seconds, and content
     ("tests", 60, "tests"),
     ("compact", 30, "compact"),
-    ("lite", 90, "lite"),  # reads QaTa, which is kept for the parts after it
+    ("lite", 90, "lite"),  # decodes QaTa into the cache for the later parts
     ("mmi_unet", 60, "mmi_unet"),
     ("train_lite", 70, "train lite"),
     ("train_mmi_unet", 170, "train mmi_unet"),
@@ -40,27 +40,27 @@ CASES = {
     "lite": Config(**_QATA, network="lite", batch_size=16),
     "mmi_unet": Config(**_QATA, network="mmi_unet", batch_size=32),
 }
-"""Whose steps are timed: as they are, compiled, and as a graph."""
+"""The cases whose steps are timed: plain, compiled, and as a graph."""
 WAYS = ("off", "graph", "on")
 RUNS = {
     "lite": replace(CASES["lite"], compile="graph", steps=1500, eval_every=250),
     "mmi_unet": replace(CASES["mmi_unet"], compile="graph", steps=1500, eval_every=250),
 }
-"""What is trained in full."""
+"""The full trainings."""
 
 
 def smaller(config: Config) -> Config:
-    """The same on a CPU in seconds."""
+    """A small version of these settings, which takes seconds on a CPU."""
     return replace(config, dataset="phantom", image_size=32, batch_size=2, precision="fp32", steps=4, eval_every=2)
 
 
 def time_steps(name: str, folder: Path, dry: bool) -> None:
-    """Times the steps of a case in each way, and writes a line after each."""
-    pairs = None  # read by the first way, for all
+    """Times the steps of a case in each way, and writes a line after each way."""
+    pairs = None  # loaded once, for all ways
     for way in WAYS[: 2 if dry else None]:
         config = replace(smaller(CASES[name]) if dry else CASES[name], compile=way)
         line = {"case": name, "way": way, "config": config.to_dict()}
-        prepared = None  # the way before takes no memory any more
+        prepared = None  # frees the memory of the previous way
         try:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
@@ -71,16 +71,16 @@ def time_steps(name: str, folder: Path, dry: bool) -> None:
                 line["peak_megabytes"] = torch.cuda.max_memory_allocated() / 2**20
             if way == "off":
                 line["parts"] = asdict(profile(config, count=2 if dry else 10, pairs=pairs))
-        except (RuntimeError, SemiMedRefError) as error:  # what one way cannot do hides no other
+        except (RuntimeError, SemiMedRefError) as error:  # a failed way does not stop the others
             line["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         with (folder / "steps.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        write_json(folder / RECORD, record(folder))  # what there is, should all be stopped
+        write_json(folder / RECORD, record(folder))  # saves the results so far, in case of a stop
         print({key: value for key, value in line.items() if key != "config"}, flush=True)
 
 
 def command(part: str, folder: Path, dry: bool) -> list[str]:
-    """What a part runs."""
+    """The command of a part."""
     if part == "tests":
         tests = Path(__file__).parents[2] / "tests" / "test_gpu.py"
         return [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", "graph or replayed", str(tests)]
@@ -89,11 +89,11 @@ def command(part: str, folder: Path, dry: bool) -> list[str]:
 
 
 def record(folder: Path) -> dict:
-    """All that a session has measured so far.
+    """All measurements of a session so far.
 
     Returns:
         ``device`` and ``environment``; ``steps``, a row for each case and way; ``runs`` by network, each with its
-        ``config``, the ``lines`` of ``metrics.jsonl``, and its ``results``, None if it is not finished.
+        ``config``, the ``lines`` of ``metrics.jsonl``, and its ``results`` (None if it is not finished).
     """
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     steps = folder / "steps.jsonl"
@@ -110,15 +110,15 @@ def record(folder: Path) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, and returns 0 if every part has ended well."""
+    """Runs all parts; returns 0 if every part succeeded."""
     parser = argparse.ArgumentParser("python -m semimedref_core.tools.gpu_session", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the record, lines, runs and logs go; made if it is not there")
+    parser.add_argument("folder", type=Path, help="folder of the record, lines, runs and logs; created if missing")
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for all parts")
-    parser.add_argument("--dry", action="store_true", help="on a CPU, small: to see that it works")
+    parser.add_argument("--dry", action="store_true", help="a small test on a CPU")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not options.dry and not torch.cuda.is_available():
-        raise SystemExit("no GPU here; --dry takes the same way on a CPU")
+        raise SystemExit("no GPU found; use --dry for a small test on a CPU")
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.part:
         what, _, name = options.part.rpartition(" ")

@@ -1,4 +1,4 @@
-"""A look into a step: its tensors, what trains which part of a network, who looks how often, does the host wait."""
+"""Inspects a step: its tensors, the gradients of each part of a network, the forward passes, and waits of the host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def named_tensors(value, name: str = "") -> dict[str, Tensor]:
-    """The tensors of a record (dataclass or mapping, nested), by their dotted names, in the record's order."""
+    """The tensors of a nested dataclass or mapping by their dotted names, in their original order."""
     if isinstance(value, Tensor):
         return {name: value}
     if dataclasses.is_dataclass(value):
@@ -24,12 +24,12 @@ def named_tensors(value, name: str = "") -> dict[str, Tensor]:
 
 
 def shape_text(tensor: Tensor) -> str:
-    """A shape for people to read, such as ``8 x 1 x 64 x 64``; ``scalar`` where there is none."""
+    """A readable shape, such as ``8 x 1 x 64 x 64``, or ``scalar``."""
     return " x ".join(map(str, tensor.shape)) or "scalar"
 
 
 def tensor_table(tensors: Mapping[str, Tensor]) -> pd.DataFrame:
-    """One row a tensor: shape, dtype, smallest and largest value, and bytes."""
+    """One row for each tensor: shape, dtype, smallest and largest value, and bytes."""
     rows = {
         name: {
             "shape": shape_text(tensor),
@@ -44,13 +44,13 @@ def tensor_table(tensors: Mapping[str, Tensor]) -> pd.DataFrame:
 
 
 def parameter_table(network: nn.Module) -> pd.DataFrame:
-    """How many parameters each block of a network has.
+    """The number of parameters of each block of a network.
 
     Args:
         network: with ``parts``, part -> names of its modules.
 
     Returns:
-        One row a block, in the order of the parts: its part, its parameters, and how many of them are trained.
+        One row for each block, in the order of the parts: its part, its parameters, and the number of trained ones.
     """
     rows = {
         name: {
@@ -65,15 +65,15 @@ def parameter_table(network: nn.Module) -> pd.DataFrame:
 
 
 def gradient_norms(terms: Mapping[str, Tensor], network: nn.Module) -> pd.DataFrame:
-    """Which loss term trains which part of the network.
+    """Shows which loss term trains which part of the network.
 
     Args:
-        terms: name -> scalar, all from the network's passes, whose graphs are kept.
+        terms: name -> scalar; all come from passes of the network and still have their graphs.
         network: with ``parts``, part -> names of its modules.
 
     Returns:
-        Length of the gradient over a part's parameters, one row a term and one column a part; NaN where the part does
-        not occur in the term at all.
+        Norm of the gradient over a part's parameters; one row for each term, one column for each part. NaN if the term
+        does not depend on the part.
     """
     table = pd.DataFrame(index=list(terms), columns=list(network.parts), dtype=float)
     for part, modules in network.parts.items():
@@ -86,10 +86,10 @@ def gradient_norms(terms: Mapping[str, Tensor], network: nn.Module) -> pd.DataFr
 
 
 class Passes:
-    """Notes the forward passes of a network of this project from now on.
+    """Records the forward passes of a network of this project from now on.
 
     Attributes:
-        made: (samples seen, samples decoded) of each pass.
+        made: (number of samples, number of decoded samples) of each pass.
     """
 
     def __init__(self, network: nn.Module):
@@ -101,15 +101,15 @@ class Passes:
 
 
 class HostReads(TorchDispatchMode):
-    """Counts the operations whose result the host must know before it can go on; on a GPU each is a wait.
+    """Counts the operations whose result the host needs before it can continue; on a GPU, each of them is a wait.
 
-    These are values read (``.item()``, ``bool(x)``, ``torch.equal``) and shapes that depend on values (``nonzero``,
-    ``x[mask]``), as torch tags them. What a custom operation does inside is not seen, nor is a copy to where the tensor
-    lies already.
+    These operations read values (``.item()``, ``bool(x)``, ``torch.equal``) or have shapes that depend on values
+    (``nonzero``, ``x[mask]``), according to torch's tags. The inside of a custom operation is not seen, nor is a copy
+    to the tensor's own device.
 
     Attributes:
-        operations: number of operations seen.
-        reads: names of those that wait.
+        operations: number of all operations.
+        reads: names of the waiting operations.
     """
 
     def __init__(self):
@@ -126,6 +126,6 @@ class HostReads(TorchDispatchMode):
 
 def _waits(function, args) -> bool:
     if function.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_):
-        # Their shapes depend on values only where a mask is among the indices.
+        # Their shapes depend on values only if one of the indices is a mask.
         return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
     return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(function.tags))

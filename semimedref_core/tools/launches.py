@@ -1,8 +1,8 @@
-"""What a training step asks of a GPU, counted without one: ``python -m semimedref_core.tools.launches``.
+"""Counts the GPU launches of a training step without a GPU: ``python -m semimedref_core.tools.launches``.
 
-The step runs on PyTorch's device ``meta``, where tensors have shapes and no values. Each operation that computes
-something is counted; on a GPU it is one launch, or a few. On that device a step that asks for a value, or that
-brings one from the host, fails: a CUDA graph could not record it.
+The step runs on PyTorch's device ``meta``, where tensors have shapes but no values. Each operation that computes
+something is counted; on a GPU it is one launch or a few. On this device, a step fails if it reads a value or copies one
+from the host. A CUDA graph could not record such a step.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from semimedref_core.preparing import Prepared, prepare
 from semimedref_core.runtime.graphed import WARM_UP, Graphed
 from semimedref_core.step import learned, schedule, training_step
 
-OPTIMISER = 2  # launches for each group of weights: fused AdamW, and its count of steps
+OPTIMISER = 2  # launches for each group of weights: fused AdamW and its step counter
 _NO_LAUNCH = ("_unsafe_view", "empty", "new_empty", "empty_like", "empty_strided", "alias")
 
 
 class Operations(TorchDispatchMode):
-    """Counts, while it is entered, the operations that compute something: not those that look at a tensor anew.
+    """Counts the operations of the body that compute something. Operations that only make a view are not counted.
 
     Attributes:
-        counts: by the operation's name.
-        bytes: that they read and write, each tensor once for each operation.
+        counts: name of an operation -> its number.
+        bytes: bytes that the operations read and write; each tensor counts once for each operation.
     """
 
     def __init__(self):
@@ -60,10 +60,10 @@ class Operations(TorchDispatchMode):
 
 
 def on_meta(prepared: Prepared, config: Config, step: int) -> Callable[[], dict[str, Tensor]]:
-    """A step's :func:`semimedref_core.step.learned`, ready to run without values. The networks' weights are gone.
+    """Prepares :func:`semimedref_core.step.learned` of a step to run without values. The networks lose their weights.
 
-    The optimiser is left out: the device ``meta`` does not know its fused form. What is returned raises RuntimeError or
-    NotImplementedError if the step asks for a value, or for a tensor of the host.
+    The optimiser is left out, because the device ``meta`` does not have its fused form. The returned function raises
+    RuntimeError or NotImplementedError if the step reads a value or uses a tensor of the host.
     """
     state, now = prepared.state, schedule(config, step)
     batch = each_tensor(prepared.batches(step), lambda value: value.to("meta"))
@@ -76,12 +76,12 @@ def on_meta(prepared: Prepared, config: Config, step: int) -> Callable[[], dict[
 
 
 def operations(config: Config, step: int, pairs: Training | None = None) -> Operations:
-    """What a step hands to the device one by one; its bytes without those of the optimiser, and in float32.
+    """The operations of a step; the bytes are for float32 and without the optimiser.
 
     Args:
         config: the run's settings.
-        step: which; before ``burn_in`` ends, the unlabelled pairs are left out.
-        pairs: to take in place of those that the settings name.
+        step: index of the step; during burn-in it has no unlabelled pairs.
+        pairs: use these; by default the pairs that the settings name.
     """
     prepared = prepare(config, "cpu", pairs)
     groups = len(prepared.state.optimizer.param_groups)
@@ -93,20 +93,21 @@ def operations(config: Config, step: int, pairs: Training | None = None) -> Oper
 
 
 def operations_of_replay(config: Config, step: int, pairs: Training | None = None) -> Operations:
-    """What is left of it where the step is one CUDA graph: copies of the batch, scalars, the graph, its results."""
+    """The operations of a step that is one CUDA graph: copies of the batch, scalars, the graph, its results."""
     prepared = prepare(config, "cpu", pairs)
     graph, batch, now = _replayed(prepared, config, step), prepared.batches(step), schedule(config, step)
     with Operations() as found:
         graph(batch, now)
     found.counts["graph"] += 1
-    found.counts["fill_"] += 2  # seed and offset of the random numbers, by PyTorch
+    found.counts["fill_"] += 2  # PyTorch sets seed and offset of the random numbers
     return found
 
 
 def host_seconds(config: Config, step: int, count: int, pairs: Training | None = None) -> tuple[float, float]:
-    """Processor time of a step and of a replayed one, in seconds, the least of ``count``; the batch is there already.
+    """CPU time of a plain step and of a replayed step in seconds, each the smallest of ``count``; the batch is ready
+    before.
 
-    Of a step whose pictures are tiny this is nearly what the host does: the CPU has little to compute.
+    If the pictures are tiny, this is nearly the work of the host, since there is little to compute.
     """
     prepared = prepare(config, "cpu", pairs)
     batch, now = prepared.batches(step), schedule(config, step)
@@ -147,9 +148,9 @@ NETWORKS = "compact", "lite", "mmi_unet"
 
 
 def main() -> None:
-    """Prints how many operations a step of each network hands to the device, with and without a graph.
+    """Prints the number of operations of a step of each network, with and without a graph.
 
-    The pictures' size does not change that, and the number of pairs hardly.
+    The size of the pictures does not change the numbers, and the number of pairs hardly does.
     """
     torch.set_num_threads(1)
     tiny = Config(image_size=32, batch_size=2)

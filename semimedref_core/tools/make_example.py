@@ -1,7 +1,7 @@
 """Makes the network and the pictures of :mod:`semimedref_core.example`.
 
 Run ``python -m semimedref_core.tools.make_example``. It takes about four minutes of one CPU core. The numbers on the
-card are those of the run that was made.
+card come from that run.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def make(folder: Path = FOLDER, **settings) -> None:
     """Trains the network and draws the pictures.
 
     Args:
-        folder: where ``model/``, the pictures and their reports go.
-        settings: in place of some of :data:`SETTINGS`.
+        folder: gets ``model/``, the pictures and their reports.
+        settings: replace entries of :data:`SETTINGS`.
     """
     config = Config(**SETTINGS | settings)
     with tempfile.TemporaryDirectory() as run:

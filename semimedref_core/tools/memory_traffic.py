@@ -1,4 +1,5 @@
-"""What operations and kernels read, write and hold: PyTorch's by a dispatch mode, Triton's by its interpreter."""
+"""Measures the memory that operations and kernels read, write and hold: PyTorch's with a dispatch mode, Triton's with
+its interpreter."""
 
 from __future__ import annotations
 
@@ -15,16 +16,16 @@ from torch.utils._pytree import tree_leaves
 
 
 class Meter(TorchDispatchMode):
-    """Adds up what PyTorch's operations read and write while it is on, and the memory that they hold at once.
+    """Sums the bytes that PyTorch's operations read and write in its body, and the memory that they hold.
 
-    Tensors on the device ``meta`` have shapes and no memory: with them it counts what could never run here. Views move
-    nothing. A gather reads as many numbers as it returns, what is overwritten is not read, and a tensor that repeats
-    itself (a broadcast) is as large as its memory. Operations of our own count as one.
+    Tensors on the device ``meta`` have shapes but no memory, so it can count work that is too large for this machine.
+    Views move nothing. A gather reads as many numbers as it returns. Overwritten memory is not read. A broadcast tensor
+    has the size of its memory. A custom operation counts as one.
 
     Attributes:
-        operations: those that move something.
-        read, written: bytes.
-        held, peak: bytes of the tensors made under it that live now, and most at once.
+        operations: number of operations that move data.
+        read, written: bytes that were read and written.
+        held, peak: bytes of the living tensors that were made in the body: now, and at the peak.
 
     >>> import torch
     >>> from semimedref_core.tools import Meter
@@ -72,10 +73,10 @@ class Access:
     """One load or store of one program of a kernel.
 
     Attributes:
-        program: its number on the three axes of the grid.
-        kind: which of the two.
-        nbytes: of one number.
-        addresses: ``[k]`` uint64, of the numbers that the mask lets through.
+        program: index of the program on the three axes of the grid.
+        kind: ``load`` or ``store``.
+        nbytes: bytes of one number.
+        addresses: ``[k]`` uint64, addresses of the numbers that are not masked.
     """
 
     program: tuple[int, int, int]
@@ -84,17 +85,17 @@ class Access:
     addresses: np.ndarray
 
     def inside(self, x: Tensor) -> np.ndarray:
-        """Which numbers of a contiguous tensor it touches, ``[k]``; other memory is left out."""
+        """The indices ``[k]`` of the numbers of a contiguous tensor that it touches; other memory is ignored."""
         places = (self.addresses.astype(np.int64) - x.data_ptr()) // x.element_size()
         return places[(places >= 0) & (places < x.numel())]
 
 
 @contextmanager
 def listening() -> Iterator[list[Access]]:
-    """Fills a list with every load and store of the kernels that run inside it, in Triton's interpreter.
+    """Yields a list that gets every load and store of the kernels in its body, in Triton's interpreter.
 
-    The interpreter runs one program after the other, in NumPy, and hands each load and store to two functions, which
-    are replaced here. Kernels are interpreted if ``TRITON_INTERPRET`` is 1 when they are imported.
+    The interpreter runs the programs one after the other in NumPy. Two functions do all loads and stores, and we
+    replace them here. Kernels are interpreted if ``TRITON_INTERPRET`` is 1 at their import.
 
     Raises:
         ImportError: without Triton.
@@ -123,7 +124,8 @@ def listening() -> Iterator[list[Access]]:
 
 
 def bytes_moved(log: Sequence[Access], kind: Literal["load", "store"], once: bool = False) -> int:
-    """Bytes that were loaded or stored in all, or with each address counted once, as if a cache kept them all."""
+    """The number of bytes that were loaded or stored. With ``once``, each address counts once, as with a perfect
+    cache."""
     chosen = [access for access in log if access.kind == kind]
     if not once:
         return sum(access.nbytes * len(access.addresses) for access in chosen)

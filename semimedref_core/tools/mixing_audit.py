@@ -1,7 +1,7 @@
-"""Do image, target and text of a mixed sample still say the same? Counted zone by zone, from masks that are known.
+"""Checks zone by zone, with true masks, whether image, target and text of a mixed sample still agree.
 
-Training never looks here: this needs the true masks, of unlabelled pairs too. It is how notebooks and tests judge a way
-of mixing from outside.
+Training never uses this module, because it needs the true masks of unlabelled pairs too. Notebooks and tests use it to
+judge ways of mixing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from semimedref_core.reports import Report
 
 OUTCOMES = ("aligned", "text wrong", "image only", "left alone")
-"""What may become of a sample: patch in image, target and text; in image and target, but the text does not name its
-zone or contradicts itself; in the image alone; or no patch at all."""
+"""The possible outcomes of a sample: patch in image, target and text; patch in image and target, but the text does not
+name its zone or contradicts itself; patch only in the image; no patch."""
 
 
 def sum_in_boxes(maps: Tensor, boxes: Tensor) -> Tensor:
-    """What a map adds up to inside each box: lesion pixels of a mask, or probability.
+    """The sum of a map inside each box: lesion pixels of a mask, or probability.
 
     Args:
         maps: ``[B, 1, H, W]``.
@@ -37,23 +37,24 @@ def sum_in_boxes(maps: Tensor, boxes: Tensor) -> Tensor:
 
 
 def broken_by_mixing(before: Tensor, after: Tensor, named: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Where mixing, not the data, set image and text against each other.
+    """Finds samples in which mixing, not the data, made image and text disagree.
 
     Args:
         before, after: ``[B, 6]`` lesion pixels in each zone of the picture before and after mixing.
         named: ``[B, 6]`` bool, the zones that the text after mixing names.
-        least: so many pixels make a lesion.
+        least: smallest number of pixels of a lesion.
 
     Returns:
-        ``[B]`` bool each: a lesion came into a zone that the text does not name; a zone that it names lost its lesion.
+        Two ``[B]`` bool: whether a zone that the text does not name got a lesion, and whether a named zone lost its
+        lesion.
     """
     before, after = before >= least, after >= least
     return (after & ~before & ~named).any(1), (before & ~after & named).any(1)
 
 
 def zone_of_patch(patches: Tensor, boxes: Tensor) -> Tensor:
-    """The zone whose box holds a patch's centre, ``[B, 4]`` and ``[6, 4]`` px -> ``[B]``; -1 where the patch is empty
-    or lies in no zone."""
+    """The zone whose box holds the centre of a patch: ``[B, 4]`` and ``[6, 4]`` px -> ``[B]``; -1 if the patch is empty
+    or in no zone."""
     y, x = (patches[:, :2] + patches[:, 2:] - 1).float().div(2).unbind(1)
     inside = (y[:, None] >= boxes[:, 0]) & (y[:, None] < boxes[:, 2])
     inside &= (x[:, None] >= boxes[:, 1]) & (x[:, None] < boxes[:, 3])
@@ -64,17 +65,17 @@ def zone_of_patch(patches: Tensor, boxes: Tensor) -> Tensor:
 def outcomes(
     images: Tensor, mixed: Tensor, accepted: Tensor, told: Sequence[Report], zones: Sequence[int]
 ) -> np.ndarray:
-    """What became of each sample, judged by what is in the tensors and not by what was meant.
+    """The outcome of each sample, from the tensors and not from the intention.
 
     Args:
         images, mixed: ``[B, C, H, W]`` before and after mixing.
-        accepted: ``[B]`` bool, the target was mixed.
-        told: B reports that the student reads, in style ``release``: its count word, if there is one, says how many
-            zones are named.
-        zones: ``[B]``, in which zone the patch lies.
+        accepted: ``[B]`` bool, whether the target was mixed.
+        told: B reports that the student reads, in style ``release``: the count word, if there is one, is the number of
+            named zones.
+        zones: ``[B]``, the zone of the patch.
 
     Returns:
-        ``[B]`` of :data:`OUTCOMES`.
+        ``[B]`` entries of :data:`OUTCOMES`.
     """
     pasted = (images != mixed).flatten(1).any(1)
     found = []

@@ -1,7 +1,7 @@
-"""How often T-PatchMix offers, accepts and tells the truth, on the reports and masks of a dataset.
+"""Measures how often T-PatchMix offers a patch, accepts it and is correct, on the reports and masks of a dataset.
 
-``semimedref mixing`` prints it: for our three zone rules, and for the released code as it runs. The true masks stand in
-for the teacher, so what is counted is the fault of the rules, not of a network.
+``semimedref mixing`` prints the result for our three zone rules and for the released code. The true masks replace the
+teacher, so the errors come from the rules and not from a network.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from semimedref_core.reports import Report
 from semimedref_core.tools.mixing_audit import broken_by_mixing, sum_in_boxes
 from semimedref_kernels import patch_mix
 
-LEAST = 4  # so many pixels in a zone make a lesion
+LEAST = 4  # smallest number of lesion pixels in a zone
 
 
 def zone_rules(pairs: Pairs, config: Config, proposals: int = 1000) -> pd.DataFrame:
-    """What becomes of proposals by each of the three zone rules, in per cent.
+    """The outcomes of proposals for each of the three zone rules, in per cent.
 
     Args:
         pairs: with masks.
-        config: settings of views and T-PatchMix; every sample is offered a patch. The zone grid is thirds if they say
-            so, else that of QaTa: nothing is estimated here.
-        proposals: samples to draw for each rule, rounded up to whole batches.
+        config: settings of views and T-PatchMix; every sample is offered a patch. The zone grid is thirds if the
+            settings say so, otherwise the grid of QaTa; it is never estimated here.
+        proposals: number of samples for each rule, rounded up to whole batches.
 
     Returns:
-        A column for each rule and a row for each share: ``offered`` of all samples; of the offers, those whose patch
-        ``shows a lesion`` and those that the gate has ``accepted``; of the accepted mixes, those in which the ``mask``
-        marks what the image shows, the ``zones`` of the text agree with the image no worse than before mixing, and the
-        number of lesions in the text is right, by each way to give it.
+        One column for each rule, one row for each share. ``offered`` is a share of all samples. ``shows a lesion`` and
+        ``accepted`` (by the gate) are shares of the offers. The others are shares of the accepted mixes: the ``mask``
+        marks what the image shows; the ``zones`` of the text agree with the image at least as well as before mixing;
+        the number of lesions in the text is right, for each way to count.
     """
     return pd.DataFrame({rule: _zone_rule(pairs, replace(config, patch_zones=rule), proposals) for rule in PATCH_ZONES})
 
@@ -51,7 +51,7 @@ def _zone_rule(pairs: Pairs, config: Config, proposals: int) -> dict[str, float]
     config = replace(config, method="semi_medref", patch_p=1.0, posaug_p=0.0)
     texts, grid = build_texts(length=40), THIRDS if config.grid == "thirds" else QATA
     pictures = Batches(pairs, pairs, config, texts, grid)
-    masks = Batches(pairs, replace(pairs, images=pairs.masks), config, texts, grid)  # the same chance, other pixels
+    masks = Batches(pairs, replace(pairs, images=pairs.masks), config, texts, grid)  # same chance, other pixels
     samples, offers, lesions, mixes = 0, 0, 0, []
     for step in range(-(-proposals // config.batch_size)):
         batch = pictures(step).unlabelled
@@ -73,7 +73,7 @@ def _zone_rule(pairs: Pairs, config: Config, proposals: int) -> dict[str, float]
 def _true_in(
     before: Tensor, after: Tensor, target: Tensor, own: list[Report], zones: Tensor, accepted: Tensor, boxes: Tensor
 ) -> list[dict[str, bool]]:
-    """What is true of each accepted mix; before and after are the lesions in the image."""
+    """The checks of each accepted mix; ``before`` and ``after`` are the lesions in the image."""
     found = []
     lesions = sum_in_boxes(before, boxes), sum_in_boxes(after, boxes)
     for i in accepted.nonzero()[:, 0].tolist():
@@ -90,20 +90,20 @@ def _true_in(
 
 
 def release_rates(pairs: Pairs, image_size: int, proposals: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """What the released code offers on these reports, written in its own words, in per cent.
+    """The offers of the released code on these reports, in its own wording, in per cent.
 
     Args:
         pairs: with masks.
         image_size: height and width, px.
-        proposals: samples to draw, rounded up to whole batches of 32; every sample is offered a patch.
-        seed: of all chance.
+        proposals: number of samples, rounded up to whole batches of 32; every sample is offered a patch.
+        seed: seed of all random numbers.
 
     Returns:
-        Columns ``as one expects`` and ``as it runs``. Rows: samples that are ``offered`` a patch and, of these, those
-        ``on the right``, with phrases looked for before PosAug and after (Ledger 13); ``lower left``: where a report
-        names this alone, the lesion pixels in its box, as a mean over images, in upright pictures and on their side
-        (Ledger 14), ``nan`` if no report does; pixels of the strong view that are ``cut``, and ``variance`` of the
-        view that is left, where it acts (Ledger 16).
+        Columns ``as one expects`` and ``as it runs``. Rows: ``offered``, the samples with a patch, and ``on the
+        right``, the share of these on the right side; phrases are read before or after PosAug (Ledger 13). ``lower
+        left``: for reports that name only this zone, the share of lesion pixels in its box as a mean over images, for
+        upright and transposed pictures (Ledger 14); ``nan`` without such reports. ``cut``, the clipped pixels of the
+        strong view, and ``variance``, the remaining variance of the view, for samples with jitter (Ledger 16).
     """
     rng = np.random.default_rng(seed)
     told = [Report.of(report.zones, style="release").render() for report in pairs.reports]
@@ -125,7 +125,7 @@ def release_rates(pairs: Pairs, image_size: int, proposals: int = 1000, seed: in
         strong = views.strong_view(weak, **{key: torch.as_tensor(value) for key, value in vars(sharp).items()})
         acts = (strong != weak).flatten(1).any(1)
         low, high = strong[acts].amin((1, 2, 3), keepdim=True), strong[acts].amax((1, 2, 3), keepdim=True)
-        ends = (strong[acts] == low) | (strong[acts] == high)  # what was cut first may be moved from 0 afterwards
+        ends = (strong[acts] == low) | (strong[acts] == high)  # values clipped first may move from 0 later
         variance = strong[acts].var((1, 2, 3)).sum() / weak[acts].var((1, 2, 3)).sum()
         table[name] |= {
             "lower left, in its box": 100 * float(inside.mean()) if len(inside) else np.nan,
@@ -138,7 +138,7 @@ def release_rates(pairs: Pairs, image_size: int, proposals: int = 1000, seed: in
 def _offers(
     rng: np.random.Generator, told: list[str], posaug_p: float, image_size: int, proposals: int
 ) -> dict[str, float]:
-    """Shares of samples that are offered a patch and, of these, of patches on the right."""
+    """The share of samples with an offered patch, and the share of these patches on the right side."""
     offered, right, samples = 0, 0, 0
     while samples < proposals:
         batch = [told[k] for k in rng.choice(len(told), min(32, len(told)), replace=False)]

@@ -1,6 +1,6 @@
-"""What is asked of every notebook, for tests and contributors: one style, pairs in step, and outputs that are so.
+"""Checks of every notebook, for tests and contributors: style, agreement of the pair, and correct outputs.
 
-Each function returns what is wrong, in words, and an empty list where nothing is.
+Each function returns a list of problems in words; the list is empty if there are none.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import jupytext
 import nbformat
 from jupytext.compare import NotebookDifference, compare_notebooks
 
-LONGEST, MEDIAN = 25, 8  # lines of a code cell
+LONGEST, MEDIAN = 25, 8  # largest allowed lines of a code cell, and median
 MOST_BYTES = 1_000_000
 APPENDIX = "## Appendix"
 OF_THIS_MACHINE = "nbval-ignore-output"  # tag of cells that print versions or times
-RELATIVE, ABSOLUTE = 0.03, 0.03  # how far printed numbers may be apart on another machine
+RELATIVE, ABSOLUTE = 0.03, 0.03  # allowed differences of printed numbers on another machine
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 def style_problems(source: Path) -> list[str]:
-    """Opening, ending, parameters and cell lengths of a ``.py`` notebook. Appendices come after the ending."""
+    """Checks opening, ending, parameters and cell lengths of a ``.py`` notebook. Appendices come after the ending."""
     cells = jupytext.read(source).cells
     found = []
     walk = next((k for k, cell in enumerate(cells) if cell.source.startswith(APPENDIX)), len(cells))
@@ -53,7 +53,8 @@ def style_problems(source: Path) -> list[str]:
 
 
 def pair_problems(source: Path) -> list[str]:
-    """Is the ``.ipynb`` beside a ``.py`` notebook of this source, executed, with pictures, and small?"""
+    """Checks that the ``.ipynb`` beside a ``.py`` notebook has the same source, is executed, has pictures, and is
+    small."""
     pair = source.with_suffix(".ipynb")
     if not pair.is_file():
         return [f"{pair.name} is missing; semimedref notebooks {source.stem}"]
@@ -77,10 +78,10 @@ def pair_problems(source: Path) -> list[str]:
 
 
 def output_problems(executed: nbformat.NotebookNode, committed: nbformat.NotebookNode) -> list[str]:
-    """Errors in an executed notebook, and where it prints something else than the committed one.
+    """Errors in an executed notebook, and differences between its prints and those of the committed notebook.
 
-    Words are compared exactly, numbers up to 3 % or 0.03; cells tagged ``nbval-ignore-output`` are left out. An error
-    inside a widget's ``Output`` leaves the cell itself in order, so the widgets' states are searched too.
+    Words must be equal, numbers may differ by 3 % or 0.03, and cells with the tag ``nbval-ignore-output`` are skipped.
+    An error inside a widget's ``Output`` does not fail the cell, so the states of widgets are searched too.
     """
     found = [
         f"error in {_head(cell)}: {o.evalue}"
@@ -104,7 +105,7 @@ def output_problems(executed: nbformat.NotebookNode, committed: nbformat.Noteboo
 
 
 def printed(cell: nbformat.NotebookNode) -> str:
-    """What a cell wrote and returned as text. Pieces are joined as they came: a slow cell's may be cut anywhere."""
+    """The text that a cell printed and returned. All pieces are joined, because slow output may be split anywhere."""
     texts = [
         output.get("text") or output.get("data", {}).get("text/plain", "")
         for output in cell.outputs

@@ -1,13 +1,13 @@
-"""What reports without positions cost a trained network: ``semimedref evaluate --reports``.
+"""Measures how a trained network performs on reports without positions: ``semimedref evaluate --reports``.
 
-As in the release, one checkpoint is asked with whole reports, and with reports of which a share, the *removal rate*, is
-changed. A network with ISPG is asked for more. Its token speaks where reports are whole, as in training, and in the
-mode ``soft``; in all other modes it is hidden, so that each tells what the text alone is worth:
+As in the release, one checkpoint is evaluated with complete reports and with reports of which a share, the *removal
+rate*, is changed. A network with ISPG has more modes. Its token is visible for complete reports, as in training, and in
+the mode ``soft``. All other modes hide the token, so that they measure the text alone:
 
 ====== ===========================================================================================================
-soft   the positions are removed, and the token of the predicted zones is read
-hard   a sentence of the zones predicted with a probability of at least 0.5 is written in the place of the phrases
-oracle the true zones, which is the whole report
+soft   the positions are removed, and the network reads the token of the predicted zones
+hard   phrases of the zones with a predicted probability of at least 0.5 replace the phrases of the report
+oracle the true zones, that is, the complete report
 ====== ===========================================================================================================
 """
 
@@ -33,11 +33,11 @@ ISPG_MODES = ("soft", "hard")
 
 
 def counts_with(network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, mode: str) -> np.ndarray:
-    """:func:`semimedref_core.evaluation.image_counts` of a network that reads every report as a mode has it.
+    """:func:`semimedref_core.evaluation.image_counts` of a network that reads every report in this mode.
 
     Args:
-        network, pairs, texts: as there.
-        mode: of :mod:`semimedref_core.missing_positions`, or of :data:`ISPG_MODES` for a network with ISPG.
+        network, pairs, texts: as in that function.
+        mode: one of :mod:`semimedref_core.missing_positions`, or of :data:`ISPG_MODES` for a network with ISPG.
     """
     guide = getattr(network, "guide", None)
     if mode == "hard":
@@ -51,7 +51,7 @@ def counts_with(network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, mode
 
 @torch.no_grad()
 def predicted_zones(network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts) -> np.ndarray:
-    """The probabilities ``[N, 6]`` of the zones that a network with ISPG predicts from the images alone."""
+    """The zone probabilities ``[N, 6]`` that a network with ISPG predicts from the images."""
     return torch.cat([network.guide(images).sigmoid() for images, _ in network_inputs(pairs, texts)]).cpu().numpy()
 
 
@@ -62,14 +62,14 @@ def reports_table(
     modes: Sequence[str] | None = None,
     rates: Sequence[float] = RATES,
 ) -> pd.DataFrame:
-    """The metrics at each removal rate, one row a mode and a rate.
+    """The metrics at each removal rate; one row for each mode and rate.
 
-    Which reports are changed is drawn from one seed, alike for every network and mode, and those of a smaller rate are
-    among those of a larger one. Each mode is predicted once and each image counted from it, or from whole reports.
+    One seed draws the changed reports for all networks and modes. A larger rate changes all reports of a smaller rate
+    and more. Each mode needs one prediction; each image then uses it or the prediction with complete reports.
 
     Args:
         network, pairs, texts: as in :func:`counts_with`.
-        modes: all that change a report if left out, and those of :data:`ISPG_MODES` for a network with ISPG.
+        modes: by default all modes that change a report, and :data:`ISPG_MODES` for a network with ISPG.
         rates: removal rates, 0 to 1.
 
     Returns:
@@ -90,14 +90,14 @@ def reports_table(
 
 
 def recoveries(table: pd.DataFrame, metric: str = "dice_image") -> dict[str, float]:
-    """:func:`semimedref_core.evaluation.recovery` where every position is removed: soft, hard and oracle.
+    """:func:`semimedref_core.evaluation.recovery` of soft, hard and oracle, with all positions removed.
 
     Args:
-        table: of :func:`reports_table`, with the rates 0 and 1.
-        metric: of which it is taken.
+        table: a table of :func:`reports_table` with the rates 0 and 1.
+        metric: the metric of the recovery.
 
     Returns:
-        By mode; empty for a network without ISPG.
+        Mode -> recovery; empty for a network without ISPG.
     """
     value = table.set_index(["reports", "removal_rate"])[metric]
     if "soft" not in set(table["reports"]):

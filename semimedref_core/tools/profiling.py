@@ -1,6 +1,6 @@
-"""Where the time of a training step goes: ``semimedref profile``.
+"""Measures the time of the parts of a training step: ``semimedref profile``.
 
-The parts of a step are named where they are written, by ``torch.profiler.record_function``.
+``torch.profiler.record_function`` names the parts in the code of the step.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from semimedref_core.runtime import graphed
 from semimedref_core.runtime.graphed import Learn
 from semimedref_core.step import training_step
 
-WARM_UP = graphed.WARM_UP + 1  # steps before any is timed; in the last a graph is recorded, if there is to be one
-PARTS = (  # in the order of a step
+WARM_UP = graphed.WARM_UP + 1  # untimed steps; the last one records a graph, if the settings ask for one
+PARTS = (  # in their order in a step
     "batch",
     "views",
     "teacher forward",
@@ -45,16 +45,16 @@ PARTS = (  # in the order of a step
 
 @dataclass(frozen=True)
 class Profile:
-    """What a step takes.
+    """The cost of a step.
 
     Attributes:
-        device: its name.
-        parameters: of the student; of both networks for a method that trains two.
-        milliseconds: of each part of :data:`PARTS`, median over the timed steps: on a GPU of its kernels, on the CPU of
-            all that it does. Of parts in one another, each has its own time.
-        step: the whole step so, its batch included, median; not the sum of the medians.
-        running: a step as training runs it, ms: nothing is waited for, and a thread makes the next batch meanwhile.
-        peak_memory: MB, of the GPU's allocator, or of this whole process on the CPU; None where it is not known.
+        device: name of the device.
+        parameters: number of parameters of the student, or of both networks if the method trains two.
+        milliseconds: time of each part of :data:`PARTS`, median over the timed steps: of its kernels on a GPU, of all
+            its work on the CPU. The time of a nested part is not counted in the outer part.
+        step: median time of the whole step with its batch, in ms; not the sum of the medians.
+        running: time of a step in training, in ms: nothing waits, and a thread makes the next batch at the same time.
+        peak_memory: MB of the GPU's allocator, or of this process on the CPU; None if unknown.
     """
 
     device: str
@@ -65,11 +65,11 @@ class Profile:
     peak_memory: float | None
 
     def to_dict(self) -> dict:
-        """All of it as plain values, for JSON."""
+        """The profile as plain values, for JSON."""
         return asdict(self)
 
     def render(self) -> str:
-        """A table for people."""
+        """A readable table."""
         lines = [f"{'part':16} {'ms':>9} {'share':>7}"]
         for name, value in self.milliseconds.items():
             lines.append(f"{name:16} {value:9.2f} {value / self.step:7.1%}")
@@ -80,19 +80,19 @@ class Profile:
 
 
 def profile(config: Config, device: str = "auto", count: int = 20, pairs: Training | None = None) -> Profile:
-    """Times the parts of a step of a run, and the run's steps as they are.
+    """Times the parts of a step of a run, and the steps in normal training.
 
-    The step is the first one after the ramp, so that all that the method does is in it; it is done again and again,
-    with batches of the steps that follow. Nothing is written.
+    The step is the first one after the ramp, so it has all parts of the method. It is repeated with the batches of the
+    following steps. No file is written.
 
     Args:
         config: the run's settings.
-        device: as for :func:`semimedref_core.training.train`.
-        count: of steps that are timed, at least 1.
-        pairs: to take in place of those that the settings name.
+        device: as in :func:`semimedref_core.training.train`.
+        count: number of timed steps, at least 1.
+        pairs: use these; by default the pairs that the settings name.
 
     Raises:
-        ConfigError: if the count is not above 0; else as :func:`semimedref_core.training.train`.
+        ConfigError: if the count is below 1. Other errors are those of :func:`semimedref_core.training.train`.
     """
     if count < 1:
         raise ConfigError(f"count must be at least 1, got {count}")
@@ -123,7 +123,7 @@ def profile(config: Config, device: str = "auto", count: int = 20, pairs: Traini
 
 
 def step_seconds(prepared: Prepared, config: Config, count: int, warm_up: int = WARM_UP) -> float:
-    """What a step takes as training runs it, in seconds, the mean of ``count`` steps after ``warm_up``."""
+    """The seconds of a step in training: the mean of ``count`` steps after ``warm_up`` steps."""
     wait = torch.cuda.synchronize if prepared.accelerator.device.type == "cuda" else lambda: None
     step = _whole_step(config)
     with closing(made_ahead(prepared.batches, range(step, step + warm_up + count))) as stream:
@@ -148,7 +148,7 @@ def _do(prepared: Prepared, batch: Batch, config: Config, step: int, learn: Lear
 
 
 def _name_forwards(prepared: Prepared) -> list:
-    """Makes the forward passes of student and teacher parts of their own, as long as the hooks are there."""
+    """Makes the forward passes of student and teacher separate parts, until the hooks are removed."""
     hooks = []
     for name, network in prepared.state.networks.items():
         for one in each_network(network):
@@ -163,7 +163,7 @@ def _name_forwards(prepared: Prepared) -> list:
 
 
 def _own_milliseconds(events: list[FunctionEvent], on_gpu: bool) -> dict[str, float]:
-    """What each part of a step took, without the parts inside it."""
+    """The time of each part of a step, without the parts inside it."""
     parts = [event for event in events if event.name in PARTS and event.device_type.name == "CPU"]
     own = dict.fromkeys(PARTS, 0.0)
     for event in parts:
@@ -178,7 +178,7 @@ def _own_milliseconds(events: list[FunctionEvent], on_gpu: bool) -> dict[str, fl
 
 
 def _process_peak() -> float | None:
-    """The most memory that this process ever held, in MB; None where the system does not tell."""
+    """The peak memory of this process in MB; None if the system does not report it."""
     if sys.platform == "win32":
         return None
     import resource  # not on Windows

@@ -1,11 +1,10 @@
-"""What a training step costs against the recipe that makes more passes: ``python -m semimedref_core.tools.step_cost``.
+"""Compares the time of a training step with a recipe of more passes: ``python -m semimedref_core.tools.step_cost``.
 
-Ours asks the teacher once and permutes its answer, sends weak views through the encoders only (all that ITCL needs),
-and keeps what a frozen text encoder reads. The recipe asks the teacher again for the partners, segments the weak views
-too, and reads every text anew. Both compute the same loss; they are timed in turn, in one process, on one batch, so the
-texts are known after a first step that is not timed: a run has a few hundred distinct ones in thousands of steps.
-
-On a CPU it is one core's time that is counted, which other work on the machine does not lengthen.
+Our step runs the teacher once and permutes its output. It runs only the encoders on weak views, which is enough for
+ITCL, and stores the output of a frozen text encoder. The recipe runs the teacher again for the partners, segments the
+weak views too, and encodes every text again. Both compute the same loss. They are timed in turn, in one process, on one
+batch. The first step is not timed, so all texts are known: a run has a few hundred distinct texts in thousands of
+steps. On a CPU, the time of one core is counted, which other work on the machine does not lengthen.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from semimedref_core.networks.text_cache import read_once
 from semimedref_core.semi_medref import semi_medref
 from semimedref_core.teacher import Teacher
 
-FROZEN_BERT = {**BertConfig().to_dict(), "vocab_size": len(grammar_tokenizer())}  # of the shape of BERT-base
+FROZEN_BERT = {**BertConfig().to_dict(), "vocab_size": len(grammar_tokenizer())}  # the shape of BERT-base
 CASES = {
     "compact, 96 px": (Config(batch_size=16), {}),
     "mmi_unet, 224 px": (
@@ -41,17 +40,17 @@ CASES = {
         {"text": FROZEN_BERT, "frozen_text": True},
     ),
 }
-"""Settings and the arguments of the network; its weights are drawn by chance, which costs what pretrained ones do."""
+"""Settings and the arguments of the network. Its weights are random, which takes the same time as pretrained ones."""
 
 
 class InSeparatePasses:
-    """The recipe's student: labelled, mixed and weak samples each pass the whole network by themselves."""
+    """The recipe's student: labelled, mixed and weak samples run through the whole network separately."""
 
     def __init__(self, network: nn.Module):
         self.network = network
 
     def __call__(self, images: Tensor, texts: Tensor, decode: int | None = None) -> Prediction:
-        """As the network, in three parts of one size; what is segmented beyond ``decode`` is thrown away."""
+        """Like the network, but in three parts of equal size. Masks beyond ``decode`` are dropped."""
         seen = [self.network(*part) for part in zip(images.chunk(3), texts.chunk(3), strict=True)]
         parts = zip(*((each.logits, each.image_embedding, each.text_embedding) for each in seen), strict=True)
         logits, image, text = (torch.cat(part) for part in parts)
@@ -59,31 +58,31 @@ class InSeparatePasses:
 
 
 class AskedTwice:
-    """The recipe's teacher: asked for a batch, and again for the partners, in their order."""
+    """The recipe's teacher: runs on a batch, and again on the partners in their order."""
 
     def __init__(self, teacher: Teacher, partner: Tensor):
         self.teacher, self.partner = teacher, partner
 
     def __call__(self, images: Tensor, texts: Tensor) -> Prediction:
-        """As the teacher. The second answer is the first one permuted, so it changes nothing."""
+        """Like the teacher. The second output is a permutation of the first, so it changes nothing."""
         self.teacher(images[self.partner], texts[self.partner])
         return self.teacher(images, texts)
 
 
 def ours(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
-    """The loss after burn-in, as :func:`semimedref_core.semi_medref.semi_medref` computes it."""
+    """The loss after burn-in, from :func:`semimedref_core.semi_medref.semi_medref`."""
     return semi_medref(student, teacher, batch, config.unsupervised_weight, config)["loss"]
 
 
 def recipe(student: nn.Module, teacher: Teacher, batch: Batch, config: Config) -> Tensor:
-    """The same loss by the passes of the recipe."""
+    """The same loss with the passes of the recipe."""
     twice = AskedTwice(teacher, batch.unlabelled.proposal["partner"])
     return ours(InSeparatePasses(student), twice, batch, config)
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to take a step: how its loss is computed, and whether what a frozen text encoder reads is kept."""
+    """One way to run a step: the function of its loss, and whether the output of a frozen text encoder is stored."""
 
     loss: Callable[[nn.Module, Teacher, Batch, Config], Tensor]
     kept: bool
@@ -101,13 +100,13 @@ def step_costs(config: Config, arguments: dict, steps: int, device: str = "cpu")
 
     Args:
         config: settings of data and step.
-        arguments: of the network.
-        steps: timed steps of each way, after one that is not.
-        device: where.
+        arguments: arguments of the network.
+        steps: timed steps of each way, after one untimed step.
+        device: the device of the steps.
 
     Returns:
-        One row a way: the median ``seconds`` of a step, the fastest and the slowest, and ``times as fast`` as the
-        recipe by the medians. Ways that are the same for this network (no frozen text encoder) occur once.
+        One row for each way: the median ``seconds`` of a step, the fastest and the slowest, and ``times as fast`` as
+        the recipe, from the medians. Equal ways (without a frozen text encoder) have one row.
     """
     torch.manual_seed(config.seed)
     pairs = load_training(config.dataset, config.label_ratio, config.image_size)
