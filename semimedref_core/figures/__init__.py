@@ -1,4 +1,4 @@
-"""Static figures, one module for each idea; drawing alone, what is drawn is computed elsewhere."""
+"""Static figures, one module for each idea. They only draw; other modules compute the contents."""
 
 from semimedref_core._lazy import by_module, exports
 

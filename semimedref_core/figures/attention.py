@@ -1,4 +1,4 @@
-"""What the words of a report do to a picture: where they are listened to, and the outline that follows."""
+"""The effect of a report's words on a picture: attention maps, and outlines for different reports."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from semimedref_core.figures.canvas import PREDICTED, TRUTH, as_text, legend, ou
 
 
 def attention_maps(image: np.ndarray, words: Sequence[str], weights: np.ndarray) -> Figure:
-    """One panel a word: the picture, and over it how much each place listens to this word.
+    """One panel for each word: the picture, and over it the attention of each place to this word.
 
-    All panels have one colour scale, from nothing (dark) to the largest weight (yellow).
+    All panels share a colour scale, from 0 (dark) to the largest weight (yellow).
 
     Args:
         image: ``[H, W]``.
         words: L words.
-        weights: ``[L, h, w]``, shares of attention.
+        weights: ``[L, h, w]``, attention weights.
     """
     columns = min(5, len(words))
     figure, axes = panels(-(-len(words) // columns), columns, 2.3, 2.5)
@@ -35,7 +35,7 @@ def attention_maps(image: np.ndarray, words: Sequence[str], weights: np.ndarray)
 
 
 def by_report(image: np.ndarray, predictions: Mapping[str, np.ndarray], mask: np.ndarray | None = None) -> Figure:
-    """The same picture with several reports: a panel each, with what is predicted and, if given, the truth.
+    """The same picture with several reports: one panel for each, with the prediction and, if given, the true mask.
 
     Args:
         image: ``[H, W]``.

@@ -1,4 +1,4 @@
-"""ITCL: positives, gradients, temperatures, and the space that the embeddings lie in."""
+"""ITCL: positives, gradients, temperatures, and the space of the embeddings."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ SIDE_COLOURS = {"left only": ORANGE, "right only": BLUE, "both sides": GREEN, "n
 
 
 def short(report: Report) -> str:
-    """The position phrases alone, such as ``all left + lower right``."""
+    """The position phrases of a report in short form, such as ``all left + lower right``."""
     return " + ".join(phrase.removesuffix(" lung") for phrase in report.phrases) or "no infection"
 
 
 def sides(report: Report) -> str:
-    """Which of :data:`SIDE_COLOURS` a report belongs to."""
+    """The entry of :data:`SIDE_COLOURS` for a report."""
     left, right = any(report.side("left")), any(report.side("right"))
     return "both sides" if left and right else "left only" if left else "right only" if right else "no infection"
 
 
 def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning: str) -> Figure:
-    """Matrices over images (rows) and texts (columns), on one scale that ends at the first one's largest value.
+    """Matrices over images (rows) and texts (columns). All share a colour scale that ends at the largest value of the
+    first.
 
     Args:
         matrices: title -> ``[N, N]``, at least 0.
         labels: N names of the rows.
-        meaning: of the values, beside the colour bar.
+        meaning: label of the colour bar.
     """
     values = list(matrices.values())
     top = values[0].max()
-    # Fixed places, in inches: nothing jumps from one answer of a widget to the next, and no layout is searched for.
+    # Fixed places in inches: nothing jumps between the answers of a widget, and no layout is computed.
     side, left, between, bottom = max(3.6, 0.17 * len(labels)), 3.05, 0.2, 0.35
     width, height = left + len(values) * (side + between) + 0.8, side + bottom + 0.4
     figure = plt.figure(figsize=(width, height))
@@ -57,7 +58,7 @@ def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning
 
 
 def pulls(u: np.ndarray, v: np.ndarray, arrows: Mapping[str, np.ndarray], reports: Sequence[Report]) -> Figure:
-    """Image and text embeddings on the unit circle, and where the loss moves the images.
+    """Image and text embeddings on the unit circle, and the directions in which the loss moves the images.
 
     Args:
         u, v: ``[N, 2]`` unit vectors.
@@ -93,8 +94,8 @@ def temperatures(
     Args:
         taus: ``[T]`` temperatures.
         curves: axis label -> (``hard``, ``soft`` or ``both`` -> ``[T]``).
-        floors: axis label -> (``hard`` or ``soft`` -> the value that is wanted), drawn dashed.
-        tau: the one in use, marked.
+        floors: axis label -> (``hard`` or ``soft`` -> the target value), drawn dashed.
+        tau: the current temperature, which is marked.
     """
     figure, axes = plt.subplots(1, len(curves), figsize=(3.9 * len(curves), 3.6), layout="constrained")
     for ax, (label, kinds) in zip(axes, curves.items(), strict=True):

@@ -1,4 +1,4 @@
-"""What the data are: a sample and its zones, grids over lesions, counts, phrases, labelled subsets."""
+"""The data: a sample and its zones, grids over lesions, counts, phrases, labelled subsets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BAND_COLOURS = (SKY, ORANGE, PURPLE)
 
 
 def sample_apart(image: np.ndarray, mask: np.ndarray, report: Report) -> Figure:
-    """The three parts of one sample side by side, the report with the six zones that it names."""
+    """The three parts of one sample side by side. The report is shown with the six zones and its named ones."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
     show_image(left, image)
     show_image(middle, image)
@@ -56,7 +56,7 @@ def sample_apart(image: np.ndarray, mask: np.ndarray, report: Report) -> Figure:
 
 
 def mean_masks(means: Mapping[str, np.ndarray]) -> Figure:
-    """How often each pixel ``[H, W]`` is lesion, for each title; the midline dashed."""
+    """The frequency of lesion at each pixel ``[H, W]``, for each title. The midline is dashed."""
     figure, axes = plt.subplots(1, len(means), figsize=(3.3 * len(means) + 0.8, 3.5), layout="constrained")
     top = max(mean.max() for mean in means.values())
     for ax, (title, mean) in zip(axes, means.items(), strict=True):
@@ -85,11 +85,11 @@ def grids_over(pairs: Pairs, grids: Mapping[str, Grid]) -> Figure:
 
 
 def row_histograms(rows: np.ndarray, grids: Mapping[str, Grid]) -> Figure:
-    """Where lesions of "upper", "middle" and "lower" lie, top of the image on top, with each grid's inner cuts.
+    """The rows of lesions that reports call "upper", "middle" and "lower", with the inner cuts of each grid.
 
     Args:
-        rows: ``[3, H]`` lesion pixels in each row; each band is drawn as a share of its own pixels.
-        grids: name -> grid; names are those of :data:`GRID_STYLES`.
+        rows: ``[3, H]`` lesion pixels in each row; each band is drawn as shares of its own pixels.
+        grids: name -> grid, with names of :data:`GRID_STYLES`.
     """
     figure, axes = plt.subplots(1, len(grids), figsize=(4.8 * len(grids), 4.2), layout="constrained", sharey=True)
     y = (np.arange(rows.shape[1]) + 0.5) / rows.shape[1]
@@ -108,7 +108,7 @@ def row_histograms(rows: np.ndarray, grids: Mapping[str, Grid]) -> Figure:
 
 
 def count_tables(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Cross tables of counts, rows against columns, one panel each; the diagonal is where the two agree."""
+    """Cross tables of counts, one panel for each. On the diagonal, rows and columns agree."""
     figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3.8), layout="constrained")
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         counts = table.to_numpy()
@@ -127,7 +127,7 @@ def count_tables(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def phrase_bars(shares: pd.DataFrame) -> Figure:
-    """How often each position phrase occurs: bars for the first column, dots for the second, in shares of the texts."""
+    """The frequency of each position phrase as shares of the texts: bars for the first column, dots for the second."""
     figure, ax = plt.subplots(figsize=(8.5, 4.4), layout="constrained")
     (counted, here), (known, there) = shares.items()
     y = np.arange(len(shares))
@@ -145,7 +145,7 @@ def phrase_bars(shares: pd.DataFrame) -> Figure:
 
 
 def split_strips(chosen: Mapping[float, Sequence[int]], count: int) -> Figure:
-    """Which positions of a train list are labelled, one strip for each ratio, smallest on top."""
+    """The labelled positions of a train list: one strip for each ratio, the smallest on top."""
     figure, ax = plt.subplots(figsize=(9, 0.42 * len(chosen) + 0.9), layout="constrained")
     for row, positions in enumerate(chosen.values()):
         ax.vlines(positions, row - 0.4, row + 0.4, color=BLUE, linewidth=1)

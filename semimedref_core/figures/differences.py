@@ -1,4 +1,4 @@
-"""How far methods are apart: forest plots, ablations, and where in the data a difference comes from."""
+"""Differences between methods: forest plots, ablations, and differences by size of the lesion."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from semimedref_core.figures.results import METRIC_NAMES, panel_title
 
 
 def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> Figure:
-    """What a method is above each other one, in points: thick the interval over images, thin over seeds as well.
+    """The difference between a method and each other one, in points. The thick interval is over images, the thin one
+    also over seeds.
 
-    Small dots are single seeds; the other method with the best mean has a filled mark. One row of panels for each
-    setting, one panel for each of its label ratios, with an axis of its own: whether zero is left out shall be seen
-    where differences are small, too.
+    Small dots are single seeds. The other method with the best mean has a filled mark. Each setting has a row of
+    panels, with one panel for each label ratio. Each panel has its own axis, so one sees whether an interval contains
+    zero even if differences are small.
 
     Args:
-        differences: of :func:`semimedref_core.experiments.statistics.method_differences`.
+        differences: a table of :func:`semimedref_core.experiments.statistics.method_differences`.
     """
     chosen = differences[differences["metric"] == metric]
     settings = [group for _, group in chosen.groupby("setting", sort=False)]
@@ -49,13 +50,13 @@ def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", me
 
 
 def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
-    """What each variant loses or gains against the whole method, in points, as bars with the intervals of the forest.
+    """The loss or gain of each variant against the whole method, in points: bars with the intervals of the forest plot.
 
-    A panel for each setting and label ratio. Where one variant loses many times what most do, a second one beside it
-    shows what is near zero.
+    There is a panel for each setting and label ratio. If one variant loses far more than most, a second panel shows the
+    values near zero.
 
     Args:
-        ablated: of :func:`semimedref_core.experiments.statistics.ablations`.
+        ablated: a table of :func:`semimedref_core.experiments.statistics.ablations`.
     """
     chosen = ablated[ablated["metric"] == metric]
     names = list(chosen.groupby("variant")["difference"].mean().sort_values().index)
@@ -124,9 +125,9 @@ def _interval(ax: Axes, place: int, row: pd.Series, colour: str, filled: bool) -
 
 
 def _rows(ax: Axes, names: list[str], rows: pd.DataFrame) -> None:
-    """A row for each name, top to bottom, a line at no difference, and an x axis with room for what is in the rows.
+    """Sets up a row for each name from top to bottom, a line at difference 0, and an x axis that fits the rows.
 
-    That is means, seeds and intervals of three seeds or more; others may leave the panel.
+    The axis fits means, seeds and intervals of three or more seeds; other intervals may leave the panel.
     """
     ax.axvline(0, color="black", linewidth=1)
     ax.grid(axis="x", alpha=0.3)

@@ -1,4 +1,4 @@
-"""Kernels: bytes and memory, tiles and who writes them, class sums, the roofline, measured times."""
+"""Kernels: bytes and memory, tiles and their programs, class sums, the roofline, measured times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TILE_COLOURS = {"own": SKY, "both": ORANGE}
 
 
 def traffic_bars(moved: Mapping[str, tuple[float, float]]) -> Figure:
-    """Bytes of one step by form: name -> (MB read, MB written)."""
+    """The bytes of one step for each form: name -> (MB read, MB written)."""
     figure, ax = plt.subplots(figsize=(9, 0.55 * len(moved) + 1.2), layout="constrained")
     names, (read, written) = list(moved), np.array(list(moved.values())).T
     ax.barh(names, read, color=BLUE, label="read")
@@ -31,11 +31,11 @@ def traffic_bars(moved: Mapping[str, tuple[float, float]]) -> Figure:
 
 
 def tile_map(views: Sequence[tuple[str, np.ndarray, tuple[int, int, int, int], Sequence[tuple]]]) -> Figure:
-    """Which program writes which tile, and from where it reads.
+    """The program of each tile, and the sources that it reads.
 
     Args:
-        views: one a panel: title, image ``[H, W]``, box (y0, x0, y1, x1) and tiles (program, y0, x0, y1, x1, kind) with
-            kind one of :data:`TILE_COLOURS`.
+        views: one for each panel: title, image ``[H, W]``, box (y0, x0, y1, x1) and tiles (program, y0, x0, y1, x1,
+            kind) with kind one of :data:`TILE_COLOURS`.
     """
     figure, axes = panels(1, len(views), 4.6, 4.9)
     for ax, (title, image, (y0, x0, y1, x1), tiles) in zip(axes[0], views, strict=True):
@@ -63,7 +63,7 @@ def _plate() -> dict:
 
 
 def memory_curves(sizes: Sequence[int], memory: Mapping[str, Sequence[float]], card: float) -> Figure:
-    """Peak memory in GB of each form over the number of pairs N, with the memory of a card as a line."""
+    """Peak memory in GB of each form over the number of pairs N. A line shows the memory of a GPU."""
     figure, ax = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
     for (name, values), colour, marker in zip(memory.items(), (VERMILION, BLUE, GREEN), "sov", strict=False):
         ax.loglog(sizes, values, color=colour, marker=marker, label=name)
@@ -78,7 +78,7 @@ def memory_curves(sizes: Sequence[int], memory: Mapping[str, Sequence[float]], c
 
 
 def class_blocks(positives: np.ndarray, ordered: np.ndarray, table: np.ndarray) -> Figure:
-    """P ``[N, N]`` as the batch comes, the same with pairs ordered by their code, and the table of the codes."""
+    """P ``[N, N]`` of a batch, the same with pairs sorted by code, and the table of the codes."""
     figure, axes = panels(1, 3, 3.5, 3.4)
     titles = "P of the batch", "the same, ordered by code", f"one number for each pair of {len(table)} codes"
     for ax, values, title in zip(axes[0], (positives, ordered, table), titles, strict=True):
@@ -90,13 +90,13 @@ def class_blocks(positives: np.ndarray, ordered: np.ndarray, table: np.ndarray) 
 
 
 def gpu_bounds(spans: Mapping[str, tuple[float, float, float]], bandwidth: float, roofs: Mapping[str, float]) -> Figure:
-    """What bandwidth and arithmetic units allow, over operations a byte.
+    """The limits by bandwidth and by arithmetic units, over operations per byte.
 
     Args:
-        spans: name -> (operations a byte if every load goes to memory, the same if a cache catches all repeated ones,
-            roof of the kernel in operations a second).
-        bandwidth: of the memory, bytes a second.
-        roofs: name -> operations a second of the arithmetic units.
+        spans: name -> (operations per byte if every load goes to memory, the same with a perfect cache, roof of the
+            kernel in operations per second).
+        bandwidth: bandwidth of the memory, bytes per second.
+        roofs: name -> operations per second of the arithmetic units.
     """
     figure, ax = plt.subplots(figsize=(9, 4.8), layout="constrained")
     x = np.geomspace(0.01, 2e4, 200)
@@ -118,7 +118,8 @@ def gpu_bounds(spans: Mapping[str, tuple[float, float, float]], bandwidth: float
 
 
 def against_best(rows: Mapping[str, Sequence[Mapping]]) -> Figure:
-    """How many times as long the fastest other form takes, one dot a case: filled without launches, hollow with them.
+    """The time of the fastest other form relative to ours, one dot for each case: filled without launches, hollow with
+    launches.
 
     Args:
         rows: name -> cases of :func:`semimedref_kernels.benchmark.against_best`.
@@ -148,10 +149,10 @@ def against_best(rows: Mapping[str, Sequence[Mapping]]) -> Figure:
 
 
 def step_bounds(clocks: pd.DataFrame) -> Figure:
-    """The least time of a step by each clock, as bars on a logarithmic axis.
+    """The smallest possible time of a step by each limit, as bars on a logarithmic axis.
 
     Args:
-        clocks: a row for each case, a column for each clock, ms above 0.
+        clocks: one row for each case, one column for each limit; ms above 0.
     """
     figure, ax = plt.subplots(figsize=(9, 0.9 + 0.75 * len(clocks)), layout="constrained")
     thick, colours = 0.8 / clocks.shape[1], (VERMILION, ORANGE, BLUE, SKY, GREEN)

@@ -1,4 +1,4 @@
-"""T-PatchMix: zone boxes and patches, a mixed pair, the gate, rewritten reports, what becomes of proposals."""
+"""T-PatchMix: zone boxes and patches, a mixed pair, the gate, rewritten reports, outcomes of proposals."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OUTCOME_STYLES = dict(zip(OUTCOMES, ((GREEN, ""), (ORANGE, "//"), (VERMILION, "x
 def box(
     ax: Axes, corners: Sequence[int], colour: str, style: str = "solid", width: float = 1.8, fill: float = 0
 ) -> None:
-    """The frame of a box (y0, x0, y1, x1) px around its pixels, faintly filled where ``fill`` is its opacity."""
+    """Draws the frame of a box (y0, x0, y1, x1) px around its pixels; ``fill`` is the opacity of its filling."""
     y0, x0, y1, x1 = (int(corner) for corner in corners)
     place, size = (x0 - 0.5, y0 - 0.5), (x1 - x0, y1 - y0)
     if fill:
@@ -49,7 +49,7 @@ def box(
 
 
 def teacher_gallery(images: np.ndarray, masks: np.ndarray, probs: np.ndarray) -> Figure:
-    """Images with their masks above, the teacher's probabilities ``[N, H, W]`` below, one pair a column."""
+    """Images with their masks above, the teacher's probabilities ``[N, H, W]`` below; one column for each pair."""
     figure, axes = panels(2, len(images), 2.4, 2.35)
     for (top, bottom), image, mask, p in zip(axes.T, images, masks, probs, strict=True):
         show_image(top, image)
@@ -65,10 +65,10 @@ def teacher_gallery(images: np.ndarray, masks: np.ndarray, probs: np.ndarray) ->
 def broken_pair(
     before: np.ndarray, after: np.ndarray, masks: np.ndarray, patches: Sequence, reports: Sequence[Report], titles
 ) -> Figure:
-    """Two samples each before and after plain CutMix, whose report stayed as it was.
+    """Two samples before and after plain CutMix, which does not change their reports.
 
     Args:
-        before, after: ``[2, H, W]`` images; masks: ``[2, H, W]`` after mixing; titles: what went wrong, of each.
+        before, after: ``[2, H, W]`` images; masks: ``[2, H, W]`` after mixing; titles: the fault of each sample.
     """
     figure, axes = panels(1, 4, 2.9, 3.2)
     for k, (report, title) in enumerate(zip(reports, titles, strict=True)):
@@ -85,11 +85,11 @@ def broken_pair(
 def proposals(
     image: np.ndarray, p: np.ndarray, boxes: np.ndarray, report: Report, patches: Mapping[str, Sequence]
 ) -> Figure:
-    """Where each mode looks for a patch: many draws for one donor, beside its zones.
+    """The places of patches in each mode: many draws for one donor, with its zones.
 
     Args:
-        image, p: ``[H, W]`` of the donor; boxes: ``[6, 4]`` px; report: the donor's.
-        patches: mode -> patches (y0, x0, y1, x1) that were drawn.
+        image, p: ``[H, W]`` of the donor; boxes: ``[6, 4]`` px; report: the donor's report.
+        patches: mode -> drawn patches (y0, x0, y1, x1).
     """
     figure, axes = panels(1, 1 + len(patches), 2.9, 3.4)
     show_image(axes[0, 0], image, f"donor: {report}")
@@ -119,19 +119,19 @@ def mixed_pair(
     """Image, target and text of one pair, mixed (frame solid) or refused (frame dashed).
 
     Args:
-        images, probs: ``[2, H, W]`` receiver and donor; mixed, target: ``[H, W]`` what the student gets.
-        patch: (y0, x0, y1, x1) px; no frame where it is empty.
-        reports: the receiver's, the donor's, and the one that the student reads.
+        images, probs: ``[2, H, W]`` receiver and donor; mixed, target: ``[H, W]`` for the student.
+        patch: (y0, x0, y1, x1) px; an empty patch has no frame.
+        reports: of the receiver, of the donor, and for the student.
     """
     figure = plt.figure(figsize=(9.6, 7.5))
-    # Fixed places: nothing jumps from one answer of the widget to the next, and no layout is searched for.
+    # Fixed places: nothing jumps between the answers of the widget, and no layout is computed.
     places = {"left": 0.01, "right": 0.99, "bottom": 0.06, "top": 0.96, "hspace": 0.13, "wspace": 0.04}
     axes = figure.subplot_mosaic("ABC;DEF;TTT", height_ratios=(1, 1, 0.3), gridspec_kw=places)
     outcome = "mixed" if accepted else "refused: the receiver's own"
     titles = ("receiver $s_i$", "donor $s_j$", outcome, "$p_i$", "$p_j$", "target" if accepted else "target: $p_i$")
     for name, title, shown in zip("ABCDEF", titles, (*images, mixed, *probs, target), strict=True):
         show_image(axes[name], shown)
-        axes[name].set_title(title, fontsize=8, y=1)  # it holds formulas
+        axes[name].set_title(title, fontsize=8, y=1)  # the title has formulas
     for name in "DEF":
         axes[name].images[0].set(cmap="cividis", clim=(0, 1))
     outline(axes["C"], target, PREDICTED)
@@ -148,7 +148,7 @@ def mixed_pair(
 
 
 def rewritten_reports(rewrites: Sequence[tuple[Report, str, Report]]) -> Figure:
-    """Reports before and after a zone was pasted, as (own, zone, merged); words that go and come are marked."""
+    """Reports before and after a zone is pasted, as (own, zone, merged). Removed and new words are marked."""
     size = (9.6, 0.85 * len(rewrites) + 0.3)
     figure, axes = plt.subplots(len(rewrites), 1, figsize=size, layout="constrained", squeeze=False)
     for ax, (own, zone, merged) in zip(axes[:, 0], rewrites, strict=True):
@@ -162,10 +162,11 @@ def rewritten_reports(rewrites: Sequence[tuple[Report, str, Report]]) -> Figure:
 
 
 def _write(ax: Axes, lines: Sequence[tuple[str, str, str, str]]) -> None:
-    """Lines of (label, text, other text, colour) in letters of one width; words that the other lacks get the colour."""
+    """Writes lines of (label, text, other text, colour) in a monospaced font. Words that are not in the other text get
+    the colour."""
     indent = 2 + max(len(label) for label, *_ in lines)
     columns = max(110, indent + max(len(text) for _, text, *_ in lines))
-    size = 72 * ax.figure.get_figwidth() * 0.97 / (0.602 * columns)  # a letter is 0.602 of the font size wide
+    size = 72 * ax.figure.get_figwidth() * 0.97 / (0.602 * columns)  # the width of a letter is 0.602 of the font size
     style = {"family": "monospace", "fontsize": size, "transform": ax.transAxes, "va": "center"}
     for row, (label, text, other, colour) in enumerate(lines):
         y = 1 - (row + 0.5) / len(lines)
@@ -185,10 +186,10 @@ def gate_curves(
     true: Mapping[str, Sequence],
     gates: Mapping[str, float],
 ) -> Figure:
-    """How many proposals the gate lets through, and how much of their patch is lesion in truth, against its threshold.
+    """The share of accepted proposals, and the true share of lesion in their patches, over the threshold of the gate.
 
     Args:
-        accepted, true: mode -> shares 0 to 1, one a threshold; NaN where nothing was accepted.
+        accepted, true: mode -> shares 0 to 1, one for each threshold; NaN if nothing was accepted.
         gates: name -> threshold, drawn as vertical lines.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
@@ -208,7 +209,7 @@ def gate_curves(
 
 
 def outcome_bars(shares: Mapping[str, Mapping[str, float]]) -> Figure:
-    """What becomes of proposals, a bar each way of mixing: name -> outcome -> share 0 to 1."""
+    """The outcomes of proposals, one bar for each way of mixing: name -> outcome -> share 0 to 1."""
     figure, ax = plt.subplots(figsize=(9.6, 0.62 * len(shares) + 1.1), layout="constrained")
     for y, outcome in enumerate(shares.values()):
         left = 0.0

@@ -1,4 +1,4 @@
-"""Frames of moving pictures. Everything has its place in all frames of one, so that only what changes moves."""
+"""Frames of moving pictures. All frames of a picture have the same layout, so only changes move."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from semimedref_core.figures.mixing import COMES, PATCH, box
 from semimedref_core.reports import Report
 
 DPI, COLOURS = 144, 200
-LETTER = 0.602 * TYPE / 72  # inches of a letter, all of one width
+LETTER = 0.602 * TYPE / 72  # width of a letter in inches, in a monospaced font
 WIDTH = 7.2  # inches
 
 
@@ -36,10 +36,10 @@ def mixing_frames(
     """T-PatchMix of one pair in five frames: the pair, a proposal, the gate, the paste, the text.
 
     Args:
-        images: ``[2, H, W]`` receiver and donor; p: ``[H, W]`` the teacher's probabilities on the donor.
-        mixed, target: ``[H, W]`` what the student gets.
+        images: ``[2, H, W]`` receiver and donor; p: ``[H, W]`` probabilities of the teacher on the donor.
+        mixed, target: ``[H, W]`` for the student.
         zone, patch: (y0, x0, y1, x1) px, of the named zone and of the patch in it.
-        reports: the receiver's, the donor's, and the one that the student reads.
+        reports: of the receiver, of the donor, and for the student.
         means: the teacher's mean probability in the patch, and the gate.
     """
     captions = (
@@ -74,7 +74,7 @@ def _mixing_frame(step: int, caption: str, images, p, mixed, target, zone, patch
 
 
 def teacher_frame(images: np.ndarray, masks: np.ndarray, probs: np.ndarray, caption: str) -> Figure:
-    """What the teacher finds on three pictures at one moment: ``[3, H, W]`` pictures, masks, probabilities."""
+    """The teacher's predictions on three pictures at one moment: ``[3, H, W]`` pictures, masks, probabilities."""
     figure, axes, words = _page(caption, 3, 2)
     for ax, image, mask, p in zip(axes, images, masks, probs, strict=True):
         ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -86,7 +86,7 @@ def teacher_frame(images: np.ndarray, masks: np.ndarray, probs: np.ndarray, capt
 
 
 def _page(caption: str, columns: int, lines: int) -> tuple[Figure, np.ndarray, Axes]:
-    """A caption, panels below it, and below them an ``Axes`` for lines of text, whose y counts them from the top."""
+    """Makes a caption, panels below it, and below them an ``Axes`` for text, whose y counts lines from the top."""
     gap, top, line = 0.14, 0.6, 0.24  # inches
     side = (WIDTH - gap * (columns + 1)) / columns
     height = top + side + line * (lines + 1)
@@ -103,7 +103,7 @@ def _page(caption: str, columns: int, lines: int) -> tuple[Figure, np.ndarray, A
 
 
 def _write(ax: Axes, row: float, label: str, text: str, before: str) -> float:
-    """A text in letters of one width; words that it did not have before are marked. Returns the row below it."""
+    """Writes a text in a monospaced font and marks new words. Returns the row below the text."""
     blocks = difflib.SequenceMatcher(a=text.split(), b=before.split(), autojunk=False).get_matching_blocks()
     kept, count = {start + n for start, _, length in blocks for n in range(length)}, 0
     indent, style = 15, {"family": "DejaVu Sans Mono", "fontsize": TYPE, "va": "center"}
@@ -119,7 +119,7 @@ def _write(ax: Axes, row: float, label: str, text: str, before: str) -> float:
 
 
 def drawn(figure: Figure) -> Image.Image:
-    """A figure in colours as one frame; it is closed."""
+    """Draws a figure as one colour frame and closes the figure."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI)
     plt.close(figure)
@@ -127,12 +127,12 @@ def drawn(figure: Figure) -> Image.Image:
 
 
 def save(path: Path, figures: Iterable[Figure], seconds: Sequence[float], note: str = "-") -> None:
-    """Writes an animated GIF that goes on for ever, each frame for its seconds; ``note`` says of what it was made."""
+    """Writes an endless animated GIF that shows each frame for its seconds; ``note`` records its settings."""
     frames = [drawn(figure) for figure in figures]
-    # One palette for all, so that what stays is the same in all frames and takes no bytes again.
+    # All frames share a palette, so unchanged parts are equal in all frames and need no more bytes.
     every = Image.fromarray(np.concatenate([np.asarray(image) for image in frames]))
     colours = np.array(every.quantize(COLOURS).getpalette()[: 3 * COLOURS]).reshape(-1, 3)
-    colours[colours.min(1) > 245] = 255  # the ground is white, and a median of almost white a little less
+    colours[colours.min(1) > 245] = 255  # the background is white; the median cut makes it slightly darker
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours.ravel().tolist())
     first, *others = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in frames)

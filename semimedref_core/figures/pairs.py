@@ -1,4 +1,4 @@
-"""Pairs of image and report, and what networks make of them."""
+"""Pairs of image and report, and predictions of networks for them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def sample_gallery(pairs: Pairs, count: int = 4, decoys: np.ndarray | None = Non
     """The first pairs: image, mask as a contour, report as title.
 
     Args:
-        pairs: with masks.
-        count: of pairs that are shown, if there are so many.
-        decoys: ``[N, H, W]`` 0/1, what looks like a lesion and is none, to be outlined too.
+        pairs: pairs with masks.
+        count: largest number of pairs to show.
+        decoys: ``[N, H, W]`` 0/1, lesion-like areas that are not lesions; they are outlined too.
     """
     count = min(count, len(pairs))
     figure, axes = panels(1, count, 3.0, 3.6)
@@ -32,7 +32,7 @@ def sample_gallery(pairs: Pairs, count: int = 4, decoys: np.ndarray | None = Non
 
 
 def image_row(images: Mapping[str, np.ndarray]) -> Figure:
-    """Grey images ``[H, W]`` side by side, each under its name and by grey values of its own."""
+    """Grey images ``[H, W]`` side by side, each with its name and its own grey scale."""
     figure, axes = panels(1, len(images), 3.0, 3.2)
     for ax, (name, image) in zip(axes[0], images.items(), strict=True):
         show_image(ax, image, name)
@@ -40,7 +40,7 @@ def image_row(images: Mapping[str, np.ndarray]) -> Figure:
 
 
 def prediction_gallery(pairs: Pairs, predictions: Mapping[str, np.ndarray]) -> Figure:
-    """Each method's prediction on the same pairs, one pair a column, the report on top.
+    """The predictions of each method on the same pairs: one column for each pair, with the report on top.
 
     Args:
         pairs: N pairs with masks.

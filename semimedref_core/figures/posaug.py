@@ -1,4 +1,4 @@
-"""PosAug: texts with their phrases highlighted, tokens, and how often phrases are hit."""
+"""PosAug: texts with highlighted phrases, tokens, and the frequency of hits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, SKY, VERMILION, as_text
 from semimedref_core.posaug import Stretch
 
-# kind of a part: (background, opacity, colour of the letters, what the key calls it)
+# kind of a part: (background, opacity, colour of the letters, name in the key)
 KINDS = {
     "position": (SKY, 0.45, BLACK, "position phrase"),
     "mask": (BLACK, 0.85, "white", "masked"),
@@ -23,15 +23,18 @@ KINDS = {
     "missed": (VERMILION, 0.55, BLACK, "missed"),
     "special": (BLACK, 0.15, BLACK, "special token"),
 }
-COLUMN, LINE = 0.1, 0.25  # inches of a character (whole pixels at 70, 80 and 110 dpi) and of a line
-FONT = {"family": "DejaVu Sans Mono", "fontsize": COLUMN * 72 / 0.602}  # a character of this font is 0.602 em wide
-WIDTH, LABEL, ICON = 104, 17, 7  # characters of a page, of its labels at the left, of zones at the right
+COLUMN, LINE = 0.1, 0.25  # width of a character (whole pixels at 70, 80 and 110 dpi) and height of a line, in inches
+FONT = {
+    "family": "DejaVu Sans Mono",
+    "fontsize": COLUMN * 72 / 0.602,
+}  # the width of a character of this font is 0.602 em
+WIDTH, LABEL, ICON = 104, 17, 7  # characters of a page, of the labels on the left, of the zones on the right
 TEXT = WIDTH - LABEL - ICON
-CELLS = [(column, row) for column in range(2) for row in range(3)]  # of ZONES, as they lie in the image
+CELLS = [(column, row) for column in range(2) for row in range(3)]  # places of ZONES in the image
 
 
 def text_rows(rows: Sequence[tuple[str, Sequence[Stretch]]], zones: Sequence[Sequence[int]] | None = None) -> Figure:
-    """Texts below each other, their phrases highlighted.
+    """Texts below each other, with highlighted phrases.
 
     Args:
         rows: (label, parts of the text), from top to bottom.
@@ -51,10 +54,10 @@ def text_rows(rows: Sequence[tuple[str, Sequence[Stretch]]], zones: Sequence[Seq
 
 
 def token_rows(rows: Sequence[tuple[str, Sequence[tuple[Stretch, int]]]]) -> Figure:
-    """The tokens of texts: each word in a box, its id below.
+    """The tokens of texts: each word in a box, with its id below.
 
     Args:
-        rows: (label, tokens); a token is its word, with the kind of its part, and its id.
+        rows: (label, tokens); a token is its word, the kind of its part, and its id.
     """
     flows = [_token_flow(tokens) for _, tokens in rows]
     figure, ax = _page(sum(2.3 * (flow[-1][0] + 1) + 0.3 for flow in flows) + 1)
@@ -86,7 +89,7 @@ def hit_shares(
     measured: Mapping[str, Sequence[float]],
     expected: Mapping[str, Callable[[np.ndarray], np.ndarray]],
 ) -> Figure:
-    """Shares of draws measured at ``ps`` (dots), beside what is expected as a function of p (lines), by one name."""
+    """Measured shares of draws at ``ps`` (dots) and expected shares as functions of p (lines), with the same names."""
     figure, ax = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
     every = np.linspace(0, 1, 101)
     looks = zip((SKY, ORANGE, GREEN), "osD", ("solid", "dashed", "dotted"), strict=True)
@@ -100,7 +103,7 @@ def hit_shares(
 
 
 def _page(lines: float) -> tuple[Figure, Axes]:
-    """A page of ``lines`` lines; x counts characters, y lines from the top."""
+    """A page of ``lines`` lines; x counts characters, and y counts lines from the top."""
     figure = plt.figure(figsize=(WIDTH * COLUMN, lines * LINE))
     ax = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(lines, -0.2))
     ax.set_axis_off()
@@ -108,7 +111,7 @@ def _page(lines: float) -> tuple[Figure, Axes]:
 
 
 def _flow(text: Sequence[Stretch]) -> list[tuple[int, int, Stretch]]:
-    """Where the words of a text go: (line, column, stretch of one part on one line)."""
+    """The places of a text's words: (line, column, words of one part on one line)."""
     line, column, runs = 0, 0, []
     for part in text:
         start, words = column, ""
@@ -123,7 +126,7 @@ def _flow(text: Sequence[Stretch]) -> list[tuple[int, int, Stretch]]:
 
 
 def _token_flow(tokens: Sequence[tuple[Stretch, int]]) -> list[tuple[int, int, int, Stretch, int]]:
-    """Where the boxes of tokens go: (line, column, width, word, id)."""
+    """The places of the boxes of tokens: (line, column, width, word, id)."""
     line, column, boxes = 0, 0, []
     for part, number in tokens:
         width = max(len(part.text), len(str(number))) + 1
@@ -167,14 +170,14 @@ def _letters(part: Stretch) -> str:
 
 
 def _zone_map(ax: Axes, y: float, zones: Sequence[int]) -> None:
-    """The six zones as they lie in the image, those named filled; two lines high."""
+    """The six zones at their places in the image, two lines high. Named zones are filled."""
     for (column, row), named in zip(CELLS, zones, strict=True):
         place = (WIDTH - ICON + 2 + 2.2 * column, y + 0.63 * row)
         ax.add_patch(Rectangle(place, 2.2, 0.63, facecolor=BLUE if named else "white", edgecolor="#AAAAAA", lw=0.8))
 
 
 def _key(ax: Axes, y: float, kinds: Sequence[str], maps: bool = False) -> None:
-    """Says what the colours mean that were used."""
+    """Explains the used colours."""
     x, small = LABEL, {**FONT, "fontsize": 0.85 * FONT["fontsize"]}
     used = [KINDS[kind] for kind in KINDS if kind in kinds]
     for colour, opacity, _, meaning in [*used, *([(BLUE, 1, BLACK, "zone named by the report")] if maps else [])]:

@@ -1,4 +1,4 @@
-"""What a network makes of one image and one report: contours on the image, and the probabilities behind them."""
+"""The prediction of a network for one image and one report: contours on the image, and the probabilities."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ def prediction_panel(
     """Left: the image with mask, prediction and the zones that the report names. Right: the probability map.
 
     Args:
-        image: ``[H, W]`` grey; probs: ``[H, W]`` lesion probabilities; predicted: ``[H, W]`` 0/1, cut from them.
+        image: ``[H, W]`` grey; probs: ``[H, W]`` lesion probabilities; predicted: ``[H, W]`` 0/1, the thresholded
+            probabilities.
         mask: ``[H, W]`` 0/1, or ``None``.
         boxes: ``[n, 4]`` boxes of the named zones in pixels (y0, x0, y1, x1).
-        report: what the network read.
+        report: the text that the network read.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 4.4))
-    # Fixed places: nothing jumps from one answer to the next.
+    # Fixed places: nothing jumps between answers.
     figure.subplots_adjust(left=0.01, right=0.9, bottom=0.09, top=0.91, wspace=0.03)
     show_image(left, image)
     for y0, x0, y1, x1 in boxes:

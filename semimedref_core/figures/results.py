@@ -1,4 +1,4 @@
-"""Finished runs: accuracy against label ratio, and against what it costs."""
+"""Finished runs: accuracy over label ratio, and over training time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MARKERS = "osD^vPX<>*"
 
 
 def method_styles(methods: Iterable[str], method: str) -> dict[str, dict]:
-    """Colour, marker and weight of each method: two stand out, the others are grey, with a marker each."""
+    """Colour, marker and weight of each method. Two methods stand out; the others are grey with different markers."""
     styles = {}
     for number, name in enumerate(sorted(set(methods) - {method, "supervised"})):
         styles[name] = {"color": _GREY, "marker": _MARKERS[number % len(_MARKERS)], "linewidth": 1.0, "zorder": 2}
@@ -35,17 +35,17 @@ def method_styles(methods: Iterable[str], method: str) -> dict[str, dict]:
 def curve_panels(
     curves: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image", bare: pd.DataFrame | None = None
 ) -> Figure:
-    """Mean over seeds against label ratio, with 95 % intervals: one panel for each setting.
+    """Mean over seeds by label ratio, with 95 % intervals: one panel for each setting.
 
-    Bands belong to the method and to supervised training, bars to all others, both to three seeds or more: from two,
-    Student's interval is thirteen standard errors wide to either side. A dashed line is supervised training with all
-    masks. A setting with one label ratio is shown as points, one column a method.
+    The method and supervised training have bands, the others have bars. Both need three or more seeds: with two seeds,
+    Student's interval spans thirteen standard errors on each side. A dashed line is supervised training with all masks.
+    A setting with one label ratio is shown as points, with one column for each method.
 
     Args:
         curves: of :func:`semimedref_core.experiments.statistics.learning_curves`.
         method: drawn in front.
-        metric: what the curves are of.
-        bare: the same of runs :func:`semimedref_core.experiments.results.without_help`, drawn as hollow marks.
+        metric: the metric of the curves.
+        bare: the same for runs :func:`semimedref_core.experiments.results.without_help`, drawn as hollow marks.
     """
     styles = method_styles(curves["method"], method)
     bare = curves.iloc[:0] if bare is None else bare[bare["method"] != "supervised"]
@@ -92,13 +92,13 @@ def curve_panels(
 
 
 def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> list[float]:
-    """Draws them, each with its name at its end; where these names are, as shares."""
+    """Draws the curves with their names at their ends; returns the places of the names, as shares."""
     names = list(group.groupby("method")["mean"].mean().sort_values().index)
     ratios = np.sort(group["label_ratio"].unique())
     ends = {}
     for number, name in enumerate(names):
         rows, style = group[group["method"] == name], styles[name]
-        shift = 1 + 0.012 * (number - len(names) / 2)  # bars beside each other, not on top
+        shift = 1 + 0.012 * (number - len(names) / 2)  # bars are beside each other, not on top of each other
         if name in (method, "supervised"):
             band = 100 * rows["low"], 100 * rows["high"]
             ax.fill_between(
@@ -151,16 +151,16 @@ def _columns(ax: Axes, group: pd.DataFrame, styles: dict) -> None:
 
 
 def _limit(ax: Axes, values: np.ndarray, more: list[float]) -> None:
-    """Limits of the y axis by what should be seen; the interval of two seeds may leave the panel."""
+    """Sets the limits of the y axis for the important values; the interval of two seeds may leave the panel."""
     values = 100 * np.append(values, more)
     low, high = np.nanmin(values), np.nanmax(values)
     ax.set_ylim(low - 0.05 * (high - low) - 0.5, high + 0.05 * (high - low) + 0.8)
 
 
 def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> Figure:
-    """Mean minutes of a run against its metric, one panel for each setting, at its smallest label ratio.
+    """The metric over the mean minutes of a run, at the smallest label ratio: one panel for each setting.
 
-    A grey line joins the methods that no other beats in both; the legend is in the order of their means.
+    A grey line joins the methods that no other method beats in both. The legend is sorted by the means.
 
     Args:
         curves: of :func:`semimedref_core.experiments.statistics.learning_curves`.
@@ -193,8 +193,8 @@ def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric:
 
 
 def spread(values: list[float], gap: float) -> np.ndarray:
-    """Places for labels, as near to ascending values as can be while neighbours are ``gap`` apart."""
-    blocks = []  # each [sum of (value - own offset), count]: labels that touch move as one, to their mean
+    """Places for labels: as close as possible to the ascending values, with a distance of at least ``gap``."""
+    blocks = []  # each [sum of (value - own offset), count]: labels that touch move together, to their mean
     for value in values:
         blocks.append([value, 1])
         while len(blocks) > 1 and _start(blocks[-1], gap) < _start(blocks[-2], gap) + gap * blocks[-2][1]:
@@ -209,7 +209,7 @@ def _start(block: list, gap: float) -> float:
 
 
 def panel_title(setting: str, ratio: float | None = None) -> str:
-    """The data in the first line, other settings in the second."""
+    """The title of a panel: the data in the first line, other settings in the second."""
     dataset, _, others = setting.partition(", ")
     labels = "" if ratio is None else f", {per_cent(ratio)} labels"
     return as_text(f"{dataset}{labels}" + (f"\n{others}" if others else ""))
@@ -220,16 +220,16 @@ def per_cent(ratio: float) -> str:
 
 
 def removal_curves(tables: Mapping[str, Sequence[pd.DataFrame]], metric: str = "dice_image") -> Figure:
-    """A metric over the removal rate: a line for each method, the mean of its seeds, which are dots.
+    """A metric over the removal rate: a line for the mean of each method, and dots for its seeds.
 
     Args:
-        tables: the method's name, as the figure shows it -> for each seed what a table of
-            :func:`semimedref_core.tools.positions.reports_table` has of one mode, such as
-            ``table[table["reports"] == "removed"]``; at most seven methods.
-        metric: what is drawn.
+        tables: name of the method -> for each seed the rows of one mode in a table of
+            :func:`semimedref_core.tools.positions.reports_table`, such as ``table[table["reports"] == "removed"]``; at
+            most seven methods.
+        metric: the metric to draw.
 
     Raises:
-        ValueError: if the tables of a method hold several modes.
+        ValueError: if the tables of a method have several modes.
     """
     figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
     ends = {}

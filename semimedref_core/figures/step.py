@@ -1,4 +1,4 @@
-"""One training step: how the tensors flow, one sample on its way, what trains what, and how settings change in time."""
+"""One training step: the flow of tensors, one sample on its way, the gradients of each loss, and schedules."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _ARROWS = [
     ("embedding weak", "loss weak"), ("mask mixed", "loss mixed"),
     ("loss", "L"), ("loss itcl", "L"), ("loss weak", "L"), ("loss mixed", "L"),
 ]  # fmt: skip
-# Round about: the way, and what goes there, written at a place.
+# Long arrows: their points, their label, and its place.
 _LANES = [
     ([(4.9, 7.64), (4.9, 8.2), (21.4, 8.2), (21.4, 7.28)], "masks", (12.5, 8.3)),
     ([(4.9, 3.95), (4.9, 5.55), (13.6, 5.55)], "weak views again, for the embeddings only", (9.4, 5.65)),
@@ -83,10 +83,10 @@ _LANES = [
 
 
 def step_flow(tensors: Mapping[str, Tensor]) -> Figure:
-    """The step as boxes and arrows, every box with the shapes of what it holds.
+    """The step as boxes and arrows; each box shows the shapes of its tensors.
 
     Args:
-        tensors: the step's tensors by name: the batch's, dotted, and those made of them.
+        tensors: the tensors of the step by name: those of the batch (dotted names) and those computed from them.
     """
     figure, ax = plt.subplots(figsize=(15, 6.4), layout="constrained")
     ax.set(xlim=(-0.1, 24.3), ylim=(0.0, 8.7))
@@ -105,7 +105,7 @@ def step_flow(tensors: Mapping[str, Tensor]) -> Figure:
     for start, end in _ARROWS:
         (c0, y0, *_), (c1, y1, *_) = _BOXES[start], _BOXES[end]
         half0, half1 = _height(start) / 2 - 0.15, _height(end) / 2 - 0.15
-        # Level where the two boxes overlap in height.
+        # A horizontal arrow if the two boxes overlap in height.
         leave = min(max(y1, y0 - half0), y0 + half0)
         arrive = min(max(leave, y1 - half1), y1 + half1)
         _arrow(ax, [(_LEFT[c0] + _WIDE[c0], leave), (_LEFT[c1], arrive)])
@@ -125,7 +125,7 @@ def _height(box: str) -> float:
 
 
 def _arrow(ax: Axes, way: Sequence[tuple[float, float]], colour: str = "#444444", style: str = "solid") -> None:
-    """A line through these points, with a head at its end."""
+    """Draws an arrow through these points."""
     x, y = zip(*way[:-1], strict=True)
     ax.plot(x, y, color=colour, linestyle=style, linewidth=1.3, solid_capstyle="butt")
     head = {"arrowstyle": "-|>", "mutation_scale": 13, "shrinkA": 0, "shrinkB": 0, "linestyle": style}
@@ -148,7 +148,7 @@ def sample_strip(
         image: ``[H, W]`` as stored; then its views and its mixture.
         p: ``[H, W]`` teacher probabilities; target: ``[H, W]`` 0/1.
         patch: (y0, x0, y1, x1) px, the proposed box; empty if there is none.
-        texts: what the teacher and what the student reads.
+        texts: the texts for the teacher and for the student.
     """
     figure, axes = panels(1, 6, 2.5, 3.2)
     own, mixed_text = texts
@@ -175,11 +175,11 @@ def sample_strip(
 def pseudo_label_gallery(
     weak: np.ndarray, regions: np.ndarray, says: np.ndarray, kept: np.ndarray, reports: Sequence[str]
 ) -> Figure:
-    """Pseudo-labels with and without the report's word on where a lesion may be (Ledger 5).
+    """Pseudo-labels with and without the limits of the report on the place of lesions (Ledger 5).
 
     Args:
-        weak: ``[N, H, W]`` weak views; regions: ``[N, H, W]`` 0/1, where the report lets a lesion be.
-        says, kept: ``[N, H, W]`` probabilities of the teacher alone, and cut to the regions.
+        weak: ``[N, H, W]`` weak views; regions: ``[N, H, W]`` 0/1, 1 where a lesion may lie according to the report.
+        says, kept: ``[N, H, W]`` probabilities of the teacher, and the same only inside the regions.
         reports: N texts.
     """
     figure, axes = panels(1, len(weak), 3.0, 3.6)
@@ -194,7 +194,7 @@ def pseudo_label_gallery(
 
 
 def gradient_map(norms: pd.DataFrame) -> Figure:
-    """Gradient length of each loss term (rows) in each part of the network (columns), as numbers on colour."""
+    """Gradient norm of each loss term (rows) in each part of the network (columns), as numbers on colours."""
     figure, ax = plt.subplots(figsize=(9, 0.62 * len(norms) + 1.2), layout="constrained")
     shown = ax.imshow(norms, cmap="cividis", norm=LogNorm(), aspect="auto")
     for (row, column), value in np.ndenumerate(norms.to_numpy()):
@@ -209,7 +209,7 @@ def gradient_map(norms: pd.DataFrame) -> Figure:
 
 
 def schedule_curves(runs: Mapping[str, pd.DataFrame]) -> Figure:
-    """Weight of the unsupervised loss, decay of the teacher and learning rate, one run a column.
+    """Weight of the unsupervised loss, decay of the teacher and learning rate, with one column for each run.
 
     Args:
         runs: title -> table with the time as index (its name is the axis label) and the columns ``w_u``, ``decay``,
@@ -232,12 +232,12 @@ def schedule_curves(runs: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def trajectory_curves(steps: pd.DataFrame, burn_in: float, ramp: float) -> Figure:
-    """A short run, step by step: loss terms, weight and accepted patches, and how far the teacher is behind.
+    """A short run, step by step: loss terms, weight and accepted patches, and distance of the teacher from the student.
 
     Args:
-        steps: one row a step, with ``loss_labelled``, ``loss_mixed``, ``loss_itcl``, ``w_u``, ``accepted``, ``gap``
-            (distance between the weights of teacher and student) and ``move`` (length of the student's step), both
-            relative to the student's weights.
+        steps: one row for each step, with ``loss_labelled``, ``loss_mixed``, ``loss_itcl``, ``w_u``, ``accepted``,
+            ``gap`` (distance between the weights of teacher and student) and ``move`` (length of the student's step),
+            both relative to the student's weights.
         burn_in, ramp: lengths in steps.
     """
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")

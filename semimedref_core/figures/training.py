@@ -1,4 +1,4 @@
-"""Training: curves, and what the teacher tells the student."""
+"""Training: curves, and mixed samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from semimedref_core.figures.canvas import (
 )
 
 METHOD_COLOURS = {"supervised": BLUE, "semi_medref": VERMILION}
-OTHER_COLOURS = (GREEN, PURPLE, ORANGE, SKY, BLACK)  # of further methods, in the order in which they come
+OTHER_COLOURS = (GREEN, PURPLE, ORANGE, SKY, BLACK)  # colours of further methods, in their order
 
 
 def training_curves(logs: Mapping[str, Sequence[dict]]) -> Figure:
@@ -58,7 +58,7 @@ def training_curves(logs: Mapping[str, Sequence[dict]]) -> Figure:
 def mixing_gallery(
     weak: np.ndarray, probs: np.ndarray, mixed: np.ndarray, target: np.ndarray, titles: Sequence[tuple[str, str]]
 ) -> Figure:
-    """What the teacher saw and what the student gets, one sample a row.
+    """The teacher's view and the student's mixed sample, one row for each sample.
 
     Args:
         weak, mixed: ``[N, H, W]`` images; probs: ``[N, H, W]`` teacher probabilities; target: ``[N, H, W]`` 0/1.
@@ -94,8 +94,8 @@ def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
     """A run's curves up to a step, on the axes of the whole run.
 
     Args:
-        curves: name as in :data:`REPLAYED` -> ``[n, 2]`` of (step, value); an empty one is left out.
-        step: what came later is not drawn.
+        curves: name as in :data:`REPLAYED` -> ``[n, 2]`` of (step, value); empty curves are left out.
+        step: later points are not drawn.
     """
     figure, axes = plt.subplots(1, 3, figsize=(13.5, 3.6))
     figure.subplots_adjust(left=0.05, right=0.99, bottom=0.14, top=0.9, wspace=0.25)  # nothing jumps between steps

@@ -1,4 +1,4 @@
-"""From supervised training to the whole method, one bar for each thing that is added."""
+"""From supervised training to the whole method, with one bar for each added part."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WIDTH = 0.62
 
 
 def waterfall_panels(tables: Mapping[str, pd.DataFrame], metric: str = "dice_image") -> Figure:
-    """One panel a table: a whole bar at either end, between them what each step adds, with its 95 % interval.
+    """One panel for each table: a full bar at both ends, and between them the gain of each step with its 95 % interval.
 
-    A bar upwards is red, one downwards is light blue. The axis starts just below the lowest bar, so that heights are to
-    be compared by the numbers at the bars, not by the share of ink.
+    Gains are red, losses are light blue. The axis starts just below the lowest bar. So compare the numbers at the bars,
+    not the lengths of the bars.
 
     Args:
         tables: title -> :func:`semimedref_core.experiments.verdict.waterfall`.
-        metric: what they are of.
+        metric: the metric of the tables.
     """
     figure, axes = plt.subplots(
         1, len(tables), figsize=(0.8 + 5.2 * len(tables), 4.6), layout="constrained", squeeze=False

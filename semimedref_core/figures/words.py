@@ -1,15 +1,16 @@
-"""Words for figures, for readers who cannot see them: a notebook keeps them beside the picture, as its ``alt``."""
+"""Alternative texts of figures, for readers who cannot see them. A notebook stores them with the picture, as
+``alt``."""
 
 from __future__ import annotations
 
 from IPython import get_ipython
 from matplotlib.figure import Figure
 
-MOST = 600  # letters; a reader's voice takes half a minute for them
+MOST = 600  # letters; a screen reader needs half a minute for them
 
 
 def words_of(figure: Figure) -> str:
-    """What is written in a figure, panel by panel: titles, axes and legends; each only once."""
+    """The texts in a figure, panel by panel: titles, axes and legends, each only once."""
     said = [figure.get_suptitle()]
     for ax in figure.axes:
         said.append(ax.get_title())
@@ -23,13 +24,14 @@ def words_of(figure: Figure) -> str:
 
 
 def speak() -> None:
-    """From now on the figures that a notebook shows have :func:`words_of` them beside them. Elsewhere nothing happens.
+    """Adds :func:`words_of` a figure to all figures that a notebook shows from now on. Outside notebooks it does
+    nothing.
 
-    nbconvert, the site and JupyterLab take ``alt`` from the metadata of an output.
+    nbconvert, the site and JupyterLab read ``alt`` from the metadata of an output.
     """
     if get_ipython() is None:
         return
-    import matplotlib_inline.backend_inline  # noqa: F401 - settles how figures are shown, when it is first imported
+    import matplotlib_inline.backend_inline  # noqa: F401 - its first import sets how figures are shown
 
     pictures = get_ipython().display_formatter.formatters["image/png"]
     drawn = pictures.for_type(Figure)

@@ -1,4 +1,4 @@
-"""What notebooks teach with: a function's source, exercises that answer, a stand-in for a teacher, kept runs."""
+"""Teaching aids of the notebooks: sources of functions, exercises with hints, a stand-in teacher, kept runs."""
 
 from semimedref_core._lazy import by_module, exports
 

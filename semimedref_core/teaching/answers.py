@@ -1,7 +1,7 @@
-"""Exercises that answer: right, or why not, without giving the solution away.
+"""Exercises that check an answer: they say "right" or give a hint, without revealing the solution.
 
-A notebook poses the question and keeps its solution folded; what is right is known here, in a module for each notebook
-(``exercises/n05.py``), computed from the core wherever it can be.
+A notebook has the question and a folded solution. A module for each notebook (``exercises/n05.py``) has the checks,
+which use the core wherever possible.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import importlib
 from collections.abc import Callable
 
 Judge = Callable[[object], str]
-"""From an answer to what is wrong with it, as a hint; an empty text for a right one."""
+"""An answer -> a hint on its fault; the text is empty for a right answer."""
 
 
 def check(name: str, answer: object) -> None:
-    """Says whether an answer to an exercise is right, and if not, why.
+    """Prints whether an answer to an exercise is right, and otherwise a hint.
 
     Args:
-        name: such as ``"05.1"``, the first exercise of notebook 05.
-        answer: what the reader thinks; ``None`` is no answer yet.
+        name: name of the exercise, such as ``"05.1"``, the first one of notebook 05.
+        answer: the reader's answer; ``None`` means no answer yet.
 
     Raises:
         KeyError: if there is no such exercise.
@@ -33,7 +33,7 @@ def check(name: str, answer: object) -> None:
         return
     try:
         wrong = judge(answer)
-    except Exception as error:  # an answer may be anything, also a function that fails
+    except Exception as error:  # an answer may be anything, even a function that fails
         wrong = f"this answer cannot be judged ({type(error).__name__}: {error})."
     print(f"{name}: {f'not yet. {wrong}' if wrong else 'right.'}")
 
@@ -48,7 +48,7 @@ def exercises_of(notebook: str) -> dict[str, Judge]:
 
 
 def about(value: object, right: float, tolerance: float, hint: str) -> str:
-    """A judge's help for numbers: empty if the value is near enough, else the hint."""
+    """Checks a number: empty if the value is close enough, otherwise the hint."""
     if isinstance(value, bool) or (not isinstance(value, int | float) and not hasattr(value, "__float__")):
-        return f"A number is asked for, and this is a {type(value).__name__}."
+        return f"The answer must be a number, but this is a {type(value).__name__}."
     return "" if abs(float(value) - right) <= tolerance else hint

@@ -1,4 +1,4 @@
-"""One comparison of kept runs, for the exercises on statistics: there whatever folder a reader looks at."""
+"""One comparison of kept runs, for the exercises on statistics. It does not depend on the reader's folder."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ OURS, METRIC = "semi_medref", "dice_image"
 
 @lru_cache(maxsize=1)
 def kept_comparison() -> pd.DataFrame:
-    """What Semi-MedRef is above each other method in the kept runs on QaTa with 1 % of the masks, Dice per image.
+    """The differences between Semi-MedRef and each other method in the kept runs on QaTa with 1 % of the masks, Dice
+    per image.
 
     Returns:
-        A row for each other method, by its name: ``difference``, ``low``, ``high``, ``p``, ``p_holm``, ``verdict`` as
-        :func:`semimedref_core.experiments.method_differences` has them; for each seed that both have, ``ours`` and
-        ``theirs`` ``[S]`` (0 to 1); and ``of_images`` ``[S, N]``, ours minus theirs on each validation image.
+        One row for each other method, by name: ``difference``, ``low``, ``high``, ``p``, ``p_holm``, ``verdict`` of
+        :func:`semimedref_core.experiments.method_differences`; ``ours`` and ``theirs`` ``[S]`` (0 to 1) for the common
+        seeds; and ``of_images`` ``[S, N]``, ours minus theirs on each validation image.
     """
     runs = finished_runs([notebooks_folder() / "results"])
     for name, value in ABOUT.items():

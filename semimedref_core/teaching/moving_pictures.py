@@ -1,8 +1,8 @@
-"""Moving pictures for talks and pages, of the phantom: ``python -m semimedref_core.teaching.moving_pictures``.
+"""Moving pictures of the phantom for talks and pages: ``python -m semimedref_core.teaching.moving_pictures``.
 
-``mixing.gif``: a patch is proposed, gated and pasted, and the text is rewritten. ``posaug.gif``: one report as the
-student reads it, draw by draw. ``teacher.gif``: what the teacher finds while it is trained, in a few minutes of two CPU
-cores.
+``mixing.gif`` shows how a patch is proposed, gated and pasted, and how the text is rewritten. ``posaug.gif`` shows the
+student's text of one report, draw by draw. ``teacher.gif`` shows the teacher's predictions during training; it takes a
+few minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def mixing() -> list[Figure]:
     boxes = grid.boxes(SIZE, SIZE)
     masks = torch.from_numpy(valid.masks)[:, None].float()
     probs = stand_in_teacher(masks, np.random.default_rng(0))[:, 0].numpy()
-    false = ((probs >= 0.5) & (valid.masks == 0)).mean((1, 2))  # a false find would need a story of its own
+    false = ((probs >= 0.5) & (valid.masks == 0)).mean((1, 2))  # a false prediction would need its own explanation
     few = [k for k, report in enumerate(valid.reports) if sum(report.zones) <= 2 and false[k] < 0.005]
     for i, j in permutations(few, 2):
         images, reports = valid.images[[i, j]], (valid.reports[i], valid.reports[j])
@@ -60,7 +60,7 @@ def mixing() -> list[Figure]:
 
 
 def posaug() -> Iterator[Figure]:
-    """One report, and what the student reads of it in each of a few draws."""
+    """One report, and the student's text in each of a few draws."""
     texts = build_texts()
     for seed in DRAWS:
         got = answer(REPORT, 0.5, "mix", seed, texts)
@@ -68,7 +68,7 @@ def posaug() -> Iterator[Figure]:
 
 
 def teacher(moments: tuple[int, ...] = MOMENTS) -> Iterator[Figure]:
-    """What the teacher finds on three pictures of the valid split at these steps of a training."""
+    """The teacher's predictions on three pictures of the valid split, at these steps of a training."""
     ready = prepare(TRAINING, "cpu")
     valid, network = ready.pairs.valid, ready.state.networks["teacher"]
     three = valid.subset(SHOWN)
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def settings() -> str:
-    """What ``teacher.gif`` is made with, as one line."""
+    """The settings of ``teacher.gif`` as one line."""
     return json.dumps({"moments": MOMENTS, **asdict(TRAINING)}, sort_keys=True)
 
 

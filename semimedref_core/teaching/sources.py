@@ -1,4 +1,4 @@
-"""The method's own source, shown in a notebook where it is explained, so that what is read is what runs."""
+"""Shows the source of the method in a notebook, so that readers see the code that runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from IPython.display import Code
 
 
 def source_of(*functions: Callable | type) -> Code:
-    """The source of functions, methods or classes, without docstrings, for a cell to show.
+    """The source of functions, methods or classes without docstrings, as the output of a cell.
 
-    A notebook that shows a function that has changed since is stale, and `semimedref notebooks --run` says so.
+    If a shown function changes later, the notebook is stale, and `semimedref notebooks --run` reports it.
 
     Args:
-        functions: of a Python file; kernels of Triton too.
+        functions: from a Python file; Triton kernels are allowed too.
 
     Raises:
-        OSError, TypeError: of :func:`inspect.getsource`, for what has no source.
+        OSError, TypeError: from :func:`inspect.getsource`, for objects without a source.
 
     >>> from semimedref_core.teaching import source_of
     >>> from semimedref_core.teacher import ramp

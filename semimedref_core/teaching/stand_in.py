@@ -1,4 +1,4 @@
-"""A teacher without a training: unsure and at times wrong, made out of true masks."""
+"""A stand-in teacher without training, made from true masks: it is uncertain and sometimes wrong."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def stand_in_teacher(masks: Tensor, rng: np.random.Generator) -> Tensor:
-    """Probabilities of an imperfect teacher, to show how the parts of the method work, not how well they do.
+    """Probabilities of an imperfect teacher. They show how the parts of the method work, not how well.
 
-    They are blurred masks, each with a confidence of its own, half-blind in places, with a false find in every third
-    picture.
+    They are blurred masks. Each has its own confidence and places where lesions are half missed, and every third
+    picture has a false prediction.
 
     Args:
         masks: ``[B, 1, H, W]`` 0/1, square.
-        rng: source of chance.
+        rng: random generator.
 
     Returns:
         ``[B, 1, H, W]`` float32 in 0 to 1.

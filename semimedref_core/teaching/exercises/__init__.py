@@ -1,1 +1,1 @@
-"""What is right, a module for each notebook."""
+"""The checks of the exercises, a module for each notebook."""

@@ -17,19 +17,19 @@ SIDE = 96  # px
 
 def six_bits(answer) -> str:
     if not isinstance(answer, tuple | list) or len(answer) != 2:
-        return "Two things are asked for: (a, number)."
+        return "Give two things: (a, number)."
     zones, number = answer
     if len(zones) != 6:
         return f"a has six bits, in the order {', '.join(ZONES)}."
     if tuple(zones) != Report.parse(TEXT).zones:
-        return "The bits are others. Left comes first, each side from top to bottom, and `all` names three zones."
+        return "These bits are wrong. Left comes first, each side from top to bottom, and `all` names three zones."
     right = Report.of(Report.parse(TEXT).zones, style="release").lesions
-    return "" if number == right else "The bits are right. In the style `release` the word counts the zones named."
+    return "" if number == right else "The bits are right. In the style `release` the word counts the named zones."
 
 
 def mirrored(answer) -> str:
     if not callable(answer):
-        return f"A function mirrored(image, mask, report) is asked for, and this is a {type(answer).__name__}."
+        return f"The answer must be a function mirrored(image, mask, report), but this is a {type(answer).__name__}."
     pairs = phantom("train", 6, 32)
     for image, mask, report in zip(pairs.images, pairs.masks, pairs.reports, strict=True):
         given_image, given_mask, given = answer(image.copy(), mask.copy(), report)
@@ -47,14 +47,14 @@ def mirrored(answer) -> str:
 def seen_as_middle(answer) -> str:
     mask = np.asarray(answer)
     if mask.shape != (SIDE, SIDE) or not np.isin(mask, (0, 1)).all():
-        return f"A mask of 0 and 1 is asked for, {SIDE} by {SIDE}."
+        return f"The answer must be a mask of 0 and 1, {SIDE} by {SIDE}."
     calibrated, thirds = QATA.zones_shown(mask), THIRDS.zones_shown(mask)
     if calibrated != LOWER_LEFT:
         shown = ", ".join(zone for zone, bit in zip(ZONES, calibrated, strict=True) if bit) or "no zone"
-        return f"By the calibrated grid this lesion shows {shown}, and not left lower alone."
+        return f"In the calibrated grid this lesion shows {shown}, and not only left lower."
     if thirds != MIDDLE_LEFT:
         shown = ", ".join(zone for zone, bit in zip(ZONES, thirds, strict=True) if bit) or "no zone"
-        return f"By the thirds this lesion shows {shown}, and not left middle alone."
+        return f"In thirds this lesion shows {shown}, and not only left middle."
     return ""
 
 

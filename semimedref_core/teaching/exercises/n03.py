@@ -15,13 +15,13 @@ DRAWS, P = 600, 0.3
 
 
 def half_left_whole(answer) -> str:
-    hint = "Each of the two phrases has a draw of its own, and both must be spared. How likely is that at your p?"
+    hint = "Each of the two phrases has its own draw, and none may be hit. What is the probability of that at your p?"
     return about(answer, 1 - 0.5**0.5, 0.005, hint)
 
 
 def all_or_none(answer) -> str:
     if not callable(answer):
-        return f"A function together(report, rng, p) is asked for, and this is a {type(answer).__name__}."
+        return f"The answer must be a function together(report, rng, p), but this is a {type(answer).__name__}."
     for report in (TWO_PHRASES, ONE_PHRASE):
         rng = np.random.default_rng(0)
         texts = Counter(answer(report, rng, P) for _ in range(DRAWS))
@@ -37,7 +37,7 @@ def all_or_none(answer) -> str:
 
 def same_text(answer) -> str:
     if not isinstance(answer, tuple | list) or len(answer) != 3:
-        return "Three things are asked for: (a, b, hits)."
+        return "Give three things: (a, b, hits)."
     *zones, hits = answer
     a, b = (Report.of(each) for each in zones)
     if a.zones == b.zones:
@@ -47,7 +47,7 @@ def same_text(answer) -> str:
     if not isinstance(hits, dict) or not set(hits) <= set(SIDES):
         return f"hits is a dict from a side ({' or '.join(SIDES)}) to what replaces its phrase."
     if not set(hits.values()) <= {MASK_TOKEN, FUZZY_PHRASE}:
-        return f"PosAug replaces a phrase with {MASK_TOKEN!r} or {FUZZY_PHRASE!r}, with nothing else."
+        return f"PosAug replaces a phrase only with {MASK_TOKEN!r} or {FUZZY_PHRASE!r}."
     texts = apply_hits(a, hits), apply_hits(b, hits)
     return "" if texts[0] == texts[1] else f"The texts still differ: {texts[0]!r} and {texts[1]!r}."
 

@@ -23,7 +23,7 @@ SIDE = 32  # px
 
 
 def _seen():
-    """A network with two images of no meaning, and the tokens of two reports."""
+    """A network, two random images, and the tokens of two reports."""
     generator = torch.Generator().manual_seed(0)
     return build_network("compact"), torch.randn(2, 1, SIDE, SIDE, generator=generator), build_texts()(REPORTS)
 
@@ -41,8 +41,8 @@ def untouched_by_itcl(answer) -> str:
         return ""
     trained, missing = len(named - right), len(right - named)
     return (
-        f"{trained} of the parts that you name are trained by ITCL, and {missing} that it does not train are missing. "
-        "Go back from the two embeddings: what are they made of?"
+        f"{trained} of the parts that you name are trained by ITCL, and {missing} untrained parts are missing. "
+        "Go back from the two embeddings: which parts compute them?"
     )
 
 
@@ -54,7 +54,7 @@ def waiting_label(answer) -> str:
     right = teacher_probabilities(teacher, images, unlabelled, config)
     if not isinstance(p, torch.Tensor) or p.shape != right.shape or not torch.allclose(p, right):
         return "The step needs the teacher's p from this function, unchanged: a wait costs time and changes no number."
-    hint = "HostReads saw nobody ask for a value. In which kinds of Python lines must a tensor become a number?"
+    hint = "HostReads saw no read of a value. Which kinds of Python lines need a tensor as a number?"
     return "" if found.reads else hint
 
 

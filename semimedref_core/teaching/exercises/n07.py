@@ -17,15 +17,15 @@ LEAD = 0.1  # of Dice, in exercise 07.3
 
 def times_seen(answer) -> str:
     if not isinstance(answer, tuple | list) or len(answer) != 2:
-        return "Two numbers are asked for: (labelled, unlabelled)."
+        return "Give two numbers: (labelled, unlabelled)."
     pairs, batch, steps = COUNTS["train"], TUTORIAL.batch_size, TUTORIAL.steps
     labelled = round(TUTORIAL.label_ratio * pairs)
     mixing = sum(schedule(TUTORIAL, t).w_u > 0 for t in range(steps))
     told = [float(value) for value in answer]
     if abs(told[0] - steps * batch / labelled) > 1:
-        return "Labelled: how many pairs do all batches hold together, and among how many pairs are they shared?"
+        return "Labelled: how many pairs do all batches have together, and how many different pairs are there?"
     if abs(told[1] - steps * batch / (pairs - labelled)) < 0.1:
-        return "Unlabelled: mind the burn-in, in which the student learns from labelled pairs alone."
+        return "Unlabelled: remember the burn-in, in which the student learns only from labelled pairs."
     if abs(told[1] - mixing * batch / (pairs - labelled)) > 0.1:
         return "The labelled number is right. Unlabelled: count the steps after the burn-in."
     return ""
@@ -37,17 +37,17 @@ def half_and_full(answer) -> str:
     told = f"With these settings w_u is {weights[HALF]:.2f} in step {HALF} and {weights[FULL]:.2f} in step {FULL}."
     if abs(weights[HALF] - 0.5) > 0.005 or abs(weights[FULL] - 1) > 0.005:
         return f"{told} Both settings are shares of all steps."
-    return "" if weights[FULL - 1] < 1 else f"{told} But it is full before step {FULL} already."
+    return "" if weights[FULL - 1] < 1 else f"{told} But it is already full before step {FULL}."
 
 
 def two_winners(answer) -> str:
     if not isinstance(answer, tuple | list) or len(answer) != 2:
-        return "Two tables are asked for: (A, B)."
+        return "Give two tables: (A, B)."
     a, b = (np.asarray(table) for table in answer)
     if a.shape != (3, 3) or b.shape != (3, 3):
         return "Each table has a row for each of the three images, and in it (common, predicted, true)."
     if not np.array_equal(a[:, 2], b[:, 2]):
-        return "Both networks look at the same images, so the true pixels of both tables are the same."
+        return "Both networks see the same images, so the true pixels of both tables are the same."
     for common, predicted, true in (*a, *b):
         if not 0 <= common <= min(predicted, true) or true == 0:
             return "In each row common is at most predicted and at most true, and each image has a lesion."
@@ -58,7 +58,7 @@ def two_winners(answer) -> str:
     )
     micro, image = (found["A"][metric] - found["B"][metric] for metric in ("dice_micro", "dice_image"))
     return (
-        "" if micro >= LEAD and image <= -LEAD else f"{told}. A shall lead in the first by 10 points, B in the second."
+        "" if micro >= LEAD and image <= -LEAD else f"{told}. A must lead in the first by 10 points, B in the second."
     )
 
 

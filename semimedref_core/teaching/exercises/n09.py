@@ -9,8 +9,8 @@ import torch
 from semimedref_core.teaching.answers import about
 from semimedref_core.tools.memory_traffic import listening
 
-NUMBERS = 32 * (3 + 1) * 224 * 224  # of 32 images of three channels and their maps
-PICTURE = torch.zeros(9, 12)  # the notebook's 8 rows, and one of the memory behind them
+NUMBERS = 32 * (3 + 1) * 224 * 224  # numbers of 32 images with three channels, and of their maps
+PICTURE = torch.zeros(9, 12)  # the notebook's 8 rows, and one row of the memory behind them
 PICTURE[3:6, :3] = 1
 BLOCK = 16
 
@@ -23,18 +23,18 @@ def least_megabytes(answer) -> str:
     if not about(answer, right / 2, 0.5, hint):
         hint = "This is one way only: either what is read, or what is written."
     elif not about(answer, right * 3 / 4, 0.5, hint):
-        hint = "The images alone move so much. What else is mixed?"
+        hint = "This is only the traffic of the images. What else is mixed?"
     elif not about(answer, right * 1e6, 1e5, hint):
         hint = "These are bytes. The question asks for MB."
     return about(answer, right, 0.5, hint)
 
 
 def log_sum_exp(answer) -> str:
-    x = torch.randn(7, 20, generator=torch.Generator().manual_seed(0))[:5]  # what lies behind its end is ours, too
+    x = torch.randn(7, 20, generator=torch.Generator().manual_seed(0))[:5]  # we own the memory behind its end, too
     with listening() as log:
         found = answer(x)
     if not any(access.kind == "load" and len(access.inside(x)) for access in log):
-        return "No kernel has read x. Launch one of your own, with a program for each row."
+        return "No kernel has read x. Launch your own kernel, with a program for each row."
     if not isinstance(found, torch.Tensor) or found.shape != (len(x),):
         return "The function must return one number for each row, a tensor [N]."
     right, padded = x.logsumexp(1), 32 - x.shape[1]  # the block is the next power of two

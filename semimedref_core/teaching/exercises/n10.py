@@ -6,17 +6,17 @@ import torch
 
 from semimedref_core.teaching.answers import about
 
-HOST, LAUNCH = 37e-6, 2.5e-6  # seconds for each operation, as the notebook's parameters have them
-HOST_MS, BYTES_MS, PAIRS = 84.8, 33.6, 32  # of mmi_unet, in its table
+HOST, LAUNCH = 37e-6, 2.5e-6  # seconds for each operation, as in the notebook's parameters
+HOST_MS, BYTES_MS, PAIRS = 84.8, 33.6, 32  # mmi_unet in the notebook's table
 
 
 def times_as_fast(answer) -> str:
-    hint = "Look for the slowest clock of compact without a graph, and for the slowest that is left with one."
+    hint = "Find the slowest clock of compact without a graph, and the slowest that is left with a graph."
     return about(answer, HOST / LAUNCH, 0.1, hint)
 
 
 def pairs_in_a_step(answer) -> str:
-    hint = "Take the bytes' milliseconds for one pair, and see how often they fit into the host's."
+    hint = "Take the milliseconds of the bytes for one pair, and see how often they fit into the host's time."
     return about(answer, PAIRS * HOST_MS / BYTES_MS, 2, hint)
 
 
@@ -28,7 +28,7 @@ def without_asking(answer) -> str:
     try:
         answer(torch.empty(4, device="meta"), 0.5)
     except (RuntimeError, NotImplementedError):
-        return "The numbers are right, but on the device meta it asks for a value or a shape that depends on one."
+        return "The numbers are right, but on the device meta it needs a value or a shape that depends on values."
     return ""
 
 
