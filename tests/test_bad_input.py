@@ -333,7 +333,9 @@ def test_training_on_a_full_disk_says_how_to_go_on_and_does(train, finished_run,
 
     monkeypatch.setattr(owner, place, at_last_full)
     outcome = train(output=tmp_path / "run")
-    one_error(outcome_after_progress(outcome), "train", "No space left on device", "with --resume the same command")
+    one_error(
+        outcome_after_progress(outcome), "train", "No space left on device", "give the same command with --resume"
+    )
     monkeypatch.undo()
     assert train(output=tmp_path / "run", resume=True).status == 0
     for name in ("metrics.jsonl", "teacher/model.safetensors"):
@@ -495,7 +497,7 @@ def test_the_cache_tells_its_place_and_size_and_is_cleared_without_touching_anyt
     assert cleared.text.startswith(f"{folder}: 17 deleted")
     assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(of_others)
     monkeypatch.setenv("SEMIMEDREF_CACHE", "")
-    assert "no decoded pictures are kept" in semimedref("cache").text
+    assert "no decoded pictures are stored" in semimedref("cache").text
 
 
 def test_the_page_on_bad_input_names_tests_that_are_there():

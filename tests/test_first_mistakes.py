@@ -74,8 +74,8 @@ def test_a_run_that_has_not_ended_has_no_teacher_yet(semimedref, stopped, tmp_pa
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"dataset": "phantom"}, "was trained with dataset qata, not phantom; leave --dataset out"),
-    ({"texts": "release"}, "was trained with texts lvit, not release; leave --texts out"),
+    ({"dataset": "phantom"}, "was trained with dataset qata, not phantom; remove --dataset"),
+    ({"texts": "release"}, "was trained with texts lvit, not release; remove --texts"),
 ])  # fmt: skip
 def test_a_network_is_not_scored_on_what_it_was_not_trained_for(semimedref, of_qata, qata_folder, options, message):
     data = qata_folder()
@@ -98,7 +98,7 @@ def test_a_network_of_before_is_known_by_its_run(semimedref, finished_run, tmp_p
     assert outcome.status == 1 and "has no image_size" in outcome.errors
     (alone / "config.json").write_text(json.dumps({**about, "image_size": 32}))
     outcome = semimedref("evaluate", checkpoint=alone)
-    assert outcome.status == 1 and "does not tell what it was trained on; give --dataset" in outcome.errors
+    assert outcome.status == 1 and "has no record of its training data; give --dataset" in outcome.errors
     assert semimedref("evaluate", checkpoint=alone, dataset="phantom") == told
 
 

@@ -162,12 +162,12 @@ def test_predict_replaces_its_own_pictures_and_no_others(semimedref, finished_ru
     options = {"checkpoint": finished_run / "student", "image": "chest.png", "report": REPORT}
     before = (tmp_path / "chest_mask.png").read_bytes()
     outcome = semimedref("predict", **options)
-    assert outcome.status == 1 and "chest_mask.png: is there already and was not written by predict" in outcome.errors
+    assert outcome.status == 1 and "chest_mask.png: exists already and was not written by predict" in outcome.errors
     assert (tmp_path / "chest_mask.png").read_bytes() == before and not (tmp_path / "chest_overlay.png").exists()
     for _ in range(2):
         assert semimedref("predict", output="out/chest", **options).status == 0
     outcome = semimedref("predict", output="chest.png/x", **options)
-    assert outcome.status == 1 and "chest.png: is no folder; give another --output" in outcome.errors
+    assert outcome.status == 1 and "chest.png: is not a folder; give another --output" in outcome.errors
 
 
 @pytest.mark.parametrize("text, message", [
@@ -249,7 +249,7 @@ def test_a_kernel_of_another_python_is_refused(tmp_path, monkeypatch):
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps({"argv": ["/opt/other/python", "-m", "x"], "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    with pytest.raises(papermill_run.NotebookError, match="starts /opt/other/python, but the record .*ipykernel install"):
+    with pytest.raises(papermill_run.NotebookError, match="starts /opt/other/python, but .*ipykernel install"):
         papermill_run.run_notebook("07_train", tmp_path / "run", {})
     assert not (tmp_path / "run").exists()
 

@@ -1,1 +1,1 @@
-"""The command line ``semimedref COMMAND``. Help is shown without loading torch: only a command that runs loads it."""
+"""The command line ``semimedref COMMAND``. Help does not load torch; only running commands do."""

@@ -1,4 +1,4 @@
-"""What each command does. Each imports what it needs when it runs, so that no command waits for another's packages."""
+"""The actions of the commands. Each imports its packages when it runs, so that no command waits for others."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from semimedref_core.config import Config
 
-WRITTEN_BY = "semimedref predict"  # in the pictures that predict writes
+WRITTEN_BY = "semimedref predict"  # a mark in the pictures that predict writes
 _NO_SIZE = "its config.json has no image_size, the size of the training images; add it there"
 
 
 class CommandError(SemiMedRefError):
-    """A command that was given something it cannot use."""
+    """A command got an argument that it cannot use."""
 
 
 def tutorial(options: argparse.Namespace) -> None:
@@ -33,8 +33,8 @@ def tutorial(options: argparse.Namespace) -> None:
 
     folder = Path(options.output)
     if (folder / "07_train.ipynb").exists():
-        raise CommandError(f"{folder}: holds a tutorial run already; delete it or give another --output")
-    say(f"Training supervised and Semi-MedRef on the phantom, {options.steps} steps each. Everything goes to {folder}/")
+        raise CommandError(f"{folder}: has a tutorial run already; delete it or give another --output")
+    say(f"Training supervised and Semi-MedRef on the phantom, {options.steps} steps each. Results go to {folder}/")
     with follow(folder, options.steps):
         parameters = {"steps": options.steps, "eval_every": max(1, options.steps // 5), "seed": options.seed}
         notebook = run_notebook("07_train", folder, {**parameters, "output": "."})
@@ -47,7 +47,7 @@ def tutorial(options: argparse.Namespace) -> None:
     picture, report = next(iter(example.pictures().items()))
     asked = {"checkpoint": folder / "semi_medref", "image": picture, "report": report, "output": folder / "first"}
     words = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
-    say(f"\nAsk the new network:\n{shlex.join(['semimedref', 'predict', *words])}")
+    say(f"\nUse the new network:\n{shlex.join(['semimedref', 'predict', *words])}")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -62,10 +62,10 @@ def train(options: argparse.Namespace) -> None:
         results = training.train(config, folder, note=note, **how)
     except FileError as error:
         raise CommandError(
-            f"{error}\nWhat was saved before is whole: with --resume the same command goes on from there"
+            f"{error}\nFiles that were saved before are intact; give the same command with --resume to go on"
         ) from error
     if ready:
-        say(f"{folder}: this run is finished, nothing was left to do; its results:")
+        say(f"{folder}: this run was already finished; its results:")
     for network in ("student", "teacher"):
         say(f"{network:8} {_scores(results[network])}")
     say(
@@ -75,7 +75,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _run_name(config: Config) -> str:
-    """What the folder of a run is called that was given no other name."""
+    """The default name of a run's folder."""
     size = f"{config.image_size}px-{config.steps}steps"
     return f"{config.dataset}-{config.label_ratio:g}-{config.method}-{size}-seed{config.seed}"
 
@@ -94,7 +94,7 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def profile(options: argparse.Namespace) -> None:
-    """Prints where the time of a training step goes."""
+    """Prints the times of the parts of a training step."""
     from semimedref_core.runtime.atomic import write_json
     from semimedref_core.tools.profiling import profile
 
@@ -105,13 +105,13 @@ def profile(options: argparse.Namespace) -> None:
 
 
 def mixing(options: argparse.Namespace) -> None:
-    """Prints how often T-PatchMix offers, accepts and tells the truth."""
+    """Prints how often T-PatchMix offers a patch, accepts it and is correct."""
     from semimedref_core.data.datasets import load_split
     from semimedref_core.tools.mixing_rates import release_rates, zone_rules
 
     config = run_config(options)
     if config.dataset == "folder":
-        raise CommandError("mixing judges reports of the strict grammar, and the dataset folder has free texts")
+        raise CommandError("mixing needs reports of the strict grammar, but the dataset folder has free texts")
     pairs = load_split(config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values)
     say(
         f"{len(pairs)} pairs of {config.dataset} {options.split}, {config.image_size} px, the true masks in place of a "
@@ -123,7 +123,7 @@ def mixing(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Scores a trained network on a split, with whole reports or with reports that lack their positions."""
+    """Scores a trained network on a split, with complete reports or with reports without positions."""
     from semimedref_core.data.content import require_content
     from semimedref_core.data.datasets import load_split
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts, network_folder
@@ -133,7 +133,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if not 0 <= rate <= 1:
         raise CommandError(f"--removal-rate must be 0 to 1, got {rate:g}")
     if options.reports in ("full", "all") and rate != 1:
-        raise CommandError(f"--removal-rate {rate:g} changes nothing with --reports {options.reports}; leave it out")
+        raise CommandError(f"--removal-rate {rate:g} has no effect with --reports {options.reports}; remove it")
     if options.csv and options.reports != "all":
         raise CommandError("--csv keeps the table of --reports all; give both")
     checkpoint = network_folder(options.checkpoint)
@@ -163,18 +163,18 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _trained_with(about: dict, checkpoint: Path, given: dict) -> Config:
-    """The settings of the data that a network was trained on, with what was given besides.
+    """The data settings of a network's training, with the given settings.
 
     Args:
         about: its ``config.json``.
         checkpoint: its folder.
-        given: settings; another dataset or other texts than it was trained on are refused.
+        given: given settings; a dataset or texts other than in training are refused.
     """
     from semimedref_core.config import Config
     from semimedref_core.runtime.atomic import read_json
 
     run = checkpoint.parent / "config.json"
-    of_run = read_json(run) if run.is_file() else {}  # networks of before tell less
+    of_run = read_json(run) if run.is_file() else {}  # older networks have fewer entries
     trained = {
         "dataset": about.get("trained_on", of_run.get("dataset")),
         "texts": about.get("text_version", of_run.get("texts")),
@@ -185,17 +185,17 @@ def _trained_with(about: dict, checkpoint: Path, given: dict) -> Config:
     for name in ("dataset", "texts"):
         if name in given and given[name] != known.get(name, given[name]):
             raise CommandError(
-                f"{checkpoint}: was trained with {name} {known[name]}, not {given[name]}; leave --{name} out"
+                f"{checkpoint}: was trained with {name} {known[name]}, not {given[name]}; remove --{name}"
             )
     if "image_size" not in known:
         raise CommandError(f"{checkpoint}: {_NO_SIZE}")
     if "dataset" not in {**known, **given}:
-        raise CommandError(f"{checkpoint}: does not tell what it was trained on; give --dataset")
+        raise CommandError(f"{checkpoint}: has no record of its training data; give --dataset")
     return Config(**{**known, **given})
 
 
 def _add_rows(path: Path, table: pandas.DataFrame) -> None:
-    """Adds a run's rows to a CSV file; rows that the file has of this run are replaced."""
+    """Adds a run's rows to a CSV file and replaces older rows of the same run."""
     import pandas as pd
 
     if path.exists():
@@ -205,7 +205,7 @@ def _add_rows(path: Path, table: pandas.DataFrame) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Segments one image by its report."""
+    """Segments one image with its report."""
     import numpy as np
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -233,12 +233,12 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def _refuse_to_overwrite(*paths: Path) -> None:
-    """Lets a prediction replace an earlier prediction alone: a mask beside an image may be the true one."""
+    """Allows a prediction to replace only an earlier prediction: a mask beside an image may be the true one."""
     from PIL import Image
 
     for path in paths:
         if path.parent.exists() and not path.parent.is_dir():
-            raise CommandError(f"{path.parent}: is no folder; give another --output")
+            raise CommandError(f"{path.parent}: is not a folder; give another --output")
         if not path.exists():
             continue
         try:
@@ -246,11 +246,11 @@ def _refuse_to_overwrite(*paths: Path) -> None:
         except (OSError, SyntaxError):
             ours = False
         if not ours:
-            raise CommandError(f"{path}: is there already and was not written by predict; give another --output")
+            raise CommandError(f"{path}: exists already and was not written by predict; give another --output")
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Shows a page where one edits a sentence and sees the mask follow, until Ctrl-C."""
+    """Serves a page where the user edits a sentence and the mask follows, until Ctrl-C."""
     import webbrowser
 
     from semimedref_core import example
@@ -259,9 +259,9 @@ def demo(options: argparse.Namespace) -> None:
     from semimedref_core.inference import SemiMedRef
 
     model = SemiMedRef.from_pretrained(options.checkpoint or example.MODEL)
-    of_phantom = model.about.get("trained_on") == "phantom"  # the only pictures that come along
+    of_phantom = model.about.get("trained_on") == "phantom"  # the package has only pictures of the phantom
     with PageServer(Demo(model, example.pictures() if of_phantom else {}), options.port) as server:
-        say(f"{server.address} shows the page, to browsers of this machine alone. Ctrl-C ends it")
+        say(f"{server.address} serves the page to browsers of this machine only. Ctrl-C ends it")
         if not options.no_browser:
             webbrowser.open(server.address)
         server.serve_forever()
@@ -320,7 +320,7 @@ def notebooks(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Looks through a data folder."""
+    """Checks a data folder."""
     from semimedref_core.config import Config
     from semimedref_core.data.datasets import data_folder
     from semimedref_core.data.own.doctor import examine_own
@@ -339,12 +339,12 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def cache(options: argparse.Namespace) -> None:
-    """Tells of the cache of decoded pictures, or clears it."""
+    """Describes the cache of decoded pictures, or clears it."""
     from semimedref_core.data.real import cache as pictures
 
     folder = pictures.cache_folder()
     if folder is None:
-        say("SEMIMEDREF_CACHE is set to nothing, so no decoded pictures are kept")
+        say("SEMIMEDREF_CACHE is empty, so no decoded pictures are stored")
         return
     files, size = pictures.room_taken(folder)
     if options.clear:

@@ -1,4 +1,4 @@
-"""How a command ends: in a few lines and with an exit status, whatever the machine or its user did meanwhile."""
+"""Ends every command with a few lines and an exit status, also after errors of the machine or the user."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import TextIO
 
 from semimedref_core.errors import SemiMedRefError, printable
 
-INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell gives after SIGINT and SIGPIPE
+INTERRUPTED, PIPE_CLOSED = 130, 141  # exit statuses of a shell after SIGINT and SIGPIPE
 
 
 class OutputError(SemiMedRefError):
-    """What a command says cannot be written."""
+    """The output of a command cannot be written."""
 
 
 def carried_out(action: Callable[[argparse.Namespace], int | None], options: argparse.Namespace) -> int:
-    """Does what a command does, and tells its user's errors in a few lines. A bug shows its traceback.
+    """Runs a command, and prints the user's errors in a few lines. A bug shows its traceback.
 
-    What the command writes is for its owner alone: pictures of patients may be among it.
+    Only their owner can read the files that the command writes, since they may have pictures of patients.
 
     Returns:
-        The exit status: that of the action; 1 after an error; 130 after Ctrl-C; 141 if nobody reads the output.
+        The exit status of the action; 1 after an error; 130 after Ctrl-C; 141 if nobody reads the output.
     """
     rights = os.umask(0o077)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # for a terminal that does not know a letter
+            stream.reconfigure(errors="backslashreplace")  # for terminals that lack some letters
     try:
         return action(options) or 0
     except SemiMedRefError as error:
@@ -39,21 +39,21 @@ def carried_out(action: Callable[[argparse.Namespace], int | None], options: arg
         _forget(sys.stdout)
         return PIPE_CLOSED
     except MemoryError:
-        return _told(options.name, "not enough memory; take a smaller --batch-size or --image-size")
+        return _told(options.name, "not enough memory; use a smaller --batch-size or --image-size")
     except OSError as error:
         place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return _told(
-            options.name, f"{place}{error.strerror or error}; check that it is there, its rights, and the room"
+            options.name, f"{place}{error.strerror or error}; check that it exists, its rights, and the free space"
         )
     finally:
         os.umask(rights)
 
 
 def say(text: str) -> None:
-    """Prints what a command has to say, as :func:`semimedref_core.errors.printable` text.
+    """Prints the output of a command, as :func:`semimedref_core.errors.printable` text.
 
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: if the output cannot be written.
     """
     try:
         print(printable(text), flush=True)
@@ -73,7 +73,7 @@ def _told(name: str, message: str, status: int = 1) -> int:
 
 
 def _forget(stream: TextIO) -> None:
-    """What could not be written is not tried again when Python ends."""
+    """Keeps Python from writing the failed output again at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

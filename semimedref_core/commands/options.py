@@ -1,4 +1,4 @@
-"""Options of the command line that are settings of a run: each field of Config is one, with the meaning it declares."""
+"""Command line options for the settings of a run. Each field of Config is an option, with its meaning as help text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
 
 
 def add_run(command: argparse.ArgumentParser) -> None:
-    """The options of a command that works on a run: preset, settings, device. See :func:`run_config`."""
+    """Adds the options of a command for runs: preset, settings, device. See :func:`run_config`."""
     command.add_argument(
         "--preset",
         choices=PRESETS,
         default="compact",
-        help="settings to start from; options that you give win. "
+        help="settings to start from; your options override them. "
         + "; ".join(f"{name}: {about(name)}" for name in PRESETS)
         + " (default %(default)s)",
     )
     command.add_argument(
-        "--device", choices=get_args(Device), default="auto", help="auto takes a GPU if there is one (default auto)"
+        "--device", choices=get_args(Device), default="auto", help="auto uses a GPU if there is one (default auto)"
     )
     for group in GROUPS:
         add_settings(
@@ -32,17 +32,17 @@ def add_run(command: argparse.ArgumentParser) -> None:
 
 
 def run_config(options: argparse.Namespace) -> Config:
-    """The settings that the options of :func:`add_run` mean: those of the preset, and those given instead."""
+    """The settings for the options of :func:`add_run`: the preset, changed by the given options."""
     return Config(**preset(options.preset) | given(options))
 
 
 def given(options: argparse.Namespace) -> dict:
-    """The settings that were given as options, by name."""
+    """The settings that were given as options: name -> value."""
     return {name: value for name, value in vars(options).items() if name in FIELDS}
 
 
 def add_settings(group: argparse._ActionsContainer, *names: str) -> None:
-    """Options for these fields of Config. One that is not given is left out of the parsed options."""
+    """Adds options for these fields of Config. Options that are not given are missing in the parsed options."""
     for name in names:
         field, kind = FIELDS[name], kind_of(FIELDS[name])
         shown = f" (default {field.default})" if field.default != "" else ""

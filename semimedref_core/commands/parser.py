@@ -15,7 +15,7 @@ from semimedref_core.runtime.environment import version_of
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; without one it shows what there is.
+    """Runs one command; without a command it shows the help.
 
     Returns:
         The exit status, see :func:`.endings.carried_out`.
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser().print_help()
         return 0
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from semimedref_core.commands import actions  # after the options are known: --help and typing errors are quick
+    from semimedref_core.commands import actions  # imported after parsing, so that --help and typing errors are quick
 
     return carried_out(getattr(actions, options.action), options)
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = Parser(
         prog="semimedref",
-        description="Semi-MedRef, step by step: teacher and student learn to segment a medical image by its report.",
+        description="Semi-MedRef, step by step: teacher and student learn to segment a medical image with its report.",
         epilog="Start with `semimedref tutorial`. It needs no data and takes a few minutes on a laptop.",
     )
     top.set_defaults(action=None)
@@ -49,21 +49,23 @@ def parser() -> argparse.ArgumentParser:
     _tutorial(add("tutorial", "Run the training notebook on the phantom, from start to end."))
     _train(add("train", "Train one network."))
     _evaluate(add("evaluate", "Score a trained network on a split."))
-    _predict(add("predict", "Segment one image by its report."))
-    _demo(add("demo", "Open a page where you change the sentence and see the mask follow."))
-    _sweep(add("sweep", "Make all runs of a plan and their table. Run it again to go on after a stop."))
+    _predict(add("predict", "Segment one image with its report."))
+    _demo(add("demo", "Open a page where you edit a sentence and the mask follows."))
+    _sweep(add("sweep", "Make all runs of a plan and their table. Run it again to continue after a stop."))
     _compare(add("compare", "Show finished runs as one table: mean and spread over seeds."))
-    _profile(add("profile", "Show where the time of a training step goes."))
-    _mixing(add("mixing", "Measure what T-PatchMix offers and how often it is true, by each rule and in the release."))
-    doctor = add("doctor", "Look through a folder of real data, or of your own, and name what is wrong.")
+    _profile(add("profile", "Show the times of the parts of a training step."))
+    _mixing(
+        add("mixing", "Measure how often T-PatchMix offers a patch and is correct, for each rule and for the release.")
+    )
+    doctor = add("doctor", "Check a folder of real data or of your own data, and name all problems.")
     add_settings(doctor, "data", "mask_values", "positions", "text_sides", "text_length")
-    _cache(add("cache", "Show where decoded pictures are kept and how much room they take, or delete them."))
+    _cache(add("cache", "Show the place and size of the cache of decoded pictures, or delete it."))
     _notebooks(add("notebooks", "Check, run or refresh the notebooks (for contributors)."))
     return top
 
 
 def _count(text: str) -> int:
-    """A number of things, at least one."""
+    """A whole number of at least 1."""
     return _whole(text, 1, FIELDS["steps"].metadata["high"])
 
 
@@ -101,13 +103,13 @@ def _train(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the folder's checkpoint; the numbers are those of one long run",
+        help="continue from the folder's checkpoint; the numbers are those of one long run",
     )
     command.add_argument(
         "--variant",
         default="",
         metavar="TEXT",
-        help="what is different about this run, such as 'without PosAug'; `compare` shows it as a row of its own",
+        help="name of the difference of this run, such as 'without PosAug'; `compare` shows it in a separate row",
     )
     _track(command)
     add_run(command)
@@ -117,7 +119,7 @@ def _track(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--track",
         choices=("tensorboard", "wandb", "trackio"),
-        help="send the metrics there too; each is an extra of this package",
+        help="also send the metrics to this tracker; each needs an extra of this package",
     )
 
 
@@ -125,12 +127,14 @@ def _sweep(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "plan",
         metavar="PLAN",
-        help="a YAML file of methods, label ratios, seeds, settings (see docs/sweeps.md), or the name of a plan that "
-        "comes along, such as phantom",
+        help="a YAML file of methods, label ratios, seeds, settings (see docs/sweeps.md), or the name of a "
+        "built-in plan, such as phantom",
     )
-    command.add_argument("--dry-run", action="store_true", help="list the runs and what they will cost; run nothing")
+    command.add_argument("--dry-run", action="store_true", help="list the runs and their estimated time; run nothing")
     command.add_argument("--output", metavar="DIR", help="folder of the sweep (default runs/NAME OF THE PLAN)")
-    command.add_argument("--jobs", type=_count, metavar="N", help="most runs at a time (default: one for each core)")
+    command.add_argument(
+        "--jobs", type=_count, metavar="N", help="largest number of runs at a time (default: one for each core)"
+    )
     command.add_argument(
         "--engine",
         choices=("local", "slurm"),
@@ -141,20 +145,22 @@ def _sweep(command: argparse.ArgumentParser) -> None:
         "--store",
         default="",
         metavar="URL",
-        help="copy notebooks, metrics and settings there too: a folder or s3://...",
+        help="also copy notebooks, metrics and settings to this place: a folder or s3://...",
     )
     _track(command)
 
 
 def _profile(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--count", type=_count, default=20, metavar="N", help="steps to time (default %(default)s)")
-    command.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    command.add_argument(
+        "--count", type=_count, default=20, metavar="N", help="number of timed steps (default %(default)s)"
+    )
+    command.add_argument("--json", metavar="FILE", help="also write the numbers to this file")
     add_run(command)
 
 
 def _mixing(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--count", type=_count, default=1000, metavar="N", help="samples to draw (default %(default)s)"
+        "--count", type=_count, default=1000, metavar="N", help="number of samples (default %(default)s)"
     )
     command.add_argument("--split", default="valid", choices=("train", "valid", "test"), help="default %(default)s")
     add_run(command)
@@ -167,8 +173,8 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         "--reports",
         choices=(*get_args(ReportsAtHand), "all"),
         default="full",
-        help="reports as they are; or with their positions removed, masked, vague or mirrored; or no text; all: one "
-        "table of these over the removal rate (default %(default)s)",
+        help="complete reports; or reports with removed, masked, vague or mirrored positions; or no text; all: a table "
+        "of these over the removal rate (default %(default)s)",
     )
     command.add_argument(
         "--removal-rate",
@@ -178,7 +184,9 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         help="share of the reports that --reports changes, 0 to 1 (default %(default)s)",
     )
     command.add_argument(
-        "--csv", metavar="FILE", help="with --reports all: add the table there, under the name of the run's folder"
+        "--csv",
+        metavar="FILE",
+        help="with --reports all: add the table to this file, under the name of the run's folder",
     )
     add_settings(command, "dataset", "data", "texts", "mask_values")
 
@@ -187,7 +195,9 @@ def _predict(command: argparse.ArgumentParser) -> None:
     _any_checkpoint(command)
     command.add_argument("--image", metavar="PNG", help="PNG, JPEG, TIFF, BMP or DICOM (default: one of the package)")
     command.add_argument(
-        "--report", metavar="TEXT", help="its report: any sentence, or one in the grammar of the data that it learnt"
+        "--report",
+        metavar="TEXT",
+        help="its report: any sentence, or one in the grammar of the network's training data",
     )
     command.add_argument(
         "--output", metavar="STEM", help="write STEM_mask.png and STEM_overlay.png (default: the image's name)"
@@ -201,9 +211,9 @@ def _demo(command: argparse.ArgumentParser) -> None:
         type=_port,
         default=8642,
         metavar="N",
-        help="of this machine; 0: any that is free (default %(default)s)",
+        help="port of this machine; 0: any free port (default %(default)s)",
     )
-    command.add_argument("--no-browser", action="store_true", help="tell the address, and open no browser")
+    command.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
 
 
 def _any_checkpoint(command: argparse.ArgumentParser) -> None:
@@ -211,7 +221,7 @@ def _any_checkpoint(command: argparse.ArgumentParser) -> None:
         "--checkpoint",
         metavar="DIR",
         help="a finished run, its folder student/ or teacher/, or organisation/name@commit on the hub (default: the "
-        "small network of the package, which knows the phantom alone)",
+        "small network of the package, which knows only the phantom)",
     )
 
 
@@ -220,7 +230,7 @@ def _checkpoint(command: argparse.ArgumentParser) -> None:
         "--checkpoint",
         required=True,
         metavar="DIR",
-        help="a finished run, whose teacher is taken, or its folder student/ or teacher/",
+        help="a finished run (uses its teacher), or its folder student/ or teacher/",
     )
 
 
@@ -229,29 +239,31 @@ def _compare(command: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="DIR",
-        help="run folders, folders of run folders, or a folder that --keep has written",
+        help="run folders, folders of run folders, or a folder of --keep",
     )
     command.add_argument(
-        "--keep", metavar="DIR", help="write what a comparison needs there, in two files and without networks"
+        "--keep", metavar="DIR", help="write the data for comparisons to this folder, in two files and without networks"
     )
     command.add_argument(
         "--markdown",
         metavar="FILE",
-        help="renew what stands there between <!-- verdict --> and <!-- /verdict -->; the same for claims, results",
+        help="replace this file's text between <!-- verdict --> and <!-- /verdict -->; the same for claims, results",
     )
-    command.add_argument("--figure", metavar="PNG", help="draw the learning curves there")
+    command.add_argument("--figure", metavar="PNG", help="draw the learning curves to this file")
 
 
 def _cache(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--clear", action="store_true", help="delete the pictures that are kept; they are made anew")
+    command.add_argument(
+        "--clear", action="store_true", help="delete the stored pictures; they are made again when needed"
+    )
 
 
 def _notebooks(command: argparse.ArgumentParser) -> None:
     command.add_argument("names", nargs="*", metavar="NAME", help="such as 07_train (default: all)")
     tasks = command.add_mutually_exclusive_group()
     for task, meaning in (
-        ("refresh", "run each and put the result beside its source (default)"),
-        ("run", "run each and compare what it prints with the committed one"),
-        ("check", "run nothing: look at style, and whether source and executed notebook are in step"),
+        ("refresh", "run each and save the result beside its source (default)"),
+        ("run", "run each and compare its output with the committed one"),
+        ("check", "run nothing: check the style, and that source and executed notebook agree"),
     ):
         tasks.add_argument(f"--{task}", dest="task", action="store_const", const=task, default="refresh", help=meaning)

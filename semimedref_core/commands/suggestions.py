@@ -1,4 +1,4 @@
-"""A parser of options that says what a mistyped command, option or value may have been meant for."""
+"""A parser of options that suggests the right name for a mistyped command, option or value."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from semimedref_core.config import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``argparse`` parser with a hint where a name is close to a known one, and options spelt out in full."""
+    """An ``argparse`` parser with a hint if a name is close to a known one. Options must be spelt in full."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def parse_known_args(self, args=None, namespace=None):
-        """Refuses what it does not know here, so that the hint is of this command's options."""
+        """Refuses unknown options here, so that the hint names an option of this command."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -1,4 +1,4 @@
-"""The page of ``semimedref demo``: one edits the sentence beside a picture and sees the mask follow.
+"""The page of ``semimedref demo``: the user edits the sentence beside a picture, and the mask follows.
 
-Python's own web server and one HTML file do it, so that it needs no extra and no network.
+It uses Python's web server and one HTML file, so it needs no extra package and no network.
 """

@@ -1,4 +1,4 @@
-"""What the page shows of one picture and one sentence: the outline, the probabilities and the zones that were read."""
+"""The contents of the page for one picture and one sentence: outline, probabilities, and the zones in the sentence."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from semimedref_core.free_reports import FreeReport
 from semimedref_core.inference import SemiMedRef
 from semimedref_core.positions import LUNGS, NOWHERE, AnyReport
 
-SHOWN = 640  # px of the longer side of a picture on the page
+SHOWN = 640  # longer side of a picture on the page, px
 
 
 @dataclass(frozen=True)
 class PageAnswer:
-    """What the page shows.
+    """The contents of the page.
 
     Attributes:
-        picture: as it was read, the longer side at most :data:`SHOWN` px, as a ``data:`` address of a PNG.
-        size: its width and height in px.
-        outline: the contour of the mask as the path of an SVG in these pixels; empty where nothing is found.
+        picture: the picture with a longer side of at most :data:`SHOWN` px, as a ``data:`` address of a PNG.
+        size: width and height of the picture in px.
+        outline: the contour of the mask as an SVG path in these pixels; empty if nothing is found.
         probability: the map of probabilities, as a ``data:`` address of a PNG of the same size.
-        zones: 0 or 1 for each zone of the network's texts, as read in the sentence.
-        said: what was read and found, in words.
-        swapped: the sentence of the mirrored picture; the sentence itself where it has none.
+        zones: 0 or 1 for each zone, as named in the sentence.
+        said: the read zones and the result, in words.
+        swapped: the sentence of the mirrored picture; the sentence itself if there is none.
     """
 
     picture: str
@@ -47,7 +47,7 @@ class PageAnswer:
 
 
 class Demo:
-    """A network, the pictures that its page begins with, and the zones that its texts may name.
+    """A network, the example pictures of its page, and the zones that its texts may name.
 
     >>> from semimedref_core import SemiMedRef, example
     >>> demo = Demo(SemiMedRef.from_pretrained(), example.pictures())
@@ -62,11 +62,11 @@ class Demo:
         if model.about.get("trained_on") == "folder":
             try:
                 self.layout = layout_named(model.about["positions"], model.about["text_sides"])
-            except DataError as error:  # a network works without the table that it was trained with
+            except DataError as error:  # a network works without the table of its training data
                 self.layout, self.note = NOWHERE, f"Zones are not shown: {error}."
 
     def start(self) -> dict:
-        """What the page shows before anything is asked, as plain values."""
+        """The first contents of the page, as plain values."""
         about, zones = self.model.about, zip(self.layout.names, self.layout.shares, strict=True)
         data = "data of one's own" if about.get("trained_on") == "folder" else about.get("trained_on", "?")
         return {
@@ -80,11 +80,11 @@ class Demo:
         }
 
     def answer(self, picture: Path, text: str) -> PageAnswer:
-        """Asks the network.
+        """Runs the network.
 
         Raises:
             DataError: if the picture cannot be read.
-            ReportError: if the network needs the grammar and the text does not keep to it.
+            ReportError: if the network needs the grammar and the text does not follow it.
         """
         found = self.model.predict(picture, text)
         report = report_asked(text, self.model.about)
@@ -118,7 +118,7 @@ def _found(mask: np.ndarray, probability: np.ndarray) -> str:
 
 
 def _path(probability: np.ndarray) -> str:
-    """The contours at one half as the path of an SVG, in pixels from the upper left corner; closed at the edges too."""
+    """The contours at 0.5 as an SVG path, in pixels from the upper left corner. They are also closed at the edges."""
     padded = np.pad(probability, 1)
     if padded.max() < 0.5:
         return ""
@@ -128,5 +128,5 @@ def _path(probability: np.ndarray) -> str:
 
 def _png(picture: Image.Image) -> str:
     written = io.BytesIO()
-    picture.save(written, "PNG", compress_level=1)  # it goes no farther than this machine
+    picture.save(written, "PNG", compress_level=1)  # it stays on this machine
     return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""The web server of the page: of Python's own library, for this machine's browsers alone."""
+"""The web server of the page, from Python's library. Only browsers of this machine can reach it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from semimedref_core.errors import SemiMedRefError
 
 HERE = "127.0.0.1"
 PAGE = Path(__file__).with_name("page.html")
-LARGEST = 2**27  # bytes of a question: a picture of 100 MB
-# The page loads nothing from anywhere, whatever its text says.
+LARGEST = 2**27  # bytes of a request: a picture of 100 MB
+# The policy lets the page load nothing from other places.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 
 class ServerError(SemiMedRefError):
-    """The page cannot be shown, or was asked something that it cannot answer."""
+    """The page cannot be shown, or a request is invalid."""
 
 
 class PageServer(ThreadingHTTPServer):
-    """Shows the page of a demo until it is told to stop: ``with PageServer(demo, port) as server: ...``.
+    """Serves the page of a demo until it is stopped: ``with PageServer(demo, port) as server: ...``.
 
     Args:
-        demo: what answers.
-        port: of this machine; 0 takes any that is free.
+        demo: the demo that answers requests.
+        port: port of this machine; 0 takes any free port.
 
     Raises:
-        ServerError: if the port cannot be had.
+        ServerError: if the port cannot be opened.
     """
 
     def __init__(self, demo: Demo, port: int):
@@ -48,16 +48,16 @@ class PageServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """What to open in a browser."""
+        """The address to open in a browser."""
         return f"http://{HERE}:{self.server_port}/"
 
     def answer(self, question: dict) -> PageAnswer:
-        """Answers a question of the page: ``text``, and the number of an ``example``, or the ``data`` (base64) of a
-        picture and its ``name``. Nothing of it is kept.
+        """Answers a request of the page: ``text``, and the number of an ``example`` or the ``data`` (base64) of a
+        picture and its ``name``. Nothing is stored.
 
         Raises:
-            DataError, ReportError: as :meth:`.Demo.answer` does.
-            ServerError: if it is no such question.
+            DataError, ReportError: as in :meth:`.Demo.answer`.
+            ServerError: if the request is invalid.
         """
         try:
             text, examples = str(question["text"]), list(self.demo.examples)
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_meant():
             return
         if self.path != "/answer" or self.headers.get_content_type() != "application/json":
-            self.send_error(HTTPStatus.BAD_REQUEST)  # a page of others can send no JSON here without asking first
+            self.send_error(HTTPStatus.BAD_REQUEST)  # pages of other sites cannot send JSON here without permission
             return
         try:
             length = int(self.headers.get("Content-Length", 0))
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._tell(HTTPStatus.OK, dataclasses.asdict(answer))
 
     def _is_meant(self) -> bool:
-        """Whether the browser asks this machine by its own name, and no page of another site under a borrowed one."""
+        """Whether the request uses this machine's own name, so that pages of other sites cannot reach the server."""
         if self.headers.get("Host", "").rpartition(":")[0] in (HERE, "localhost"):
             return True
         self.send_error(HTTPStatus.FORBIDDEN)
@@ -129,4 +129,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_) -> None:
-        """Nothing: sentences and names of pictures stay out of terminals and logs."""
+        """Logs nothing: sentences and names of pictures stay out of terminals and logs."""

@@ -1,7 +1,7 @@
-"""A trained network and three pictures that come with the package, so that the first prediction needs nothing else.
+"""A trained network and three pictures of the package, so that the first prediction needs nothing else.
 
-All of it is of the phantom: drawn, not taken from anybody, and free to give away. ``model/README.md`` is the network's
-card; ``python -m semimedref_core.tools.make_example`` makes everything in this folder anew.
+All pictures are phantom pictures: they are drawn, show no patient, and may be shared. ``model/README.md`` is the
+network's card. ``python -m semimedref_core.tools.make_example`` makes everything in this folder again.
 """
 
 from __future__ import annotations

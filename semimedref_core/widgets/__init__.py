@@ -1,4 +1,4 @@
-"""Widgets for the notebooks: move something, and see image, mask and text change together."""
+"""Widgets for the notebooks: the reader moves a control, and image, mask and text change together."""
 
 from semimedref_core._lazy import by_module, exports
 

@@ -1,4 +1,4 @@
-"""What every widget is made of: controls whose change is answered by a picture and a line of text."""
+"""The base of all widgets: controls whose changes produce a picture and a line of text."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ DPI = 80
 
 
 class Explorer(ipywidgets.VBox):
-    """Controls above, a line that says what came out, and a picture; every change of a control is answered at once.
+    """Controls on top, a line with the result, and a picture. Every change of a control updates both at once.
 
-    The picture is a PNG inside HTML: it needs no plotting front end, so it works alike in JupyterLab, Notebook 7 and
-    VS Code, and it has a text for screen readers. Where no kernel runs, a still of it is shown (:mod:`.still`).
+    The picture is a PNG inside HTML. It needs no plotting front end, so it works in JupyterLab, Notebook 7 and VS Code,
+    and it has a text for screen readers. Without a kernel, a still picture is shown (:mod:`.still`).
 
     Args:
         controls: keyword of ``answer`` -> control, shown in this order.
-        answer: takes the controls' values by keyword; returns the figure (closed here) and a line of plain text.
-        alt: says in words what the picture shows.
+        answer: gets the values of the controls by keyword; returns the figure, which is closed here, and a line of
+            plain text.
+        alt: describes the picture in words.
 
     Attributes:
-        controls: as given; set a control's ``value`` to move it from code.
+        controls: the controls; set the ``value`` of one to move it from code.
         said: the line of text, an ``HTML`` widget.
         picture: the picture, an ``HTML`` widget.
     """
@@ -50,9 +51,9 @@ class Explorer(ipywidgets.VBox):
         self._changed()
 
     def _changed(self, _=None) -> None:
-        """Answers the controls' values. What a user may type wrongly is said in the widget and leaves the picture.
+        """Updates line and picture. If the user typed something wrong, the widget says so and keeps the picture.
 
-        A control may move another one: their values are then answered once, not once for each.
+        A control may move another one. Then there is one update, not one for each control.
         """
         values = {name: control.value for name, control in self.controls.items()}
         if values == self._answered:
@@ -64,32 +65,34 @@ class Explorer(ipywidgets.VBox):
         except ValueError as error:
             self.said.value = f"<b>{html.escape(str(error))}</b>"
             return
-        # Two messages: the line goes first, so that no new picture ever stands under an old line.
+        # Two messages: the line comes first, so a new picture never appears under an old line.
         self.said.value = html.escape(line)
         alt, self._source = html.escape(self._alt, quote=True), source
         self.picture.value = f'<img alt="{alt}" style="max-width: 100%" src="data:image/png;base64,{source}">'
 
     def _repr_mimebundle_(self, **arguments) -> tuple[dict, dict]:
-        """The widget for whoever can run it, and a still of it as it is now for all others, with its text."""
+        """The widget for readers with a kernel, and a still picture of its current state with its text for all
+        others."""
         data = super()._repr_mimebundle_(**arguments)
-        if not self._source:  # nothing could be answered yet
+        if not self._source:  # there is no picture yet
             return data, {}
         line = html.unescape(re.sub("<.*?>", "", self.said.value))
         picture = still(base64.b64decode(self._source), (NOTE, settings(self.controls.values()), line), DPI)
         return data | {"image/png": base64.b64encode(picture).decode()}, {"image/png": {"alt": f"{self._alt}. {line}"}}
 
     def _drawn(self, values: Mapping) -> tuple[str, str]:
-        """The answer's picture in base64, and its line; nothing refers to the figure any more."""
+        """The picture of the answer in base64, and its line. The figure can be freed afterwards."""
         figure, line = self._answer(**values)
         return base64.b64encode(png(figure)).decode(), line
 
 
 @contextmanager
 def _garbage_of_its_own() -> Iterator[None]:
-    """Collects what was dropped inside at the end, and nothing else.
+    """Collects only the garbage of its body, at its end.
 
-    The parts of a figure refer to each other, so only the garbage collector frees them. Left to itself it takes them
-    for long-lived, and every few answers it searches all that torch and the others have loaded: half a second.
+    The parts of a figure refer to each other, so only the garbage collector can free them. By default it treats them as
+    long-lived, and every few answers it searches all loaded objects of torch and other packages, which takes half a
+    second.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -102,7 +105,7 @@ def _garbage_of_its_own() -> Iterator[None]:
 
 
 def png(figure: Figure, dpi: int = DPI) -> bytes:
-    """The figure as a PNG; the figure is closed, so a notebook does not show it a second time."""
+    """The figure as a PNG. It closes the figure, so a notebook does not show it again."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi, pil_kwargs={"compress_level": 3})  # a little larger, twice as fast
     plt.close(figure)

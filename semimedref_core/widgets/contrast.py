@@ -1,4 +1,4 @@
-"""The ITCL explorer: which texts of a batch an image should be like, which it is like, and the loss of that."""
+"""The ITCL explorer: target similarities and actual similarities of images and texts in a batch, and the loss."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ POSITIVES = ("soft", "hard")
 
 @dataclass(frozen=True)
 class Contrast:
-    """A batch of N pairs as ITCL sees it.
+    """Targets, softmax and loss of ITCL for a batch of N pairs.
 
     Attributes:
-        target: ``[N, N]``, P over its row sums: the share of its attention that image i should give text j.
-        softmax: ``[N, N]``, the share that it gives, ``softmax_j z_ij``.
-        loss: both directions.
-        floor: what no embeddings can get below.
+        target: ``[N, N]``, P divided by its row sums: the target share of text j for image i.
+        softmax: ``[N, N]``, the actual share, ``softmax_j z_ij``.
+        loss: the loss of both directions.
+        floor: the smallest possible loss of the batch.
     """
 
     target: Tensor
@@ -39,31 +39,31 @@ class Contrast:
 
 
 def contrast(u: Tensor, v: Tensor, codes: Tensor, tau: float, positives: str = "soft") -> Contrast:
-    """Eq. 9 to 11 with all that lies between.
+    """Eq. 9 to 11 with their intermediate results.
 
     Args:
-        u, v: ``[N, D]`` image and text embeddings, any length.
+        u, v: ``[N, D]`` image and text embeddings of any norm.
         codes: ``[N]`` zone codes.
         tau: temperature, above 0.
         positives: ``soft`` (shared zones) or ``hard`` (only the own text).
 
     Raises:
-        ValueError: if positives or tau are none of these.
+        ValueError: if positives or tau are invalid.
     """
     if positives not in POSITIVES:
         raise ValueError(f"unknown positives {positives!r}; choose one of {', '.join(POSITIVES)}")
-    codes = codes if positives == "soft" else torch.zeros_like(codes)  # nothing shared: P is the identity
+    codes = codes if positives == "soft" else torch.zeros_like(codes)  # no shared zones: P is the identity
     p, z = jaccard(codes), normalize(u, dim=1) @ normalize(v, dim=1).T / tau  # Eq. 9, Eq. 10
     loss = itcl(u, v, codes, tau)  # Eq. 11
     return Contrast(p / p.sum(1, keepdim=True), z.softmax(1), float(loss), float(loss_floor(codes)))
 
 
 def contrast_explorer(reports: Sequence[Report], embeddings: Mapping[str, tuple[Tensor, Tensor]]) -> Explorer:
-    """Batches drawn from M pairs whose embeddings are known.
+    """The widget: batches that are drawn from M pairs with known embeddings.
 
     Args:
         reports: M reports.
-        embeddings: name -> image and text embeddings ``[M, D]``, such as those before and after training.
+        embeddings: name -> image and text embeddings ``[M, D]``, for example before and after training.
     """
     all_codes = torch.tensor([report.code for report in reports])
 

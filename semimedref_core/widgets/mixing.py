@@ -1,4 +1,4 @@
-"""The mixing explorer: two samples, one patch, and image, target and text change together or not at all."""
+"""The mixing explorer: two samples and one patch. Image, target and text change together or not at all."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from semimedref_core.widgets.base import Explorer
 
 @dataclass(frozen=True)
 class PairMix:
-    """What became of one sample.
+    """The result for one sample.
 
     Attributes:
-        image, target: ``[H, W]`` after mixing, the target as probability.
-        report: what the student reads.
-        patch: (y0, x0, y1, x1) px; all 0 where none was proposed.
+        image, target: ``[H, W]`` after mixing; the target has probabilities.
+        report: the report that the student reads.
+        patch: (y0, x0, y1, x1) px; all 0 if none was proposed.
         mean: the teacher's mean probability of the donor's lesion in the patch; 0 for an empty patch.
-        refused: why nothing was mixed; empty where the patch was accepted.
+        refused: the reason why nothing was mixed; empty if the patch was accepted.
     """
 
     image: np.ndarray
@@ -51,20 +51,20 @@ def mix_pair(
     named_by: PatchZones = "donor",
     mix_count: MixCount = "zones",
 ) -> PairMix:
-    """T-PatchMix of one pair, by the functions that mix a batch (Eq. 4 to 8; paper: 6 to 8).
+    """T-PatchMix of one pair, with the functions that mix a batch (Eq. 4 to 8; paper: 6 to 8).
 
     Args:
         images: ``[2, H, W]`` receiver and donor.
         probs: ``[2, H, W]`` the teacher's probabilities, 0 to 1.
         reports: the two reports.
-        boxes: ``[6, 4]`` px, the zone boxes of both: the images are as they were taken, in no view that moves zones.
-        zone: which zone to take from; in mode ``probability`` the teacher's map decides.
-        place: down and across, 0 to 1: where in the zone's box the patch's centre lies; in mode ``probability`` the
-            first picks a confident pixel.
+        boxes: ``[6, 4]`` px, the zone boxes of both images, which are not augmented.
+        zone: the zone of the patch; in mode ``probability`` the teacher's map decides.
+        place: down and across, 0 to 1: the patch's centre in the zone's box; in mode ``probability`` the first number
+            selects a confident pixel.
         block: side of the patch in px.
         mode: one of ``patchmix.PATCH_MODES``.
         gate: smallest mean probability of an accepted patch.
-        named_by, mix_count: whose report must name the zone, and the number of lesions that the mixed report gives, see
+        named_by, mix_count: whose report must name the zone, and the number of lesions in the mixed report; see
             :func:`semimedref_core.patchmix.compatible_zones` and :func:`semimedref_core.patchmix.mixed_reports`.
 
     Raises:
@@ -86,7 +86,7 @@ def mix_pair(
     y0, x0, y1, x1 = patches[0].tolist()
     inside = p[1, 0, y0:y1, x0:x1]
     mean = float(inside.mean()) if inside.numel() else 0.0
-    # In place of token ids each of the seven texts stands for itself, by its number.
+    # The index of each of the seven texts replaces its token ids.
     mixed, target, choice, accepted = patchmix.t_patchmix(
         s, p, torch.arange(7).repeat(2, 1)[..., None], plan, block, mode, gate
     )
@@ -97,7 +97,7 @@ def mix_pair(
 
 
 def _why_not(own: Report, donor: Report, named_by: PatchZones, choices: list[int], zone: int, may: bool) -> str:
-    """Why no patch may be proposed; empty if one may."""
+    """The reason why no patch may be proposed; empty if one may."""
     if may:
         return ""
     if own.sides and donor.sides and not set(own.sides) & set(donor.sides):
@@ -109,7 +109,7 @@ def _why_not(own: Report, donor: Report, named_by: PatchZones, choices: list[int
 
 
 def _why_refused(landed: int, area: int, mean: float, gate: float) -> str:
-    """Why a proposed patch was refused, at the first thing that went wrong."""
+    """The first reason why a proposed patch was refused."""
     if landed < 0:
         return f"no confident pixel: the teacher is nowhere in a zone of the donor as sure as {gate:.2f}"
     if area == 0:
@@ -124,7 +124,7 @@ class MixingExplorer(Explorer):
         pairs: N pairs.
         probs: ``[N, H, W]`` the teacher's probabilities on them.
         boxes: ``[6, 4]`` px, the zone boxes.
-        start: values of controls to begin with, by name, where they differ from the defaults.
+        start: first values of controls by name, if not the defaults.
     """
 
     def __init__(self, pairs: Pairs, probs: np.ndarray, boxes: np.ndarray, **start):
@@ -147,7 +147,7 @@ class MixingExplorer(Explorer):
         super().__init__(controls, self._mix, "receiver, donor and mixed sample, each with its report")
 
     def _mix(self, receiver, donor, mode, named_by, zone, down, across, size, gate) -> tuple[Figure, str]:
-        """The figure and what happened in words.
+        """The figure, and the result in words.
 
         Raises:
             ValueError: if receiver and donor are the same sample.

@@ -1,4 +1,4 @@
-"""The PosAug explorer: choose or type a report, and see what the student reads of it."""
+"""The PosAug explorer: choose or type a report, and see the text that the student reads."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from semimedref_core.widgets.base import Explorer
 
 @dataclass(frozen=True)
 class StudentText:
-    """What one draw of PosAug makes of a report.
+    """The result of one draw of PosAug on a report.
 
     Attributes:
         before: the untouched report.
         after: the text that the student reads.
-        tokens: its tokens, each with its id and the kind of the part it is from.
+        tokens: its tokens, each with its id and the kind of its part.
         length: number of tokens that the network allows.
-        zones: six 0/1, the zones that ITCL uses: those of the untouched report.
+        zones: six 0/1, the zones that ITCL uses, from the untouched report.
     """
 
     before: tuple[Stretch, ...]
@@ -36,9 +36,9 @@ class StudentText:
 
 
 def read(report: Report, hits: dict[str, str], texts: Texts) -> StudentText:
-    """What the student reads, and as which tokens, when these sides' phrases are hit (see ``posaug.draw_hits``)."""
+    """The text and the tokens for the student if the phrases of these sides are hit (see ``posaug.draw_hits``)."""
     after = stretches(apply_hits(report, hits))
-    kinds = ["special"]  # [CLS], which the tokenizer puts in front
+    kinds = ["special"]  # [CLS], which the tokenizer adds in front
     for part in after:
         kinds += [part.kind] * len(texts.tokenizer.tokenize(part.text))
     ids = texts.tokenizer("".join(part.text for part in after))["input_ids"]
@@ -48,16 +48,16 @@ def read(report: Report, hits: dict[str, str], texts: Texts) -> StudentText:
 
 
 def answer(text: str, p: float, mode: str, seed: int, texts: Texts) -> StudentText:
-    """One draw of PosAug on a report as it is typed.
+    """One draw of PosAug on a typed report.
 
     Args:
         text: the report, in any letter case.
         p, mode: see ``posaug.draw_hits``.
-        seed: of the draw.
-        texts: what tokenises.
+        seed: seed of the draw.
+        texts: the tokenizer.
 
     Raises:
-        ReportError: if the text cannot be read; it says what was expected.
+        ReportError: if the text cannot be read; says what was expected.
     """
     return read(Report.parse(text), draw_hits(np.random.default_rng(seed), p, mode), texts)
 
@@ -65,7 +65,7 @@ def answer(text: str, p: float, mode: str, seed: int, texts: Texts) -> StudentTe
 def posaug_explorer(choices: Mapping[str, str], texts: Texts) -> Explorer:
     """The widget: a report of ``choices`` (label -> text) or one typed below it, p, mode and seed.
 
-    A typed report goes before the chosen one; an unreadable one is told in the widget.
+    A typed report has priority over the chosen one. The widget says if it cannot be read.
     """
 
     def answered(chosen: str, typed: str, p: float, mode: str, seed: int) -> tuple[Figure, str]:

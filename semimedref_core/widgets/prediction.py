@@ -1,4 +1,4 @@
-"""Image and report in, contour out: what a trained network makes of a report that a reader edits."""
+"""The prediction explorer: a reader edits a report, and a trained network predicts the contour."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ CHOICES = ("its own", "sides swapped", "all zones", *ZONES, TYPED)
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network predicts for one image when it reads one report.
+    """The prediction of a network for one image and one report.
 
     Attributes:
-        report: the report it read.
+        report: the report that the network read.
         boxes: ``[n, 4]`` boxes (y0, x0, y1, x1) in pixels of the n zones that the report names.
         probs: ``[H, W]`` lesion probabilities.
-        predicted: ``[H, W]`` bool, where they reach the threshold.
-        inside: how many of the predicted pixels lie in the named zones.
-        mask: ``[H, W]`` 0/1, or ``None`` if nobody drew one.
-        dice, dice_own: with this report and with the pair's own one, at the same threshold; ``None`` without a mask.
+        predicted: ``[H, W]`` bool, true if the probability reaches the threshold.
+        inside: number of predicted pixels in the named zones.
+        mask: ``[H, W]`` 0/1, or ``None`` if there is none.
+        dice, dice_own: Dice with this report and with the pair's own report, at the same threshold; ``None`` without a
+            mask.
     """
 
     report: Report
@@ -45,7 +46,7 @@ class Answer:
     dice_own: float | None
 
     def line(self) -> str:
-        """The outcome in one line."""
+        """The result in one line."""
         pixels = int(self.predicted.sum())
         where = f", {self.inside} of them ({100 * self.inside / pixels:.0f} %) in the named zones" if pixels else ""
         parts = [f"{pixels} lesion pixels predicted{where}"]
@@ -56,7 +57,7 @@ class Answer:
 
 
 def chosen_report(own: Report, choice: str) -> Report:
-    """The report behind one of the quick :data:`CHOICES` (all but ``as typed``), in the style of the pair's own."""
+    """The report of one of the :data:`CHOICES` (except ``as typed``), in the style of the pair's own report."""
     if choice == "its own":
         return own
     if choice == "sides swapped":
@@ -68,17 +69,17 @@ def chosen_report(own: Report, choice: str) -> Report:
 def read_with(
     network: nn.Module, texts: Texts, grid: Grid, pairs: Pairs, index: int, text: str, threshold: float
 ) -> Answer:
-    """Predicts the lesion of one pair's image as another report tells it.
+    """Predicts the lesion of one pair's image with another report.
 
     Args:
-        network, texts: the network, and what makes its token ids.
-        grid: where the zones lie.
-        pairs, index: the pair; its mask is used for the Dice alone.
+        network, texts: the network and its tokenizer.
+        grid: the zone grid.
+        pairs, index: the pair; its mask is used only for the Dice.
         text: the report to read instead of the pair's own.
         threshold: smallest probability that counts as lesion, 0 to 1.
 
     Raises:
-        ReportError: if the text is no report.
+        ReportError: if the text is not a report.
     """
     own, report = pairs.reports[index], Report.parse(text)
     twice = replace(pairs.subset([index, index], masks=False), reports=(report, own))
@@ -98,13 +99,13 @@ def read_with(
 
 
 def prediction_explorer(network: nn.Module, texts: Texts, grid: Grid, pairs: Pairs) -> Explorer:
-    """Choose a pair, edit its report, move the threshold, and see the predicted contour follow.
+    """The widget: choose a pair, edit its report, move the threshold, and see the predicted contour change.
 
-    A quick choice fills the text box; what is typed there afterwards stays when the pair changes, so one report can be
-    tried on many images.
+    A quick choice fills the text box. A text that is typed there stays if the pair changes, so one report can be tried
+    on many images.
 
     Args:
-        network, texts, grid, pairs: as in :func:`read_with`; the network on the CPU.
+        network, texts, grid, pairs: as in :func:`read_with`; the network is on the CPU.
     """
     controls = {
         "index": ipywidgets.IntSlider(0, 0, len(pairs) - 1, description="pair", continuous_update=False),
@@ -126,7 +127,7 @@ def prediction_explorer(network: nn.Module, texts: Texts, grid: Grid, pairs: Pai
         if choice.value != TYPED and text.value != chosen_report(pairs.reports[index.value], choice.value).render():
             choice.value = TYPED
 
-    # Before the explorer watches them too: it then answers a choice and the text that it brings as one change.
+    # Registered before the explorer watches the controls, so a choice and its text are one change.
     index.observe(fill, "value")
     choice.observe(fill, "value")
     text.observe(typed, "value")

@@ -1,4 +1,4 @@
-"""A finished run, step by step: what the loss, the schedules and the validation were at each moment."""
+"""A finished run, step by step: loss, schedules and validation at each moment."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Moment:
     """A run at one of its logged steps.
 
     Attributes:
-        step, steps: this step and the run's last one.
+        step, steps: this step and the last step of the run.
         w_u, lr: unsupervised weight and learning rate of the step.
-        phase: what the student learns from by then.
-        accepted: share of the unlabelled samples that got a patch; ``None`` as long as nothing is mixed.
-        validated: the step of the last validation so far, and
-        dice: the Dice per image of student and teacher then, 0 to 1; both ``None`` before the first.
+        phase: the pairs from which the student learns at this step.
+        accepted: share of the unlabelled samples with a patch; ``None`` before mixing starts.
+        validated: the step of the last validation so far; ``None`` before the first.
+        dice: the Dice per image of student and teacher there, 0 to 1; ``None`` before the first.
     """
 
     step: int
@@ -52,7 +52,7 @@ def moment_at(lines: Sequence[dict], step: int) -> Moment:
 
     Args:
         lines: all lines of the run's metrics.jsonl.
-        step: of a line that holds losses.
+        step: the step of a line with losses.
     """
     logged = [line for line in lines if "loss" in line]
     now = next(line for line in logged if line["step"] == step)
@@ -71,7 +71,7 @@ def moment_at(lines: Sequence[dict], step: int) -> Moment:
 
 
 def curves(lines: Sequence[dict]) -> dict[str, np.ndarray]:
-    """What :func:`semimedref_core.figures.training.replay_panels` draws: name -> ``[n, 2]`` of (step, value)."""
+    """The curves for :func:`semimedref_core.figures.training.replay_panels`: name -> ``[n, 2]`` of (step, value)."""
 
     def curve(value, key="loss"):
         return np.array([(line["step"], value(line)) for line in lines if key in line]).reshape(-1, 2)
@@ -93,13 +93,13 @@ def curves(lines: Sequence[dict]) -> dict[str, np.ndarray]:
 
 
 def training_replay(metrics: str | Path) -> Explorer:
-    """A slider, and a button that plays, over the logged steps of a run.
+    """The widget: a slider and a play button over the logged steps of a run.
 
     Args:
         metrics: the run's ``metrics.jsonl``.
 
     Raises:
-        ValueError: if the run has not logged a step yet.
+        ValueError: if the run has no logged step.
     """
     lines = read_metrics(metrics)
     steps = [line["step"] for line in lines if "loss" in line]
@@ -108,7 +108,7 @@ def training_replay(metrics: str | Path) -> Explorer:
     slider = ipywidgets.SelectionSlider(
         options=steps, value=steps[-1], description="step", continuous_update=False, layout={"width": "36em"}
     )
-    # Slower than an answer, so that pictures do not queue up.
+    # Slower than an update, so that pictures do not queue up.
     play = ipywidgets.Play(len(steps) - 1, 0, len(steps) - 1, interval=500, description="play")
     ipywidgets.link((play, "value"), (slider, "index"))
     drawn = curves(lines)

@@ -1,4 +1,4 @@
-"""A widget as a still picture, for pages where no kernel answers: code hosts, the site, a printed notebook."""
+"""A widget as a still picture, for pages without a kernel: code hosts, the site, a printed notebook."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from PIL import Image
 from semimedref_core.figures.canvas import LETTERS, TYPE, as_text
 
 NOTE = "A still of the widget. Run the notebook, and its controls move."
-SPACING = 1.5  # of lines, in heights of letters
-COLOURS = 128  # enough for grey pictures with outlines; the file has a third of the bytes
+SPACING = 1.5  # distance of lines, in heights of letters
+COLOURS = 128  # enough for grey pictures with outlines, in a third of the bytes
 
 
 def settings(controls: Iterable[ipywidgets.ValueWidget]) -> str:
-    """What the controls are set to, as words: ``p: 0.5; mode: mix``. Empty ones are left out."""
+    """The values of the controls as text: ``p: 0.5; mode: mix``. Empty values are left out."""
     shown = ((control.description, getattr(control, "label", control.value)) for control in controls)
     return "; ".join(f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {value}"
                      for name, value in shown if value not in ("", None))  # fmt: skip
 
 
 def still(picture: bytes, lines: Iterable[str], dpi: int) -> bytes:
-    """The picture with lines of text above it.
+    """Adds lines of text above a picture.
 
     Args:
         picture: a PNG.
-        lines: wrapped to the picture's width.
-        dpi: that the picture was drawn with, so that its letters and these are of one size.
+        lines: the lines; they are wrapped to the picture's width.
+        dpi: resolution of the picture, so that the letters get the same size as in the picture.
 
     Returns:
         A PNG.
