@@ -323,7 +323,7 @@ def test_what_is_written_is_read_and_what_is_no_record_is_refused(gpu_record, tm
     assert read(path) == gpu_record
     whole = json.loads(path.read_text())
     faults = {
-        "no JSON": "{",
+        "not JSON": "{",
         "format 1": json.dumps([]),
         "of format 1": json.dumps({**whole, "format": 2}),
         "lacks ceilings": json.dumps({key: value for key, value in whole.items() if key != "ceilings"}),
@@ -332,7 +332,7 @@ def test_what_is_written_is_read_and_what_is_no_record_is_refused(gpu_record, tm
     }
     for message, text in faults.items():
         path.write_text(text)
-        with pytest.raises(ValueError, match=f"record.json.*{message}.*make it anew"):
+        with pytest.raises(ValueError, match=f"record.json.*{message}.*make it again"):
             read(path)
 
 

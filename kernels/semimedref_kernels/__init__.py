@@ -1,4 +1,4 @@
-"""The two fused operations of Semi-MedRef, usable alone: they need torch and know nothing of the core package."""
+"""The two fused operations of Semi-MedRef. They need only torch and do not use the core package."""
 
 from semimedref_kernels.patch_mix import patch_mix
 from semimedref_kernels.soft_contrastive import jaccard, soft_contrastive_loss

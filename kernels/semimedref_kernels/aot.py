@@ -1,7 +1,7 @@
-"""Ahead-of-time check: compiles every shipped kernel configuration for GPUs that need not be there.
+"""Ahead-of-time check: compiles all shipped kernel configurations for GPUs, without a GPU.
 
-``python -m semimedref_kernels.aot`` prints what each takes: registers, shared memory, spills, and how wide it reads
-and writes memory. Not in a process with ``TRITON_INTERPRET=1``: there kernels are not compiled.
+``python -m semimedref_kernels.aot`` prints the cost of each: registers, shared memory, spills, and the widths of its
+memory accesses. It does not work with ``TRITON_INTERPRET=1``, because kernels are not compiled then.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ TYPE_NAMES = {torch.int64: "i64", torch.int32: "i32", torch.bool: "i1"} | {
 
 @dataclass(frozen=True)
 class Row:
-    """What one configuration takes on one target.
+    """The cost of one configuration on one target.
 
     Attributes:
-        name, target: which.
-        registers: a thread.
-        shared_bytes: shared memory a program.
-        spill_bytes: registers spilled to memory, stores and loads together, a thread.
-        loads, stores: number of instructions on global memory by width, such as ``v4.b32`` or ``dwordx4`` (16 bytes).
+        name, target: name of the configuration and of the target.
+        registers: registers of a thread.
+        shared_bytes: shared memory of a program, in bytes.
+        spill_bytes: bytes of spilled registers of a thread, stores and loads together.
+        loads, stores: width -> number of instructions on global memory, such as ``v4.b32`` or ``dwordx4`` (16 bytes).
     """
 
     name: str
@@ -66,7 +66,7 @@ class Row:
 
 @cache  # looked up once for each row, also by the processes that check_all forks
 def configurations(target: str) -> dict[str, Launch]:
-    """Every configuration that is shipped for a target, by name, as launches of tensors without memory (``meta``)."""
+    """All shipped configurations for a target: name -> launch of tensors without memory (``meta``)."""
     precision = "ieee" if TARGETS[target].backend == "hip" else "tf32x3"  # AMD's compiler knows no tf32x3
     found = patch_mix_configurations()
     found |= soft_contrastive_triton.aot_configurations(precision, 256)
@@ -98,8 +98,8 @@ def patch_mix_launches(images: Tensor) -> tuple[Launch, Launch]:
 
 
 def source(launch: Launch) -> ASTSource:
-    """A launch as a source to compile, specialised as Triton does at run time: integers 1 are constants, multiples of
-    16 are known to be, and so are the addresses of tensors."""
+    """A launch as a source to compile, specialised as Triton does at run time: integers 1 become constants, and
+    multiples of 16 and addresses of tensors are marked as multiples of 16."""
     values = launch.args | launch.constants
     if list(values)[: len(launch.args)] != launch.kernel.arg_names[: len(launch.args)]:
         raise ValueError(f"{launch.kernel.__name__} takes {launch.kernel.arg_names}, not {list(launch.args)}")
@@ -120,8 +120,8 @@ def source(launch: Launch) -> ASTSource:
 
 
 def check(name: str, launch: Launch, target: str) -> Row:
-    """Compiles one configuration for one target and reads off what it takes."""
-    # The assembler's own words tell of registers and spills; Triton can only print them, and not from its cache.
+    """Compiles one configuration for one target and reads its cost."""
+    # The assembler's log has registers and spills. Triton can only print this log, and not from its cache.
     with knobs.nvidia.scope(), knobs.compilation.scope(), redirect_stdout(io.StringIO()) as log:
         knobs.nvidia.dump_ptxas_log = knobs.compilation.always_compile = True
         compiled = triton.compile(source(launch), target=TARGETS[target], options=launch.options)
@@ -140,7 +140,7 @@ def check(name: str, launch: Launch, target: str) -> Row:
 
 
 def accesses(text: str, ptx: str, gcn: str) -> dict[str, int]:
-    """How often a program loads or stores global memory, by width: PTX ``ld.global``, GCN ``global_load``, alike."""
+    """The numbers of loads or stores of global memory by width, from PTX (``ld.global``) or GCN (``global_load``)."""
     found = re.findall(rf"\b{ptx}\.global[\w.:]*?\.((?:v\d\.)?[bsuf]\d+)\b", text)
     found += re.findall(rf"\b(?:global|buffer)_{gcn}_(\w+)", text)
     return dict(sorted(Counter(found).items()))
@@ -157,7 +157,7 @@ def table(rows: list[Row]) -> str:
 
 
 def check_all() -> list[Row]:
-    """Every configuration on every target, compiled by as many processes as there are cores."""
+    """Checks all configurations on all targets, with one process for each core."""
     wanted = [(name, target) for target in TARGETS for name in configurations(target)]
     with multiprocessing.get_context("fork").Pool() as pool:
         return pool.starmap(_check_named, wanted, chunksize=8)

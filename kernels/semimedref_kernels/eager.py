@@ -1,7 +1,8 @@
-"""What both operations do before they run: skip the dispatcher where nothing needs it, refuse what has no derivative.
+"""The first steps of both operations: they skip the dispatcher if nothing needs it, and refuse forward-mode
+derivatives.
 
-A call through ``torch.library`` costs the host more than a small kernel takes on a GPU. Only torch.compile, tracing,
-transforms and tensor subclasses need it; a plain call goes through one ``torch.autograd.Function``.
+A call through ``torch.library`` takes the host longer than a small kernel takes on a GPU. Only torch.compile, tracing,
+transforms and tensor subclasses need it. A plain call uses one ``torch.autograd.Function``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def direct(*tensors: Tensor) -> bool:
-    """Whether nobody but autograd watches this call: then the operation may run its kernels itself."""
+    """Whether only autograd watches this call. Then the operation may run its kernels directly."""
     if (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
@@ -28,9 +29,9 @@ def direct(*tensors: Tensor) -> bool:
 
 
 def refuse_forward_mode(name: str, *tensors: Tensor) -> None:
-    """Raises NotImplementedError if one of the tensors carries a tangent: left alone, it would vanish without a word.
+    """Raises NotImplementedError if one of the tensors has a tangent, which would otherwise be lost silently.
 
-    torch.compile cannot trace the look, and traces no forward mode either.
+    torch.compile cannot trace this check, but it does not trace forward mode either.
     """
     if torch.compiler.is_compiling():
         return

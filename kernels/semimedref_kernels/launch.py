@@ -1,4 +1,4 @@
-"""One kernel launch as data, so that what runs on a GPU is exactly what the ahead-of-time check compiles."""
+"""A kernel launch as data, so that the ahead-of-time check compiles exactly the code that runs on a GPU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass
 class Launch:
-    """A Triton kernel with all it is started with.
+    """A Triton kernel with all its arguments.
 
     Attributes:
         kernel: the ``triton.jit`` function.
         grid: number of programs along each axis.
-        args: values by parameter name, in the kernel's order: tensors, integers and floats.
-        constants: the ``tl.constexpr`` parameters by name.
+        args: parameter -> value, in the kernel's order: tensors, integers and floats.
+        constants: name -> value of the ``tl.constexpr`` parameters.
         options: compiler options such as ``num_warps``.
     """
 
@@ -31,7 +31,9 @@ class Launch:
         """Starts the kernel on the device that holds its tensors; does not wait for it."""
         device = next(iter(self.args.values())).device
         if device.type == "cuda" and device.index != torch.cuda.current_device():
-            with torch.cuda.device(device):  # Triton launches on the current device, whatever its arguments live on
+            with torch.cuda.device(
+                device
+            ):  # Triton launches on the current device, which may not be that of its arguments
                 self._start()
         else:
             self._start()

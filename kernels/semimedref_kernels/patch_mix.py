@@ -1,6 +1,8 @@
-"""Patch mixing: paste a box of the partner's image and target, where the teacher is sure of the partner's lesion.
+"""Patch mixing: pastes a box of the partner's image and target if the teacher is confident of the partner's lesion
+there.
 
-The public operation, its plain PyTorch forms and its gradient. GPU tensors take the kernels of ``patch_mix_triton.py``.
+This file has the public operation, its plain PyTorch forms and its gradient. GPU tensors use the kernels of
+``patch_mix_triton.py``.
 """
 
 from __future__ import annotations
@@ -16,35 +18,35 @@ from semimedref_kernels.eager import direct, refuse_forward_mode
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-CLEAR = 1e-3  # between mean and threshold: far more than a float32 mean is off
-UNIT = 2**30  # steps of the gate from 0 to 1: whole numbers, so that a sum has no order
+CLEAR = 1e-3  # distance of mean and threshold, far above the error of a float32 mean
+UNIT = 2**30  # steps of the gate from 0 to 1; sums of whole numbers do not depend on their order
 
 
 def patch_mix(
     images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mixes each sample with its partner inside one box, in image and target alike, or not at all.
+    """Mixes image and target of each sample with its partner inside one box, or leaves both unchanged.
 
-    With m the box of sample i and j = partner[i]: the gate accepts if the mean of p_j over the box is at least
-    ``threshold``; then image ``m s_j + (1 - m) s_i`` and target ``m p_j + (1 - m) p_i``, else both stay as they were.
-    The gate counts p and threshold in whole steps of 2^-30, so that every device decides a tie alike; NaN in the box
-    refuses. Gradients reach images and probs, not the gate; first order and reverse mode only. Nothing is cast, under
-    autocast neither, and no value is brought to the host unless all lies on the CPU.
+    Let m be the box of sample i and j = partner[i]. The gate accepts if the mean of p_j over the box is at least
+    ``threshold``. Then the image becomes ``m s_j + (1 - m) s_i`` and the target ``m p_j + (1 - m) p_i``. Otherwise both
+    stay unchanged. The gate counts p and threshold in whole steps of 2^-30, so that all devices decide a tie in the
+    same way. It refuses a box with NaN. Gradients reach images and probs, but not the gate; only first order and
+    reverse mode. Nothing is cast, not even under autocast. No value is copied to the host, except for CPU tensors.
 
     Args:
         images: ``[B, C, H, W]`` strong views s, float32, float16, bfloat16 or float64, any strides.
         probs: ``[B, 1, H, W]`` teacher probabilities p, 0 to 1 (not checked), one of these dtypes, any strides.
-        partner: ``[B]`` int64, 0 to B - 1; several samples may take from the same one. Checked on the CPU alone; on a
-            GPU a donor that does not exist is refused by the gate.
-        boxes: ``[B, 4]`` int64 (y0, x0, y1, x1), ends exclusive; the part outside the image does not count, and an
-            empty box is refused by the gate.
+        partner: ``[B]`` int64, 0 to B - 1; several samples may have the same partner. Only CPU tensors are checked; on
+            a GPU the gate refuses a partner that does not exist.
+        boxes: ``[B, 4]`` int64 (y0, x0, y1, x1), ends exclusive. Parts outside the image are ignored, and the gate
+            refuses an empty box.
         threshold: smallest mean probability that the gate accepts.
 
     Returns:
         Mixed images ``[B, C, H, W]``, mixed probabilities ``[B, 1, H, W]``, accepted ``[B]`` bool.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit together, or a partner does not exist.
+        ValueError: if shapes, dtypes or devices do not match, or a partner does not exist.
         NotImplementedError: under forward-mode differentiation such as ``torch.func.jvp``.
     """
     _check(images, probs, partner, boxes)
@@ -78,7 +80,7 @@ def _check(images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor) -> Non
 
 def _mix(images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float) -> tuple[Tensor, ...]:
     if images.is_cuda and HAS_TRITON:
-        from semimedref_kernels.patch_mix_triton import patch_mix_fused  # not before it is needed: takes a second
+        from semimedref_kernels.patch_mix_triton import patch_mix_fused  # imported late, because it takes a second
 
         return patch_mix_fused(images, probs, partner, boxes, threshold)
     return plain_patch_mix(images, probs, partner, boxes, threshold)
@@ -114,7 +116,7 @@ class _PatchMix(torch.autograd.Function):
 
 
 def _backward(ctx, grad_mixed, grad_target, _):
-    """What a sample kept comes back to it, what it gave comes back from the samples it gave it to."""
+    """Each sample gets the gradient of the pixels that it kept, and of the pixels that it gave to other samples."""
     partner, boxes, accepted = ctx.saved_tensors
     grads = [
         grad if needed else None for grad, needed in zip((grad_mixed, grad_target), ctx.needs_input_grad, strict=False)
@@ -169,9 +171,10 @@ def _(grad_mixed, grad_target, partner, boxes, accepted):
 def plain_patch_mix(
     images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`patch_mix` in plain PyTorch: box by box on the CPU, which knows the boxes; elsewhere all samples at once.
+    """:func:`patch_mix` in plain PyTorch: box by box on the CPU, where the host knows the boxes; all samples at once on
+    other devices.
 
-    Not to be differentiated itself: the operation has a gradient of its own.
+    Do not differentiate it: the operation has its own gradient.
 
     Raises:
         ValueError: on the CPU, if a partner does not exist.
@@ -184,7 +187,7 @@ def plain_patch_mix(
 def _by_boxes(
     images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Only boxes are touched, apart from the two copies that are returned."""
+    """Touches only the boxes, apart from the two returned copies."""
     mixed, target, accepted = images.clone(), probs.clone(), [False] * len(images)
     of_image, of_map, into, onto = (_window(x) for x in (images, probs, mixed, target))
     for i, j, box in _pasted(partner, boxes, *images.shape[2:]):
@@ -197,7 +200,7 @@ def _by_boxes(
 
 
 def _reaches(donor: Tensor, threshold: float) -> bool:
-    """The gate: by the mean if that is clear, else in whole steps, which are exact in float64."""
+    """The gate: uses the mean if that is clear, otherwise whole steps, which are exact in float64."""
     mean = donor.sum(dtype=torch.float32).item() / donor.numel()
     if abs(mean - threshold) > CLEAR:
         return mean > threshold
@@ -207,7 +210,7 @@ def _reaches(donor: Tensor, threshold: float) -> bool:
 def _pasted(
     partner: Tensor, boxes: Tensor, height: int, width: int
 ) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
-    """Sample, donor and box (y0, x0, height, width), of all boxes that hold a pixel."""
+    """Sample, donor and box (y0, x0, height, width) of all boxes that are not empty."""
     partners = partner.tolist()
     for i, (j, (y0, x0, y1, x1)) in enumerate(zip(partners, boxes.tolist(), strict=True)):
         if not 0 <= j < len(partners):
@@ -218,7 +221,8 @@ def _pasted(
 
 
 def _window(x: Tensor) -> Callable[[int, tuple[int, int, int, int]], Tensor]:
-    """Gives the box of a sample, ``[C, h, w]``: one view by strides, where to index would take three."""
+    """Returns a function for the box of a sample, ``[C, h, w]``, as one strided view; indexing would make three
+    views."""
     (b, *strides), channels, start = x.stride(), x.shape[1], x.storage_offset()
 
     def window(i: int, box: tuple[int, int, int, int]) -> Tensor:
@@ -233,7 +237,7 @@ def _window(x: Tensor) -> Callable[[int, tuple[int, int, int, int]], Tensor]:
 def _by_masks(
     images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """No value is brought to the host: each box is a mask as large as the image."""
+    """Copies no value to the host: each box is a mask of the size of the image."""
     box, area = _masks(boxes, *images.shape[2:])
     exists = (partner >= 0) & (partner < len(images))
     donors = torch.where(exists, partner, 0)
@@ -248,7 +252,7 @@ def _by_masks(
 
 
 def _masks(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Which pixels lie in the box, ``[B, 1, H, W]`` bool, and how many do, ``[B]``."""
+    """The pixels inside the box, ``[B, 1, H, W]`` bool, and their number, ``[B]``."""
     y0, x0, y1, x1 = boxes.unbind(1)
     y, x = (torch.arange(size, device=boxes.device) for size in (height, width))
     rows, columns = (y >= y0[:, None]) & (y < y1[:, None]), (x >= x0[:, None]) & (x < x1[:, None])
@@ -256,7 +260,7 @@ def _masks(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def plain_returned(grad: Tensor, partner: Tensor, boxes: Tensor, accepted: Tensor) -> Tensor:
-    """The gradient for images or probs ``[B, C, H, W]`` from that of their mixture, in plain PyTorch."""
+    """The gradient for images or probs ``[B, C, H, W]`` from the gradient of their mixture, in plain PyTorch."""
     if grad.device.type == "cpu":
         total, taken = grad.clone(), accepted.tolist()
         given, onto = _window(grad), _window(total)
@@ -278,5 +282,5 @@ def _returned_by_masks(grad: Tensor, partner: Tensor, boxes: Tensor, accepted: T
 
 
 def wide(x: Tensor) -> Tensor:
-    """The type that sums are kept in: float32, or float64 for float64."""
+    """Converts to the type of sums: float32, or float64 for float64."""
     return x if x.dtype == torch.float64 else x.float()

@@ -1,8 +1,8 @@
-"""Patch mixing in Triton: one launch forward, one backward, each a copy that looks twice where a box lies.
+"""Patch mixing in Triton: one launch forward and one backward. Each is a copy that reads a second source inside boxes.
 
-The plain forms in ``patch_mix.py`` say what is computed; here is how few bytes it takes. A plane is read as one long
-line, whatever its width. Only the tiles that a box touches find out whether the gate accepts it, each for itself (the
-donor's map is in the cache by then), and read the donor beside their own.
+The plain forms in ``patch_mix.py`` define the result; these kernels move few bytes for it. A plane is read as one long
+line of any width. Only tiles that touch a box compute the gate, each tile separately, since the donor's map is in the
+cache then. Only these tiles read the donor besides their own sample.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEPS = tl.constexpr(UNIT)
 
 @triton.jit
 def _clipped_box(boxes, i, height, width):
-    """Box i cut to the image; empty boxes may come back with ends before their starts."""
+    """Box i clipped to the image; the ends of an empty box may be before its starts."""
     y0 = tl.minimum(tl.maximum(tl.load(boxes + 4 * i), 0), height).to(tl.int32)
     x0 = tl.minimum(tl.maximum(tl.load(boxes + 4 * i + 1), 0), width).to(tl.int32)
     y1 = tl.maximum(tl.minimum(tl.load(boxes + 4 * i + 2), height), 0).to(tl.int32)
@@ -36,7 +36,7 @@ def _clipped_box(boxes, i, height, width):
 
 @triton.jit
 def _touched(y0, x0, y1, x1, start, columns, BLOCK: tl.constexpr):
-    """Whether a tile of a plane has a row of the box."""
+    """Whether a tile of a plane contains a row of the box."""
     return (y0 <= (start + BLOCK - 1) // columns) & (y1 > start // columns) & (x0 < x1)
 
 
@@ -44,7 +44,8 @@ def _touched(y0, x0, y1, x1, start, columns, BLOCK: tl.constexpr):
 def _accepted(
     probs, j, y0, x0, y1, x1, least, stride_b, stride_y, stride_x, GATE_Y: tl.constexpr, GATE_X: tl.constexpr
 ):
-    """Whether the mean of p_j over the box reaches the threshold: 1 or 0. Sums of whole numbers, exact in float64."""
+    """1 if the mean of p_j over the box reaches the threshold, else 0. It sums whole numbers, which float64 does
+    exactly."""
     total = tl.zeros((GATE_Y, GATE_X), tl.float64)
     top = y0
     while top < y1:
@@ -65,7 +66,7 @@ def _accepted(
 
 @triton.jit
 def _places(start, columns, stride_y, stride_x, FLAT: tl.constexpr, BLOCK: tl.constexpr):
-    """Pixels of a tile, as numbers in their plane and as offsets in memory: the same where the plane is one line."""
+    """Pixels of a tile, as indices in their plane and as offsets in memory. Both are equal if the plane is one line."""
     at = start + tl.arange(0, BLOCK)
     if FLAT:  # noqa: SIM108  # a choice of types, made by the compiler
         offset = at
@@ -76,7 +77,7 @@ def _places(start, columns, stride_y, stride_x, FLAT: tl.constexpr, BLOCK: tl.co
 
 @triton.jit
 def _in_box(at, columns, y0, x0, y1, x1, VECTOR: tl.constexpr):
-    """Which pixels lie in the box, and which share their 16 bytes with one that does: those are read together."""
+    """Which pixels lie in the box, and which share a 16-byte load with such a pixel."""
     group = at // VECTOR * VECTOR
     y, x = group // columns, group % columns
     rows = (y >= y0) & (y < y1)
@@ -113,10 +114,10 @@ def mix_kernel(
     PLANES: tl.constexpr, PER_PIXEL: tl.constexpr, FLAT: tl.constexpr, VECTOR: tl.constexpr,
     BLOCK: tl.constexpr, GATE_Y: tl.constexpr, GATE_X: tl.constexpr,
 ):  # fmt: skip
-    """One program a tile; the planes of the image come first on axis 1, the target is the last.
+    """One program for each tile. On axis 1 the planes of the image come first, then the target.
 
-    Channels are either planes of their own, or lie beside each other in a row (channels_last): then a row has
-    ``width * PER_PIXEL`` columns and so has the box.
+    Channels are separate planes, or lie beside each other in a row (channels_last). Then a row has ``width *
+    PER_PIXEL`` columns, and the box is scaled in the same way.
     """
     tiles = tl.cdiv(height * width * PER_PIXEL, BLOCK)
     tile, plane = tl.program_id(0) % tiles, tl.program_id(1).to(tl.int64)
@@ -156,7 +157,8 @@ def _returned_tile(
     stride_b, stride_y, stride_x, out_stride_b, out_stride_y, out_stride_x,
     PER_PIXEL: tl.constexpr, FLAT: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr, BATCH: tl.constexpr,
 ):  # fmt: skip
-    """One tile of one plane: what sample i kept, and what comes back from those that took from it, in their order."""
+    """One tile of one plane: the gradient of the pixels that sample i kept, plus those of its takers, in their
+    order."""
     columns = width * PER_PIXEL
     at, offset = _places(start, columns, stride_y, stride_x, FLAT, BLOCK)
     at, out_offset = _places(start, columns, out_stride_y, out_stride_x, FLAT, BLOCK)
@@ -192,7 +194,7 @@ def returned_kernel(
     PLANES: tl.constexpr, PER_PIXEL: tl.constexpr, FLAT: tl.constexpr, VECTOR: tl.constexpr,
     BLOCK: tl.constexpr, BATCH: tl.constexpr,
 ):  # fmt: skip
-    """Both gradients, by the same grid as :func:`mix_kernel`. Where one is not needed its planes are left out."""
+    """Both gradients, with the grid of :func:`mix_kernel`. If one is not needed, its planes are left out."""
     tiles = tl.cdiv(height * width * PER_PIXEL, BLOCK)
     tile, plane = tl.program_id(0) % tiles, tl.program_id(1).to(tl.int64)
     i, start = (tl.program_id(0) // tiles).to(tl.int64), tile * BLOCK
@@ -212,11 +214,12 @@ def returned_kernel(
 
 
 def _layout(maps: tuple[Tensor, ...], single: tuple[Tensor, ...]) -> tuple[int, int, bool]:
-    """Planes of the maps, numbers a pixel in each of them, and whether all planes are lines without a gap.
+    """The number of planes of the maps, the numbers of each pixel in a plane, and whether all planes are lines without
+    gaps.
 
     Args:
         maps: ``[B, C, H, W]``, read and written.
-        single: ``[B, 1, H, W]``, likewise; either may be empty.
+        single: ``[B, 1, H, W]``, read and written; both arguments may be empty.
     """
     channels = maps[0].shape[1] if maps else 0
 
@@ -232,7 +235,7 @@ def _layout(maps: tuple[Tensor, ...], single: tuple[Tensor, ...]) -> tuple[int, 
 
 
 def _grid(maps: Tensor, planes: int, per_pixel: int, flat: bool) -> tuple[int, dict[str, Any], dict[str, int]]:
-    """Programs on axis 0, the constants that both kernels share, and compiler options."""
+    """The number of programs on axis 0, the constants of both kernels, and compiler options."""
     batch, _, height, width = maps.shape
     vector = 16 // maps.element_size()
     constants = {"PLANES": planes, "PER_PIXEL": per_pixel, "FLAT": flat}
@@ -246,8 +249,8 @@ def mix_launch(
 ) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
     """The launch that fills the outputs, and the outputs.
 
-    Arguments as in :func:`semimedref_kernels.patch_mix`, checked there. Any strides will do; 16-byte loads need planes
-    without gaps, whose starts are 16 elements apart or a multiple.
+    Arguments as in :func:`semimedref_kernels.patch_mix`, which checks them. All strides work. Loads of 16 bytes need
+    planes without gaps whose starts are multiples of 16 elements apart.
     """
     batch, _, height, width = images.shape
     mixed, target = torch.empty_like(images), torch.empty_like(probs)
@@ -263,9 +266,10 @@ def mix_launch(
 
 
 def _strides(name: str, x: Tensor, planes: int | None = None) -> dict[str, int]:
-    """Strides by the kernels' names, that from plane to plane if there may be several.
+    """Strides with the kernels' names, with the plane stride if there may be several planes.
 
-    One plane's is 0: the compiler cannot know that only a first plane is read, and would think its rows anywhere.
+    The plane stride of a single plane is 0. The compiler cannot know that only the first plane is read, and would lose
+    the alignment of its rows.
     """
     b, c, y, x_ = x.stride()
     found = {f"{name}_stride_b": b, f"{name}_stride_y": y, f"{name}_stride_x": x_}
@@ -275,7 +279,7 @@ def _strides(name: str, x: Tensor, planes: int | None = None) -> dict[str, int]:
 def patch_mix_fused(
     images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`semimedref_kernels.patch_mix` by the kernel, on a GPU or in Triton's interpreter on the CPU."""
+    """:func:`semimedref_kernels.patch_mix` with the kernel, on a GPU or in Triton's interpreter on the CPU."""
     launch, outputs = mix_launch(images, probs, partner, boxes, threshold)
     if launch.grid[0]:
         launch.run()
@@ -287,14 +291,15 @@ def patch_mix_fused(
 def returned_launch(
     grad_mixed: Tensor | None, grad_target: Tensor | None, partner: Tensor, boxes: Tensor, accepted: Tensor
 ) -> tuple[Launch, tuple[Tensor | None, Tensor | None]]:
-    """The launch that fills the gradients for images and probs, and these; None where what comes back is None."""
+    """The launch that fills the gradients for images and probs, and these gradients; None if the incoming gradient is
+    None."""
     first = grad_target if grad_mixed is None else grad_mixed
     batch, _, height, width = first.shape
     found = tuple(None if grad is None else torch.empty_like(grad) for grad in (grad_mixed, grad_target))
     maps, single = (() if grad is None else (grad, x) for grad, x in zip((grad_mixed, grad_target), found, strict=True))
     planes, per_pixel, flat = _layout(maps, single)
     programs, constants, options = _grid(first, planes, per_pixel, flat)
-    maps, single = maps or (first, first), single or (first, first)  # what is not asked for is not touched
+    maps, single = maps or (first, first), single or (first, first)  # tensors that are not needed are not touched
     args = {"grad_mixed": maps[0], "grad_images": maps[1], "grad_target": single[0], "grad_probs": single[1]}
     args |= {"partner": partner.contiguous(), "boxes": boxes.contiguous(), "accepted": accepted}
     args |= {"batch": batch, "height": height, "width": width}
@@ -307,7 +312,8 @@ def returned_launch(
 def returned_fused(
     grad_mixed: Tensor | None, grad_target: Tensor | None, partner: Tensor, boxes: Tensor, accepted: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients for images and probs by the kernel, as :func:`~semimedref_kernels.patch_mix.plain_returned`."""
+    """The gradients for images and probs with the kernel, as in
+    :func:`~semimedref_kernels.patch_mix.plain_returned`."""
     if grad_mixed is None and grad_target is None:
         return None, None
     launch, found = returned_launch(grad_mixed, grad_target, partner, boxes, accepted)

@@ -1,7 +1,7 @@
-"""Contrastive loss with soft positives given by sets: the Jaccard index of two multi-hot codes.
+"""Contrastive loss with soft positives: the weight of a pair is the Jaccard index of two multi-hot codes.
 
-One public op, two forms of it: plain PyTorch (:mod:`~semimedref_kernels.soft_contrastive_plain`: CPU, float64, and
-wherever there is no Triton) and Triton kernels (:mod:`~semimedref_kernels.soft_contrastive_triton`: GPU).
+One public operation with two forms: plain PyTorch (:mod:`~semimedref_kernels.soft_contrastive_plain`: for the CPU, for
+float64, and without Triton) and Triton kernels (:mod:`~semimedref_kernels.soft_contrastive_triton`: for a GPU).
 """
 
 from __future__ import annotations
@@ -41,40 +41,39 @@ def soft_contrastive_loss(
     ``L = 1/2 [ mean_i ( - sum_j P_ij log softmax_j z_ij / sum_j P_ij ) + the same on z^T ]`` with
     ``z_ij = u_i . v_j / tau`` and ``P_ij = |a_i & b_j| / |a_i | b_j|``, ``P_ii = 1``.
 
-    The numbers of images and texts may differ (gathered or queued negatives): image i is matched with text
-    ``i + offset``, if there is one, and has ``P = 1`` with it; the rest have no partner of their own. Among those, one
-    whose code shares nothing with any other has no positive at all: it adds 0 to the mean, and is still a negative for
-    others.
+    The numbers of images and texts may differ (gathered or queued negatives). Image i is matched with text ``i +
+    offset``, if it exists, with ``P = 1``; the others have no partner. If such an embedding shares nothing with any
+    other code, it has no positive. Then it adds 0 to the mean, and it is still a negative for others.
 
-    One process of several, which has gathered the texts of all but looks for those of its own images alone, leaves out
-    the other direction (``rows_only``) and says where its texts begin (``offset``). The mean over the processes of
-    ``(loss(own u, all v) + loss(own v, all u)) / 2`` is then the loss of the whole batch.
+    With several processes, each gathers the texts of all and computes only the direction of its own images
+    (``rows_only``), with the position of its texts (``offset``). The mean over the processes of ``(loss(own u, all v) +
+    loss(own v, all u)) / 2`` is the loss of the whole batch.
 
     Sums are float32 (float64 for float64 inputs), also under autocast. Two runs give the same bits. Products of float32
-    embeddings keep float32's digits, but for gradients of more than 64 images or texts on a GPU, and everything on a
-    CPU, which do as ``torch.set_float32_matmul_precision`` says ("highest" by default). Gradients for u and v, first
-    order and reverse mode only; one that nobody needs is not computed. Codes of CPU tensors are checked; on a GPU that
-    would make the host wait, so bits above the sixth are ignored there. Embeddings with NaN or infinity give a NaN
-    loss.
+    embeddings keep float32's digits. There are two exceptions, which follow ``torch.set_float32_matmul_precision``
+    ("highest" by default): gradients of more than 64 images or texts on a GPU, and all products on a CPU. There are
+    gradients for u and v, only of first order and in reverse mode; a gradient that is not needed is not computed. Codes
+    of CPU tensors are checked. On a GPU a check would make the host wait, so bits above the sixth are ignored.
+    Embeddings with NaN or infinity give a NaN loss.
 
     Args:
-        u: ``[N, D]`` image embeddings, L2-normalised, or of any length with ``normalize``; float64, float32, bfloat16,
-            or float16 (computed in float32).
-        v: ``[M, D]`` text embeddings, likewise, of the same type.
-        codes: ``[N]`` integers 0 to 63, bit k says whether set i holds element k.
-        tau: temperature, a number above 0. torch.compile makes a new graph for each number, but one for all if it comes
-            as a tensor of one element, without gradient, on the CPU or with the embeddings (not checked on a GPU).
-        codes_v: ``[M]`` the texts' codes; those of the images if left out.
-        normalize: brings u and v to length 1 first (a row shorter than 1e-12 is divided by that); for up to 64 images
-            and texts on a GPU inside the same launches; above, bfloat16 rows are rounded once more on a GPU.
-        offset: the text of the first image, from 0.
-        rows_only: leaves out the softmax over images: the mean over images alone, not halved.
+        u: ``[N, D]`` image embeddings, L2-normalised, or of any norm with ``normalize``; float64, float32, bfloat16, or
+            float16 (computed in float32).
+        v: ``[M, D]`` text embeddings, as ``u``, of the same type.
+        codes: ``[N]`` integers 0 to 63; bit k says whether set i contains element k.
+        tau: temperature, a number above 0. torch.compile makes a new graph for each number. It makes only one graph for
+            a tensor of one element without gradient, on the CPU or on the embeddings' device (not checked on a GPU).
+        codes_v: ``[M]`` codes of the texts; by default those of the images.
+        normalize: first scales u and v to norm 1 (a row with a norm below 1e-12 is divided by 1e-12). On a GPU, the
+            same launches do this for up to 64 images and texts; above that, bfloat16 rows are rounded once more.
+        offset: index of the text of the first image.
+        rows_only: leaves out the softmax over images. The loss is then the mean over images, without the factor 1/2.
 
     Returns:
         Scalar loss: float64 for float64 embeddings, else float32.
 
     Raises:
-        ValueError: if shapes, types or devices do not fit, tau is no number above 0, or a code is not 0 to 63.
+        ValueError: if shapes, types or devices do not match, tau is not above 0, or a code is not in 0 to 63.
         NotImplementedError: under forward-mode differentiation such as ``torch.func.jvp``.
     """
     codes_v = codes if codes_v is None else codes_v
@@ -88,7 +87,7 @@ def soft_contrastive_loss(
 
 
 def _check(u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: float | Tensor, offset: int) -> None:
-    """What the host knows without asking the device for a value."""
+    """Checks everything that the host knows without a value of the device."""
     if u.dim() != 2 or v.dim() != 2 or u.shape[1] != v.shape[1] or 0 in (*u.shape, *v.shape):
         raise ValueError(f"{NAME}: embeddings {tuple(u.shape)} and {tuple(v.shape)}; need [N, D] and [M, D], none 0")
     if codes.shape != u.shape[:1] or codes_v.shape != v.shape[:1]:
@@ -123,7 +122,7 @@ def _check_tensor(tau: Tensor, device: torch.device) -> None:
 
 
 def _check_values(codes: Tensor, codes_v: Tensor) -> None:
-    """What costs a look at the data: for CPU tensors only."""
+    """Checks values, only of CPU tensors."""
     for each in (codes,) if codes_v is codes else (codes, codes_v):
         low, high = (int(x) for x in each.aminmax())
         if low < 0 or high >= CODES:
@@ -145,13 +144,13 @@ def _as_tensor(tau: float | Tensor, u: Tensor) -> Tensor:
 def _form(u: Tensor) -> ModuleType:
     if not (u.is_cuda and HAS_TRITON) or u.dtype == torch.float64:
         return soft_contrastive_plain
-    from semimedref_kernels import soft_contrastive_triton  # here, so that a CPU never loads the compiler
+    from semimedref_kernels import soft_contrastive_triton  # imported here, so that CPU users never load the compiler
 
     return soft_contrastive_triton
 
 
 def _compute(u, v, codes, codes_v, tau, normalize, offset, rows_only) -> tuple[Tensor, Tensor]:
-    """Loss and what backward needs. Autocast is off inside: sums stay float32 whatever surrounds the call."""
+    """The loss, and the tensors for backward. Autocast is off inside, so sums are always float32."""
     if u.is_cpu and len(u) * len(v) > soft_contrastive_plain.WHOLE:
         _check_values(codes, codes_v)
     try:
@@ -192,7 +191,7 @@ class _Loss(torch.autograd.Function):
         needs = tuple(ctx.needs_input_grad[:2])
         if direct(grad, u, v):
             grads = _differentiate(grad, u, v, codes, codes_v, tau, normalize, kept, offset, rows_only, needs)
-        else:  # what comes back may be watched though what went in was not
+        else:  # the incoming gradient may be watched, although the inputs were not
             about = _as_tensor(tau, u), normalize, kept, offset, rows_only
             found = _backward(grad, u, v, codes, codes_v, *about, *needs)
             grads = (x if needed else None for x, needed in zip(found, needs, strict=True))
@@ -227,7 +226,8 @@ def _backward(
 
 
 def _alone(x: Tensor) -> Tensor:
-    """A tensor that shares its memory with no other, as outputs of an operator must; below autograd no view says so."""
+    """A tensor that does not share its memory, as an operator's outputs must not. Below autograd, views cannot be
+    recognised."""
     return x if x.untyped_storage().nbytes() == x.nbytes else x.clone()
 
 

@@ -1,4 +1,4 @@
-"""The soft-positive contrastive loss in plain PyTorch, for any device: the form to read the Triton kernels beside.
+"""The soft-positive contrastive loss in plain PyTorch, for all devices. Read it beside the Triton kernels.
 
 Notation: image embeddings ``u [N, D]`` with codes ``a [N]``, text embeddings ``v [M, D]`` with codes ``b [M]``,
 ``z_ij = u_i . v_j / tau``, soft positives ``P_ij = J(a_i, b_j)`` (Jaccard), ``P_ii = 1``, row sums ``R_i`` and column
@@ -7,9 +7,9 @@ sums ``C_j`` of P. Written over pairs, the loss is
     ``L = sum_i r_i lse_i + sum_j c_j lse_j - sum_ij W_ij z_ij``,  ``r_i = 1/2N``, ``c_j = 1/2M``,
     ``W_ij = P_ij (r_i / R_i + c_j / C_j)``.
 
-**The class-sum identity.** Off the diagonal, ``P_ij`` depends on the two codes alone, and there are 64 codes. So
-``(W v)_i = sum_j W_ij v_j`` needs 64 sums over the texts, from which every image picks the one of its code, plus a
-correction for its own text; ``sum_ij W_ij z_ij = sum_i u_i . (W v)_i / tau``. P is never formed.
+**The class-sum identity.** Off the diagonal, ``P_ij`` depends only on the two codes, and there are 64 codes. So ``(W
+v)_i = sum_j W_ij v_j`` needs only 64 sums over the texts. Each image uses the sum of its code, plus a correction for
+its own text. And ``sum_ij W_ij z_ij = sum_i u_i . (W v)_i / tau``. P is never formed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from torch import Tensor
 
 BITS = 6
 CODES = 2**BITS
-WHOLE = 2**20  # pairs up to which z is kept from forward to backward: 1024 x 1024, 4 MiB in float32
-ROWS = 256  # of it that are looked at together: 1 MiB, which the cache of a core holds
-SAFE_TAU = 1 / 40  # above it, exp(+-1 / tau) is 1e-18 to 1e17, and a million of them no trouble for float32
-SHORTEST = 1e-12  # length that a shorter embedding is divided by, as torch.nn.functional.normalize does
+WHOLE = 2**20  # largest number of pairs for which backward gets z from forward: 1024 x 1024, 4 MiB in float32
+ROWS = 256  # rows of z that are processed together: 1 MiB, which fits into the cache of a core
+SAFE_TAU = 1 / 40  # above it, exp(+-1 / tau) is 1e-18 to 1e17, so float32 can sum a million of them
+SHORTEST = 1e-12  # smallest divisor of an embedding, as in torch.nn.functional.normalize
 
 
 def jaccard(codes: Tensor, bits: int = BITS) -> Tensor:
     """Soft positives ``P_ij = |a_i & a_j| / |a_i | a_j|`` (0 where the union is empty), P_ii = 1 (Eq. 9; paper: 9).
 
     Args:
-        codes: ``[N]`` integers, bit k of a code says whether the set holds element k.
+        codes: ``[N]`` integers; bit k of a code says whether the set contains element k.
         bits: number of elements.
 
     Returns:
@@ -42,7 +42,7 @@ def jaccard(codes: Tensor, bits: int = BITS) -> Tensor:
 
 
 def shared(codes: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
-    """The Jaccard index alone, ``[N, N]``, its diagonal left as it comes: 0 for an empty set."""
+    """The Jaccard index ``[N, N]`` without a fixed diagonal: it is 0 there for an empty set."""
     sets = ((codes[:, None] >> torch.arange(bits, device=codes.device)) & 1).to(dtype)
     both = sets @ sets.T
     sizes = sets.sum(1)
@@ -51,7 +51,7 @@ def shared(codes: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
 
 
 class Positives(NamedTuple):
-    """What the loss needs to know of P and W: nothing of size N x M."""
+    """The parts of P and W for the loss; none has the size N x M."""
 
     share_u: Tensor  # [N]: r_i, or 0 for an image without any positive
     share_v: Tensor  # [M]: c_j, likewise
@@ -60,33 +60,34 @@ class Positives(NamedTuple):
 
 
 def shares_of(n: int, m: int, rows_only: bool) -> tuple[float, float]:
-    """What an image's and a text's log-sum-exp count: ``r_i`` and ``c_j``."""
+    """The weights of an image's and a text's log-sum-exp: ``r_i`` and ``c_j``."""
     return (1 / n, 0.0) if rows_only else (0.5 / n, 0.5 / m)
 
 
 @lru_cache(maxsize=8)
 def table_of(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The Jaccard index of every two codes, ``[64, 64]``, computed once."""
+    """The Jaccard index of each pair of codes, ``[64, 64]``, computed once."""
     return shared(torch.arange(CODES, device=device), BITS, dtype)
 
 
 def class_sums(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, offset: int = 0, rows_only: bool = False
 ) -> Positives:
-    """The positive side of the loss by 64 class sums (Eq. 12): O((N + M) D) memory, no atomics, always the same bits.
+    """The positive part of the loss from 64 class sums (Eq. 12), with O((N + M) D) memory, no atomics, and the same
+    bits each time.
 
     Args:
         u, v: ``[N, D]`` and ``[M, D]``, float32 or float64.
-        codes, codes_v: ``[N]`` and ``[M]`` integers, of which the lowest six bits count.
+        codes, codes_v: ``[N]`` and ``[M]`` integers; only the lowest six bits count.
         offset: image i is matched with text ``i + offset``.
-        rows_only: only images look for texts.
+        rows_only: only the direction from images to texts.
     """
     codes, codes_v = codes.long() & (CODES - 1), codes_v.long() & (CODES - 1)
     table = shared(torch.arange(CODES, device=u.device), BITS, u.dtype)
     to_v, to_u = table[:, codes_v], table[:, codes]  # [64, M] and [64, N]: J of every code with every sample
     matched = max(0, min(len(codes), len(codes_v) - offset))
     at_u, at_v = slice(0, matched), slice(offset, offset + matched)
-    own = 1 - table[codes[at_u], codes_v[at_v]]  # what forcing P to 1 adds to J
+    own = 1 - table[codes[at_u], codes_v[at_v]]  # the difference between P = 1 and J
 
     def weights(others: Tensor, mine: Tensor, at: slice, share: float) -> tuple[Tensor, Tensor]:
         sums = others.sum(1)[mine]
@@ -109,7 +110,7 @@ def class_sums(
 
 
 def kept_size(n: int, m: int, D: int) -> int:
-    """Numbers that forward keeps for backward."""
+    """The number of values that forward keeps for backward."""
     return (n * m if n * m <= WHOLE else 0) + 2 * (n + m)
 
 
@@ -117,9 +118,9 @@ def forward(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool, offset: int = 0,
     rows_only: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Loss ``[]`` (Eq. 11; paper: 9) and what backward needs; float64 if the inputs are.
+    """Loss ``[]`` (Eq. 11; paper: 9) and the tensors for backward; float64 for float64 inputs.
 
-    The log-sum-exps over texts ``[N]`` and over images ``[M]`` are those of the similarities z (Eq. 10; paper: 9).
+    The log-sum-exps over texts ``[N]`` and over images ``[M]`` are taken of the similarities z (Eq. 10; paper: 9).
     """
     u, v = embeddings(u, v, normalize)[0].split((len(u), len(v)))
     if len(u) * len(v) <= WHOLE:
@@ -136,10 +137,10 @@ def backward(
     grad: Tensor, u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool,
     kept: Tensor, offset: int = 0, rows_only: bool = False, needs: tuple[bool, bool] = (True, True),
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    """Gradients for u ``[N, D]`` and v ``[M, D]``, in their types, None where not needed: ``dL/du = (dL/dz v) / tau``
-    with ``dL/dz = r_i softmax_j z + c_j softmax_i z - W``.
+    """Gradients for u ``[N, D]`` and v ``[M, D]``, in their types, None if not needed: ``dL/du = (dL/dz v) / tau`` with
+    ``dL/dz = r_i softmax_j z + c_j softmax_i z - W``.
 
-    Of many pairs z is computed a second time: cheaper than to keep N x M numbers until now.
+    For many pairs, z is computed again, which is cheaper than storing N x M numbers.
     """
     n, dtype = len(u), u.dtype
     both, long = embeddings(u, v, normalize)
@@ -169,8 +170,8 @@ def backward(
 
 
 def embeddings(u: Tensor, v: Tensor, normalize: bool) -> tuple[Tensor, Tensor | None]:
-    """Images and texts below each other, ``[N + M, D]``, as they are multiplied, and their lengths if they had some:
-    half as many operations as one after the other."""
+    """Images and texts stacked, ``[N + M, D]``, in the type for products, and their norms if they are normalised. This
+    takes half as many operations as separate calls."""
     both = wide(torch.cat([u, v]))
     if not normalize:
         return both, None
@@ -179,7 +180,7 @@ def embeddings(u: Tensor, v: Tensor, normalize: bool) -> tuple[Tensor, Tensor | 
 
 
 def positives_of(codes: Tensor, to_v: Tensor, first: int, offset: int) -> Tensor:
-    """Rows of P: those of images ``first`` and on, with these codes."""
+    """Rows of P from image ``first`` on, for these codes."""
     p = to_v.index_select(0, codes)
     if first + offset < p.shape[1]:
         p.diagonal(first + offset).fill_(1)
@@ -187,8 +188,8 @@ def positives_of(codes: Tensor, to_v: Tensor, first: int, offset: int) -> Tensor
 
 
 def to_texts(codes: Tensor, codes_v: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Codes of six bits, and J of every code with every text ``[64, M]``."""
-    if codes.device.type != "cpu":  # where they are checked
+    """Codes of six bits, and J of all codes with all texts ``[64, M]``."""
+    if codes.device.type != "cpu":  # codes of CPU tensors were checked
         codes, codes_v = codes & (CODES - 1), codes_v & (CODES - 1)
     return codes.long(), table_of(dtype, codes.device).index_select(1, codes_v.long())
 
@@ -197,10 +198,10 @@ def whole_forward(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool, offset: int,
     rows_only: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Forward for so few pairs that z may be kept: with P in sight, in as few operations as possible.
+    """Forward for few pairs, so that z may be stored. It forms P and uses as few operations as possible.
 
-    Kept are z and its log-sum-exps, or ``exp(z)`` where that is :func:`safe` and what its rows and columns count; and
-    what those of P count.
+    It keeps z and its log-sum-exps, or, if :func:`safe`, ``exp(z)`` and the weights of its rows and columns. It also
+    keeps the weights of the rows and columns of P.
     """
     n, m = len(u), len(v)
     codes_u, to_v = to_texts(codes, codes_v, u.dtype)
@@ -234,7 +235,7 @@ def whole_backward(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool, kept: Tensor,
     offset: int, rows_only: bool, scale: Tensor, grad_u: Tensor | None, grad_v: Tensor | None,
 ) -> None:  # fmt: skip
-    """Writes ``dL/dz v`` and ``dL/dz^T u``, scaled, some rows at a time, so that they stay in the cache."""
+    """Writes the scaled ``dL/dz v`` and ``dL/dz^T u``, some rows at a time, so that they stay in the cache."""
     n, m = len(u), len(v)
     plain = safe(tau, normalize)
     of_u, of_v, weight_u, weight_v = kept[n * m :].split((n, m, n, m))
@@ -262,21 +263,21 @@ def whole_backward(
 
 
 def safe(tau: Tensor | float, normalize: bool) -> bool:
-    """Whether ``exp(z)`` can neither overflow nor vanish, so that no maximum is needed: rows of length 1 and a tau that
+    """Whether ``exp(z)`` cannot overflow or vanish, so that no maximum is needed. This holds for rows of norm 1 if tau
     is not too small."""
     return normalize and isinstance(tau, float) and tau > SAFE_TAU
 
 
 def lengths(x: Tensor) -> Tensor:
-    """The rows' lengths ``[N, 1]``, at least :data:`SHORTEST`."""
+    """The norms of the rows ``[N, 1]``, at least :data:`SHORTEST`."""
     return torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_(min=SHORTEST)
 
 
 def across(grad: Tensor, unit: Tensor) -> Tensor:
-    """The part of a gradient that is across a unit vector: along it, normalisation lets nothing through."""
+    """The part of a gradient that is orthogonal to a unit vector; normalisation removes the parallel part."""
     return torch.addcmul(grad, (grad * unit).sum(1, keepdim=True), unit, value=-1)
 
 
 def wide(x: Tensor) -> Tensor:
-    """The type that sums are kept in: float32, or float64 for float64."""
+    """Converts to the type of sums: float32, or float64 for float64."""
     return x if x.dtype == torch.float64 else x.float()

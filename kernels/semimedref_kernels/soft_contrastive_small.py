@@ -1,8 +1,9 @@
 """The contrastive loss at small N in Triton: two launches forward, one backward.
 
-N and M up to 64, a training batch: waiting is all there is to save. First, every program multiplies some of the D
-columns; then one adds up what they found. The whole z and P fit in its registers, and so it leaves behind the gradient
-for z as well: backward is two products with it. The embeddings' L2 normalisation is part of the same kernels.
+For a training batch (N and M up to 64), only waiting time can be saved. In the first launch, each program multiplies
+some of the D columns. In the second, one program adds these results. All of z and P fit into its registers, so it also
+stores the gradient for z. Backward is then two products with this gradient. The same kernels do the L2 normalisation of
+the embeddings.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from semimedref_kernels.soft_contrastive_tiles import (
     width,
 )
 
-SMALL = 64  # the most images or texts that one program holds
+SMALL = 64  # largest number of images or texts in one program
 SPAN = 64  # columns of D that a program multiplies: 12 programs at 768
 
 
@@ -33,7 +34,7 @@ def small_products(
     u, v, kept, n, m,
     D: tl.constexpr, SIDE: tl.constexpr, SPAN: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``u_i . v_j`` and the squares of the lengths over SPAN of the D columns, multiplied in the embeddings' type."""
+    """``u_i . v_j`` and the squared norms over SPAN of the D columns, multiplied in the embeddings' type."""
     i, j = tl.arange(0, SIDE), tl.arange(0, SIDE)
     z = tl.zeros((SIDE, SIDE), tl.float32)
     of_u, of_v = tl.zeros((SIDE,), tl.float32), tl.zeros((SIDE,), tl.float32)
@@ -63,8 +64,8 @@ def small_forward(
     kept, codes, codes_v, tau, loss, n, m, offset, share_u, share_v,
     SIDE: tl.constexpr, PARTS: tl.constexpr, NORMALIZE: tl.constexpr,
 ):  # fmt: skip
-    """The loss, and what backward needs: the gradient g for ``u_i . v_j``, both of unit length or as they came; what
-    of it lies along u and along v; and one over the lengths."""
+    """The loss, and the values for backward: the gradient g for ``u_i . v_j`` of the (normalised) embeddings, its parts
+    along u and along v, and the inverse norms."""
     i, j = tl.arange(0, SIDE), tl.arange(0, SIDE)
     at = i[:, None] * SIDE + j[None, :]
     cosine = tl.zeros((SIDE, SIDE), tl.float32)
@@ -83,7 +84,7 @@ def small_forward(
     z = cosine / number(tau)
     inside = (i[:, None] < n) & (j[None, :] < m)
     z_or_none = tl.where(inside, z, float("-inf"))
-    # Rows and columns outside have no maximum: 0 in its place keeps them finite until they are masked.
+    # Rows and columns outside have no maximum. 0 replaces it and keeps them finite until they are masked.
     top_u = tl.where(i < n, tl.max(z_or_none, 1), 0.0)
     top_v = tl.where(j < m, tl.max(z_or_none, 0), 0.0)
     soft_u, soft_v = tl.exp(z_or_none - top_u[:, None]), tl.exp(z_or_none - top_v[None, :])
@@ -112,8 +113,8 @@ def _gradient(
 ):  # fmt: skip
     """Columns d of one side's gradient from ``g [i, j]``.
 
-    With ``x = |u_i|`` and the gradient h for ``u_i / x``, that for ``u_i`` is ``(h - (h . u_i / x) u_i / x) / x``. Its
-    inner product needs no pass over D: ``h . u_i / x = sum_j g_ij cosine_ij``.
+    Let ``x = |u_i|``, and let h be the gradient for ``u_i / x``. Then the gradient for ``u_i`` is ``(h - (h . u_i / x)
+    u_i / x) / x``. Its inner product needs no pass over D: ``h . u_i / x = sum_j g_ij cosine_ij``.
     """
     part = load_rows(others, j, m, d, D).to(tl.float32)
     if NORMALIZE:
@@ -131,7 +132,8 @@ def small_backward(
     D: tl.constexpr, SIDE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr, NORMALIZE: tl.constexpr,
     FIRST: tl.constexpr,
 ):  # fmt: skip
-    """A program CHUNK of the D columns of one gradient: from FIRST on, that for the images, then that for the texts."""
+    """A program computes CHUNK of the D columns of one gradient: from FIRST on first for the images, then for the
+    texts."""
     i, j = tl.arange(0, SIDE), tl.arange(0, SIDE)
     d = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     upstream = tl.load(grad).to(tl.float32)
@@ -154,7 +156,7 @@ def side_of(n: int, m: int) -> int:
 
 
 def kept_size(n: int, m: int, D: int) -> int:
-    """Numbers of what backward needs, and behind it of the parts that forward's second launch adds up."""
+    """The number of values for backward, followed by the parts that forward's second launch adds."""
     side = side_of(n, m)
     return side * side + 4 * side + triton.cdiv(D, SPAN) * (side * side + 2 * side)
 
@@ -163,7 +165,7 @@ def forward_launches(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool, offset: int,
     shares: tuple[float, float], precision: str,
 ) -> tuple[list[Launch], Tensor, Tensor]:  # fmt: skip
-    """The two launches, and the loss and ``kept`` that they fill."""
+    """The two launches, and their outputs: the loss and ``kept``."""
     (n, D), m = u.shape, len(v)
     side, spans = side_of(n, m), triton.cdiv(D, SPAN)
     loss = torch.empty((), dtype=torch.float32, device=u.device)
@@ -191,7 +193,7 @@ def backward_launch(
     grad: Tensor, u: Tensor, v: Tensor, kept: Tensor, normalize: bool, grad_u: Tensor | None, grad_v: Tensor | None,
     precision: str,
 ) -> Launch:  # fmt: skip
-    """The launch that fills those gradients that are not None."""
+    """The launch that fills the gradients that are not None."""
     (n, D), m = u.shape, len(v)
     side, chunk = side_of(n, m), width(D, 32)
     filled = {"grad_u": u if grad_u is None else grad_u, "grad_v": v if grad_v is None else grad_v}

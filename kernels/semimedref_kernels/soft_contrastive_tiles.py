@@ -1,4 +1,5 @@
-"""What the contrastive loss's Triton kernels share: rows, tiles of ``u_i . v_j``, soft positives from codes."""
+"""The common parts of the contrastive loss's Triton kernels: rows, tiles of ``u_i . v_j``, soft positives from
+codes."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ EPS = tl.constexpr(SHORTEST)
 
 @triton.jit
 def dot(a, b, c, PRECISION: tl.constexpr):
-    """``a @ b + c``, summed in float32; the interpreter multiplies the bit patterns of bfloat16, hence the cast."""
+    """``a @ b + c``, summed in float32. The cast is for the interpreter, which multiplies the bit patterns of
+    bfloat16."""
     if INTERPRETED:
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, c, input_precision=PRECISION)
@@ -23,7 +25,7 @@ def dot(a, b, c, PRECISION: tl.constexpr):
 
 @triton.jit
 def number(x):
-    """A float32 that comes as a number or, where its value must not be known before, as a tensor of one element."""
+    """A float32 from a number, or from a tensor of one element if its value may not be known before."""
     x = tl.to_tensor(x)
     if x.dtype.is_ptr():
         return tl.load(x).to(tl.float32)
@@ -40,14 +42,14 @@ def load_rows(x, rows, n, columns, D: tl.constexpr):
 
 @triton.jit
 def store_rows(x, values, rows, n, columns, D: tl.constexpr):
-    """``x[rows, columns] = values`` in the type of x, where inside."""
+    """``x[rows, columns] = values`` in the type of x, inside the bounds."""
     inside = (rows[:, None] < n) & (columns[None, :] < D)
     tl.store(x + rows.to(tl.int64)[:, None] * D + columns[None, :], values.to(x.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def count_bits(x):
-    """How many of the lowest six bits are set: pairs, then the sum of the three pairs."""
+    """The number of set bits among the lowest six: counts pairs of bits, then sums the three pairs."""
     x = (x & 0x15) + ((x >> 1) & 0x15)
     return (x & 3) + ((x >> 2) & 3) + ((x >> 4) & 3)
 
@@ -65,10 +67,11 @@ def load_codes(codes, i, n):
 
 
 def exact() -> str:
-    """How float32 is multiplied: three TF32 products keep float32's digits on NVIDIA; AMD has float32 matrix units."""
+    """The mode of float32 products: on NVIDIA, three TF32 products keep float32's digits; AMD has float32 matrix
+    units."""
     return "ieee" if torch.version.hip else "tf32x3"
 
 
 def width(D: int, most: int) -> int:
-    """Columns taken at once: a power of two, at least the 16 that a matrix unit needs."""
+    """The number of columns of a step: a power of two, at least the 16 that a matrix unit needs."""
     return max(16, min(most, triton.next_power_of_2(D)))

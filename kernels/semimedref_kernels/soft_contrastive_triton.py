@@ -1,12 +1,12 @@
 """The soft-positive contrastive loss in Triton; symbols as in :mod:`~semimedref_kernels.soft_contrastive_plain`.
 
-Two regimes. A training batch (N and M up to 64) takes the launches of
-:mod:`~semimedref_kernels.soft_contrastive_small`. For more (gathered or queued embeddings) z would be the memory, so
-tiles of z are computed, used and forgotten: a tile gives the sums of its rows and of its columns at once. Backward
-computes the tiles again, a square block of the matrix at a time, and leaves what both gradients need of them in one
-buffer that stays in the GPU's cache for two matrix products. P stays out of the tiles; its part is the class sums of
-the plain form, taken once and kept for backward. No program ever writes where another does, and what programs find is
-added up in a fixed order: no atomics, the same bits every time.
+There are two cases. A training batch (N and M up to 64) uses the launches of
+:mod:`~semimedref_kernels.soft_contrastive_small`. For more embeddings (gathered or queued), z would need most of the
+memory. So tiles of z are computed, used and dropped; a tile gives the sums of its rows and of its columns together.
+Backward computes the tiles again, one square block of the matrix at a time. It writes the part for both gradients to
+one buffer, which stays in the GPU's cache for two matrix products. The tiles do not contain P. Its part comes from the
+class sums of the plain form, which are computed once and kept for backward. No two programs write to the same place,
+and partial results are added in a fixed order. So there are no atomics, and the bits are always the same.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from semimedref_kernels.soft_contrastive_tiles import (
 )
 
 LOG2E = tl.constexpr(1.4426950408889634)
-GROUP = 8  # rows of tiles that are taken together: neighbours in time share rows and columns in the cache
-SPANS = 32  # parts, at the most, in which class sums are taken
-BLOCK_BYTES = 2**25  # of the backward buffer: 4096 x 4096 in bfloat16, which stays in 50 MB of cache
+GROUP = 8  # rows of tiles in a group: programs that run at the same time share rows and columns in the cache
+SPANS = 32  # largest number of parts of the class sums
+BLOCK_BYTES = 2**25  # size of the backward buffer: 4096 x 4096 in bfloat16, which fits into 50 MB of cache
 
 
 @triton.jit
 def tile_of(n, m, ROWS: tl.constexpr, COLS: tl.constexpr, GROUP: tl.constexpr):
-    """Which tile this program has, by groups of GROUP rows of tiles."""
+    """The tile of this program, in groups of GROUP rows of tiles."""
     down, across = tl.cdiv(n, ROWS), tl.cdiv(m, COLS)
     group = tl.program_id(0) // (GROUP * across)
     size = tl.minimum(down - group * GROUP, GROUP)
@@ -52,7 +52,8 @@ def similarities(
     u, v, i, n, j, m,
     D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``u_i . v_j`` for a tile ``[ROWS, COLS]``, D taken CHUNK numbers at a time; outside, of some rows that exist."""
+    """``u_i . v_j`` for a tile ``[ROWS, COLS]``, in steps of CHUNK columns. Places outside get values of existing
+    rows."""
     d = tl.arange(0, CHUNK)[None, :]
     u += tl.where(i < n, i, 0).to(tl.int64)[:, None] * D + d
     v += tl.where(j < m, j, 0).to(tl.int64)[:, None] * D + d
@@ -73,10 +74,10 @@ def sums_of_exp(
     D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CHUNK: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr, SAFE: tl.constexpr,
 ):  # fmt: skip
-    """Of one tile, the sum of ``exp(z_ij)`` of each row and of each column.
+    """The sums of ``exp(z_ij)`` over each row and each column of one tile.
 
-    SAFE: ``exp(z)`` can neither overflow nor vanish, so one exponential serves both. Without it, each row and column
-    subtracts its largest z, and leaves the logarithm (to base 2) of its sum.
+    SAFE: ``exp(z)`` cannot overflow or vanish, so rows and columns share one exponential. Otherwise each row and column
+    subtracts its largest z, and stores the logarithm (to base 2) of its sum.
     """
     tile_i, tile_j = tile_of(n, m, ROWS, COLS, GROUP)
     i, j = tile_i * ROWS + tl.arange(0, ROWS), tile_j * COLS + tl.arange(0, COLS)
@@ -121,7 +122,7 @@ def pushes(
 
 @triton.jit
 def unit_kernel(u, v, unit_u, unit_v, n, m, D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr):
-    """Rows at length 1, in their type: the images' on axis 1, then the texts'."""
+    """Rows of norm 1, in their type; on axis 1 first the images, then the texts."""
     i, d = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     if tl.program_id(1) == 0:
         x = load_rows(u, i, n, d, D).to(tl.float32)
@@ -136,7 +137,8 @@ def _class_sums(
     x, codes, others, out, weight, n, m, offset, share, span, weighted,
     D: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, CODES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Sums by code of x, or of ``weight_i x_i``, over the rows of a span, ``[CODES, CHUNK]``; and the weights."""
+    """Sums of x, or of ``weight_i x_i``, by code over the rows of a span, ``[CODES, CHUNK]``; and sums of the
+    weights."""
     c, d = tl.arange(0, CODES), tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     counts = tl.zeros((CODES,), tl.float32)
     for start in range(0, m, 1024):
@@ -164,7 +166,8 @@ def class_sums_kernel(
     u, v, codes, codes_v, parts, weight_u, weight_v, n, m, offset, share_u, share_v, span,
     D: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, CODES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A program some columns of D and a span of rows: of images plain and weighted, of texts likewise (axis 2)."""
+    """Each program has some columns of D and a span of rows; axis 2 has plain and weighted sums of images and of
+    texts."""
     which = tl.program_id(2)
     out = parts + (which * tl.num_programs(1) + tl.program_id(1)) * CODES * D
     if which < 2:
@@ -183,7 +186,7 @@ def class_sums_kernel(
 def tables_kernel(
     parts, tables, spans, D: tl.constexpr, CHUNK: tl.constexpr, CODES: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """``tables[axis 1]``: for each code, the class sums of all codes that share with it, by how much they share."""
+    """``tables[axis 1]``: for each code, the class sums of all codes, weighted by their Jaccard index with it."""
     c, d = tl.arange(0, CODES), tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     parts += tl.program_id(1) * spans * CODES * D
     total = tl.zeros((CODES, CHUNK), tl.float32)
@@ -199,7 +202,7 @@ def pulled(
     other, codes, codes_v, weight_u, weight_v, tables, i, n, m, offset, d,
     D: tl.constexpr, CODES: tl.constexpr,
 ):  # fmt: skip
-    """``(W other)_i`` of some rows; ``tables`` are those of the other side."""
+    """``(W other)_i`` of some rows; ``tables`` belong to the other side."""
     code = load_codes(codes, i, n)
     w = tl.load(weight_u + i, mask=i < n, other=0.0)
     plain, weighted = load_rows(tables, code, CODES, d, D), load_rows(tables + CODES * D, code, CODES, d, D)
@@ -213,7 +216,7 @@ def pulled(
 
 @triton.jit
 def _log_sums(parts, count, i, n, SAFE: tl.constexpr):
-    """The log-sum-exps of rows i from their tiles' parts."""
+    """The log-sum-exps of rows i from the parts of their tiles."""
     if SAFE:
         total = tl.zeros(i.shape, tl.float32)
         for _ in range(count):
@@ -280,7 +283,8 @@ def gradients_kernel(
     D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, CODES: tl.constexpr, NORMALIZE: tl.constexpr,
     NEEDS_U: tl.constexpr, NEEDS_V: tl.constexpr,
 ):  # fmt: skip
-    """From ``push v`` and ``push^T u`` to the gradients: less W v and W^T u, over tau, and back through the lengths."""
+    """The gradients from ``push v`` and ``push^T u``: subtracts W v and W^T u, divides by tau, and applies the
+    normalisation."""
     scale = tl.load(grad).to(tl.float32) / number(tau)
     if NEEDS_U and tl.program_id(1) == 0:
         _gradient_rows(
@@ -295,20 +299,20 @@ def gradients_kernel(
 
 
 def tile_sizes(u: Tensor) -> dict[str, int]:
-    """Rows and columns of a tile: the largest that does not spill, as float32's three products take more; and columns
-    of D at a time, 128 bytes, one line of memory."""
+    """Rows and columns of the largest tile without spills (the three products of float32 need more registers), and the
+    columns of D in a step: 128 bytes, one line of memory."""
     rows = 64 if u.dtype == torch.float32 else 128
     return {"ROWS": rows, "COLS": 128, "CHUNK": width(u.shape[1], 128 // u.element_size())}
 
 
 def row_sizes(D: int) -> dict[str, int]:
-    """Whole rows of D a program, some 2048 numbers."""
+    """Sizes for whole rows of D: about 2048 numbers for each program."""
     columns = width(D, 2**20)
     return {"WIDTH": columns, "ROWS": max(1, 2048 // columns)}
 
 
 def tile_launch(kernel: triton.JITFunction, precision: str, safe: bool, **args: Tensor | float) -> Launch:
-    """:func:`sums_of_exp` or :func:`pushes` over all tiles of u and v."""
+    """The launch of :func:`sums_of_exp` or :func:`pushes` over all tiles of u and v."""
     (n, D), m = args["u"].shape, len(args["v"])
     sizes = tile_sizes(args["u"])
     constants = {"D": D, **sizes, "GROUP": GROUP, "PRECISION": precision, "SAFE": safe}
@@ -319,9 +323,9 @@ def tile_launch(kernel: triton.JITFunction, precision: str, safe: bool, **args: 
 
 
 class Large:
-    """The forward and backward launches of one call of more than 64 images or texts, in their order.
+    """The forward and backward launches for more than 64 images or texts, in their order.
 
-    Args as in :func:`forward`; all tensors contiguous.
+    Arguments as in :func:`forward`; all tensors are contiguous.
     """
 
     def __init__(self, u, v, codes, codes_v, tau, normalize, offset, rows_only, precision):
@@ -333,9 +337,9 @@ class Large:
         self.unit_u, self.unit_v = (torch.empty_like(u), torch.empty_like(v)) if normalize else (u, v)
 
     def split(self, kept: Tensor) -> dict[str, Tensor]:
-        """What backward needs, by name."""
+        """The values for backward: name -> tensor."""
         n, m = self.n, self.m
-        parts = kept.split((4 * CODES * self.D, n, m, n, m))  # tables first, for their reads of 16 bytes
+        parts = kept.split((4 * CODES * self.D, n, m, n, m))  # tables first: aligned for 16-byte reads
         return dict(zip(("tables", "lse_u", "lse_v", "weight_u", "weight_v"), parts, strict=True))
 
     def unit(self) -> list[Launch]:
@@ -349,7 +353,7 @@ class Large:
         return triton.cdiv(max(self.n, self.m), sizes["ROWS"]), 2
 
     def forward(self, kept: Tensor) -> tuple[list[Launch], Tensor]:
-        """The launches, and the parts of the loss, which are to be added up."""
+        """The launches, and the parts of the loss, whose sum is the loss."""
         n, m, D, float32 = self.n, self.m, self.D, {"dtype": torch.float32, "device": self.u.device}
         found, sizes, rows = self.split(kept), tile_sizes(self.u), row_sizes(D)
         down, across = triton.cdiv(n, sizes["ROWS"]), triton.cdiv(m, sizes["COLS"])
@@ -393,7 +397,7 @@ class Large:
         ], losses  # fmt: skip
 
     def push(self, kept: Tensor, rows: slice, columns: slice, buffer: Tensor) -> tuple[Launch, Tensor]:
-        """The launch for a block of the matrix, and the block, in the buffer."""
+        """The launch for a block of the matrix, and the block in the buffer."""
         found = self.split(kept)
         n, m = rows.stop - rows.start, columns.stop - columns.start
         block = buffer[: n * m].view(n, m)
@@ -418,7 +422,7 @@ class Large:
         self, grad: Tensor, kept: Tensor, pushed: tuple[Tensor | None, ...], out: tuple[Tensor | None, ...]
     ) -> Launch:
         found, rows = self.split(kept), row_sizes(self.D)
-        absent = self.u  # stands where nothing is asked for, and is not touched
+        absent = self.u  # a placeholder for gradients that are not needed; it is not touched
         args = {"grad": grad, "tau": self.tau, "u": self.u, "v": self.v, "unit_u": self.unit_u, "unit_v": self.unit_v}
         args |= {"pushed_u": absent if pushed[0] is None else pushed[0]}
         args |= {"pushed_v": absent if pushed[1] is None else pushed[1]}
@@ -432,16 +436,16 @@ class Large:
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """``total += a @ b`` in float32, of bfloat16 too: rounded, sums of blocks would lose digits. Float32 numbers are
-    multiplied as ``torch.set_float32_matmul_precision`` says."""
+    """``total += a @ b`` in float32, also for bfloat16, since rounded sums of blocks would lose digits. Products of
+    float32 follow ``torch.set_float32_matmul_precision``."""
     if a.dtype == torch.bfloat16 and a.is_cuda and not torch.version.hip:
-        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)  # which torch has for CUDA alone
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)  # torch has this only for CUDA
     else:
         total.addmm_(a.float(), b.float())
 
 
 def kept_size(n: int, m: int, D: int) -> int:
-    """Numbers that forward keeps for backward."""
+    """The number of values that forward keeps for backward."""
     return small.kept_size(n, m, D) if max(n, m) <= small.SMALL else 2 * (n + m) + 4 * CODES * D
 
 
@@ -449,7 +453,7 @@ def forward(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool, offset: int = 0,
     rows_only: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Loss ``[]`` and what backward needs, float32, of float32 or bfloat16 embeddings."""
+    """The loss ``[]`` and the values for backward in float32, for float32 or bfloat16 embeddings."""
     u, v, codes, codes_v = (x.contiguous() for x in (u, v, codes, codes_v))
     n, m = len(u), len(v)
     if max(n, m) <= small.SMALL:
@@ -471,7 +475,7 @@ def backward(
     grad: Tensor, u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool,
     kept: Tensor, offset: int = 0, rows_only: bool = False, needs: tuple[bool, bool] = (True, True),
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    """Gradients for u ``[N, D]`` and v ``[M, D]``, in their types; None where not needed."""
+    """Gradients for u ``[N, D]`` and v ``[M, D]``, in their types; None if not needed."""
     u, v, codes, codes_v = (x.contiguous() for x in (u, v, codes, codes_v))
     out = tuple(torch.empty_like(x) if needed else None for x, needed in zip((u, v), needs, strict=True))
     if max(len(u), len(v)) <= small.SMALL:
@@ -495,14 +499,14 @@ def backward(
 
 
 def aot_configurations(precision: str, D: int) -> dict[str, Launch]:
-    """What to compile ahead of time, by name, as launches of tensors without memory (device ``meta``).
+    """The kernels to compile ahead of time: name -> launch of tensors without memory (device ``meta``).
 
-    Every kernel for float32 and bfloat16 with normalisation, the small ones for each size of tile; those of the tiles
-    also with a running maximum.
+    There is each kernel for float32 and bfloat16 with normalisation, the small kernels for each size of tile, and the
+    tile kernels also with a running maximum.
 
     Args:
         precision: "tf32x3" for NVIDIA, "ieee" for AMD.
-        D: width of the embeddings. It is how often loops run, and how wide the kernels are that take whole rows.
+        D: width of the embeddings. It sets the number of loop steps, and the width of kernels for whole rows.
     """
     found = {}
     for dtype, short in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):

@@ -1,9 +1,9 @@
-"""Times of the two operations against what one would write without them: ``python -m semimedref_kernels.benchmark``.
+"""Times the two operations against other implementations: ``python -m semimedref_kernels.benchmark``.
 
-It checks every form against float64 first, then times forward, backward and both, candidates in turn: on a GPU by CUDA
-events with a cold L2 cache, and from a CUDA graph; on a CPU the plain forms, and says so. What it found is one JSON
-(:func:`read`), which can be read as text (:func:`table`) and seen as a picture (:func:`roofline`).
-What counts as work is written down in :mod:`semimedref_kernels.benchmark.cases`.
+It first checks every form against float64, then times forward, backward and both, with the candidates in turn. On a GPU
+it uses CUDA events with a cold L2 cache, and CUDA graphs. On a CPU it times the plain forms and says so. The result is
+one JSON file (:func:`read`), which can be shown as text (:func:`table`) and as a picture (:func:`roofline`).
+:mod:`semimedref_kernels.benchmark.cases` defines the work of each case.
 """
 
 from semimedref_kernels.benchmark.figure import roofline

@@ -63,9 +63,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measured(only: str | None = None, quick: bool = False) -> Iterator[dict[str, Any]]:
-    """The record, as :func:`semimedref_kernels.benchmark.read` gives it back: after each case, with the rows so far.
+    """Yields the record, in the form of :func:`semimedref_kernels.benchmark.read`, after each case, with the rows so
+    far.
 
-    All cases take minutes, most of them for torch.compile; what ends early keeps what it has measured.
+    All cases take minutes, mostly for torch.compile. If it ends early, the measured rows are kept.
     """
     kind = "gpu" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("highest")
@@ -87,7 +88,8 @@ def progress(text: str) -> None:
 
 
 def default_output(record: dict[str, Any], partial: bool) -> Path | None:
-    """Beside the kernels in a checkout, by the device's name; nowhere for a part of the cases, or if installed."""
+    """The default file: beside the kernels in a checkout, with the device's name; None for a part of the cases, or if
+    installed."""
     folder = Path(__file__).parents[2] / "results"
     if partial or not (folder.is_dir() and (folder.parents[1] / "pyproject.toml").is_file()):
         return None

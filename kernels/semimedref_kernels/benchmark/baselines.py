@@ -1,6 +1,6 @@
-"""What the two operations are compared with: the ways in which one would write them without this package.
+"""The baselines of the two operations: usual implementations without this package.
 
-Every form takes the same arguments and returns the same as the others of its operation, and is differentiable.
+All forms of an operation have the same arguments and results, and are differentiable.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from semimedref_kernels.soft_contrastive import jaccard
 
-CHUNK = 2**25  # most logits that a chunk of rows holds: 128 MiB in float32
+CHUNK = 2**25  # largest number of logits in a chunk of rows: 128 MiB in float32
 
 
 def patch_mix_where(
     images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All samples at once, with a mask of each box as large as the image. No value is brought to the host."""
+    """All samples at once, with a mask of each box of the size of the image. No value is copied to the host."""
     height, width = images.shape[2:]
     y0, x0, y1, x1 = (edge[:, None, None, None] for edge in boxes.unbind(1))
     y, x = torch.arange(height, device=boxes.device)[:, None], torch.arange(width, device=boxes.device)
@@ -35,7 +35,7 @@ def patch_mix_where(
 def patch_mix_masks_loop(
     images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample by sample, each with a mask of its own."""
+    """Sample by sample, each with its own mask."""
     own, maps = images.unbind(), probs.unbind()
     mixed, target, accepted = [], [], []
     for i, (j, (y0, x0, y1, x1)) in enumerate(zip(partner.tolist(), boxes.tolist(), strict=True)):
@@ -48,7 +48,7 @@ def patch_mix_masks_loop(
 
 
 class _Slices(torch.autograd.Function):
-    """Its gradient is written out: that of assigning to slices would copy the whole batch for every sample."""
+    """Defines the gradient by hand, because autograd would copy the whole batch for every assigned slice."""
 
     @staticmethod
     def forward(ctx, images, probs, partner, boxes, threshold):
@@ -80,17 +80,17 @@ class _Slices(torch.autograd.Function):
 def patch_mix_slices_loop(
     images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample by sample, each box a slice: no mask, and only boxes are touched beside the copies that are returned."""
+    """Sample by sample, with each box as a slice: no masks, and besides the returned copies only boxes are touched."""
     return _Slices.apply(images, probs, partner, boxes, threshold)
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows at length 1, normalised in float32 or wider, in the type of x: the one that is multiplied fastest."""
+    """Rows of norm 1, normalised in float32 or wider, returned in the type of x, which is multiplied fastest."""
     return normalize(x if x.dtype == torch.float64 else x.float(), dim=1).to(x.dtype)
 
 
 def loss_dense(u: Tensor, v: Tensor, codes: Tensor, tau: float) -> tuple[Tensor]:
-    """The loss as it is written (Eq. 9, 10, 11), with N x N matrices of positives and of logits."""
+    """The loss as in Eq. 9, 10 and 11, with N x N matrices of positives and of logits."""
     p = jaccard(codes)
     z = (unit(u) @ unit(v).T).float() / tau
     rows = (p * z.log_softmax(1)).sum(1) / p.sum(1)
@@ -99,9 +99,10 @@ def loss_dense(u: Tensor, v: Tensor, codes: Tensor, tau: float) -> tuple[Tensor]
 
 
 def loss_chunks(u: Tensor, v: Tensor, codes: Tensor, tau: float, chunk: int = CHUNK) -> tuple[Tensor]:
-    """The loss in chunks of rows, each computed again for its gradient: never more than ``chunk`` logits at a time.
+    """The loss in chunks of rows with at most ``chunk`` logits at a time. Each chunk is computed again for its
+    gradient.
 
-    float64 embeddings are computed in float64: at any N, that is the reference of the others.
+    float64 embeddings are computed in float64; at any N, this is the reference for the others.
     """
     u, v = unit(u), unit(v)
     n = len(codes)
@@ -118,7 +119,7 @@ def loss_chunks(u: Tensor, v: Tensor, codes: Tensor, tau: float, chunk: int = CH
 
 
 def _rows_loss(own: Tensor, other: Tensor, codes: Tensor, start: int, tau: float) -> Tensor:
-    """The sum of the losses of some rows, the first of which is row ``start`` of all."""
+    """The sum of the losses of some rows, from row ``start`` on."""
     z = own @ other.T
     z = (z if z.dtype == torch.float64 else z.float()) / tau
     p = _positives(codes, start, len(own), z.dtype)
@@ -126,7 +127,7 @@ def _rows_loss(own: Tensor, other: Tensor, codes: Tensor, start: int, tau: float
 
 
 def _positives(codes: Tensor, start: int, rows: int, dtype: torch.dtype) -> Tensor:
-    """Some rows of P, the first of which is row ``start`` of all."""
+    """Some rows of P, from row ``start`` on."""
     sets = ((codes[:, None] >> torch.arange(6, device=codes.device)) & 1).to(dtype)
     mine = sets[start : start + rows]
     both = mine @ sets.T
@@ -136,7 +137,7 @@ def _positives(codes: Tensor, start: int, rows: int, dtype: torch.dtype) -> Tens
 
 
 class _AtOnce(torch.autograd.Function):
-    """One direction of the loss, gradients and all, a chunk of rows after the other: the logits of none are kept."""
+    """One direction of the loss with its gradients, chunk by chunk of rows. No logits are kept."""
 
     @staticmethod
     def forward(ctx, own, other, codes, tau, chunk):
@@ -162,14 +163,14 @@ class _AtOnce(torch.autograd.Function):
 
 
 def loss_at_once(u: Tensor, v: Tensor, codes: Tensor, tau: float, chunk: int = CHUNK) -> tuple[Tensor]:
-    """The loss in chunks of rows whose gradients are computed in the forward pass, by the library's products: how
-    Liger's fused losses are made (arXiv:2410.10989), here with soft positives and in both directions."""
+    """The loss in chunks of rows, with gradients in the forward pass and library products. This is the way of Liger's
+    fused losses (arXiv:2410.10989), here with soft positives and both directions."""
     u, v = unit(u), unit(v)
     return ((_AtOnce.apply(u, v, codes, tau, chunk) + _AtOnce.apply(v, u, codes, tau, chunk)) / (2 * len(codes)),)
 
 
 def loss_cross_entropy(u: Tensor, v: Tensor, codes: Tensor, tau: float) -> tuple[Tensor]:
-    """The loss of hard positives as one writes it: codes are not looked at. What Inf-CL computes (arXiv:2410.17243)."""
+    """The usual loss with hard positives, which ignores codes, as in Inf-CL (arXiv:2410.17243)."""
     z = (unit(u) @ unit(v).T).to(_sums(u)) / tau
     own = torch.arange(len(u), device=u.device)
     return ((cross_entropy(z, own) + cross_entropy(z.T, own)) / 2,)

@@ -1,13 +1,13 @@
-"""What is measured: inputs of each size, the forms that take them, the reference, and the work that must be done.
+"""The measured cases: inputs of each size, the forms, the reference, and the necessary work.
 
-**Bytes that must move**, item size s. patch_mix forward: each element of image and target is written once and its
-source read once, ``2 (C + 1) B H W s``; the gate's reads are among these and are not counted a second time. Backward:
-the same for the two gradients. Loss forward: ``2 N D s``, u and v read; backward: ``4 N D s``, they are read and their
-gradients written. In all, the few bytes of partners, boxes, flags and codes.
+**Bytes that must move**, with item size s. patch_mix forward: each element of image and target is written once and its
+source is read once, ``2 (C + 1) B H W s``; this includes the reads of the gate. Backward: the same for the two
+gradients. Loss forward: ``2 N D s``, u and v are read. Loss backward: ``4 N D s``, u and v are read and their gradients
+written. The few bytes of partners, boxes, flags and codes are added.
 
-**Operations that must be done.** Loss forward ``2 N^2 D``, one product u v^T; backward ``4 N^2 D``, one for each
-gradient. What a form computes twice to save memory does not count, so a larger rate always means less time. patch_mix
-forward: one choice for each element written, one addition for each pixel of a box; backward: one addition for each
+**Operations that must be done.** Loss forward ``2 N^2 D``, one product u v^T; backward ``4 N^2 D``, one product for
+each gradient. Repeated computations that save memory do not count, so a larger rate always means less time. patch_mix
+forward: one selection for each written element, one addition for each pixel of a box; backward: one addition for each
 element.
 """
 
@@ -38,15 +38,15 @@ class Case:
 
     Attributes:
         op: "patch_mix" or "loss".
-        sizes: what the size is, by symbol.
+        sizes: symbol -> size.
         dtype: "fp32" or "bf16".
         inputs: arguments of the forms by position.
-        differentiated: how many of them, from the first on, get gradients.
-        upstream: the gradients that come to the first outputs; further outputs have none.
-        forms: by name, ours first; each takes the inputs.
-        reference: a form that is computed in float64 when inputs are.
-        limits: largest error, relative to the largest value, of outputs and of gradients, that is taken for correct.
-        needs: bytes that a form needs at the least, where that may be more than there are.
+        differentiated: number of inputs, from the first on, that get gradients.
+        upstream: the incoming gradients of the first outputs; other outputs have none.
+        forms: name -> function of the inputs, ours first.
+        reference: a form that computes in float64 for float64 inputs.
+        limits: largest correct errors of outputs and of gradients, relative to the largest value.
+        needs: smallest number of bytes that a form needs, if it may exceed the memory.
     """
 
     op: str
@@ -62,7 +62,7 @@ class Case:
 
 
 def cases(device: torch.device, only: str | None = None, quick: bool = False) -> Iterator[Case]:
-    """The cases for a device, one after the other, so that only one lies in its memory.
+    """Yields the cases for a device one by one, so that only one is in memory.
 
     Args:
         only: "patch_mix" or "loss"; both if None.
@@ -102,14 +102,14 @@ def loss_sizes(gpu: bool, quick: bool) -> list[tuple[int, int]]:
 
 
 def hard_sizes(gpu: bool, quick: bool) -> list[tuple[int, int]]:
-    """The same where all codes are 0: hard positives, as in Inf-CL."""
+    """The same sizes for codes that are all 0: hard positives, as in Inf-CL."""
     if quick:
         return [(32, 64)]
     return [(32, 768), (1024, 256), (16384, 256)] if gpu else [(32, 256), (1024, 256)]
 
 
 def patch_mix_case(B: int, side: int, box: int, dtype: str, device: torch.device) -> Case:
-    """Square images and boxes. Every second donor is one that the gate accepts, by far."""
+    """Square images and boxes. The gate clearly accepts every second donor."""
     random = torch.Generator().manual_seed(0)
     kind, gpu = DTYPES[dtype], device.type == "cuda"
     images = torch.randn(B, CHANNELS, side, side, generator=random)
@@ -142,9 +142,9 @@ def patch_mix_case(B: int, side: int, box: int, dtype: str, device: torch.device
 
 
 def loss_case(N: int, D: int, dtype: str, device: torch.device, hard: bool = False) -> Case:
-    """Embeddings of any length, normalised in the loss; pairs whose texts are near their images, as after training.
+    """Embeddings of any norm, which the loss normalises; texts are close to their images, as after training.
 
-    hard: nothing is shared, as all codes are 0.
+    hard: all codes are 0, so no zones are shared.
     """
     random = torch.Generator().manual_seed(0)
     kind, gpu = DTYPES[dtype], device.type == "cuda"
@@ -181,8 +181,8 @@ def loss_ours(u: Tensor, v: Tensor, codes: Tensor, tau: float) -> tuple[Tensor]:
 
 
 def compiled(form: Form) -> Form:
-    """The form by torch.compile, for this size alone. What it compiled before is forgotten: after a few sizes of the
-    same function it would silently give up."""
+    """Compiles a form with torch.compile for this size only. Earlier compilations are dropped, because after a few
+    sizes of one function torch.compile silently gives up."""
     torch._dynamo.reset()
     return torch.compile(form, dynamic=False)
 

@@ -1,4 +1,4 @@
-"""The roofline: what each form reaches, under what the machine can."""
+"""The roofline: the rates of all forms below the ceilings of the machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Okabe and Ito's colours, safe for the colour-blind; markers differ too. Forms of one kind share a style: the two
-# operations lie far apart.
+# Okabe and Ito's colours, which colour-blind readers can use; markers differ too. Similar forms share a style, because
+# the two operations are far apart.
 STYLES = {
     "ours": ("ours", "o", "#D55E00"),
     "plain form": ("plain form", "D", "#56B4E9"),
@@ -28,17 +28,17 @@ STYLES = {
     "loop, slices": ("loop, slices", "+", "#E69F00"),
     "loop, pairs": ("loop over pairs", "1", "#CC79A7"),
 }
-STEP = 1.14  # cases of the same intensity stand beside each other, this factor apart
+STEP = 1.14  # distance factor of cases with the same intensity
 
 
 def roofline(record: dict[str, Any]) -> Figure:
-    """Operations a second against operations a byte, forward and backward, one row of panels a type.
+    """Operations per second over operations per byte, forward and backward, with one row of panels for each type.
 
-    The work is what must be done, the same for every form of a case: a point that is twice as high takes half the time.
-    Times without launches are taken where there are some.
+    The work is the necessary work and the same for all forms of a case. So a point that is twice as high takes half the
+    time. Times without launches are used if there are any.
 
     Raises:
-        ImportError: without matplotlib, which nothing else here needs.
+        ImportError: without matplotlib, which only this function needs.
     """
     try:
         from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ def roofline(record: dict[str, Any]) -> Figure:
 
 
 def points(ax: Axes, rows: list[dict[str, Any]]) -> dict[str, Line2D]:
-    """Draws the rows of one panel: a column of forms for each case. Gives the legend's entries."""
+    """Draws the rows of one panel, with a column of forms for each case. Returns the entries of the legend."""
     neighbours = {}  # cases of about the same intensity: all of patch_mix, and the loss's widths at one N
     for row in rows:
         at = row["op"], row["sizes"].get("N")
@@ -98,12 +98,12 @@ def intensity(row: dict[str, Any]) -> float:
 
 
 def rate(row: dict[str, Any]) -> float:
-    """Operations a second, without launches where that is known."""
+    """Operations per second, without launches if known."""
     return row["operations"] / (row["graph_ms"] or row["ms"])["median"] * 1e3
 
 
 def roof(ax: Axes, ceilings: dict[str, Any], dtype: str) -> None:
-    """The two measured ceilings: bytes a second below the ridge, operations a second above."""
+    """Draws the two measured ceilings: bytes per second below the ridge, operations per second above."""
     copy, most = ceilings["copy"], matrix_ceiling(ceilings, dtype)
     low, high = ax.get_xlim()
     xs = (low, min(max(most / copy, low), high), high)

@@ -1,4 +1,4 @@
-"""The machine that a record is of: what it is, and what it reaches."""
+"""The machine of a record: its description and its measured ceilings."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from semimedref_kernels.benchmark.timing import Run, Timer
 
 
 def measured_ceilings(timer: Timer) -> dict[str, Any]:
-    """What this machine reaches with large tensors: ``copy``, bytes read and written a second; ``matrix``, operations a
-    second of a square product by type, TF32 apart."""
+    """The rates of this machine with large tensors: ``copy``, bytes read and written per second; ``matrix``, type ->
+    operations per second of a square product, with TF32 as a separate type."""
     names = ("fp32", "tf32", "bf16") if timer.device.type == "cuda" else ("fp32",)
     return {"copy": copy_rate(timer), "matrix": {name: matrix_rate(timer, name) for name in names}}
 
 
 def copy_rate(timer: Timer, moved: int | None = None) -> float:
-    """Bytes a second of a copy that moves so many, half of them read and half written; many more than caches hold if
-    None."""
+    """Bytes per second of a copy that moves ``moved`` bytes, half of them read and half written. By default it moves
+    far more than caches hold."""
     most = 2**30 if timer.device.type == "cuda" else 2**27
     size = int(min(most, timer.free_bytes() / 8)) if moved is None else moved // 2
     source = torch.zeros(size, dtype=torch.int8, device=timer.device)
@@ -48,7 +48,7 @@ def matrix_rate(timer: Timer, name: str) -> float:
 
 
 def seconds(timer: Timer, action: Callable[[], Any]) -> float:
-    """The median, without the launch where a graph can leave it out."""
+    """The median time, without the launch if a graph is possible."""
     run = Run(lambda _: action())
     times = timer.time(run)
     graph = timer.captured(run)
@@ -56,7 +56,7 @@ def seconds(timer: Timer, action: Callable[[], Any]) -> float:
 
 
 def environment(timer: Timer) -> dict[str, Any]:
-    """Device, versions and date of a record. It says what the machine is, not whose."""
+    """Device, versions and date of a record. It does not name the owner of the machine."""
     gpu = timer.device.type == "cuda"
     device = {"name": cpu_name(), "capability": None, "memory_bytes": None, "l2_bytes": None}
     if gpu:
@@ -87,7 +87,7 @@ def installed(package: str) -> str | None:
 
 
 def driver() -> str | None:
-    """The NVIDIA driver's release, from its own tool; None where there is none."""
+    """The release of the NVIDIA driver, from its own tool; None if there is none."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]

@@ -1,4 +1,4 @@
-"""From a case to its rows: first whether each form is right, then how long it takes."""
+"""From a case to its rows: first checks that each form is right, then measures its time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARTS = ("forward", "backward", "both")
 
 
 def rows(case: Case, timer: Timer, ceilings: dict[str, Any]) -> list[Row]:
-    """A row for each form and pass. What does not fit into memory, or cannot be compiled, says so in its status."""
+    """A row for each form and pass. The status says if a form does not fit into memory or cannot be compiled."""
     todo = work(case.op, case.sizes, DTYPES[case.dtype].itemsize)
     errors, failures = check(case, timer)
     found, copies = {}, {}
@@ -42,7 +42,7 @@ def rows(case: Case, timer: Timer, ceilings: dict[str, Any]) -> list[Row]:
 
 
 def check(case: Case, timer: Timer) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
-    """Errors of outputs and gradients by form; or why there are none."""
+    """Form -> errors of outputs and gradients, and form -> reason if there are none."""
     wide = tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in case.inputs)
     expected = solution(case, case.reference, wide)
     errors, failures = {}, {}
@@ -68,7 +68,8 @@ def solution(case: Case, form: Form, inputs: tuple) -> tuple[tuple[Tensor, ...],
 
 
 def forward(case: Case, form: Form, inputs: tuple) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """Outputs, and the inputs that get gradients: new leaves, so that a CUDA graph meets none from another stream."""
+    """Outputs, and the inputs that get gradients. These are new leaves, so that a CUDA graph has no leaves of another
+    stream."""
     leaves = [x.detach().requires_grad_() for x in inputs[: case.differentiated]]
     return form(*leaves, *inputs[case.differentiated :]), leaves
 
@@ -99,7 +100,7 @@ def run_of(case: Case, form: Form, part: str) -> Run:
 
 
 def measure(runs: dict[str, Run], part: str, found: dict[tuple[str, str], Row], timer: Timer) -> None:
-    """Fills in times and memory. Graphs come last: they hold their memory as long as they live."""
+    """Fills in times and memory. Graphs come last, because they hold their memory while they exist."""
     for name in list(runs):
         row = found[name, part]
         row.peak_bytes, failure = attempt(lambda name=name: timer.peak_bytes(runs[name]))
@@ -120,7 +121,8 @@ def measure(runs: dict[str, Run], part: str, found: dict[tuple[str, str], Row], 
 
 
 def attempt(action: Callable[[], Any], also: type[Exception] | tuple = ()) -> tuple[Any, str | None]:
-    """What an action gives, or why it fails: for want of memory, of a compiler, or for what else is named."""
+    """The result of an action, or the reason of its failure: no memory, no compiler, or one of the exceptions in
+    ``also``."""
     also = also if isinstance(also, tuple) else (also,)
     try:
         return action(), None
@@ -132,7 +134,7 @@ def attempt(action: Callable[[], Any], also: type[Exception] | tuple = ()) -> tu
 
 
 def relate(row: Row, ours: Row, ceilings: dict[str, Any]) -> None:
-    """Ratios to ours, and the share of the ceiling."""
+    """Adds the ratios to ours, and the share of the ceiling."""
     if row.ms is None:
         return
     if ours.ms:

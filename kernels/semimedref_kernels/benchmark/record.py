@@ -1,4 +1,4 @@
-"""A benchmark's record: one JSON file, and the table that says it to a reader."""
+"""The record of a benchmark: one JSON file, and its readable table."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Row:
         dtype: "fp32" or "bf16".
         form: "ours", or a baseline's name.
         part: "forward", "backward" or "both".
-        status: "ok", "wrong" (times are given all the same), or why there are no times, such as "out of memory".
-        error, limit: largest error against float64, relative to the largest value, and the one still taken for correct;
-            error is None where it is not finite or nothing was computed.
+        status: "ok", "wrong" (with times), or the reason why there are no times, such as "out of memory".
+        error, limit: largest error against float64, relative to the largest value, and the largest correct error. error
+            is None if it is not finite or nothing was computed.
         ms: "median", "p20", "p80" in milliseconds and the number of "runs", launches included; or None.
-        graph_ms: the same from a CUDA graph; or None, and graph_note may say why.
-        peak_bytes: most memory allocated beyond the inputs; None on the CPU.
-        bytes, operations: what must move and be done, see :mod:`semimedref_kernels.benchmark.cases`.
-        copy: bytes a second of a copy that moves as many bytes; for patch_mix, else None. Records from before it have
-            the one of large tensors alone.
-        share: of the measured ceiling: bytes / time over that of the copy for patch_mix, operations / time over the
-            matrix rate of this type for the loss; of graph_ms where there is one.
-        ratio, graph_ratio: this form's median over that of ours: below 1, ours is slower.
+        graph_ms: the same for a CUDA graph, or None; graph_note may say why.
+        peak_bytes: peak of the memory allocated besides the inputs; None on the CPU.
+        bytes, operations: the necessary work; see :mod:`semimedref_kernels.benchmark.cases`.
+        copy: bytes per second of a copy that moves as many bytes, for patch_mix; None otherwise. Older records have
+            only the copy of large tensors.
+        share: share of the measured ceiling. For patch_mix it is bytes / time over the rate of the copy, for the loss
+            operations / time over the matrix rate of this type. It uses graph_ms if there is one.
+        ratio, graph_ratio: median of this form over the median of ours; below 1, ours is slower.
     """
 
     op: str
@@ -58,20 +58,20 @@ class Row:
 
 
 def matrix_ceiling(ceilings: dict[str, Any], dtype: str) -> float:
-    """Operations a second of the fastest matrix product that keeps this type's digits.
+    """Operations per second of the fastest matrix product that keeps the digits of this type.
 
-    For float32 that may be three products in TF32, where they are fast: each of ours is made so.
+    For float32 this may be three TF32 products, if they are fast; our products are made in this way.
     """
     matrix = ceilings["matrix"]
     return max(matrix["fp32"], matrix.get("tf32", 0) / 3) if dtype == "fp32" else matrix[dtype]
 
 
 def against_best(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of each case and pass, how many times as long the fastest other form takes: above 1, ours is the fastest.
+    """For each case and pass, the time of the fastest other form over the time of ours; above 1, ours is the fastest.
 
     Returns:
         Dicts with op, sizes, dtype, part, and the ratios ``alone`` (from CUDA graphs; None on a CPU) and ``launched``.
-        Cases that ours or all others did not finish are left out.
+        Cases that our form or all other forms did not finish are left out.
     """
     found = []
     for _, rows in groupby(record["rows"], lambda row: (row["op"], row["sizes"], row["dtype"])):
@@ -89,7 +89,8 @@ def against_best(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def write(record: dict[str, Any], path: str | Path) -> None:
-    """Writes a record, one row a line, so that two runs can be compared as text. What a row lacks is at its default."""
+    """Writes a record with one row on each line, so that two runs can be compared as text. Missing entries have their
+    defaults."""
     defaults = {field.name: field.default for field in fields(Row)}
     head = json.dumps({**record, "rows": []}, indent=1, allow_nan=False)
     kept = [{key: value for key, value in row.items() if value != defaults[key]} for row in record["rows"]]
@@ -98,18 +99,18 @@ def write(record: dict[str, Any], path: str | Path) -> None:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A record from its file: a dict with the keys :data:`KEYS`, its rows dicts with the keys of :class:`Row`.
+    """Reads a record: a dict with the keys :data:`KEYS`; its rows are dicts with the keys of :class:`Row`.
 
     Raises:
-        ValueError: if the file is no such record; the message names the file and what is wrong with it.
+        ValueError: if the file is not such a record; the message names the file and the fault.
     """
-    cure = "make it anew: python -m semimedref_kernels.benchmark --output FILE"
+    cure = "make it again: python -m semimedref_kernels.benchmark --output FILE"
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); {cure}") from error
+        raise ValueError(f"{path} is not JSON ({error}); {cure}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f"{path} is no benchmark record of format {FORMAT}; {cure}")
+        raise ValueError(f"{path} is not a benchmark record of format {FORMAT}; {cure}")
     missing = [key for key in KEYS if key not in record]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; {cure}")
@@ -154,7 +155,7 @@ def heading(record: dict[str, Any]) -> list[str]:
 
 
 def case_name(row: dict[str, Any]) -> str:
-    """Operation, size and type of a row, as one writes it."""
+    """Operation, size and type of a row as text."""
     sizes = row["sizes"]
     if row["op"] == "patch_mix":
         return f"patch_mix {row['dtype']}, B={sizes['B']} C={sizes['C']}, {sizes['side']} px, box {sizes['box']} px"
@@ -180,7 +181,7 @@ def line(row: dict[str, Any], gpu: bool) -> str:
 
 
 def significant(value: float) -> float:
-    """Four digits: times are not known better."""
+    """Rounds to four digits, the precision of the times."""
     return float(f"{value:.4g}")
 
 

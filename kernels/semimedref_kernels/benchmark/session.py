@@ -1,9 +1,9 @@
-"""All that a GPU is wanted for, in one run of some eight minutes.
+"""All measurements that need a GPU, in one run of about eight minutes.
 
-``python -m semimedref_kernels.benchmark.session DIR``. Every phase is a process of its own with a limit of its own, in
-the order of worth. What ends early, hangs or crashes loses its own phase, and of the benchmark's not even the cases
-that it had measured. ``--dry`` takes the same way on a CPU, with the kernels in Triton's interpreter, small sizes and
-few runs.
+``python -m semimedref_kernels.benchmark.session DIR``. Each phase is a separate process with its own time limit. The
+most important phases run first. A phase that ends early, hangs or crashes does not affect the others, and the benchmark
+keeps its measured cases even then. ``--dry`` does the same on a CPU, with the kernels in Triton's interpreter, small
+sizes and few runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from semimedref_kernels.benchmark.record import read, table, write
 from semimedref_kernels.benchmark.timing import CudaTimer, Run, Timer
 
 BUDGET = 480  # seconds
-# Name, the most seconds, and what is run. The last phase is the repository's own tests, where they are at hand.
+# Name, largest number of seconds, and content. The last phase runs the tests of the repository, if they are available.
 PHASES = (
     ("correct", 60, ("session", "{dir}", "--phase", "correct")),
     ("patch_mix", 110, ("--only", "patch_mix", "--output", "{dir}/patch_mix.json")),
@@ -49,7 +49,8 @@ def command(what: tuple[str, ...], folder: Path, dry: bool) -> list[str]:
 def run_phases(
     folder: Path, budget: float, dry: bool, phases: tuple = PHASES, command: Callable[..., list[str]] = command
 ) -> dict[str, str]:
-    """Runs one after the other; how each ended, by name. ``command`` says what to run for the third entry of each."""
+    """Runs the phases one after the other; returns name -> outcome. ``command`` makes the command from the third entry
+    of a phase."""
     start, ended = time.monotonic(), {}
     for name, most, what in phases:
         left = budget - (time.monotonic() - start)
@@ -70,7 +71,7 @@ def run_phases(
 
 
 def joined(folder: Path) -> dict | None:
-    """The benchmark's record from its two parts, or the one that there is."""
+    """The record of the benchmark from its two parts, or from the only existing part."""
     parts = [read(folder / f"{name}.json") for name in ("patch_mix", "loss") if (folder / f"{name}.json").exists()]
     if not parts:
         return None
@@ -85,7 +86,7 @@ def tell(folder: Path, phase: str, **found: object) -> None:
 
 
 def correct(folder: Path, device: torch.device, dry: bool) -> None:
-    """Odd sizes against float64, and the same bits twice."""
+    """Checks odd sizes against float64, and that two runs give the same bits."""
     from semimedref_kernels import soft_contrastive_plain, soft_contrastive_triton
 
     sizes = (
@@ -118,7 +119,7 @@ def embeddings(n: int, m: int, D: int, dtype: torch.dtype, device: torch.device)
 
 
 def choices(folder: Path, device: torch.device, dry: bool) -> None:
-    """Other tiles than the shipped ones, each launch alone from a CUDA graph: what a next version should ship."""
+    """Times other tiles than the shipped ones, each launch from a CUDA graph, to choose tiles for a next version."""
     import triton
 
     timer = Timer(seconds=0, least=1) if dry else CudaTimer(seconds=0.1)
@@ -127,7 +128,10 @@ def choices(folder: Path, device: torch.device, dry: bool) -> None:
             run = Run(lambda _, launch=launch: launch.run())
             timer.once(run)
             median = timer.time(timer.captured(run) or run).median
-        except (RuntimeError, triton.errors.TritonError) as error:  # what does not compile or fit hides no other
+        except (
+            RuntimeError,
+            triton.errors.TritonError,
+        ) as error:  # a tile that does not compile or fit does not stop the others
             tell(folder, "choices", what=name, failed=f"{type(error).__name__}: {str(error)[:160]}")
             continue
         rates = {"TB_per_s": moved / median / 1e9, "TFLOP_per_s": done / median / 1e9}
@@ -188,13 +192,13 @@ def candidates(device: torch.device, dry: bool) -> Iterator[tuple[str, object, i
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m semimedref_kernels.benchmark.session", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where records, lines and logs are written; made if it is not there")
+    parser.add_argument("folder", type=Path, help="folder of records, lines and logs; created if missing")
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for all phases")
-    parser.add_argument("--dry", action="store_true", help="on a CPU, small: to see that it works")
+    parser.add_argument("--dry", action="store_true", help="a small test on a CPU")
     parser.add_argument("--phase", choices=["correct", "choices"], help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if not args.dry and not torch.cuda.is_available():
-        raise SystemExit("no GPU here; --dry takes the same way on a CPU")
+        raise SystemExit("no GPU found; use --dry for a small test on a CPU")
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.phase:
         {"correct": correct, "choices": choices}[args.phase](

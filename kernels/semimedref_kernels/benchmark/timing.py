@@ -1,4 +1,4 @@
-"""How time is taken: candidates in turn, on the CPU or on a GPU, with medians and percentiles."""
+"""Measures times: candidates in turn, on the CPU or on a GPU, with medians and percentiles."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-LEAST_FLUSH = 2**28  # bytes; reading them takes long enough to launch a graph meanwhile
+LEAST_FLUSH = 2**28  # bytes; reading them takes long enough to hide the launch of a graph
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is timed: ``fn`` alone. ``prepare`` makes its argument before each run, untimed."""
+    """A timed run: only ``fn`` is timed. ``prepare`` makes its argument before each run."""
 
     fn: Callable[[Any], Any]
     prepare: Callable[[], Any] | None = None
@@ -27,7 +27,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds: the median, and where 20 and 80 of 100 runs end."""
+    """Milliseconds: the median, and the 20th and 80th percentile."""
 
     median: float
     p20: float
@@ -43,7 +43,7 @@ class Times:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """No garbage collection meanwhile: one form's garbage would cost another's time."""
+    """Switches garbage collection off, so that the garbage of one form does not cost time of another."""
     gc.disable()
     try:
         yield
@@ -55,7 +55,7 @@ class Timer:
     """Times on the CPU.
 
     Args:
-        seconds: about how long a comparison may take.
+        seconds: approximate time of a comparison.
         least, most: bounds of the number of rounds.
     """
 
@@ -76,9 +76,10 @@ class Timer:
         return self.in_turn({"": run})[""]
 
     def in_turn(self, runs: dict[str, Run]) -> dict[str, Times]:
-        """Each candidate once a round, in the same order: what slows the machine down for a while slows all of them.
+        """Runs each candidate once in each round, in the same order. So a temporary slowdown of the machine affects all
+        of them.
 
-        Two rounds go before, which compile and allocate what is needed, and tell how many rounds the time is for.
+        Two rounds come first: they compile and allocate, and they show how many rounds fit into the time.
         """
         for run in runs.values():
             self.once(run)
@@ -98,7 +99,7 @@ class Timer:
         return None
 
     def peak_bytes(self, run: Run) -> int | None:
-        """Most memory allocated meanwhile above what was before; None on the CPU, where nobody counts it."""
+        """Peak of the memory allocated during the run; None on the CPU, which does not count it."""
         return None
 
     def free_bytes(self) -> float:
