@@ -14,6 +14,7 @@ import torch
 from accelerate.tracking import GeneralTracker
 from torch import Tensor, nn
 
+from semimedref_core._progress import progress
 from semimedref_core.config import Config, Device
 from semimedref_core.data.batches import made_ahead
 from semimedref_core.data.pairs import Pairs
@@ -26,7 +27,6 @@ from semimedref_core.runtime.atomic import own_folder, write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
 from semimedref_core.runtime.environment import environment
 from semimedref_core.runtime.interrupts import Interrupted, interrupts_noted
-from semimedref_core.runtime.progress import progress
 from semimedref_core.runtime.run_state import (
     BEST,
     CHECKPOINT,

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from semimedref_core._progress import progress
 from semimedref_core.data import datasets
-from semimedref_core.runtime import progress
+from semimedref_core.data.real.files import QUIET, in_threads
 from semimedref_core.runtime.checkpoints import load_tensors
+from semimedref_core.runtime.progress import follow
 
 REPORT = "Unilateral pulmonary infection, one infected area, lower left lung."
 
@@ -205,7 +207,7 @@ class Terminal:
 
 
 def shown(count: int) -> None:
-    with progress.progress(count, "supervised, seed 0") as bar:
+    with progress(count, "supervised, seed 0") as bar:
         for step in range(1, count + 1):
             bar.set_postfix(loss=f"{1 / step:.3f}")
             bar.update()
@@ -222,23 +224,36 @@ def test_a_log_gets_plain_lines_and_a_terminal_a_bar(capsys, monkeypatch):
 
 
 def test_a_log_of_a_run_that_goes_on_counts_from_there(capsys):
-    with progress.progress(10, "x", initial=8) as bar:
+    with progress(10, "x", initial=8) as bar:
         bar.update()
         bar.update()
     assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
         "x: step 9 of 10",
         "x: step 10 of 10",
     ]
-    with progress.progress(10, "x", shown=False) as bar:
+    with progress(10, "x", shown=False) as bar:
         bar.update(10)
     assert capsys.readouterr().err == ""
+
+
+def test_reading_many_files_puts_no_bar_into_a_log(capsys, monkeypatch):
+    numbers = range(QUIET)
+    assert in_threads(lambda number: -number, numbers, "qata train") == [-number for number in numbers]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10 and "\r" not in "".join(lines) and lines[4].startswith("qata train: pair 250 of 500, ")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    in_threads(abs, numbers, "qata train")
+    assert "500/500" in sys.stderr.told and "\r" in sys.stderr.told
+    sys.stderr.told = ""
+    in_threads(abs, numbers[1:], "qata train")
+    assert sys.stderr.told == ""
 
 
 def test_each_training_of_the_tutorial_has_a_bar_of_its_own(tmp_path, monkeypatch):
     """Also with a relative folder, although the working directory changes meanwhile."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with progress.follow(Path("runs"), 1000):
+    with follow(Path("runs"), 1000):
         for name, loss in (("supervised", 0.25), ("semi_medref", 0.75)):
             run = tmp_path / "runs" / name
             run.mkdir(parents=True)

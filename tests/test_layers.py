@@ -14,7 +14,7 @@ METHOD = {
 }  # fmt: skip
 # From the ground up. A module imports from its own layer or lower ones.
 LAYERS = [
-    {"_lazy", "example", *SETTINGS},
+    {"_lazy", "_progress", "example", *SETTINGS},
     METHOD,
     {"data", "networks"},
     {"evaluation", "runtime"},
@@ -59,7 +59,7 @@ def place(path: Path) -> str:
 
 
 def test_the_folder_is_the_papers_table_of_contents_and_rooms():
-    beside = {"step", "preparing", "training", "evaluation", "inference", "_lazy", "__init__", "__main__"}
+    beside = {"step", "preparing", "training", "evaluation", "inference", "_lazy", "_progress", "__init__", "__main__"}
     assert {path.stem for path in ROOT.glob("*.py")} == METHOD | SETTINGS | beside
     assert set(ROOMS) | METHOD | SETTINGS | beside - {"__init__"} == set(LAYER)
 

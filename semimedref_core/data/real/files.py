@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
+from semimedref_core._progress import progress
 from semimedref_core.config import MaskValue
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.cache import keep, kept_at, read_kept
@@ -23,7 +23,7 @@ from semimedref_core.positions import AnyReport
 from semimedref_core.reports import Report, ReportError
 
 THREADS = 4  # Pillow decodes without the interpreter lock
-QUIET = 500  # fewer files get no progress bar
+QUIET = 500  # fewer files show no progress
 SHOWN = 20  # largest number of problems in one error message
 JUNK = ("thumbs.db", "desktop.ini", "__macosx")  # left in folders by other systems, besides dot files
 
@@ -184,10 +184,16 @@ def repeated(entries: Sequence[Entry]) -> list[str]:
 
 
 def in_threads(function, items: Sequence, label: str) -> list:
-    """``[function(item) for item in items]`` in a few threads, with a progress bar for long lists."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        done = pool.map(function, items)
-        return list(tqdm(done, label, len(items), unit="pair", disable=len(items) < QUIET))
+    """``[function(item) for item in items]`` in a few threads; shows the progress of long lists."""
+    results = []
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        progress(len(items), label, shown=len(items) >= QUIET, unit="pair") as bar,
+    ):
+        for result in pool.map(function, items):
+            results.append(result)
+            bar.update()
+    return results
 
 
 def locate(folder: Path, relative: str) -> Path | None:
