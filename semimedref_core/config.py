@@ -177,7 +177,7 @@ class Config:
     )
     choose_by: ChooseBy = _setting(
         "training",
-        "the score that patience goes by: the teacher's Dice per image; or, as in the released code, the student's "
+        "the score that patience uses: the teacher's Dice per image; or, as in the released code, the student's "
         "micro Dice after a fifth of the steps, with gains of at least 0.001",
     )
 

@@ -146,10 +146,10 @@ def test_a_picture_of_one_s_own_is_read_as_predict_reads_it(server, demo):
     ({"text": "both lungs", "example": 0}, r"cannot read the report 'both lungs': expected"),
     ({"text": REPORT, "name": "../x.png", "data": "AAAA"}, r"^\.\./x\.png: cannot be read .*give a PNG or JPEG"),
     ({"text": REPORT, "name": "x.png", "data": ""}, r"^x\.png: cannot be read as an image"),
-    ({"text": REPORT, "name": "x.png", "data": "?"}, "this is no question of the page"),
-    ({"text": REPORT, "example": 7}, "this is no question of the page"),
-    ({"text": REPORT}, "this is no question of the page"),
-    ([], "this is no question of the page"),
+    ({"text": REPORT, "name": "x.png", "data": "?"}, "this is not a request of the page"),
+    ({"text": REPORT, "example": 7}, "this is not a request of the page"),
+    ({"text": REPORT}, "this is not a request of the page"),
+    ([], "this is not a request of the page"),
 ])  # fmt: skip
 def test_what_cannot_be_answered_is_told_in_plain_words(server, question, message):
     status, answer = ask(server, question)

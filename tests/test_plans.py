@@ -123,7 +123,7 @@ def test_the_fully_supervised_run_is_a_block_of_its_own(plan):
     ({"runs": [{"seed": []}]}, "seed is an empty list"),
     ({"runs": [BLOCK], "settings": {"gate": [0, 1]}}, r"gate must be one value, got \[0, 1\]"),
     ({"runs": [{"method": "mean_teacher", "label_ratio": [0.5, 1]}]},
-     "method mean_teacher: label_ratio 1 leaves no unlabelled pair.*a block of its own with method supervised"),
+     "method mean_teacher: label_ratio 1 leaves no unlabelled pair.*its own block with method supervised"),
     ({"runs": [BLOCK, {"method": "supervised", "seed": 1}]}, "phantom-0.05-supervised-seed1 are the same run"),
     ({"runs": [BLOCK, {"method": "supervised", "seed": 1, "steps": 9}]},
      "two different runs would have the name phantom-0.05-supervised-seed1; distinguish them by variants"),

@@ -66,7 +66,7 @@ class PageServer(ThreadingHTTPServer):
                 return self._ask(picture, text)
             name, data = str(question["name"]), base64.b64decode(question["data"], validate=True)
         except (KeyError, IndexError, TypeError, binascii.Error) as error:
-            raise ServerError(f"this is no question of the page ({type(error).__name__}); load it anew") from None
+            raise ServerError(f"this is not a request of the page ({type(error).__name__}); reload the page") from None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "picture")
             path.write_bytes(data)

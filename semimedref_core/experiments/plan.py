@@ -225,7 +225,7 @@ def _config(where: str, settings: Mapping) -> Config:
         alone = ", ".join(name for name, known in METHODS.items() if not known.unlabelled)
         raise PlanError(
             f"{where}, method {method}: label_ratio 1 leaves no unlabelled pair to learn from; "
-            f"give label ratio 1 a block of its own with method {alone}"
+            f"give label ratio 1 its own block with method {alone}"
         )
     return config
 

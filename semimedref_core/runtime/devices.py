@@ -112,7 +112,7 @@ def adamw(
 ) -> torch.optim.AdamW:
     """AdamW over all weights of a network. On a GPU, one fused kernel updates each group of weights.
 
-    A pretrained image encoder is a group of its own. Its ``scale`` is ``encoder_lr``: a step multiplies the learning
+    A pretrained image encoder has its own group. Its ``scale`` is ``encoder_lr``: a step multiplies the learning
     rate by it.
     """
     fused = True if device.type == "cuda" else None

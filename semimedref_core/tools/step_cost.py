@@ -90,7 +90,7 @@ class Way:
 
 WAYS = {
     "recipe": Way(recipe, kept=False),
-    "ours, texts read anew": Way(ours, kept=False),
+    "ours, texts read in each step": Way(ours, kept=False),
     "ours": Way(ours, kept=True),
 }
 

@@ -62,9 +62,9 @@ def of_report(report: Report, lesions: Lesions) -> list[str]:
     """The kinds of contradiction of a report with itself and with its mask, except the side of the lesion."""
     kinds = against_itself(report)
     if any(report.zones) and not lesions.count:
-        kinds.append("the report tells of an infection, the mask shows none")
+        kinds.append("the report names an infection, but the mask shows none")
     if lesions.count and not any(report.zones):
-        kinds.append("the report tells of no infection, the mask shows one")
+        kinds.append("the report names no infection, but the mask shows one")
     return kinds
 
 
