@@ -12,6 +12,7 @@ from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
 from semimedref_core.config import Config, Device
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import Training, load_training
+from semimedref_core.data.resident import fit
 from semimedref_core.errors import TrainingError
 from semimedref_core.methods import method_named
 from semimedref_core.networks import Texts, build_texts
@@ -82,7 +83,8 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
         set_forward(network, place, config.precision, config.compile)
     processes = accelerator.process_index, accelerator.num_processes
     known = read_once(student, texts)
-    batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, place, *processes, method.plan)
+    resident = fit([each for each in (pairs.labelled, pairs.unlabelled) if each], place, accelerator.is_main_process)
+    batches = Batches(pairs.labelled, pairs.unlabelled, config, known, grid, place, *processes, method.plan, resident)
     learn = _as_graphs(partial(learned, state, config, accelerator), state, config, accelerator)
     return Prepared(accelerator, pairs, state, texts, batches, learn)
 

@@ -13,6 +13,7 @@ from semimedref_core.methods.registry import METHODS
 from semimedref_core.networks import build_texts
 from semimedref_core.preparing import prepare
 from semimedref_core.runtime.checkpoints import from_pretrained
+from semimedref_core.runtime.graphed import tensors_of
 from semimedref_core.runtime.run_state import RunState
 from semimedref_core.step import training_step
 from semimedref_core.tools.profiling import profile
@@ -46,6 +47,22 @@ def test_the_losses_are_those_of_the_cpu(method):
         assert on_gpu.keys() == on_cpu.keys()
         assert on_gpu["loss_labelled"] == pytest.approx(on_cpu["loss_labelled"], rel=0.01)
         assert on_gpu == pytest.approx(on_cpu, rel=0.1, abs=0.02)
+
+
+def test_pictures_lie_on_the_gpu_and_batches_are_those_of_the_cpu():
+    """And they are picked without a wait."""
+    config = Config(**SETTINGS)
+    here, there = (prepare(config, device).batches for device in ("cpu", "cuda"))
+    there(0)  # what is allocated once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [there(step) for step in range(3)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert isinstance(there._images.arrays, torch.Tensor) and there._images.arrays.is_cuda
+    for step, batch in enumerate(found):
+        for ours, theirs in zip(tensors_of(batch), tensors_of(here(step)), strict=True):
+            assert ours.is_cuda and torch.equal(ours.cpu(), theirs)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

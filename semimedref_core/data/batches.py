@@ -7,7 +7,7 @@ draws the same numbers as an uninterrupted one, and the device never waits for t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
@@ -22,6 +22,7 @@ from semimedref_core.batch import Batch, Labelled, Unlabelled, each_tensor
 from semimedref_core.config import Config
 from semimedref_core.data.chance import source
 from semimedref_core.data.pairs import Pairs
+from semimedref_core.data.resident import Stack, moved
 from semimedref_core.missing_positions import draw_changed, text_at_hand, texts_at_hand
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
@@ -72,6 +73,8 @@ class Batches:
         device: the device of the batches.
         rank, world: index of this process and number of processes; each process draws its own part.
         plan: the plan of the method (:class:`semimedref_core.methods.Method`).
+        resident: whether all pictures, masks and regions are stored on the device, where each step picks its own. If
+            not, each step copies its own to the device. The batches are the same.
 
     >>> from semimedref_core import Batches, Config, Grid, build_texts, load_training
     >>> config = Config(image_size=32, batch_size=4)
@@ -93,37 +96,42 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         plan: PlanMixing = plan_mixing,
+        resident: bool = False,
     ):
         self.labelled, self.unlabelled = labelled, unlabelled
         self.config, self.texts, self.device = config, texts, torch.device(device)
         self.grid = grid
         self.rank, self.world, self.plan = rank, world, plan
+        place = self.device if resident else None
+        self._images, self._masks = Stack(labelled.images, place), Stack(labelled.masks, place)
+        if unlabelled is not None:
+            self._unlabelled_images = Stack(unlabelled.images, place)
+            self._regions, self._region_of = self._stack_of_regions(unlabelled.reports, place)
 
     @record_function("batch")
     def __call__(self, step: int) -> Batch:
         """The batch of a step, on the device."""
         config = self.config
         rng = source("batch", config.seed, step, self.rank)
-        pairs, geometry, reports = self._weak(self.labelled, step, rng, "labelled")
+        numbers, geometry, reports = self._weak(self.labelled, step, rng, "labelled")
         # A separate source, so that ISPG does not change other random numbers.
         bare = source("labelled reports without positions", config.seed, step, self.rank)
         labelled = Labelled(
-            channels_first(pairs.images),
-            channels_first(pairs.masks),
+            channels_first(self._images[numbers]),
+            channels_first(self._masks[numbers]),
             torch.from_numpy(geometry.affine),
             self.texts(texts_at_hand(reports, "removed", _removal_rate(config), bare)),
             torch.tensor([report.code for report in reports]),
         )
         if self.unlabelled is None:
             return _to(Batch(labelled, None), self.device)
-        pairs, geometry, reports = self._weak(self.unlabelled, step, rng, "unlabelled")
+        numbers, geometry, reports = self._weak(self.unlabelled, step, rng, "unlabelled")
         size = config.image_size, config.image_size
         boxes = geometry.zone_boxes(self.grid.boxes(*size), *size, self.grid.swapped)
-        regions = np.stack([self._region(report) for report in pairs.reports])
-        photometry = views.draw_photometry(rng, len(pairs), config.strong_view)
+        photometry = views.draw_photometry(rng, len(numbers), config.strong_view)
         text_choices, proposal = self.plan(rng, reports, boxes, config, self.texts)
         unlabelled = Unlabelled(
-            images=channels_first(pairs.images),
+            images=channels_first(self._unlabelled_images[numbers]),
             affine=torch.from_numpy(geometry.affine),
             input_ids=self.texts([report.render() for report in reports]),
             codes=torch.tensor([report.code for report in reports]),
@@ -131,7 +139,7 @@ class Batches:
             text_choices=text_choices,
             proposal=_tensors(proposal),
             mirrored_ids=self.texts([(report.flip() if report.mirrors else report).render() for report in reports]),
-            regions=channels_first(regions),
+            regions=channels_first(self._regions[[self._region_of[number] for number in numbers]]),
             zone_boxes=torch.from_numpy(boxes),
             mirrors=torch.tensor([report.mirrors for report in reports]),
         )
@@ -139,18 +147,26 @@ class Batches:
 
     def _weak(
         self, pairs: Pairs, step: int, rng: np.random.Generator, stream: str
-    ) -> tuple[Pairs, views.Geometry, list[AnyReport]]:
-        """The pairs of the step, the placements of their weak views, and their reports. The report of a mirrored view
-        is flipped. A view is not mirrored if the report of its mirror image has no true text."""
+    ) -> tuple[list[int], views.Geometry, list[AnyReport]]:
+        """The numbers of the step's pairs, the placements of their weak views, and their reports. The report of a
+        mirrored view is flipped. A view is not mirrored if the report of its mirror image has no true text."""
         batch = self.config.batch_size
         first = (step * self.world + self.rank) * batch
-        pairs = pairs.subset(_shuffled(len(pairs), first, batch, self.config.seed, stream))
+        numbers = _shuffled(len(pairs), first, batch, self.config.seed, stream)
+        reports = [pairs.reports[number] for number in numbers]
         geometry = views.draw_geometry(rng, batch, self.config.weak_view)
-        geometry = geometry.upright_where(np.array([not report.mirrors for report in pairs.reports]))
-        reports = [
-            report.flip() if flip else report for report, flip in zip(pairs.reports, geometry.mirrored, strict=True)
-        ]
-        return pairs, geometry, reports
+        geometry = geometry.upright_where(np.array([not report.mirrors for report in reports]))
+        reports = [report.flip() if flip else report for report, flip in zip(reports, geometry.mirrored, strict=True)]
+        return numbers, geometry, reports
+
+    def _stack_of_regions(self, reports: Sequence[AnyReport], place: torch.device | None) -> tuple[Stack, list[int]]:
+        """The regions of these reports, each distinct one once, and which of them is that of each report."""
+        distinct, found = {}, []
+        for report in reports:
+            zones = report.zones if report.located else None
+            number, _ = distinct.setdefault(zones, (len(distinct), report))
+            found.append(number)
+        return Stack(np.stack([self._region(report) for _, report in distinct.values()]), place), found
 
     def _region(self, report: AnyReport) -> np.ndarray:
         """The region where a lesion may lie according to a report, ``[H, W]`` uint8; everywhere if the report has no
@@ -188,9 +204,10 @@ def _shuffled(count: int, first: int, batch: int, seed: int, stream: str) -> lis
     return [int(epochs[position // count][position % count]) for position in range(first, first + batch)]
 
 
-def channels_first(pictures: np.ndarray) -> Tensor:
+def channels_first(pictures: np.ndarray | Tensor) -> Tensor:
     """Pictures or masks ``[B, H, W]`` as ``[B, 1, H, W]``, and colour pictures ``[B, H, W, 3]`` as ``[B, 3, H, W]``."""
-    return torch.from_numpy(pictures)[:, None] if pictures.ndim == 3 else torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    pictures = torch.as_tensor(pictures)
+    return pictures[:, None] if pictures.ndim == 3 else pictures.permute(0, 3, 1, 2)
 
 
 def _tensors(record) -> dict[str, Tensor]:
@@ -198,9 +215,5 @@ def _tensors(record) -> dict[str, Tensor]:
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    """Moves a batch to the device, through pinned memory if that makes the copy asynchronous."""
-
-    def move(value: Tensor) -> Tensor:  # the output of a frozen text encoder is on the device already
-        return value if value.device.type == device.type else value.pin_memory().to(device, non_blocking=True)
-
-    return each_tensor(batch, move)
+    """Moves a batch to the device. The output of a frozen text encoder and resident pictures are there already."""
+    return each_tensor(batch, lambda value: moved(value, device))
