@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -52,17 +53,37 @@ def follow(average: nn.Module, network: nn.Module, share: float | Tensor) -> Non
         average, network: of one kind.
         share: 0 to 1; a scalar tensor on their device causes no host sync.
     """
-    ours, theirs = average.state_dict(), network.state_dict()
-    floating = [name for name, value in ours.items() if value.is_floating_point()]
-    mine, other = [ours[name] for name in floating], [theirs[name] for name in floating]
+    floating, others = [], []
+    for ours, theirs in zip(_tensors(average), _tensors(network), strict=True):
+        (floating if ours.is_floating_point() else others).append((ours, theirs))
+    mine, other = zip(*floating, strict=True)
     if isinstance(share, Tensor):
         way = torch._foreach_sub(other, mine)
         torch._foreach_mul_(way, share)
         torch._foreach_add_(mine, way)
     else:
         torch._foreach_lerp_(mine, other, share)
-    for name in ours.keys() - set(floating):
-        ours[name].copy_(theirs[name])
+    if others:
+        torch._foreach_copy_(*zip(*others, strict=True))
+
+
+_PLACES: WeakKeyDictionary[nn.Module, list[tuple[dict[str, Tensor], str]]] = WeakKeyDictionary()
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    """What ``state_dict`` holds, without the walk that it takes each time.
+
+    Kept is in which dictionaries of the modules the tensors hang, not the tensors: ``network.to`` puts others there.
+    """
+    if network not in _PLACES:
+        _PLACES[network] = [
+            (held, name)
+            for module in network.modules()
+            for held in (module._parameters, module._buffers)
+            for name, value in held.items()
+            if value is not None and name not in module._non_persistent_buffers_set
+        ]
+    return [held[name] for held, name in _PLACES[network]]
 
 
 def burning_in(w_u: float | Tensor) -> bool:

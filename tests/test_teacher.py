@@ -8,7 +8,7 @@ from torch import nn
 
 from semimedref_core.config import Config
 from semimedref_core.step import learning_rate, schedule
-from semimedref_core.teacher import Teacher, ema_decay, half_life, ramp
+from semimedref_core.teacher import Teacher, ema_decay, follow, half_life, ramp
 
 
 def networks():
@@ -33,6 +33,63 @@ def test_the_teacher_is_the_moving_average_of_parameters_and_buffers():
                 expected[name] = value.double()
     for name, value in teacher.network.state_dict().items():
         torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def followed(average, network, share):
+    """Eq. 14 by the names of ``state_dict``."""
+    for name, ours in average.state_dict().items():
+        theirs = network.state_dict()[name]
+        if not ours.is_floating_point():
+            ours.copy_(theirs)
+        elif isinstance(share, torch.Tensor):
+            ours.add_((theirs - ours) * share)
+        else:
+            ours.lerp_(theirs, share)
+
+
+def assert_same(first, second):
+    ours, theirs = first.state_dict(), second.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("share", [0.01, torch.tensor(0.01)], ids=["number", "tensor"])
+def test_it_follows_bit_for_bit_whatever_happens_to_the_networks_between(share):
+    """Its list of tensors is made once; loading and moving put other tensors in their places."""
+    student = networks()
+    teacher, expected = Teacher(student).network, Teacher(student).network
+    other = networks().double()
+
+    def moved():
+        with torch.no_grad():
+            for parameter in student.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        student.train()(torch.randn(4, 1, 8, 8, dtype=student[0].weight.dtype))
+        follow(teacher, student, share)
+        followed(expected, student, share)
+        assert_same(teacher, expected)
+
+    moved()
+    student.load_state_dict(networks().state_dict())
+    moved()
+    for network in (student, teacher, expected):
+        network.double()
+    moved()
+    student.load_state_dict(other.state_dict(), assign=True)
+    moved()
+    assert student[1].num_batches_tracked == teacher[1].num_batches_tracked > 0
+    for network in (student, teacher):
+        network.to("meta")
+    follow(teacher, student, share)  # which takes tensors of one device only
+
+
+def test_a_step_of_it_walks_no_modules(monkeypatch):
+    student = networks()
+    teacher = Teacher(student)
+    teacher.update(student, 0.9)
+    monkeypatch.setattr(nn.Module, "state_dict", None)
+    monkeypatch.setattr(nn.Module, "named_modules", None)
+    teacher.update(student, 0.9)
 
 
 def test_it_is_always_in_eval_mode_without_gradients_and_apart_from_the_student():
