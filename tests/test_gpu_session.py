@@ -67,6 +67,8 @@ def test_all_parts_fit_into_eight_minutes_together_and_can_be_run(tmp_path):
     assert whats == ["tests", *CASES, *(f"train {name}" for name in RUNS)]
     for what in whats:
         assert command(what, tmp_path, False)[0] == sys.executable
+    sizes = {(case.network, case.image_size, case.batch_size) for case in CASES.values()}
+    assert {("compact", 64, 8), ("lite", 96, 8)} < sizes  # whose steps have a goal: 6 and 12 ms
     assert command("lite", tmp_path, True)[-1] == "--dry"
 
 
