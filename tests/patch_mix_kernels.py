@@ -8,6 +8,8 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from semimedref_kernels import choices
+from semimedref_kernels.choices import CANDIDATES
 from semimedref_kernels.patch_mix import plain_patch_mix, plain_returned, wide
 from semimedref_kernels.patch_mix_triton import patch_mix_fused, returned_fused
 
@@ -73,6 +75,21 @@ def test_the_kernels_give_the_bits_of_the_plain_form(
         last = torch.finfo(grad.dtype).eps if grad.dtype == torch.bfloat16 else 0  # which the interpreter cuts off
         torch.testing.assert_close(back, summed, rtol=last, atol=0)
         assert back.dtype == grad.dtype and back.stride() == torch.empty_like(grad).stride()
+
+
+@pytest.mark.parametrize("number", range(len(CANDIDATES["mix_kernel 32 bit"])))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whatever_a_device_chooses_the_bits_are_the_same(number, dtype, monkeypatch):
+    random = torch.Generator().manual_seed(number)
+    images, probs = torch.randn(2, 1, 40, 64, generator=random), torch.rand(2, 1, 40, 64, generator=random)
+    partner, boxes = torch.tensor([1, 0]), torch.tensor([[3, 5, 38, 60], [0, 0, 9, 64]])
+    arguments = *(x.to(DEVICE) for x in (images.to(dtype), probs.to(dtype), partner, boxes)), 0.5
+    found = []
+    for table in ({}, {name: each[number] for name, each in CANDIDATES.items() if number < len(each)}):
+        monkeypatch.setattr(choices, "in_use", lambda device, table=table: table)
+        mixed = patch_mix_fused(*arguments)
+        found.append([*mixed, *returned_fused(*arguments[:2], *arguments[2:4], mixed[2])])
+    assert all(map(torch.equal, *found)) and same_bits(found[0][:3], plain_patch_mix(*arguments))
 
 
 def two_samples(width=8):

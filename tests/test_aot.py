@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
 from semimedref_kernels import aot
+from semimedref_kernels.choices import CANDIDATES
 
 # Beside the shipped rows, two that must be caught: planes of 225 x 225 px begin anywhere, and 32 registers
 # a thread are too few, so it spills.
@@ -50,7 +51,9 @@ def test_every_configuration_compiles_for_every_target(compiled):
 
 
 def test_nothing_spills(compiled):
+    """Nor would anything that a device's table may choose, on sm_90."""
     shipped, (_, cramped) = compiled
+    assert sum("candidate" in row.name for row in shipped) >= sum(map(len, CANDIDATES.values()))
     assert cramped.spill_bytes > 0, "the check would not notice"
     assert {(row.name, row.target): row.spill_bytes for row in shipped if row.spill_bytes} == {}
 
@@ -62,5 +65,7 @@ def test_patch_mix_reads_and_writes_pixels_sixteen_bytes_at_a_time(compiled):
     rows = [row for row in shipped if row.name in mixing and row.target.startswith("sm_")]
     assert len(rows) == 3 * 2 * 2 * 3  # dtypes, layouts, passes, targets
     assert {(row.name, row.target): narrow(row) for row in rows if narrow(row)} == {}
+    chosen = [row for row in shipped if row.name.startswith("patch_mix") and "candidate" in row.name]
+    assert {row.name: narrow(row) for row in chosen if narrow(row)} == {}
     # Image and map, own pixels and donors: as many wide loads each as there are wide stores.
     assert all(row.loads["v4.b32"] == 2 * row.stores["v4.b32"] for row in rows)

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from semimedref_kernels import soft_contrastive_loss
+from semimedref_kernels.choices import CANDIDATES
 from semimedref_kernels.soft_contrastive import _backward, _forward
 
 ABSENT = """
@@ -115,6 +116,9 @@ CASES = {
 }
 
 
+CHOSEN = {"thirty pairs": sample(30, 21, width=70, lengths=(0.5, 3.0)), "many": sample(70, 131, lengths=(0.5, 3.0))}
+"""With each of the choices that a device's table may hold; one has 32 rows, one tiles."""
+
 WITH_VARIANTS = ("a batch of training", "no multiple of a tile", "normalised", "many, normalised")
 
 
@@ -145,6 +149,12 @@ def kernels(request, tmp_path_factory):
         cases[f"{name}, for images"] = {**cases[name], "needs": (True, False)}
         cases[f"{name}, for texts"] = {**cases[name], "needs": (False, True)}
         cases[f"{name}, tau a tensor"] = {**cases[name], "tau": torch.tensor(CASES[name]["tau"])}
+    for name, case in CHOSEN.items():
+        for number in range(max(map(len, CANDIDATES.values()))):
+            table = {of: each[number] for of, each in CANDIDATES.items() if number < len(each)}
+            cases[f"{name}, choice {number}"] = {**case, "grad": torch.tensor(1.0), "table": table}
+            half = {x: case[x].bfloat16() for x in "uv"}
+            cases[f"{name}, choice {number}, bfloat16"] = {**cases[f"{name}, choice {number}"], **half}
     torch.save(cases, folder / "in.pt")
     driver = Path(__file__).parent / "soft_contrastive_kernels.py"
     environment = os.environ | {"TRITON_INTERPRET": request.param}
@@ -155,6 +165,17 @@ def kernels(request, tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_the_kernels_agree_with_the_dense_reference(kernels, name):
     assert_close(kernels[name][0], reference(CASES[name]), 1e-6, 1e-5, CASES[name]["tau"])
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_whatever_a_device_chooses_the_loss_is_the_same(kernels, name):
+    case = CHOSEN[name]
+    found = {key: value[0] for key, value in kernels.items() if key.startswith(f"{name}, choice")}
+    assert len(found) == 2 * max(map(len, CANDIDATES.values()))
+    for key, value in found.items():
+        half = key.endswith("bfloat16")
+        given = {**case, **{x: case[x].bfloat16() for x in "uv"}} if half else case
+        assert_close(value, reference(given), *((5e-3, 2e-2) if half else (1e-6, 1e-5)), case["tau"])
 
 
 @pytest.mark.parametrize("name", WITH_VARIANTS)

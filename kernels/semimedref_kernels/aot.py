@@ -28,6 +28,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from semimedref_kernels import soft_contrastive_triton
+from semimedref_kernels.choices import CANDIDATES, Table
 from semimedref_kernels.launch import Launch
 from semimedref_kernels.patch_mix_triton import mix_launch, returned_launch
 
@@ -74,27 +75,43 @@ def configurations(target: str) -> dict[str, Launch]:
         whole = ("unit_kernel", "finish_kernel", "gradients_kernel")
         wider = soft_contrastive_triton.aot_configurations(precision, 768)
         found |= {name: launch for name, launch in wider.items() if name.startswith(whole)}
+        found |= candidate_configurations(precision)
     return found
 
 
-def patch_mix_configurations() -> dict[str, Launch]:
+def candidate_configurations(precision: str) -> dict[str, Launch]:
+    """What a device's table may choose in place of what is built in; of the 16-bit types, bfloat16."""
+    built_in = patch_mix_configurations() | soft_contrastive_triton.aot_configurations(precision, 256)
+    found = {}
+    for number in range(max(map(len, CANDIDATES.values()))):
+        table = {name: candidates[number] for name, candidates in CANDIDATES.items() if number < len(candidates)}
+        launches = patch_mix_configurations(table)
+        launches |= soft_contrastive_triton.aot_configurations(precision, 256, table)
+        for name, launch in launches.items():
+            built = built_in[name].constants, built_in[name].options
+            if "fp16" not in name and (launch.constants, launch.options) != built:
+                found[f"{name} candidate {number}"] = launch
+    return found
+
+
+def patch_mix_configurations(table: Table | None = None) -> dict[str, Launch]:
     """Both passes at 32 images of 224 px, for each dtype and layout."""
     found = {}
     for name, dtype in DTYPES.items():
         three = torch.empty(32, 3, 224, 224, dtype=dtype, device="meta")
         for layout, images in (("", three), (" channels_last", three.contiguous(memory_format=torch.channels_last))):
-            forward, backward = patch_mix_launches(images)
+            forward, backward = patch_mix_launches(images, table)
             found |= {f"patch_mix {name}{layout}": forward, f"patch_mix backward {name}{layout}": backward}
     return found
 
 
-def patch_mix_launches(images: Tensor) -> tuple[Launch, Launch]:
+def patch_mix_launches(images: Tensor, table: Table | None = None) -> tuple[Launch, Launch]:
     """Forward and backward for these images, with maps of their dtype."""
     batch, _, height, width = images.shape
     partner = torch.empty(batch, dtype=torch.int64, device="meta")
     probs, boxes = images.new_empty(batch, 1, height, width), partner.new_empty(batch, 4)
-    forward, (_, _, accepted) = mix_launch(images, probs, partner, boxes, 0.55)
-    return forward, returned_launch(images, probs, partner, boxes, accepted)[0]
+    forward, (_, _, accepted) = mix_launch(images, probs, partner, boxes, 0.55, table)
+    return forward, returned_launch(images, probs, partner, boxes, accepted, table)[0]
 
 
 def source(launch: Launch) -> ASTSource:

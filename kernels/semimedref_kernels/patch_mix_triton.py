@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from semimedref_kernels.choices import Choice, Table, choice, options_of
 from semimedref_kernels.launch import Launch
 from semimedref_kernels.patch_mix import UNIT
 
@@ -234,29 +235,31 @@ def _layout(maps: tuple[Tensor, ...], single: tuple[Tensor, ...]) -> tuple[int, 
     return channels, 1, False
 
 
-def _grid(maps: Tensor, planes: int, per_pixel: int, flat: bool) -> tuple[int, dict[str, Any], dict[str, int]]:
+def _grid(
+    maps: Tensor, planes: int, per_pixel: int, flat: bool, chosen: Choice
+) -> tuple[int, dict[str, Any], dict[str, int]]:
     """The number of programs on axis 0, the constants of both kernels, and compiler options."""
     batch, _, height, width = maps.shape
-    vector = 16 // maps.element_size()
+    vector, block = 16 // maps.element_size(), chosen.get("BLOCK", BLOCK)
     constants = {"PLANES": planes, "PER_PIXEL": per_pixel, "FLAT": flat}
-    constants |= {"VECTOR": 1 if width * per_pixel % vector or width % vector else vector, "BLOCK": BLOCK}
-    options = {"num_warps": min(8, BLOCK * maps.element_size() // THREAD // 32)}
-    return batch * triton.cdiv(height * width * per_pixel, BLOCK), constants, options
+    constants |= {"VECTOR": 1 if width * per_pixel % vector or width % vector else vector, "BLOCK": block}
+    options = {"num_warps": min(8, block * maps.element_size() // THREAD // 32)} | options_of(chosen)
+    return batch * triton.cdiv(height * width * per_pixel, block), constants, options
 
 
 def mix_launch(
-    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float
+    images: Tensor, probs: Tensor, partner: Tensor, boxes: Tensor, threshold: float, table: Table | None = None
 ) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
     """The launch that fills the outputs, and the outputs.
 
     Arguments as in :func:`semimedref_kernels.patch_mix`, which checks them. All strides work. Loads of 16 bytes need
-    planes without gaps whose starts are multiples of 16 elements apart.
+    planes without gaps whose starts are multiples of 16 elements apart. ``table`` replaces the device's choices.
     """
     batch, _, height, width = images.shape
     mixed, target = torch.empty_like(images), torch.empty_like(probs)
     accepted = torch.empty(batch, dtype=torch.bool, device=images.device)
     planes, per_pixel, flat = _layout((images, mixed), (probs, target))
-    programs, constants, options = _grid(images, planes, per_pixel, flat)
+    programs, constants, options = _grid(images, planes, per_pixel, flat, choice("mix_kernel", images, table))
     args = {"images": images, "mixed": mixed, "probs": probs, "target": target, "partner": partner.contiguous()}
     args |= {"boxes": boxes.contiguous(), "accepted": accepted, "least": math.floor(threshold * UNIT)}
     args |= {"batch": batch, "height": height, "width": width}
@@ -289,16 +292,17 @@ def patch_mix_fused(
 
 
 def returned_launch(
-    grad_mixed: Tensor | None, grad_target: Tensor | None, partner: Tensor, boxes: Tensor, accepted: Tensor
-) -> tuple[Launch, tuple[Tensor | None, Tensor | None]]:
+    grad_mixed: Tensor | None, grad_target: Tensor | None, partner: Tensor, boxes: Tensor, accepted: Tensor,
+    table: Table | None = None,
+) -> tuple[Launch, tuple[Tensor | None, Tensor | None]]:  # fmt: skip
     """The launch that fills the gradients for images and probs, and these gradients; None if the incoming gradient is
-    None."""
+    None. ``table`` replaces the device's choices."""
     first = grad_target if grad_mixed is None else grad_mixed
     batch, _, height, width = first.shape
     found = tuple(None if grad is None else torch.empty_like(grad) for grad in (grad_mixed, grad_target))
     maps, single = (() if grad is None else (grad, x) for grad, x in zip((grad_mixed, grad_target), found, strict=True))
     planes, per_pixel, flat = _layout(maps, single)
-    programs, constants, options = _grid(first, planes, per_pixel, flat)
+    programs, constants, options = _grid(first, planes, per_pixel, flat, choice("returned_kernel", first, table))
     maps, single = maps or (first, first), single or (first, first)  # tensors that are not needed are not touched
     args = {"grad_mixed": maps[0], "grad_images": maps[1], "grad_target": single[0], "grad_probs": single[1]}
     args |= {"partner": partner.contiguous(), "boxes": boxes.contiguous(), "accepted": accepted}

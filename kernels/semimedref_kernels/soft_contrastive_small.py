@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from semimedref_kernels.choices import Table, choice, options_of
 from semimedref_kernels.launch import Launch
 from semimedref_kernels.soft_contrastive_tiles import (
     EPS,
@@ -155,6 +156,10 @@ def side_of(n: int, m: int) -> int:
     return width(max(n, m), SMALL)
 
 
+def warps_of(side: int) -> dict[str, int]:
+    return {"num_warps": 8 if side == SMALL else 4}
+
+
 def kept_size(n: int, m: int, D: int) -> int:
     """The number of values for backward, followed by the parts that forward's second launch adds."""
     side = side_of(n, m)
@@ -163,20 +168,20 @@ def kept_size(n: int, m: int, D: int) -> int:
 
 def forward_launches(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool, offset: int,
-    shares: tuple[float, float], precision: str,
+    shares: tuple[float, float], precision: str, table: Table | None = None,
 ) -> tuple[list[Launch], Tensor, Tensor]:  # fmt: skip
-    """The two launches, and their outputs: the loss and ``kept``."""
+    """The two launches, and the loss and ``kept`` that they fill; ``table`` stands in for the device's choices."""
     (n, D), m = u.shape, len(v)
     side, spans = side_of(n, m), triton.cdiv(D, SPAN)
     loss = torch.empty((), dtype=torch.float32, device=u.device)
     kept = torch.empty(kept_size(n, m, D), dtype=torch.float32, device=u.device)
-    warps = {"num_warps": 8 if side == SMALL else 4}
+    of_products, of_sums = choice("small_products", u, table, side), choice("small_forward", kept, table, side)
     products = Launch(
         small_products,
         (spans,),
         {"u": u, "v": v, "kept": kept, "n": n, "m": m},
-        {"D": D, "SIDE": side, "SPAN": SPAN, "CHUNK": width(D, 32), "PRECISION": precision},
-        warps,
+        {"D": D, "SIDE": side, "SPAN": SPAN, "CHUNK": width(D, of_products.get("CHUNK", 32)), "PRECISION": precision},
+        warps_of(side) | options_of(of_products),
     )
     sums = Launch(
         small_forward,
@@ -184,22 +189,24 @@ def forward_launches(
         {"kept": kept, "codes": codes, "codes_v": codes_v, "tau": tau, "loss": loss, "n": n, "m": m}
         | {"offset": offset, "share_u": shares[0], "share_v": shares[1]},
         {"SIDE": side, "PARTS": spans, "NORMALIZE": normalize},
-        warps,
+        warps_of(side) | options_of(of_sums),
     )
     return [products, sums], loss, kept
 
 
 def backward_launch(
     grad: Tensor, u: Tensor, v: Tensor, kept: Tensor, normalize: bool, grad_u: Tensor | None, grad_v: Tensor | None,
-    precision: str,
+    precision: str, table: Table | None = None,
 ) -> Launch:  # fmt: skip
-    """The launch that fills the gradients that are not None."""
+    """The launch that fills those gradients that are not None; ``table`` stands in for the device's choices."""
     (n, D), m = u.shape, len(v)
-    side, chunk = side_of(n, m), width(D, 32)
+    side = side_of(n, m)
+    chosen = choice("small_backward", u, table, side)
+    chunk = width(D, chosen.get("CHUNK", 32))
     filled = {"grad_u": u if grad_u is None else grad_u, "grad_v": v if grad_v is None else grad_v}
     constants = {"D": D, "SIDE": side, "CHUNK": chunk, "PRECISION": precision, "NORMALIZE": normalize}
     constants["FIRST"] = int(grad_u is None)
     args = {"grad": grad, "u": u, "v": v, "kept": kept, **filled, "n": n, "m": m}
-    warps = {"num_warps": 8 if side == SMALL else 4}
     gradients = (grad_u is not None) + (grad_v is not None)
-    return Launch(small_backward, (triton.cdiv(D, chunk), gradients), args, constants, warps)
+    options = warps_of(side) | options_of(chosen)
+    return Launch(small_backward, (triton.cdiv(D, chunk), gradients), args, constants, options)

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from semimedref_kernels import soft_contrastive_small as small
+from semimedref_kernels.choices import Choice, Table, choice, options_of
 from semimedref_kernels.launch import Launch
 from semimedref_kernels.soft_contrastive_plain import CODES, safe, shares_of
 from semimedref_kernels.soft_contrastive_tiles import (
@@ -298,11 +299,12 @@ def gradients_kernel(
         )  # fmt: skip
 
 
-def tile_sizes(u: Tensor) -> dict[str, int]:
-    """Rows and columns of the largest tile without spills (the three products of float32 need more registers), and the
-    columns of D in a step: 128 bytes, one line of memory."""
-    rows = 64 if u.dtype == torch.float32 else 128
-    return {"ROWS": rows, "COLS": 128, "CHUNK": width(u.shape[1], 128 // u.element_size())}
+def tile_sizes(u: Tensor, chosen: Choice | None = None) -> dict[str, int]:
+    """Rows and columns of a tile, as built in but for what is chosen: the largest that does not spill, as float32's
+    three products take more; and columns of D at a time, 128 bytes, one line of memory."""
+    sizes = {"ROWS": 64 if u.dtype == torch.float32 else 128, "COLS": 128}
+    sizes |= {name: chosen[name] for name in sizes if chosen and name in chosen}
+    return sizes | {"CHUNK": width(u.shape[1], 128 // u.element_size())}
 
 
 def row_sizes(D: int) -> dict[str, int]:
@@ -311,26 +313,29 @@ def row_sizes(D: int) -> dict[str, int]:
     return {"WIDTH": columns, "ROWS": max(1, 2048 // columns)}
 
 
-def tile_launch(kernel: triton.JITFunction, precision: str, safe: bool, **args: Tensor | float) -> Launch:
-    """The launch of :func:`sums_of_exp` or :func:`pushes` over all tiles of u and v."""
+def tile_launch(
+    kernel: triton.JITFunction, precision: str, safe: bool, table: Table | None = None, **args: Tensor | float
+) -> Launch:
+    """:func:`sums_of_exp` or :func:`pushes` over all tiles of u and v; ``table`` stands in for the device's choices."""
     (n, D), m = args["u"].shape, len(args["v"])
-    sizes = tile_sizes(args["u"])
+    chosen = choice(kernel.__name__, args["u"], table)
+    sizes = tile_sizes(args["u"], chosen)
     constants = {"D": D, **sizes, "GROUP": GROUP, "PRECISION": precision, "SAFE": safe}
     programs = triton.cdiv(n, sizes["ROWS"]) * triton.cdiv(m, sizes["COLS"])
     named = args | {"n": n, "m": m}
     ordered = {name: named[name] for name in kernel.arg_names if name in named}
-    return Launch(kernel, (programs,), ordered, constants, {"num_warps": 8})
+    return Launch(kernel, (programs,), ordered, constants, {"num_warps": 8} | options_of(chosen))
 
 
 class Large:
     """The forward and backward launches for more than 64 images or texts, in their order.
 
-    Arguments as in :func:`forward`; all tensors are contiguous.
+    Args as in :func:`forward`; all tensors contiguous. ``table`` stands in for the device's choices.
     """
 
-    def __init__(self, u, v, codes, codes_v, tau, normalize, offset, rows_only, precision):
+    def __init__(self, u, v, codes, codes_v, tau, normalize, offset, rows_only, precision, table=None):
         self.u, self.v, self.tau, self.normalize, self.offset = u, v, tau, normalize, offset
-        self.codes, self.codes_v, self.precision = codes, codes_v, precision
+        self.codes, self.codes_v, self.precision, self.table = codes, codes_v, precision, table
         (self.n, self.D), self.m = u.shape, len(v)
         self.shares = shares_of(self.n, self.m, rows_only)
         self.safe = safe(tau, normalize)
@@ -355,7 +360,8 @@ class Large:
     def forward(self, kept: Tensor) -> tuple[list[Launch], Tensor]:
         """The launches, and the parts of the loss, whose sum is the loss."""
         n, m, D, float32 = self.n, self.m, self.D, {"dtype": torch.float32, "device": self.u.device}
-        found, sizes, rows = self.split(kept), tile_sizes(self.u), row_sizes(D)
+        found, rows = self.split(kept), row_sizes(D)
+        sizes = tile_sizes(self.u, choice("sums_of_exp", self.u, self.table))
         down, across = triton.cdiv(n, sizes["ROWS"]), triton.cdiv(m, sizes["COLS"])
         chunk = width(D, 64)
         span = triton.cdiv(triton.cdiv(max(n, m), 64), SPANS) * 64
@@ -386,7 +392,7 @@ class Large:
                 {"parts": parts, "tables": found["tables"], "spans": spans},
                 constants | {"CHUNK": chunk},
             ),
-            tile_launch(sums_of_exp, self.precision, self.safe, **embeddings, **sums),
+            tile_launch(sums_of_exp, self.precision, self.safe, self.table, **embeddings, **sums),
             Launch(
                 finish_kernel,
                 grid,
@@ -406,7 +412,7 @@ class Large:
         args = {"u": self.unit_u[rows], "v": self.unit_v[columns], "tau": self.tau, "push": block}
         args |= {"lse_u": own["lse"], "lse_v": others["lse"], "weight_u": own["weight"], "weight_v": others["weight"]}
         args |= {"share_u": self.shares[0], "share_v": self.shares[1]}
-        return tile_launch(pushes, self.precision, self.safe, **args), block
+        return tile_launch(pushes, self.precision, self.safe, self.table, **args), block
 
     def blocks(self) -> list[tuple[slice, slice]]:
         """The matrix in blocks of at most :data:`BLOCK_BYTES`, as square as tiles of 128 allow."""
@@ -498,29 +504,30 @@ def backward(
     return out
 
 
-def aot_configurations(precision: str, D: int) -> dict[str, Launch]:
-    """The kernels to compile ahead of time: name -> launch of tensors without memory (device ``meta``).
+def aot_configurations(precision: str, D: int, table: Table | None = None) -> dict[str, Launch]:
+    """What to compile ahead of time, by name, as launches of tensors without memory (device ``meta``).
 
     There is each kernel for float32 and bfloat16 with normalisation, the small kernels for each size of tile, and the
     tile kernels also with a running maximum.
 
     Args:
         precision: "tf32x3" for NVIDIA, "ieee" for AMD.
-        D: width of the embeddings. It sets the number of loop steps, and the width of kernels for whole rows.
+        D: width of the embeddings. It is how often loops run, and how wide the kernels are that take whole rows.
+        table: stands in for a device's choices.
     """
     found = {}
     for dtype, short in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
         for n in (16, 32, small.SMALL):
             u, codes = torch.empty(n, D, dtype=dtype, device="meta"), torch.empty(n, dtype=torch.int64, device="meta")
             shares = shares_of(n, n, False)
-            ahead, loss, kept = small.forward_launches(u, u, codes, codes, 0.07, True, 0, shares, precision)
-            for launch in (*ahead, small.backward_launch(loss, u, u, kept, True, u, u, precision)):
+            ahead, loss, kept = small.forward_launches(u, u, codes, codes, 0.07, True, 0, shares, precision, table)
+            for launch in (*ahead, small.backward_launch(loss, u, u, kept, True, u, u, precision, table)):
                 found[f"{launch.kernel.__name__} {short} N={n} D={D}"] = launch
         n = 4096
         u, codes = torch.empty(n, D, dtype=dtype, device="meta"), torch.empty(n, dtype=torch.int64, device="meta")
         kept = torch.empty(kept_size(n, n, D), device="meta")
         for normalize in (True, False):
-            large = Large(u, u, codes, codes, 0.07, normalize, 0, False, precision)
+            large = Large(u, u, codes, codes, 0.07, normalize, 0, False, precision, table)
             whole, wide = slice(0, n), torch.empty(n, D, device="meta")
             launches = [*large.forward(kept)[0], large.push(kept, whole, whole, u.new_empty(n * n))[0]]
             launches.append(large.gradients(kept[:1], kept, (wide, wide), (u, u)))

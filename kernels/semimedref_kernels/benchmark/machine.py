@@ -17,6 +17,7 @@ import torch
 from semimedref_kernels.benchmark.cases import DTYPES
 from semimedref_kernels.benchmark.record import significant
 from semimedref_kernels.benchmark.timing import Run, Timer
+from semimedref_kernels.choices import in_use
 
 
 def measured_ceilings(timer: Timer) -> dict[str, Any]:
@@ -56,7 +57,8 @@ def seconds(timer: Timer, action: Callable[[], Any]) -> float:
 
 
 def environment(timer: Timer) -> dict[str, Any]:
-    """Device, versions and date of a record. It does not name the owner of the machine."""
+    """Device, versions and date of a record, and the choices of the device's table (:mod:`semimedref_kernels.choices`).
+    It does not name the owner of the machine."""
     gpu = timer.device.type == "cuda"
     device = {"name": cpu_name(), "capability": None, "memory_bytes": None, "l2_bytes": None}
     if gpu:
@@ -69,7 +71,8 @@ def environment(timer: Timer) -> dict[str, Any]:
         device["load"] = round(os.getloadavg()[0], 2)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "triton": installed("triton")}
     versions |= {"cuda": torch.version.cuda, "hip": torch.version.hip, "driver": driver() if gpu else None}
-    return {"date": datetime.date.today().isoformat(), "device": device, "versions": versions}
+    chosen = dict(in_use(timer.device))
+    return {"date": datetime.date.today().isoformat(), "device": device, "versions": versions, "choices": chosen}
 
 
 def cpu_name() -> str:
