@@ -25,6 +25,12 @@ def test_the_check_of_kernels_says_that_triton_is_missing():
     assert done.stderr == "this check compiles Triton's kernels, and Triton is not installed: pip install triton\n"
 
 
+def test_so_does_the_command_that_measures_their_tiles():
+    done = without_triton("semimedref_kernels.benchmark.tune", "--dry")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "this measures Triton's kernels, and Triton is not installed: pip install triton\n"
+
+
 def test_the_operations_work_on_the_cpu():
     program = """
 import sys

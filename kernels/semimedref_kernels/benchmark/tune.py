@@ -9,6 +9,7 @@ kernels in Triton's interpreter, small sizes and few runs.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -231,6 +232,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--show", action="store_true", help="only say what is in use")
     parser.add_argument("--dry", action="store_true", help="on a CPU, small: to see that it works; needs --folder")
     args = parser.parse_args(argv)
+    if importlib.util.find_spec("triton") is None:
+        raise SystemExit("this measures Triton's kernels, and Triton is not installed: pip install triton")
     device = torch.device("cpu" if args.dry or not torch.cuda.is_available() else "cuda")
     if args.show:
         print(show(device))
