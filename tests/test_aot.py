@@ -37,7 +37,12 @@ def compiled():
 
 def narrow(row: aot.Row) -> set[str]:
     """Stores of pixels below 16 bytes. Flags are bytes (b8), pixels never are. (The gate reads its box as it lies.)"""
-    return {*row.stores} - {"v4.b32", "b8"}
+    return {*row.stores} - {"v4.b32", "v2.b64", "b8"}
+
+
+def wide(accesses: dict[str, int]) -> int:
+    """Those of 16 bytes."""
+    return accesses.get("v4.b32", 0) + accesses.get("v2.b64", 0)
 
 
 def test_every_configuration_compiles_for_every_target(compiled):
@@ -63,9 +68,24 @@ def test_patch_mix_reads_and_writes_pixels_sixteen_bytes_at_a_time(compiled):
     assert narrow(odd), "the check would not notice"
     mixing = aot.patch_mix_configurations()
     rows = [row for row in shipped if row.name in mixing and row.target.startswith("sm_")]
-    assert len(rows) == 3 * 2 * 2 * 3  # dtypes, layouts, passes, targets
+    assert len(rows) == 4 * 2 * 2 * 3  # dtypes, layouts, passes, targets
     assert {(row.name, row.target): narrow(row) for row in rows if narrow(row)} == {}
     chosen = [row for row in shipped if row.name.startswith("patch_mix") and "candidate" in row.name]
     assert {row.name: narrow(row) for row in chosen if narrow(row)} == {}
     # Image and map, own pixels and donors: as many wide loads each as there are wide stores.
-    assert all(row.loads["v4.b32"] == 2 * row.stores["v4.b32"] for row in rows)
+    assert all(wide(row.loads) == 2 * wide(row.stores) for row in rows)
+
+
+def test_tiles_are_multiplied_by_the_matrix_units(compiled):
+    """bfloat16 as it is, on an H100 as wide as the tile; float32 in TF32, but on AMD's."""
+    shipped, _ = compiled
+    found = {(row.name, row.target): "".join(row.products) for row in shipped}
+    for kernel in ("sums_of_exp", "pushes"):
+        assert "m64n128k16.f32.bf16" in found[f"{kernel} bf16 D=256", "sm_90"]
+        assert "m64n64k8.f32.tf32" in found[f"{kernel} fp32 D=256", "sm_90"]
+        for target, of_bf16, of_fp32 in (
+            ("sm_80", "bf16", "tf32"), ("sm_100", "tcgen05.mma", "kind::tf32"), ("gfx942", "bf16", "_f32")
+        ):  # fmt: skip
+            assert of_bf16 in found[f"{kernel} bf16 D=256", target]
+            assert of_fp32 in found[f"{kernel} fp32 D=256", target]
+    assert found["patch_mix fp32", "sm_90"] == ""

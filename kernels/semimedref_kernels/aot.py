@@ -38,7 +38,7 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 TYPE_NAMES = {torch.int64: "i64", torch.int32: "i32", torch.bool: "i1"} | {
     dtype: name for name, dtype in DTYPES.items()
 }
@@ -54,6 +54,7 @@ class Row:
         shared_bytes: shared memory of a program, in bytes.
         spill_bytes: bytes of spilled registers of a thread, stores and loads together.
         loads, stores: width -> number of instructions on global memory, such as ``v4.b32`` or ``dwordx4`` (16 bytes).
+        products: shape and type -> number of instructions of the matrix units.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Row:
     spill_bytes: int
     loads: dict[str, int]
     stores: dict[str, int]
+    products: dict[str, int]
 
 
 @cache  # looked up once for each row, also by the processes that check_all forks
@@ -153,7 +155,7 @@ def check(name: str, launch: Launch, target: str) -> Row:
         registers = int(re.search(r"Used (\d+) registers", log.getvalue())[1])
         spilled_bytes = sum(int(number) for number in re.findall(r"(\d+) bytes spill", log.getvalue()))
     loads, stores = accesses(text, "ld", "load"), accesses(text, "st", "store")
-    return Row(name, target, registers, compiled.metadata.shared, spilled_bytes, loads, stores)
+    return Row(name, target, registers, compiled.metadata.shared, spilled_bytes, loads, stores, products(text))
 
 
 def accesses(text: str, ptx: str, gcn: str) -> dict[str, int]:
@@ -163,11 +165,18 @@ def accesses(text: str, ptx: str, gcn: str) -> dict[str, int]:
     return dict(sorted(Counter(found).items()))
 
 
+def products(text: str) -> dict[str, int]:
+    """How often matrices are multiplied, by instruction: PTX ``mma``, ``wgmma``, ``tcgen05.mma``; GCN ``mfma``."""
+    found = re.findall(r"\b(?:wgmma\.mma_async|mma)\.sync\.aligned\.[\w.]+|\btcgen05\.mma\.[\w.:]+|\bv_mfma_\w+", text)
+    return dict(sorted(Counter(each.replace(".sync.aligned", "") for each in found).items()))
+
+
 def table(rows: list[Row]) -> str:
     """The rows as aligned text."""
-    lines = [f"{'configuration':38} {'target':7} registers shared spills  loads / stores of global memory"]
+    lines = [f"{'configuration':38} {'target':7} registers shared spills  loads / stores of global memory / products"]
     for row in rows:
-        widths = (" ".join(f"{n} {kind}" for kind, n in found.items()) for found in (row.loads, row.stores))
+        counts = row.loads, row.stores, row.products
+        widths = (" ".join(f"{n} {kind}" for kind, n in found.items()) for found in counts if found)
         numbers = f"{row.registers:9} {row.shared_bytes:6} {row.spill_bytes:6}"
         lines.append(f"{row.name:38} {row.target:7} {numbers}  {' / '.join(widths)}")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ from semimedref_kernels.launch import Launch
 from semimedref_kernels.patch_mix import UNIT
 
 BLOCK = 4096  # pixels of a program
+BLOCK_64 = 1024  # of float64: more would spill in the backward pass
 THREAD = 64  # bytes of them that a thread holds, four loads of 16 bytes: more would spill in the backward pass
 GATE = {"GATE_Y": 16, "GATE_X": 128}
 STEPS = tl.constexpr(UNIT)
@@ -240,10 +241,11 @@ def _grid(
 ) -> tuple[int, dict[str, Any], dict[str, int]]:
     """The number of programs on axis 0, the constants of both kernels, and compiler options."""
     batch, _, height, width = maps.shape
-    vector, block = 16 // maps.element_size(), chosen.get("BLOCK", BLOCK)
+    item = maps.element_size()
+    vector, block = 16 // item, chosen.get("BLOCK", BLOCK_64 if item == 8 else BLOCK)
     constants = {"PLANES": planes, "PER_PIXEL": per_pixel, "FLAT": flat}
     constants |= {"VECTOR": 1 if width * per_pixel % vector or width % vector else vector, "BLOCK": block}
-    options = {"num_warps": min(8, block * maps.element_size() // THREAD // 32)} | options_of(chosen)
+    options = {"num_warps": min(8, block * item // THREAD // 32)} | options_of(chosen)
     return batch * triton.cdiv(height * width * per_pixel, block), constants, options
 
 
