@@ -288,7 +288,9 @@ def test_the_shares_of_two_processes_make_the_loss_of_the_whole_batch():
         torch.testing.assert_close(mine, expected)
 
 
-def test_one_graph_serves_every_temperature_that_comes_as_a_tensor():
+@pytest.mark.parametrize(("kind", "most"), [(torch.tensor, 1), (float, 2)], ids=["tensor", "number"])
+def test_few_graphs_serve_every_temperature(kind, most):
+    """Of numbers, the first has a graph of its own."""
     torch._dynamo.reset()
     graphs, case = [], sample(6)
 
@@ -297,9 +299,9 @@ def test_one_graph_serves_every_temperature_that_comes_as_a_tensor():
         return graph.forward
 
     compiled = torch.compile(lambda u, v, tau: op(**{**case, "u": u, "v": v, "tau": tau}), backend=backend)
-    for tau in (0.07, 0.1, 0.2):
-        torch.testing.assert_close(compiled(case["u"], case["v"], torch.tensor(tau)), op(**{**case, "tau": tau}))
-    assert len(graphs) == 1
+    for tau in (0.07, 0.1, 0.2, 0.3):
+        torch.testing.assert_close(compiled(case["u"], case["v"], kind(tau)), op(**{**case, "tau": tau}))
+    assert len(graphs) == most
 
 
 def test_it_compiles_into_one_graph():

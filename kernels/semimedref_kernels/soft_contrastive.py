@@ -61,8 +61,9 @@ def soft_contrastive_loss(
             float16 (computed in float32).
         v: ``[M, D]`` text embeddings, as ``u``, of the same type.
         codes: ``[N]`` integers 0 to 63; bit k says whether set i contains element k.
-        tau: temperature, a number above 0. torch.compile makes a new graph for each number. It makes only one graph for
-            a tensor of one element without gradient, on the CPU or on the embeddings' device (not checked on a GPU).
+        tau: temperature, a number above 0. torch.compile makes one graph for the first number and one for all others.
+            It makes only one for a tensor of one element without gradient, on the CPU or on the embeddings' device (not
+            checked on a GPU).
         codes_v: ``[M]`` codes of the texts; by default those of the images.
         normalize: first scales u and v to norm 1 (a row with a norm below 1e-12 is divided by 1e-12). On a GPU, the
             same launches do this for up to 64 images and texts; above that, bfloat16 rows are rounded once more.
