@@ -13,6 +13,7 @@ pytest.importorskip("triton", reason="Triton is for Linux alone")
 
 from semimedref_kernels import aot, choices
 from semimedref_kernels.benchmark import tune
+from semimedref_kernels.benchmark.machine import environment
 from semimedref_kernels.benchmark.session import command
 from semimedref_kernels.benchmark.timing import Timer
 from semimedref_kernels.choices import CANDIDATES, choice, in_use, path_of, read
@@ -136,9 +137,9 @@ def test_what_is_stopped_keeps_the_choices_it_has(tmp_path, monkeypatch):
 
 def test_the_command_measures_every_kernel_that_has_a_choice(tmp_path):
     """With the kernels in Triton's interpreter, as the session's phase for it runs without a GPU."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command(("tune", "--folder", "{dir}"), tmp_path, dry=True), env=environment, capture_output=True, text=True
+        command(("tune", "--folder", "{dir}"), tmp_path, dry=True), env=one_thread, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     [path] = tmp_path.iterdir()
@@ -151,6 +152,7 @@ def test_the_command_measures_every_kernel_that_has_a_choice(tmp_path):
 def test_it_says_what_is_in_use_and_that_it_needs_a_gpu(capsys):
     if torch.cuda.is_available():
         pytest.skip("there is one")
+    assert environment(Timer())["choices"] == {}  # and so does a record of the benchmark
     assert tune.main(["--show"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(CANDIDATES) and all(line.endswith("as built in") for line in lines)
