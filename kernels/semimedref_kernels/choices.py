@@ -56,7 +56,7 @@ spill: pushes in tiles of 128 x 256, small_forward of 64 rows with 4 warps, retu
 
 _SOURCES = "patch_mix_triton", "soft_contrastive_tiles", "soft_contrastive_small", "soft_contrastive_triton", "choices"
 _FOLDER = "SEMIMEDREF_KERNELS_CACHE"
-_read: dict[torch.device, Table] = {}
+_read: dict[torch.device | str, Table] = {}
 
 
 def choice(kernel: str, like: Tensor, table: Table | None = None, rows: int | None = None) -> Choice:
@@ -88,11 +88,8 @@ def in_use(device: torch.device | str) -> Table:
     Raises:
         ValueError: if the file is no table of these kernels; the message names it.
     """
-    device = torch.device(device)
-    if device.type != "cuda":
-        return {}
     if device not in _read:
-        path = path_of(torch.cuda.get_device_name(device))
+        path = path_of(torch.cuda.get_device_name(device)) if torch.device(device).type == "cuda" else None
         _read[device] = read(path) if path and path.is_file() else {}
     return _read[device]
 
