@@ -121,15 +121,17 @@ def test_an_unknown_mode_is_refused():
         mix(mode="mosaic")
 
 
-def test_moving_a_control_changes_picture_and_text_and_a_closed_gate_says_why(pairs, probs):
-    i, j = next(
-        (i, j)
-        for i in range(12)
-        for j in range(12)
-        if i != j and patchmix.compatible_zones(pairs.reports[i], pairs.reports[j])
-    )
-    zone = patchmix.compatible_zones(pairs.reports[i], pairs.reports[j])[0]
-    explorer = MixingExplorer(pairs, probs, BOXES, receiver=i, donor=j, zone=zone, gate=0.0)
+@pytest.fixture
+def explorer(pairs, probs):
+    """Samples whose texts agree on a zone, a patch that is a third of the picture, and a gate that accepts all."""
+    two = [(i, j) for i in range(12) for j in range(12) if i != j]
+    zones = {(i, j): patchmix.compatible_zones(pairs.reports[i], pairs.reports[j]) for i, j in two}
+    i, j = next(pair for pair in two if zones[pair])
+    return MixingExplorer(pairs, probs, BOXES, receiver=i, donor=j, zone=zones[i, j][0], size=0.3, gate=0.0)
+
+
+def test_moving_a_control_changes_picture_and_text_and_a_closed_gate_says_why(explorer):
+    i, j = explorer.controls["receiver"].value, explorer.controls["donor"].value
     assert explorer.said.value.startswith("accepted") and "The text now reads" in explorer.said.value
     accepted = explorer.picture.value
     explorer.controls["gate"].value = 1.0
@@ -143,8 +145,43 @@ def test_moving_a_control_changes_picture_and_text_and_a_closed_gate_says_why(pa
     assert plt.get_fignums() == []
 
 
-def test_every_control_says_what_it_is_and_waits_until_it_is_let_go(pairs, probs):
-    for control in MixingExplorer(pairs, probs, BOXES).controls.values():
+def test_a_patch_that_is_dragged_is_answered_once_and_as_the_sliders_are(explorer):
+    answers = []
+    explorer.said.observe(lambda _: answers.append("line"), "value")
+    explorer.picture.observe(lambda _: answers.append("picture"), "value")
+    explorer.pad.place = (0.2, 0.9)
+    assert (explorer.controls["down"].value, explorer.controls["across"].value) == (0.2, 0.9)
+    assert answers.count("picture") == 1 and answers.count("line") <= 1
+    dragged, patch = explorer.picture.value, explorer.pad.patch
+    explorer.controls["down"].value = 0.6
+    assert explorer.pad.place == (0.6, 0.9) and explorer.pad.patch != patch, "the picture follows the sliders"
+    explorer.controls["down"].value = 0.2
+    assert explorer.picture.value == dragged and explorer.pad.patch == patch
+
+
+def test_a_patch_at_the_edge_of_its_zone_says_so_and_is_cut_to_the_zone(explorer):
+    assert "Drag the patch" in explorer.pad.note
+    explorer.pad.place = (1.0, 0.0)
+    assert "at the edge of the zone's box" in explorer.pad.note
+    top, left, bottom, right = BOXES[explorer.controls["zone"].value]
+    y0, x0, y1, x1 = explorer.pad.patch
+    assert (y1, x0) == (bottom, left) and y0 >= top and x1 <= right
+    assert "100% down and 0% across" in explorer.pad.label, "for who cannot see it"
+
+
+def test_a_patch_can_be_dragged_only_where_its_place_decides(explorer):
+    assert explorer.pad.moves and explorer.pad.accepted
+    explorer.controls["gate"].value = 1.0
+    assert explorer.pad.moves and not explorer.pad.accepted, "a refused one can be moved to a better place"
+    explorer.controls["mode"].value = "probability"
+    assert not explorer.pad.moves and "The teacher's map decides" in explorer.pad.note
+    explorer.controls["mode"].value = "position"
+    explorer.controls["zone"].value = explorer.pairs.reports[explorer.controls["donor"].value].zones.index(0)
+    assert not explorer.pad.moves and not any(explorer.pad.patch) and "No patch is proposed" in explorer.pad.note
+
+
+def test_every_control_says_what_it_is_and_waits_until_it_is_let_go(explorer):
+    for control in explorer.controls.values():
         assert control.description and not getattr(control, "continuous_update", False)
 
 

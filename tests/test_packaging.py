@@ -51,7 +51,7 @@ def test_the_wheel_holds_code_settings_types_notebooks_plans_and_kept_results(wh
     names = set(wheel.namelist())
     assert modules(ROOT / "semimedref_core") | modules(ROOT / "kernels/semimedref_kernels") <= names
     assert {"semimedref_core/presets.toml", "semimedref_core/py.typed", "semimedref_kernels/py.typed"} <= names
-    assert "semimedref_core/demo/page.html" in names
+    assert {"semimedref_core/demo/page.html", "semimedref_core/widgets/patch_pad.js"} <= names
     example = [path for path in (ROOT / "semimedref_core/example").rglob("*") if path.is_file()]
     assert {path.relative_to(ROOT).as_posix() for path in example if "__pycache__" not in path.parts} <= names
     share = f"semimedref-{semimedref_core.__version__}.data/data/share/semimedref/"
@@ -140,5 +140,5 @@ def test_a_plan_that_neither_is_here_nor_comes_along_is_told_with_those_that_do(
 def test_the_install_command_brings_all_that_the_tutorial_needs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {name.split(">")[0] for name in project["dependencies"]}
-    assert {"papermill", "jupytext", "ipykernel", "ipywidgets", "matplotlib"} <= names
+    assert {"papermill", "jupytext", "ipykernel", "ipywidgets", "anywidget", "matplotlib"} <= names
     assert not names & {*OPTIONAL}

@@ -79,6 +79,21 @@ def test_a_control_that_moves_another_is_answered_once_with_both_values():
     assert answered == [("1", "1"), ("7", "7")]
 
 
+def test_controls_that_are_moved_as_one_are_answered_once():
+    answered = []
+
+    def answer(**numbers):
+        answered.append(tuple(numbers.values()))
+        return doubled(numbers["number"])
+
+    controls = {name: ipywidgets.Text("1", description=name) for name in ("number", "other")}
+    explorer = Explorer(controls, answer, "a line")
+    with explorer.as_one():
+        for control in controls.values():
+            control.value = "7"
+    assert answered == [("1", "1"), ("7", "7")]
+
+
 def shown(explorer):
     """What a front end is given: data and metadata by kind."""
     return explorer._repr_mimebundle_()

@@ -131,7 +131,7 @@ def mixed_pair(
     titles = ("receiver $s_i$", "donor $s_j$", outcome, "$p_i$", "$p_j$", "target" if accepted else "target: $p_i$")
     for name, title, shown in zip("ABCDEF", titles, (*images, mixed, *probs, target), strict=True):
         show_image(axes[name], shown)
-        axes[name].set_title(title, fontsize=8, y=1)  # the title has formulas
+        axes[name].set_title(title, fontsize=TYPE, y=1)  # the title has formulas
     for name in "DEF":
         axes[name].images[0].set(cmap="cividis", clim=(0, 1))
     outline(axes["C"], target, PREDICTED)

@@ -40,7 +40,7 @@ class Explorer(ipywidgets.VBox):
     def __init__(
         self, controls: Mapping[str, ipywidgets.ValueWidget], answer: Callable[..., tuple[Figure, str]], alt: str
     ):
-        self.controls, self._answer, self._answered = dict(controls), answer, None
+        self.controls, self._answer, self._answered, self._waits = dict(controls), answer, None, False
         self.said = ipywidgets.HTML()
         self.picture, self._alt, self._source = ipywidgets.HTML(), alt, ""
         for control in self.controls.values():
@@ -50,13 +50,23 @@ class Explorer(ipywidgets.VBox):
         super().__init__([rows, self.said, self.picture])
         self._changed()
 
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """Changes of several controls inside are answered once, at the end."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+        self._changed()
+
     def _changed(self, _=None) -> None:
         """Updates line and picture. If the user typed something wrong, the widget says so and keeps the picture.
 
         A control may move another one. Then there is one update, not one for each control.
         """
         values = {name: control.value for name, control in self.controls.items()}
-        if values == self._answered:
+        if self._waits or values == self._answered:
             return
         self._answered = values
         try:

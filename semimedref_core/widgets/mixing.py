@@ -16,6 +16,7 @@ from semimedref_core.data.pairs import Pairs
 from semimedref_core.figures.mixing import mixed_pair
 from semimedref_core.reports import ZONES, Report
 from semimedref_core.widgets.base import Explorer
+from semimedref_core.widgets.patch_pad import STEPS, PatchPad
 
 
 @dataclass(frozen=True)
@@ -117,34 +118,60 @@ def _why_refused(landed: int, area: int, mean: float, gate: float) -> str:
     return f"mean probability {mean:.2f} below the gate {gate:.2f}"
 
 
+def _how_to_move(mode: str, moves: bool, place: tuple[float, float]) -> str:
+    """What stands below the picture on which the patch is dragged."""
+    if mode == "probability":
+        return "The teacher's map decides where the patch lies: 'down in the zone' picks one of its confident pixels."
+    if not moves:
+        return "No patch is proposed, so there is none to move."
+    if {0, 1} & set(place):
+        return "The centre of the patch is at the edge of the zone's box and stays in it. The patch is cut to the box."
+    return "Drag the patch, or move it with the arrow keys. Its centre stays in the zone's box."
+
+
 class MixingExplorer(Explorer):
     """Choose two samples, a way to propose, a zone, a place, a size and a gate; see the pair mixed or refused.
+
+    The patch can be dragged on the receiver's picture too. That moves the two controls of the place, and they move it.
 
     Args:
         pairs: N pairs.
         probs: ``[N, H, W]`` the teacher's probabilities on them.
         boxes: ``[6, 4]`` px, the zone boxes.
         start: first values of controls by name, if not the defaults.
+
+    Attributes:
+        pad: the picture on which the patch is dragged.
     """
 
     def __init__(self, pairs: Pairs, probs: np.ndarray, boxes: np.ndarray, **start):
         self.pairs, self.probs, self.boxes = pairs, probs, boxes
         last, lazy = len(pairs) - 1, {"continuous_update": False}
         share = {"min": 0.0, "max": 1.0, "step": 0.05, **lazy}
+        place = share | {"step": 1 / STEPS}
         controls = {
             "receiver": ipywidgets.IntSlider(0, 0, last, description="receiver i", **lazy),
             "donor": ipywidgets.IntSlider(1, 0, last, description="donor j", **lazy),
             "mode": ipywidgets.Dropdown(options=patchmix.PATCH_MODES, description="proposal"),
             "named_by": ipywidgets.Dropdown(options=patchmix.PATCH_ZONES, value="donor", description="zone named by"),
             "zone": ipywidgets.Dropdown(options=[(name, k) for k, name in enumerate(ZONES)], description="zone"),
-            "down": ipywidgets.FloatSlider(0.5, description="down in the zone", **share),
-            "across": ipywidgets.FloatSlider(0.5, description="across the zone", **share),
+            "down": ipywidgets.FloatSlider(0.5, description="down in the zone", **place),
+            "across": ipywidgets.FloatSlider(0.5, description="across the zone", **place),
             "size": ipywidgets.FloatSlider(0.5, description="patch side / image side", **share | {"min": 0.05}),
             "gate": ipywidgets.FloatSlider(0.3, description="gate", **share),
         }
         for name, value in start.items():
             controls[name].value = value
+        self.pad = PatchPad(boxes=boxes.tolist(), layout={"width": "280px", "margin": "2px 16px 2px 2px"})
         super().__init__(controls, self._mix, "receiver, donor and mixed sample, each with its report")
+        self.pad.observe(self._dragged, "place")
+        rows, *answer = self.children
+        rows.layout.flex, rows.layout.align_content = "1 1 300px", "flex-start"
+        self.children = [ipywidgets.HBox([self.pad, rows], layout={"flex_flow": "row wrap"}), *answer]
+
+    def _dragged(self, change) -> None:
+        with self.as_one():
+            self.controls["down"].value, self.controls["across"].value = change["new"]
 
     def _mix(self, receiver, donor, mode, named_by, zone, down, across, size, gate) -> tuple[Figure, str]:
         """The figure, and the result in words.
@@ -158,6 +185,13 @@ class MixingExplorer(Explorer):
         block = max(1, round(size * pair.images.shape[1]))
         how = zone, (down, across), block, mode, gate, named_by
         mix = mix_pair(pair.images, self.probs[two], pair.reports, self.boxes, *how)
+        moves = mode != "probability" and any(mix.patch)
+        self.pad.show(
+            pair.images[0], zone=zone, block=block, place=(down, across), patch=mix.patch, moves=moves,
+            accepted=not mix.refused, note=_how_to_move(mode, moves, (down, across)),
+            label=f"Receiver {receiver} with the boxes of the zones. The centre of the patch lies in {ZONES[zone]}, "
+            f"{down:.0%} down and {across:.0%} across. The arrow keys move it.",
+        )  # fmt: skip
         figure = mixed_pair(
             pair.images, self.probs[two], mix.image, mix.target, mix.patch, [*pair.reports, mix.report], not mix.refused
         )
