@@ -97,8 +97,9 @@ def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
         curves: name as in :data:`REPLAYED` -> ``[n, 2]`` of (step, value); empty curves are left out.
         step: later points are not drawn.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(13.5, 3.6))
-    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.14, top=0.9, wspace=0.25)  # nothing jumps between steps
+    figure = plt.figure(figsize=(9.6, 6.2))  # no wider, so that a narrow window does not make the letters small
+    places = {"left": 0.07, "right": 0.985, "bottom": 0.08, "top": 0.95, "wspace": 0.2, "hspace": 0.35}
+    axes = figure.subplot_mosaic("AB;CC", gridspec_kw=places).values()  # fixed: nothing jumps between steps
     last = max(curve[-1, 0] for curve in curves.values() if len(curve))
     for ax, (panel, styles) in zip(axes, REPLAYED.items(), strict=True):
         drawn = {name: curves[name] for name in styles if len(curves[name])}

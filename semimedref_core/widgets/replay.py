@@ -108,9 +108,10 @@ def training_replay(metrics: str | Path) -> Explorer:
     slider = ipywidgets.SelectionSlider(
         options=steps, value=steps[-1], description="step", continuous_update=False, layout={"width": "36em"}
     )
-    # Slower than an update, so that pictures do not queue up.
+    # Slower than an update. During an update the browser keeps only the newest step and sends it afterwards.
     play = ipywidgets.Play(len(steps) - 1, 0, len(steps) - 1, interval=500, description="play")
-    ipywidgets.link((play, "value"), (slider, "index"))
+    # Linked in the browser. Through the kernel, the next step of the player could undo a move by hand.
+    ipywidgets.jslink((play, "value"), (slider, "index"))
     drawn = curves(lines)
     explorer = Explorer(
         {"step": slider},
