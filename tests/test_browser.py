@@ -143,10 +143,10 @@ class Shown:
         return self.pixels()
 
 
-def of_colour(pixels: np.ndarray, colour: str, opacity: float = 1.0) -> np.ndarray:
+def of_colour(pixels: np.ndarray, colour: str, opacity: float = 1.0, within: int = 6) -> np.ndarray:
     """Where a picture has this colour, on white."""
     wanted = 255 * (opacity * np.array(to_rgb(colour)) + 1 - opacity)
-    return np.abs(pixels - wanted).max(-1) < 6
+    return np.abs(pixels - wanted).max(-1) < within
 
 
 def test_posaug_a_phrase_that_is_hit_changes_in_text_and_picture_while_the_zones_stay(pages):
@@ -197,6 +197,31 @@ def test_t_patchmix_image_outline_and_text_are_mixed_together_and_refused_togeth
         assert of_colour(pixels[int(0.8 * len(pixels)) :], COMES).any() == pasted, "words that came, marked"
     assert np.array_equal(shown.press("gate", "ArrowLeft"), accepted)
     expect(shown.said).to_have_text(line)
+    _the_patch_moves_by_hand(shown, pages["04_t_patchmix"])
+
+
+def _the_patch_moves_by_hand(shown: Shown, page: Page) -> None:
+    """By pointer up to the edge of its zone and no further, by keys from there; sliders and picture follow."""
+    pad = shown.area.get_by_role("application")
+    pad.scroll_into_view_if_needed()
+    patch, place, before = pad.locator("rect").last, pad.bounding_box(), shown.picture.get_attribute("src")
+    frame = patch.bounding_box()
+    page.mouse.move(frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(place["x"] - 50, place["y"] - 50, steps=4)
+    assert patch.bounding_box()["width"] < frame["width"], "the frame follows the pointer, and is cut at the edge"
+    assert shown.picture.get_attribute("src") == before, "the answer waits until the patch is let go"
+    page.mouse.up()
+    for description in ("down in the zone", "across the zone"):
+        expect(shown.control(description)).to_have_attribute("aria-valuenow", "0.0")
+    expect(shown.area.get_by_role("status")).to_contain_text("at the edge of the zone's box")
+    expect(shown.picture).not_to_have_attribute("src", before)
+    expect(pad).to_have_attribute("aria-label", re.compile("0% down and 0% across"))
+    pad.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(pad).to_have_attribute("aria-label", re.compile("0% down and 4% across"))
+    expect(shown.control("down in the zone")).to_have_attribute("aria-valuenow", "0.0")
 
 
 def _mixed(pixels: np.ndarray) -> np.ndarray:
@@ -248,14 +273,15 @@ def test_an_unreadable_report_is_told_and_a_quick_choice_puts_it_right_in_pictur
     pixels = shown.press("report", "Space", "ArrowUp", "Enter")
     expect(text).to_have_value("unilateral pulmonary infection, one infected area, lower right lung.")
     expect(shown.said).to_contain_text("Dice")
-    _, columns = np.nonzero(of_colour(pixels[: int(0.9 * len(pixels)), : pixels.shape[1] // 2], GREEN))
+    panel = pixels[: int(0.9 * len(pixels)), : pixels.shape[1] // 2]
+    _, columns = np.nonzero(of_colour(panel, GREEN, within=40))  # dots on grey, whose edges are blended with it
     assert columns.min() > 0.2 * pixels.shape[1], "the box of the named zone is in the right half"
 
 
 def test_every_control_is_reached_by_the_tab_key_in_the_order_shown(pages):
     shown = Shown(pages["07_train"], 1)
     shown.control("pair").focus()
-    for description in ("report", "text", "threshold"):
+    for description in ("report", "text", "threshold", "attention to"):
         for _ in range(3):  # a slider's number can be typed too, so it is a stop of its own
             pages["07_train"].keyboard.press("Tab")
             if shown.control(description).evaluate("element => element === document.activeElement"):
@@ -263,20 +289,30 @@ def test_every_control_is_reached_by_the_tab_key_in_the_order_shown(pages):
         expect(shown.control(description)).to_be_focused(timeout=1 * SECONDS)
 
 
-def test_the_replay_goes_back_by_keyboard_and_forward_by_its_play_button(pages):
+def test_the_replay_plays_to_its_end_and_goes_on_from_where_a_hand_has_put_it(pages):
+    """A hand that moves it while it plays is not set back by a step that was on its way."""
     shown = Shown(pages["07_train"])
     steps = SMALL["07_train"]["steps"]
+    button, play = shown.area.locator(".widget-play button").nth(0), shown.area.locator(".widget-play .fa-play")
     expect(shown.said).to_contain_text(f"step {steps} of {steps}")
     shown.press("step", "ArrowLeft")
     expect(shown.said).not_to_contain_text(f"step {steps} of {steps}")
-    shown.area.locator(".widget-play button").nth(0).press("Enter")
+    button.press("Enter")
+    expect(shown.said).to_contain_text(f"step {steps} of {steps}")
+    expect(play).to_be_visible()  # it stopped, and can be played again
+    button.press("Enter")
+    shown.control("step").press("End")
+    expect(play).to_be_visible()
     expect(shown.said).to_contain_text(f"step {steps} of {steps}")
 
 
 @pytest.mark.parametrize("name", [*SMALL, "notebook-7"])
-def test_pictures_have_words_for_who_cannot_see_them_and_nothing_went_wrong(pages, name):
+def test_pictures_have_words_and_fit_a_narrow_window_and_nothing_went_wrong(pages, name):
     page = pages[name]
     page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+    page.set_viewport_size({"width": 760, "height": 1400})
+    for output in page.locator(".jp-OutputArea-output", has=page.locator(".widget-html img")).all():
+        assert output.evaluate("area => area.scrollWidth - area.clientWidth") <= 1, "cut, or to be scrolled"
     for picture in page.locator(".widget-html img").all():
         assert len(picture.get_attribute("alt")) > 20
     expect(page.locator("[data-mime-type='application/vnd.jupyter.error']")).to_have_count(0)

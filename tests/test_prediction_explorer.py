@@ -7,10 +7,18 @@ from torch import nn
 
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.networks import build_texts
+from semimedref_core.networks import build_network, build_texts
 from semimedref_core.networks.compact import Prediction
 from semimedref_core.reports import ZONES, Report, ReportError
-from semimedref_core.widgets.prediction import CHOICES, chosen_report, prediction_explorer, read_with
+from semimedref_core.widgets.prediction import (
+    CHOICES,
+    NO_WORD,
+    attention_to_words,
+    chosen_report,
+    prediction_explorer,
+    read_with,
+    words_of,
+)
 
 LEFT = Report.of([0, 0, 1, 0, 0, 0])
 RIGHT_UPPER = Report.of([0, 0, 0, 1, 0, 0])
@@ -100,7 +108,7 @@ def test_a_text_that_is_no_report_is_refused(reading):
 
 
 def test_the_text_follows_pair_and_choice_until_a_reader_types(explorer):
-    index, choice, text, _ = explorer.controls.values()
+    index, choice, text, *_ = explorer.controls.values()
     assert text.value == LEFT.render()
     choice.value = "sides swapped"
     assert text.value == LEFT.flip().render() and "Dice 0.00 (1.00" in explorer.said.value
@@ -121,3 +129,57 @@ def test_an_unreadable_report_is_told_in_the_widget_and_the_threshold_is_answere
     explorer.controls["choice"].value = "all zones"
     explorer.controls["threshold"].value = 0.95
     assert explorer.said.value.startswith("0 lesion pixels") and explorer.picture.value != picture
+
+
+@pytest.fixture
+def listening(pairs):
+    """An explorer of a network whose pixels attend to words."""
+    torch.manual_seed(0)
+    return prediction_explorer(build_network("compact"), build_texts(), THIRDS, pairs)
+
+
+def test_each_word_that_the_network_reads_can_be_chosen_also_one_that_returns():
+    words = words_of(
+        build_texts(), "bilateral pulmonary infection, two infected areas, all left lung and all right lung."
+    )
+    assert list(words)[:5] == ["[CLS]", "bilateral", "pulmonary", "infection", ","]
+    assert words["all (2)"] > words["all"] and list(words.values()) == list(range(len(words)))
+
+
+def test_a_chosen_word_is_laid_over_the_picture_and_its_share_is_told(listening, pairs):
+    word, plain = listening.controls["word"], listening.picture.value
+    assert word.label == NO_WORD and "attention" not in listening.said.value
+    word.label = "left"
+    left = listening.picture.value
+    assert left != plain and "&#x27;left&#x27; gets" in listening.said.value
+    word.label = "lower"
+    assert listening.picture.value not in (left, plain)
+    word.label = NO_WORD
+    assert listening.picture.value == plain
+
+
+def test_the_shares_are_those_of_the_network_as_it_predicts(pairs):
+    network = build_network("compact").train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    weights = attention_to_words(network, build_texts(), pairs, 0, LEFT)
+    assert weights.shape == (24, 6, 6) and torch.allclose(weights.sum(0), torch.ones(6, 6))
+    assert network.training and all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_chosen_word_stays_while_the_report_has_it_and_one_change_is_one_answer(listening):
+    pictures = []
+    listening.controls["word"].label = "left"
+    listening.picture.observe(lambda _: pictures.append(listening.controls["word"].label), "value")
+    listening.controls["choice"].value = "all zones"
+    assert pictures == ["left"] and "&#x27;left&#x27; gets" in listening.said.value
+    listening.controls["text"].value = "both lungs"
+    assert listening.controls["word"].label == "left" and "cannot read the report" in listening.said.value
+    listening.controls["choice"].value = "right upper"
+    assert pictures == ["left", NO_WORD] and "attention" not in listening.said.value
+
+
+def test_a_network_that_does_not_tell_its_attention_says_so_beside_its_prediction(explorer):
+    picture = explorer.picture.value
+    explorer.controls["word"].label = "left"
+    assert "No map of &#x27;left&#x27;: this network does not tell how pixels attend" in explorer.said.value
+    assert "Dice" in explorer.said.value and explorer.picture.value == picture

@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from semimedref_core.figures.canvas import PREDICTED, TRUTH, as_text, legend, outline, panels, show_image
+
+
+def lay_over(ax: Axes, shape: Sequence[int], weight: np.ndarray, top: float) -> AxesImage:
+    """Lays over a picture how much each place listens to a word, from nothing (dark) to ``top`` (yellow).
+
+    Args:
+        ax: shows the picture.
+        shape: (H, W) of the picture.
+        weight: ``[h, w]``, shares of attention.
+        top: the largest share of the colour scale.
+    """
+    extent = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
+    return ax.imshow(weight, cmap="cividis", vmin=0, vmax=top, alpha=0.6, extent=extent)
 
 
 def attention_maps(image: np.ndarray, words: Sequence[str], weights: np.ndarray) -> Figure:
@@ -25,8 +40,7 @@ def attention_maps(image: np.ndarray, words: Sequence[str], weights: np.ndarray)
     shown = None
     for ax, word, weight in zip(axes.flat, words, weights, strict=False):
         show_image(ax, image)
-        extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
-        shown = ax.imshow(weight, cmap="cividis", vmin=0, vmax=weights.max(), alpha=0.6, extent=extent)
+        shown = lay_over(ax, image.shape, weight, weights.max())
         ax.set_title(as_text(word), fontsize=12)
     for ax in axes.flat[len(words) :]:
         ax.remove()

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from semimedref_core.networks.compact import SmallNetwork, TextCrossAttention
+from semimedref_core.errors import SemiMedRefError
+from semimedref_core.networks.compact import TextCrossAttention
+
+
+class NoAttentionError(SemiMedRefError, ValueError):
+    """A network without the cross-attention whose weights were asked for."""
 
 
 @torch.no_grad()
-def word_attention(network: SmallNetwork, images: Tensor, input_ids: Tensor) -> dict[int, Tensor]:
+def word_attention(network: nn.Module, images: Tensor, input_ids: Tensor) -> dict[int, Tensor]:
     """The attention of each pixel to each word, at both strides with cross-attention.
 
     Args:
-        network: ``compact`` or ``lite``.
+        network: ``compact`` or ``lite``. It keeps its mode, training or eval.
         images: ``[B, C, H, W]``, inputs of the network.
         input_ids: ``[B, L]`` token ids.
 
     Returns:
         Stride (16, then 8) -> ``[B, L, H / stride, W / stride]``, the mean over the heads. At each pixel the weights of
         the words sum to 1; padding has weight 0.
+
+    Raises:
+        NoAttentionError: if the network is of another kind.
 
     >>> import torch
     >>> from semimedref_core import build_network, build_texts
@@ -35,9 +43,14 @@ def word_attention(network: SmallNetwork, images: Tensor, input_ids: Tensor) -> 
         if isinstance(module, TextCrossAttention):
             ask = module.attention.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
             hooks += [ask, module.attention.register_forward_hook(lambda _, __, answer: found.append(answer[1]))]
+    if not hooks:
+        raise NoAttentionError("this network does not tell how pixels attend to words; `compact` and `lite` do")
+    was_training = network.training
+    network.eval()
     try:
         network(images, input_ids)
     finally:
+        network.train(was_training)
         for hook in hooks:
             hook.remove()
     sides = [(images.shape[2] // stride, images.shape[3] // stride) for stride in (16, 8)]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 
 import ipywidgets
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from semimedref_core.anatomy import Grid
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.evaluation import overlap, predict, scores
+from semimedref_core.evaluation import network_inputs, overlap, predict, scores
 from semimedref_core.figures.prediction_panel import prediction_panel
 from semimedref_core.networks import Texts
 from semimedref_core.reports import ZONES, Report
+from semimedref_core.tools.attention import NoAttentionError, word_attention
 from semimedref_core.widgets.base import Explorer
 
-TYPED = "as typed"
+TYPED, NO_WORD = "as typed", "no word"
 CHOICES = ("its own", "sides swapped", "all zones", *ZONES, TYPED)
 
 
@@ -98,11 +100,35 @@ def read_with(
     return Answer(report, boxes, probs[0, 0].numpy(), drawn, int((drawn & named).sum()), mask, dice, dice_own)
 
 
+def words_of(texts: Texts, report: str) -> dict[str, int]:
+    """The words of a report as the network reads them -> the position of each. A repeated word has a number."""
+    ids = texts([report])[0]
+    words, found = texts.tokenizer.convert_ids_to_tokens(ids[ids != texts.tokenizer.pad_token_id]), {}
+    for k, word in enumerate(words):
+        before = words[:k].count(word)
+        found[f"{word} ({before + 1})" if before else word] = k
+    return found
+
+
+def attention_to_words(network: nn.Module, texts: Texts, pairs: Pairs, index: int, report: Report) -> Tensor:
+    """The attention of each place of a pair's image to each word of a report, at stride 8.
+
+    Returns:
+        ``[L, H / 8, W / 8]`` shares of attention, 0 for padding.
+
+    Raises:
+        NoAttentionError: if the network has no such attention.
+    """
+    pair = replace(pairs.subset([index], masks=False), reports=(report,))
+    [(image, ids)] = network_inputs(pair, texts)
+    return word_attention(network, image, ids)[8][0]
+
+
 def prediction_explorer(network: nn.Module, texts: Texts, grid: Grid, pairs: Pairs) -> Explorer:
     """The widget: choose a pair, edit its report, move the threshold, and see the predicted contour change.
 
     A quick choice fills the text box. A text that is typed there stays if the pair changes, so one report can be tried
-    on many images.
+    on many images. If a word of the report is chosen, the image shows the attention to it.
 
     Args:
         network, texts, grid, pairs: as in :func:`read_with`; the network is on the CPU.
@@ -116,8 +142,16 @@ def prediction_explorer(network: nn.Module, texts: Texts, grid: Grid, pairs: Pai
         "threshold": ipywidgets.FloatSlider(
             0.5, min=0.05, max=0.95, step=0.05, description="threshold", continuous_update=False
         ),
+        "word": ipywidgets.Dropdown(description="attention to"),
     }
-    index, choice, text, _ = controls.values()
+    index, choice, text, _, word = controls.values()
+
+    def words(chosen: str | None) -> None:
+        found = words_of(texts, Report.parse(text.value).render())
+        word.options = {NO_WORD: -1, **found}.items()
+        word.value = found.get(chosen, -1)
+
+    words(None)
 
     def fill(_):
         if choice.value != TYPED:
@@ -127,16 +161,34 @@ def prediction_explorer(network: nn.Module, texts: Texts, grid: Grid, pairs: Pai
         if choice.value != TYPED and text.value != chosen_report(pairs.reports[index.value], choice.value).render():
             choice.value = TYPED
 
+    def follow(_):
+        with contextlib.suppress(ValueError), explorer.as_one():  # the explorer tells what cannot be read
+            words(word.label)
+
     # Registered before the explorer watches the controls, so a choice and its text are one change.
     index.observe(fill, "value")
     choice.observe(fill, "value")
     text.observe(typed, "value")
+    text.observe(follow, "value")
 
-    def answer(index, choice, text, threshold):
-        reading = read_with(network, texts, grid, pairs, index, text, threshold)
-        drawn = (reading.mask, reading.probs, reading.predicted, reading.boxes, reading.report.render())
-        return prediction_panel(pairs.images[index], *drawn), reading.line()
+    def answer(index, choice, text, threshold, word):
+        reading, heard, told = read_with(network, texts, grid, pairs, index, text, threshold), None, ""
+        if word >= 0:
+            name = controls["word"].label
+            try:
+                weights = attention_to_words(network, texts, pairs, index, reading.report)[word]
+                heard = name, weights.numpy()
+                told = f" {name!r} gets {100 * weights.mean():.0f} % of a place's attention on the mean, "
+                told += f"{100 * weights.max():.0f} % at most."
+            except NoAttentionError as error:
+                told = f" No map of {name!r}: {error}."
+        drawn = (reading.mask, reading.probs, reading.predicted, reading.boxes, reading.report.render(), heard)
+        return prediction_panel(pairs.images[index], *drawn), reading.line() + told
 
-    return Explorer(
-        controls, answer, "the image with mask, prediction and named zones; the map of lesion probabilities"
+    explorer = Explorer(
+        controls,
+        answer,
+        "the image with mask, prediction and named zones, and with the attention to a word if one is chosen; "
+        "the map of lesion probabilities",
     )
+    return explorer
