@@ -409,9 +409,11 @@ check("04.3", lie)
 # %% [markdown]
 # ## Try it
 #
-# Two samples, a way to propose, a zone, a place in it, a size and a gate. Picture, target and text change together. Move the
-# gate up by one step: the patch is refused, and the line says why. The widget needs a running kernel. Without one you see a
-# still of it. The lines below say what it answers to four questions.
+# Two samples, a way to propose, a zone, a place in it, a size and a gate. Picture, target and text change together. **Drag
+# the patch** on the picture of the receiver, or move it with the arrow keys: its centre stays in the zone's box (blue), and
+# the answer comes when you let it go. Move the gate up by one step: the patch is refused, and the line says why. Then drag
+# it to a place where the teacher is surer. The widget needs a running kernel. Without one you see a still of it. The lines
+# below say what it answers to four questions.
 
 # %%
 from semimedref_core.widgets import MixingExplorer, mix_pair

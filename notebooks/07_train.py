@@ -291,7 +291,8 @@ print(f"Dice per image {own:.1f} % with the own reports, {blank:.1f} % with repo
 # ## Another report for the same image
 #
 # Edit the text, or take a quick choice, and see the predicted contour follow. Which lesions does the network find by
-# itself, and which only because the report names their zone?
+# itself, and which only because the report names their zone? Choose a word under *attention to*: the picture shows
+# which places listen to it, as in [02](02_network.ipynb). Yellow places listen most.
 
 # %%
 from semimedref_core.widgets import prediction_explorer
