@@ -9,11 +9,13 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from semimedref_core.experiments.papermill_run import _without_kernel
+from semimedref_core.figures.canvas import GREEN, SKY
 from semimedref_core.widgets.base import Explorer
-from semimedref_core.widgets.still import settings
+from semimedref_core.widgets.still import settings, still
 
 
 def doubled(number: str):
@@ -124,6 +126,21 @@ def test_a_still_names_controls_as_they_are_labelled_and_leaves_out_what_is_empt
         ipywidgets.Text("", description="or your own"),
     )
     assert settings(controls) == "zone: left upper; gate: 0.5"
+
+
+def test_thin_lines_of_like_colours_stay_apart_in_a_still():
+    """The outlines of mask and zones, on a picture that has most of the colours."""
+    smooth = np.linspace(0, 255, 300 * 300).reshape(300, 300).astype(np.uint8)
+    sheet = np.stack([smooth, smooth[::-1], smooth], axis=2)
+    outlines = {row: tuple(int(255 * share) for share in to_rgb(colour)) for row, colour in ((100, SKY), (200, GREEN))}
+    for row, colour in outlines.items():
+        sheet[row] = colour
+    file = io.BytesIO()
+    Image.fromarray(sheet).save(file, format="png")
+    seen = np.asarray(Image.open(io.BytesIO(still(file.getvalue(), ["a line"], 80))).convert("RGB"))[-300:].astype(int)
+    for row, colour in outlines.items():
+        assert np.abs(seen[row] - colour).max() < 20
+    assert np.abs(seen - sheet).mean() < 6
 
 
 def test_a_widget_that_could_answer_nothing_yet_has_no_still():

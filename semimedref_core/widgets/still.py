@@ -48,5 +48,7 @@ def still(picture: bytes, lines: Iterable[str], dpi: int) -> bytes:
     canvas.draw()
     sheet = np.concatenate([np.asarray(canvas.buffer_rgba())[..., :3], below])
     file = io.BytesIO()
-    Image.fromarray(sheet).quantize(COLOURS, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
+    # By default thin lines are few pixels, and share one colour: two outlines could not be told apart.
+    fewer = Image.fromarray(sheet).quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    fewer.save(file, format="png", optimize=True)
     return file.getvalue()
