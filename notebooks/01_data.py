@@ -15,20 +15,21 @@
 # %% [markdown]
 # # 01 · Image, report, mask
 #
-# **What you will see.** The task is *medical referring image segmentation*: an image $x$ and its report $r$ go in,
-# the mask $y$ of the lesion comes out. This notebook looks at the data. After it you
+# **What you will see.** The task is *medical referring image segmentation*: a network gets an image $x$ and its report
+# $r$, and it has to give the mask $y$ of the lesion. This notebook looks at the data. After it you
 #
 # - can read a report as six bits, one for each zone of the lungs (Eq. 1);
-# - know which side "left" is and where "lower" lies in the image, and how both were measured;
-# - know which pairs are the labelled ones (Eq. 2), and what the reports give away of the masks;
+# - know which side "left" is and how high "lower" lies in the image, and how we measured both;
+# - know which pairs are the labelled ones (Eq. 2), and what the reports give away about the masks;
 # - can say why one prediction has two Dice scores (Eq. 18).
 #
 # **What you need.** PyTorch or NumPy, and the abstract of the paper.
 #
 # **Time.** About 20 minutes to read, with the exercises; about 20 seconds to run.
 #
-# An equation has our number; we do not know the paper's number of these three. *Ledger* is the list of differences to
-# the released code, in [notebook 00](00_start_here.ipynb). The *release* is that code.
+# The three equations have numbers of ours; we do not know the paper's. The *release* is the code that the authors
+# published. The *ledger* in [notebook 00](00_start_here.ipynb) lists, with numbers, where the release does something
+# else than one expects from the paper.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "phantom-ct", or "qata" with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -56,12 +57,14 @@ print(versions())
 # %% [markdown]
 # ## The pairs
 #
-# Every pair has an image and a report. This notebook reads all masks, because we want to know the data. A training run
-# reads the masks of the labelled pairs only.
+# A pair is an image and its report. This notebook reads the masks of all pairs, because we want to know the data. A
+# training run reads the masks of the labelled pairs only.
 #
-# The **phantom** is a data set that a program draws: stylised chest X-rays with lesions, masks and reports. It is
-# free to share. It teaches the method; it teaches no medicine. The figure shows one pair. A report speaks of six
-# **zones**: upper, middle and lower, on each side.
+# The **phantom** is a data set that a program draws: stylised chest X-rays with lesions, masks and reports. It is free
+# to share. It teaches the method; it teaches no medicine.
+#
+# A report speaks of six **zones**: upper, middle and lower, on each side. The figure shows one pair. Compare the blue
+# outlines in the middle with the blue fields at the right: the fields are the zones that the report names.
 
 # %%
 pairs = load_split(dataset, "train", image_size)
@@ -77,12 +80,14 @@ plt.show()
 # %% [markdown]
 # ## Why the text is needed: decoys
 #
-# Most phantom images also hold **decoys**: opacities that look like lesions, but no report names them and no mask
-# marks them. Nobody can tell a decoy from a lesion by its look. Only the text tells. In the figure the yellow dotted
-# lines mark decoys; a network does not see these lines.
+# Most phantom images also hold **decoys**. A decoy is an opacity that looks like a lesion, but no report names it and
+# no mask marks it. Nobody can tell a decoy from a lesion by its look. Only the text can tell.
 #
-# Not every image has one. A decoy lies in a zone that the report does not name. Three of ten reports name all six
-# zones, so their images cannot hold a decoy. The cell counts them on the phantom's X-rays, whatever `dataset` is.
+# Not every image has a decoy. A decoy lies in a zone that the report does not name. Three of ten reports name all six
+# zones, so their images cannot hold one. The next cell counts decoys on the phantom's X-rays, whatever `dataset` is.
+#
+# In the figure, compare the opacities inside the blue and the yellow lines: they look alike. Yellow dotted lines mark
+# decoys. A network sees neither line.
 
 # %%
 every = phantom.decoys("train", size=64).any((1, 2))
@@ -106,8 +111,9 @@ plt.show()
 #
 # $$a \in \{0,1\}^6:\quad a_k = 1 \text{ if the report names zone } k \qquad (\text{Eq. 1})$$
 #
-# Left comes before right, and each side goes from top to bottom. The function below does the work of `Report.parse`: it
-# turns phrases into bits. `_parse_phrase` finds the side and the heights of one phrase.
+# Left comes before right, and each side goes from top to bottom. `Report.parse` calls the function below, which turns
+# the phrases of a report into bits. `_parse_phrase` finds the side and the heights of one phrase. The last two lines
+# of the cell check one report by hand.
 
 # %%
 display(source_of(reports._parse_phrases))
@@ -121,13 +127,14 @@ assert Report.parse(text).zones == by_hand
 # %% [markdown]
 # ### Two versions of the texts
 #
-# The reports of QaTa-COV19 are in use in two versions, and these differ in style. (The first appendix compares their
-# bits.)
+# Two versions of QaTa-COV19's reports are in use. They differ in style:
 #
-# | style | three zones of one side are written | the count word counts |
+# | style | three zones of one side are written as | the count word counts |
 # |---|---|---|
 # | `lvit` (the tables of LViT, an earlier method) | `all left lung` | connected lesions in the mask |
 # | `release` (SGSeg, and the release) | `upper middle lower left lung` | zones that are named |
+#
+# On QaTa they also differ in some zones; an appendix compares their bits. The cell shows one report in both styles.
 
 # %%
 lvit = pairs.reports
@@ -143,14 +150,16 @@ print(f"lvit:    {lvit[first]}\nrelease: {release[first]}")
 # %% [markdown]
 # ### Exercise 01.1 (predict)
 #
-# Read this report: `Bilateral pulmonary infection, three infected areas, upper lower left lung and all right lung.`
-# What is its vector $a$? And which number would the style `release` write in place of "three"? Answer with `(a,
-# number)`, such as `([0, 0, 0, 0, 0, 0], 0)`.
+# Read this report, which is in style `lvit`:
+# `Bilateral pulmonary infection, three infected areas, upper lower left lung and all right lung.` What is its vector
+# $a$? And which number would the style `release` write in place of "three"? Answer with `(a, number)`, such as
+# `([0, 0, 0, 0, 0, 0], 0)`.
 #
 # <details><summary>Solution</summary>
 #
 # `([1, 0, 1, 1, 1, 1], 5)`. The left lung has upper and lower, but no middle. `all right lung` names three zones. So
-# five zones are named, and the style `release` writes "five infected areas". The mask shows three lesions.
+# the report names five zones, and the style `release` writes "five infected areas". The word "three" in style `lvit`
+# says that the mask has three connected lesions: one lesion may fill several zones.
 # </details>
 
 # %%
@@ -161,12 +170,13 @@ check("01.1", six_bits)
 # ## Which side is "left"?
 #
 # In a frontal X-ray the patient's right lung is on the left of the image. So "left lung" may mean the patient's left
-# or the image's left. The masks know the answer. We take the reports that name one side only, and measure in which
-# half of the image their lesions lie. (Lateral views, `vp-ll` in QaTa's file names, are counted apart. There left and
-# right mean nothing.)
+# or the image's left. The masks decide. We take the reports that name one side only, and measure in which half of the
+# image their lesions lie. (Lateral views have `vp-ll` in QaTa's file names, and left and right mean nothing in them.
+# `agreement` counts them separately.)
 #
-# The phantom was drawn this way. On QaTa the same cell measures it. The figure shows how often each pixel is lesion,
-# for both kinds of reports: the bright spots are on the named side of the dashed midline.
+# We drew the phantom with "left" on the image's left, so its 100 % is no finding. Set `dataset = "qata"`, and the same
+# cell measures the real data. The figure shows how often each pixel is lesion, for both kinds of reports. Look at the
+# dashed midline: each bright spot lies on the side that the reports name.
 
 # %%
 found = agreement(pairs)
@@ -185,8 +195,8 @@ plt.show()
 #
 # ### Exercise 01.2 (change)
 #
-# Mirror a pair. Write `mirrored(image, mask, report)`. It gets an image and a mask as arrays `[H, W]`, and a
-# `Report`. It gives back image, mask and report of the mirror image, in this order, and the three must agree.
+# Mirror a pair. Write `mirrored(image, mask, report)`. It gets an image and a mask as arrays `[H, W]`, and a `Report`.
+# It returns image, mask and report of the mirror image, in this order, and the three must agree.
 #
 # <details><summary>Solution</summary>
 #
@@ -195,8 +205,8 @@ plt.show()
 #     return image[:, ::-1], mask[:, ::-1], report.flip()
 # ```
 #
-# A mirror is a common augmentation for images. Here it must swap the words too. Whoever forgets the report teaches the
-# network that "left" means right in half of all pictures.
+# Mirroring is a common augmentation for images. Here it must also swap the words "left" and "right". If you mirror
+# half of the images and keep their reports, half of the pairs teach the network that "left" means right.
 # </details>
 
 # %%
@@ -207,17 +217,21 @@ check("01.2", mirrored)
 # ## Where is "lower"?
 #
 # The method pastes patches where a report says that a lesion is. So it needs a box for each zone. A **grid** gives
-# these boxes: two cuts make upper, middle and lower. The release cuts the image into equal thirds (Ledger 8). But
-# lungs do not reach from edge to edge, so many lesions of "lower" lie above the lowest third. We estimate the cuts
-# from the labelled pairs (`estimate_grid`), and use the other pairs to judge them.
+# these boxes by four cuts, as shares of the image's height. The two inner cuts separate upper from middle and middle
+# from lower. The two outer cuts leave out the rows above and below the lungs. The release cuts the image into equal
+# thirds (Ledger 8). But lungs do not reach from edge to edge, so many lesions of "lower" lie partly above the lowest
+# third. We estimate the cuts from the labelled pairs (`estimate_grid`), and judge them on the other pairs.
 #
-# The table takes lesions that a report places by *one* height word. It tells how many of their pixels, in per cent, lie
-# inside the band of that word. *Calibrated* is the grid for QaTa; the phantom is drawn by its bands.
+# The table takes lesions that a report places by *one* height word. It says how many per cent of their pixels lie
+# inside the band of that word. *Calibrated* is our grid for QaTa; the phantom draws its lesions inside its bands.
 #
-# In the first figure each coloured shape shows in which rows the lesions of one word lie, with the top of the image
-# on top. Look at the lower dashed line of the thirds: it cuts through the middle of "lower". The second figure lays
-# both grids over images. In the phantom the bands hardly overlap. In real data they do, so no grid is right for all.
-# There the estimate gives up some of "middle" to win more of "lower".
+# In the first figure each coloured shape shows in which rows the lesions of one word lie; the top of the image is at
+# the top. **Look at** the lower dashed line of the thirds: it cuts through the middle of "lower". The second figure
+# lays both grids over images. **Look at** the lesions of "lower": the lower dashed line crosses them, and the lower
+# yellow line runs above them.
+#
+# In the phantom the shapes of the three words hardly overlap, so one grid fits nearly all lesions. In real data they
+# overlap, and no grid fits all of them.
 
 # %%
 labelled = labelled_indices(pairs.names, label_ratio)
@@ -236,10 +250,10 @@ plt.show()
 # %% [markdown]
 # ### Exercise 01.3 (break)
 #
-# Break the grid of thirds. Draw a mask of 96 by 96 pixels, 0 and 1. By the calibrated grid it shows *left lower* and
-# nothing else; by the thirds it shows *left middle* and nothing else. A grid sees a zone if its box holds lesion on
-# 0.3 % of the image or more, which are 28 pixels here. `anatomy.QATA.zones_shown(mask)` and
-# `anatomy.THIRDS.zones_shown(mask)` tell the bits.
+# Break the grid of thirds. Make a mask of 96 by 96 pixels, 0 and 1. By the calibrated grid it shows *left lower* and
+# nothing else; by the thirds it shows *left middle* and nothing else. A grid sees a zone if the lesion in its box
+# covers 0.3 % of the image or more, which is 28 pixels here. `anatomy.QATA.zones_shown(mask)` and
+# `anatomy.THIRDS.zones_shown(mask)` give the bits.
 #
 # <details><summary>Solution</summary>
 #
@@ -248,9 +262,9 @@ plt.show()
 # mask[56:63, 10:40] = 1
 # ```
 #
-# The calibrated grid begins "lower" at 0.57 of the height, which is row 55. The thirds begin it at row 64. A lesion in
-# between has the right word in its report, and the thirds still look for it in another box. There a patch of "lower"
-# is taken below the lesion.
+# The calibrated grid begins "lower" at 0.57 of the height, which is row 55. The thirds begin it at row 64. A report
+# calls a lesion between these rows "lower", and that is right. But the thirds put it into the box of "middle". So a
+# patch for "lower" that follows the thirds is taken from below the lesion.
 # </details>
 
 # %%
@@ -260,10 +274,11 @@ check("01.3", mask)
 # %% [markdown]
 # ## What the count word gives away (Ledger 10)
 #
-# In style `lvit` somebody counted the lesions *in the mask* and wrote the number into the text. So the text tells a
-# bit of the answer. In style `release` the word only repeats how many zones are named. The tables set both words
-# against the number of connected lesions in the mask. Framed in red is where the two
-# agree: on the phantom these are all texts at the left, and 41 % at the right.
+# In style `lvit` somebody counted the lesions *in the mask* and wrote the number into the text. So the text gives away
+# a part of the answer. In style `release` the word only repeats how many zones are named. Each table sets one style's
+# word against the number of connected lesions in the mask, and counts texts. Red frames mark the fields where the two
+# agree. **Look at** how many texts lie outside the frames: on the phantom none at the left, and more than half at the
+# right.
 
 # %%
 counts = pd.DataFrame({"connected lesions in the mask": [Lesions.of(mask).count for mask in pairs.masks]})
@@ -287,8 +302,12 @@ plt.show()
 # $$|D_L| = \max(1, \mathrm{round}(\rho\, n)), \qquad D_U = D \setminus D_L \qquad (\text{Eq. 2})$$
 #
 # The release shuffles the list once, with seed 42, and takes the first ones. So a smaller labelled set is part of each
-# larger one. We label exactly the same pairs. The function has one branch more, because MosMedData+ sorts the names
-# first and rounds down. The table counts labelled pairs; in the figure each blue line is one of them.
+# larger one. We label exactly the same pairs. The function has a second branch for MosMedData+, because the release
+# sorts its names first and rounds down. (`with_mask` is for your own folders, where some masks are missing from the
+# start.)
+#
+# The table counts labelled pairs. In the figure each blue line is a labelled pair of `dataset`. Follow one line
+# downwards: a pair that is labelled at 1 % stays labelled at every larger share.
 
 # %%
 display(source_of(labelled_indices))
@@ -314,8 +333,9 @@ plt.show()
 # $$\mathrm{Dice}_\text{micro} = \frac{2\sum_i |\hat y_i \cap y_i|}{\sum_i |\hat y_i| + |y_i|},\qquad
 # \mathrm{Dice}_\text{image} = \frac1N \sum_i \frac{2\,|\hat y_i \cap y_i|}{|\hat y_i| + |y_i|} \qquad (\text{Eq. 18})$$
 #
-# The release reports the first, LViT and its followers report the second (Ledger 11). Take two images, one with a large
-# lesion and one with a small lesion. A network finds the large one perfectly and misses the small one.
+# The release reports the first, LViT and its followers report the second (Ledger 11). The cell computes both for two
+# images, one with a large lesion and one with a small lesion. We pretend that a network finds the large one perfectly
+# and misses the small one.
 
 # %%
 display(source_of(evaluation.dice_and_iou, evaluation.scores))
@@ -328,9 +348,10 @@ print(f"lesions of {large} and {small} pixels")
 print(f"Dice micro {100 * two['dice_micro']:.1f} %, Dice per image {100 * two['dice_image']:.1f} %")
 
 # %% [markdown]
-# A milder error does it too. We let every mask grow by 2 % of the image's side, and take it as the prediction. The
-# slip is the same everywhere, but a small lesion pays more for it. In the figure the grey dots fall at the left, and
-# the dashed mean over images lies below the micro score.
+# A milder error does it too. We take the first 200 pairs, let every mask grow by 2 % of the image's side, and use the
+# grown mask as the prediction. The outline is wrong by the same few pixels everywhere, but a small lesion loses more
+# Dice by it. In the figure the grey dots fall towards the left, where lesions are small. The dashed line, the mean
+# over images, lies below the solid line, the micro score.
 
 # %%
 some = pairs.masks[:200]
@@ -344,11 +365,12 @@ plt.show()
 # %% [markdown]
 # ## What to take away
 #
-# **To remember.** The cell prints the facts with their numbers.
+# **To remember.** The cell prints the facts with their numbers. They are of the data set and the label ratio in the
+# parameters; the fifth is of the phantom.
 #
 # **Next:** [02 · The network](02_network.ipynb) reads image and report. **Back:** [00 · Start
-# here](00_start_here.ipynb). **Further on:** [04 · T-PatchMix](04_t_patchmix.ipynb) uses the boxes of the zones, [05
-# · ITCL](05_itcl.ipynb) uses the six bits, and [docs/data.md](../docs/data.md) tells how to get the real data. The
+# here](00_start_here.ipynb). **Further on:** [04 · T-PatchMix](04_t_patchmix.ipynb) uses the boxes of the zones, [05 ·
+# ITCL](05_itcl.ipynb) uses the six bits, and [docs/data.md](../docs/data.md) tells how to get the real data. The
 # appendices show CT slices, real slips in reports, both versions of the texts, what the count word is worth, how
 # common the phrases are, and digests of the labelled sets.
 
@@ -356,16 +378,17 @@ plt.show()
 lower = {name: f"{100 * shares[2]:.0f} %" for name, shares in inside.items()}
 dice = {name: f"{100 * value:.1f} %" for name, value in slip.items()}
 in_words = f"{100 * np.mean(counts['lvit word'] == in_mask):.0f} %"
-print(f"1. 'left' is the image's left: there lie {found.on_side['left'].percent} of the left-only lesions.")
-print(f"2. Of 'lower', the lowest third holds {lower['thirds']}, the estimated band {lower['estimated']}.")
+print(f"1. 'left' is the image's left: {found.on_side['left'].percent} of the left-only lesions lie there.")
+print(f"2. The lowest third holds {lower['thirds']} of the pixels of 'lower', the estimated band {lower['estimated']}.")
 print(f"3. The count word of `lvit` is the number of lesions in {in_words} of the texts.")
-print(f"4. The same slip costs more per image: Dice micro {dice['dice_micro']}, per image {dice['dice_image']}.")
-print(f"5. Of the phantom's X-rays {100 * every.mean():.0f} % hold decoys, which only the text tells from lesions.")
+print(f"4. Masks grown by 2 % of the side: Dice micro {dice['dice_micro']}, per image {dice['dice_image']}.")
+print(f"5. {100 * every.mean():.0f} % of the phantom's X-rays hold decoys. Only the text tells them from lesions.")
 
 # %% [markdown]
 # ## Appendix: CT slices
 #
-# The paper has two data sets: QaTa-COV19 (X-rays) and MosMedData+ (CT slices). The phantom comes as both.
+# The paper uses two data sets: QaTa-COV19 (X-rays) and MosMedData+ (CT slices). The phantom imitates both. Here are
+# two of its CT slices.
 
 # %%
 figures.sample_gallery(load_split("phantom-ct", "valid", image_size).subset(range(2)), 2)
@@ -374,9 +397,9 @@ plt.show()
 # %% [markdown]
 # ## Appendix: slips in real reports
 #
-# `Report.parse` also reads the slips that real texts hold. The examples are ours, one for each kind. `render` writes
-# the canonical text. Reading it again gives the same report: for all 64 zone vectors, for both styles, and for every
-# report of the data set.
+# `Report.parse` also reads the slips that occur in real texts. We wrote one example for each kind. `render` writes the
+# canonical text, and reading that text gives the same report again. The second cell checks it for all 64 zone vectors
+# in both styles, and for every report of the data set.
 
 # %%
 slips = {
@@ -401,7 +424,7 @@ print(f"{len(canonical)} + {len(pairs)} reports rendered and read back")
 
 # %% [markdown]
 # A text that does not fit raises an error, and the error shows the text. The alternative would be to read it as "no
-# zone". That would switch off every part of the method for this pair, and nobody would notice.
+# zone". Then every part of the method would be off for this pair, and nobody would notice.
 
 # %%
 for text in (
@@ -419,8 +442,8 @@ for text in (
 # ## Appendix: both versions of the texts against the masks
 #
 # The two versions of QaTa's texts differ in their zones too. A mask *shows* a zone if the zone's box holds lesion on
-# 0.3 % of the image. The cell compares the bits of the mask with the bits of both texts. The phantom's bits agree by
-# construction. Real masks and texts do not agree everywhere.
+# 0.3 % of the image. The cell compares the bits of the mask with the bits of both texts. On the phantom they all
+# agree, because we write its second version from the same zones. Real masks and texts do not agree everywhere.
 
 # %%
 shown = np.array([anatomy.QATA.zones_shown(mask) for mask in pairs.masks])
@@ -435,8 +458,9 @@ for style, zones in said.items():
 # %% [markdown]
 # ## Appendix: what the count word is worth
 #
-# Could one guess the number of lesions without the word? The best guess is the commonest number among the texts with
-# the same zones. (The guess is made from these very texts, so a real guess does no better.)
+# Could one guess the number of lesions without the count word? The best guess is the most common number among the
+# texts with the same zones. We choose and score this guess on the same texts, so it is an upper limit for a real
+# guess. On the phantom the zones alone nearly give the number.
 
 # %%
 codes = [report.code for report in pairs.reports]
@@ -447,8 +471,9 @@ print(f"number of lesions right: {100 * guessed:.1f} % guessed from the zones, {
 # %% [markdown]
 # ## Appendix: which phrases are common
 #
-# A few phrases make up most reports, and "upper" alone is rare. The phantom draws its zones with the frequencies of the
-# real texts, so a method meets the same imbalance in both. The dots are all 7145 texts of QaTa's train and valid lists.
+# A few phrases make up most reports, and "upper" alone is rare. The phantom draws its zones with the frequencies of
+# the real texts, so a method meets the same imbalance in both. Bars are this data set; dots are all 7145 texts of
+# QaTa's train and valid lists. **Look at** how near each dot is to the end of its bar.
 
 
 # %%
@@ -471,12 +496,12 @@ plt.show()
 # %% [markdown]
 # ## Appendix: the same labelled pairs as others, and patients in two splits
 #
-# A digest of the labelled names shows whether two people train on the same pairs. For QaTa the release's digests are
-# known.
+# A digest of the labelled names shows whether two people train on the same pairs. We know the release's digests for
+# QaTa, and the cell compares them.
 #
-# All splits are the published ones. MosMedData+ is split by *slice*: most CT studies of its test split have slices in
-# train too (Ledger 12). So its test scores say little of new patients. `semimedref doctor` warns and counts. The
-# slices stay where they are, so that numbers compare.
+# All our splits are the published ones. MosMedData+ is split by *slice*: most CT studies of its test split also have
+# slices in train (Ledger 12). So its test scores say little about new patients. `semimedref doctor` warns and counts.
+# We leave the slices where they are, so that numbers stay comparable.
 
 # %%
 from semimedref_core.data import PUBLISHED, digest
