@@ -15,16 +15,20 @@
 # %% [markdown]
 # # 02 · The network: how an image and a sentence become a mask
 #
-# **What you will see.** One network reads a picture and a report, and outlines what the report speaks of. You will follow
-# both from the input to the mask:
+# **What you will see.** A network reads an image and a report, and outlines the lesion that the report names. You
+# follow both from the input to the mask. After this notebook you
 #
-# - how the sentence becomes vectors, and the picture becomes maps;
-# - how pixels ask and words answer: cross-attention, in six lines and as it runs;
-# - where each word is listened to, and how the outline moves when "left" becomes "right";
-# - what the text is worth, in points of Dice.
+# - know how a sentence becomes vectors and an image becomes maps;
+# - can write cross-attention in five lines of PyTorch, and have read the class that runs;
+# - have seen on which places of the image each word acts, and how the outline moves when "left" becomes "right";
+# - know what the text is worth to this network, in points of Dice.
 #
-# *You need:* notebook 01. *To read:* 15 minutes. *To run:* half a minute on one core. *Next:*
-# [03 · PosAug](03_posaug.ipynb), which changes the text that the network reads.
+# **What you need.** PyTorch, and reports, zones, decoys and Dice from [01 · Data](01_data.ipynb).
+#
+# **Time.** About 15 minutes to read, with the exercises; about 30 seconds to run.
+#
+# The *release* is the code that the authors of the paper published. *Ledger* is the list of its differences, in
+# [notebook 00](00_start_here.ipynb).
 
 # %% tags=["parameters"]
 shown = 11  # number of the validation pair that is looked at closely
@@ -46,8 +50,9 @@ print(versions("transformers"))
 # %% [markdown]
 # ## What goes in
 #
-# A picture and a sentence. The network that we look at comes with the package. It was trained on the phantom, and its
-# [card](../semimedref_core/example/model/README.md) says how.
+# An image and a sentence go in. We look at a network that comes with the package. We trained it on the phantom, and
+# its [card](../semimedref_core/example/model/README.md) says how. In the figure find two opacities. The blue outline
+# is the mask of the lesion on the right. The larger opacity on the left is a decoy: no report names it.
 
 # %%
 folder = checkpoint or example.MODEL
@@ -61,8 +66,9 @@ sample_gallery(pair)
 plt.show()
 
 # %% [markdown]
-# **The sentence** becomes numbers. Each word of the grammar has one; 0 fills up to the common length and is never read.
-# **The picture** has one channel, grey values with mean 0 and standard deviation 1.
+# **The sentence** becomes numbers. The tokenizer gives each word of the grammar a number. The number 0 is *padding*:
+# it fills each text up to 24 tokens, and the network never reads it. `[CLS]` begins each text. **The image** has one
+# channel. Its grey values are normalised to mean 0 and standard deviation 1.
 
 # %%
 [(image, input_ids)] = evaluation.network_inputs(pair, texts)
@@ -74,24 +80,36 @@ print(inspection.shape_text(image), f"mean {abs(image.mean()):.2f}, deviation {i
 # %% [markdown]
 # ## The way through
 #
-# Four parts do the work. The *image encoder* makes maps at a quarter, an eighth and a sixteenth of the size. The *text
-# encoder*, a small BERT, gives each word a vector that depends on the words around it. The *fusion* lets each place of a map
-# ask all words. The *decoder* brings the map back to full size, and one number for each pixel says how likely it is
-# lesion. Two *projections* are used in training alone, by ITCL (notebook 05).
+# Four parts do the work.
+#
+# - The *image encoder* makes maps of strides 4, 8 and 16. At *stride* 16 one place of the map stands for a square of
+#   16 by 16 pixels.
+# - The *text encoder*, a small BERT, gives each word a vector that depends on the words around it.
+# - The *fusion* is the cross-attention: each place of a map asks all words. It happens at strides 16 and 8.
+# - The *decoder* brings the map back to full size. It gives one number for each pixel, the logit of "lesion".
+#
+# The table counts the weights of each part. ITCL ([notebook 05](05_itcl.ipynb)) uses the two *projections*, in
+# training only.
 
 # %%
 table = inspection.parameter_table(network)
 print(table.groupby("part", sort=False)["parameters"].sum().to_string())
 
 # %% [markdown]
-# The forward pass is short enough to read as it runs. It is a method of `SmallNetwork`, which the networks `compact` and
-# `lite` share; they differ in the image encoder, `see`.
+# The forward pass is short enough to read as it runs. It is a method of `SmallNetwork`. The networks `compact` and
+# `lite` share it and differ in the image encoder, `see`.
+#
+# Read the first lines up to `stride4, stride8, stride16 = ...`, then the last five, which fuse and decode. You may
+# skip the rest now: `decode` limits how many masks are computed, `perturb` disturbs features for other methods, and
+# `guide` is an addition of [notebook 03](03_posaug.ipynb).
 
 # %%
 source_of(type(network).forward)
 
 # %% [markdown]
-# Here are the shapes on the way, noted by hooks while the network looks at our pair:
+# Which shapes do the tensors have on the way? Hooks note them while the network looks at our pair. Text is batch x
+# tokens x channels. Maps are batch x channels x height x width. Numbers in the names are strides: the side shrinks
+# from 24 to 6 and grows again to 96.
 
 # %%
 shapes = {}
@@ -115,13 +133,14 @@ print(pd.Series(shapes).to_string())
 # %% [markdown]
 # ### Exercise 02.1 (predict)
 #
-# A pixel of the map at stride 16 stands for a square of the picture. At 224 px, how many numbers does the attention at
-# stride 16 compute for one picture, one head and a text of 24 tokens?
+# One place of the map at stride 16 stands for 16 by 16 pixels of the image. An image has 224 by 224 pixels and a text
+# has 24 tokens. For one image and one head, how many weights (one for each place and token) does the attention at
+# stride 16 compute?
 #
 # <details><summary>Solution</summary>
 #
-# The map has $(224/16)^2 = 196$ places, and each asks 24 tokens: $196 \cdot 24 = 4704$. The text is short, so attention
-# from pixels to words is cheap. From pixels to pixels it would be $196^2 = 38\,416$.
+# The map has $(224/16)^2 = 196$ places, and each asks 24 tokens: $196 \cdot 24 = 4704$. The text is short, so
+# attention from pixels to words is cheap. Attention from pixels to pixels would compute $196^2 = 38\,416$ weights.
 # </details>
 
 # %%
@@ -131,8 +150,10 @@ check("02.1", numbers)
 # %% [markdown]
 # ## Pixels ask, words answer
 #
-# Cross-attention in six lines. $X$ holds a row for each place of the map, $W$ a row for each word. Each place asks a question,
-# each word has a key and a value. How well a question fits a key decides how much of the word's value the place gets:
+# Cross-attention is a few matrix products and a softmax. $X$ holds a row for each place of the map, and $W$ a row for
+# each word. The learnt matrices $A_q$, $A_k$ and $A_v$ make a *query* (a question) of each place, and a *key* and a
+# *value* of each word. The better a query fits a key, the more of the word's value the place takes in. $d$ is the
+# width of the keys:
 #
 # $$X + \mathrm{softmax}\!\Big(\frac{(X A_q)(W A_k)^\top}{\sqrt{d}}\Big)\, W A_v$$
 
@@ -146,14 +167,15 @@ def attend(X, W, A_q, A_k, A_v):
 
 
 # %% [markdown]
-# And the class as it runs. It adds what practice needs: norms, four heads, positions (a place must know where it is before it
-# can care for "left"), a small MLP, and padding that nobody hears.
+# Here is the class as it runs. It adds what practice needs: layer norms, four heads, a small MLP, and a padding mask.
+# It also adds position codes, because a place must know where it is before it can react to "left".
 
 # %%
 source_of(type(network.fuse16))
 
 # %% [markdown]
-# Do the six lines compute the same? With one head, without norms and positions, PyTorch's module gives the same numbers:
+# Does `attend` compute the same as PyTorch? The cell compares it with PyTorch's module, with one head and without
+# norms and positions.
 
 # %%
 torch.manual_seed(0)
@@ -166,11 +188,14 @@ assert torch.allclose(ours, X + answer[0], atol=1e-6) and torch.allclose(shares,
 print(f"largest difference {float((ours - X - answer[0]).detach().abs().max()):.0e}")
 
 # %% [markdown]
-# ## Where each word is listened to
+# ## On which places each word acts
 #
-# The shares of attention are a map for each word. Yellow: these places listen to this word. "middle" is heard most, in a
-# band at the height that it names. Other words are heard unevenly too: look at "unilateral" and "one", over the decoy on
-# the left.
+# The softmax gives each place shares of attention, one for each word. So each word has a map. The figure shows the
+# shares at stride 8, as the mean of the four heads. Yellow places take in much of this word.
+#
+# **Look at** "middle": it has the largest shares, in a band at the height that it names. **Then look at** "right",
+# which is stronger in the right half. Words that name no place have uneven maps too: "unilateral", "one" and "area"
+# are strongest over the decoy on the left. The table gives the mean and the largest share of each word.
 
 # %%
 found = attention.word_attention(network, image, input_ids)
@@ -182,13 +207,14 @@ told = pd.DataFrame({"mean share": spread.mean(1), "largest share": spread.amax(
 print(told.round(2).to_string())
 
 # %% [markdown]
-# Attention is not the explanation of a mask. A word may be heard and change nothing. What a word does is seen when we change
-# it.
+# Attention does not explain a mask. A place may take in a word, and the mask need not change. To know what a word
+# does, we change the word.
 #
 # ## Left becomes right
 #
-# The same picture, once with its report and once with its sides swapped. Most phantom pictures hold decoys: opacities of the same
-# look that the report does not name. So the network cannot find the lesion without reading.
+# The network gets the same image twice: once with its report, and once with the sides swapped. The lesion and the
+# decoy look alike, so the image alone does not tell which one to outline. In the figure the dashed line is the
+# prediction. **Look at** where it goes when one word changes: it leaves the lesion and goes to the decoy.
 
 # %%
 report = pair.reports[0]
@@ -205,14 +231,19 @@ for text, p in zip(asked, probabilities, strict=True):
 # %% [markdown]
 # ### Exercise 02.2 (change)
 #
-# Change one word: "middle" becomes "upper". Guess first, then ask the network: by how many rows of the 96 does the centre of
-# the predicted pixels move? Up is negative. A guess within three rows counts.
+# Change one word: "middle" becomes "upper". By how many of the 96 rows does the centre of the predicted pixels move?
+# Guess first, then ask the network. Up is negative. `check` accepts an answer that is off by at most three rows.
 #
 # <details><summary>Solution</summary>
 #
-# `found = network(image, texts(["unilateral pulmonary infection, one infected area, upper right lung."])).logits[0, 0] >= 0`
-# and `found.nonzero()[:, 0].float().mean()`: the centre moves from row 44 to row 25, so by $-19$. The network goes where the
-# text sends it, also where no lesion is.
+# ```python
+# text = "unilateral pulmonary infection, one infected area, upper right lung."
+# found = network(image, texts([text])).logits[0, 0] >= 0
+# print(found.nonzero()[:, 0].float().mean())
+# ```
+#
+# The centre moves from row 44 to row 25, so by $-19$. The network goes where the text sends it, even where no lesion
+# is.
 # </details>
 
 # %%
@@ -222,8 +253,9 @@ check("02.2", rows)
 # %% [markdown]
 # ## What the text is worth
 #
-# Over all validation pairs whose report names one side: with their own report, with one text that names every zone, so that
-# it says nothing of places, and with the sides swapped.
+# We take the validation pairs of the phantom whose report names one side. The network gets each image with three
+# texts: its own report; one text for all images, which names every zone and so tells nothing about one image; and the
+# own report with its sides swapped. The cell prints Dice per image of this one network (one seed).
 
 # %%
 one_sided = valid.subset([i for i, report in enumerate(valid.reports) if len(report.sides) == 1])
@@ -239,18 +271,20 @@ assert scores["own report"] > scores["every zone named"] > scores["sides swapped
 print(f"the text is worth {scores['own report'] - scores['every zone named']:.0f} points of Dice per image")
 
 # %% [markdown]
-# A wrong side costs more than no side. That is why the method takes such care that image and text stay together: a patch
-# that is pasted without its words teaches the network not to believe the text.
+# A wrong side costs more than no side: this network follows its text. A method must not lose that. It has to keep
+# image and text together, because a patch that is pasted without its words would teach the network not to trust the
+# text.
 #
 # ### Exercise 02.3 (break)
 #
-# Break it. Add forty more padding tokens to the text: `torch.cat([input_ids, torch.zeros(1, 40, dtype=torch.long)], 1)`. Is
-# the prediction of this network still the same? Answer True or False, then try it.
+# Try to break it. Append forty more padding tokens to the text:
+# `torch.cat([input_ids, torch.zeros(1, 40, dtype=torch.long)], 1)`. Does the network still predict the same mask?
+# Answer True or False, then try it.
 #
 # <details><summary>Solution</summary>
 #
-# True. `padding = input_ids == 0` keeps these tokens out of the text encoder, of the attention and of the mean. The
-# released code attends to padding, so there the answer depends on how far a text is filled up (Ledger 18).
+# True. The mask `padding = input_ids == 0` keeps these tokens out of the text encoder, the attention and the mean. The
+# released code attends to padding, so its prediction depends on how far a text is filled up (Ledger 18).
 # </details>
 
 # %%
@@ -258,18 +292,22 @@ same = None
 check("02.3", same)
 
 # %% [markdown]
-# ## **To remember**
+# ## What to take away
 #
-# - Two encoders, two places where pixels ask words, one decoder: about a million weights.
-# - At each place the words' shares add up to 1. Padding gets none.
-# - Another report, another mask: the picture alone does not decide.
+# **To remember.**
 #
-# *Back:* [01 · Data](01_data.ipynb). *On:* [03 · PosAug](03_posaug.ipynb) changes the text, [06 · Teacher and
-# student](06_teacher_student.ipynb) trains the network, [docs/training.md](../docs/training.md) lists the other networks.
+# - The network has two encoders, two places where pixels ask words, and one decoder. It has 0.86 million weights.
+# - At each place the shares of the words add up to 1. Padding gets none.
+# - Another report gives another mask: the image alone does not decide.
+#
+# The cell checks the second fact and prints Dice on the one-sided validation pairs of the phantom.
+#
+# **Next:** [03 · PosAug](03_posaug.ipynb) changes the text that the network reads. **Back:** [01 ·
+# Data](01_data.ipynb). **Further on:** [06 · Teacher and student](06_teacher_student.ipynb) trains the network, and
+# [docs/training.md](../docs/training.md) lists the other networks.
 
 # %%
 sums = found[8].sum(1)
 assert torch.allclose(sums, torch.ones_like(sums), atol=1e-5) and float(found[8][0, length:].max()) == 0
-print(
-    f"Dice per image: {scores['own report']:.0f} % with the own report, {scores['sides swapped']:.0f} % with the sides swapped"
-)
+own, swapped = scores["own report"], scores["sides swapped"]
+print(f"Dice per image: {own:.0f} % with the own report, {swapped:.0f} % with the sides swapped")
