@@ -15,22 +15,27 @@
 # %% [markdown]
 # # 03 · PosAug: the text, augmented
 #
-# **What you will see.** A report names the places of the lesions. A network that reads it can be lazy: it marks these places
-# and hardly looks at the picture. *PosAug* hides some of the places from the student, at random, so that the student has to
-# look. You will learn
+# **What you will see.** A report names the places of the lesions. A network that reads it can be lazy: it marks these
+# places and hardly looks at the image. *PosAug* hides some of the places from the student, at random, so that the
+# student has to look. After this notebook you
 #
-# * how far the named places get without a look at the picture,
-# * what PosAug does to a text (Eq. 3), and how to check its chances by hand,
-# * what the hiding costs, and why the contrastive loss still uses the whole report,
-# * what it is worth when reports come without positions.
+# - know how far the named places alone get, without a look at the image;
+# - can say what PosAug does to a text (Eq. 3), and check its chances by hand;
+# - know what the hiding costs, and why the contrastive loss still uses the whole report;
+# - know what PosAug is worth when reports come without positions.
 #
 # ![Eight draws of PosAug on one report](pictures/posaug.gif)
 #
-# **You need** [01](01_data.ipynb): pairs, reports, zones. **Time:** 15 minutes to read, 20 seconds to run.
+# The animation shows eight draws of PosAug on one report. Watch which phrases the student loses in each draw.
 #
-# Two words in advance. The *student* is the network that learns by gradients. The *teacher* is the moving average of the
-# student; it marks the pictures that have no mask. Only the student reads augmented texts. The teacher reads the whole report.
-# An equation has our number and, where we know it, the paper's.
+# **What you need.** Pairs, reports, zones, decoys and Dice from [01 · Data](01_data.ipynb).
+#
+# **Time.** About 15 minutes to read, with the exercises; about 20 seconds to run.
+#
+# Two words in advance. The *student* is the network that learns by gradients. The *teacher* is a moving average of the
+# student; it marks the images that have no mask. Only the student reads augmented texts. The teacher reads the whole
+# report. The *release* is the code that the authors published. Equations have our numbers and, where we know them, the
+# paper's.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -69,9 +74,10 @@ print(versions("transformers", "tokenizers"))
 # %% [markdown]
 # ## The shortcut: words alone
 #
-# A report of these datasets has two parts. Its *frame* says whether one lung is infected or both, and how many lesions there
-# are. Its *position phrases* say where, one phrase for each side, such as "lower left lung". How much does each part tell?
-# *Entropy* measures it in bits: the average number of yes-no questions that the answer is worth.
+# A report of these data sets has two parts. Its *frame* says whether one lung is infected or both, and how many
+# lesions there are. Its *position phrases* say where, one phrase for each side, such as "lower left lung". How much
+# information does each part carry? *Entropy* measures it in bits: 1 bit is the answer to one yes-no question whose
+# answers are equally likely.
 
 # %%
 config = Config(dataset=dataset, image_size=image_size, label_ratio=label_ratio, seed=seed)
@@ -89,10 +95,13 @@ print(f"{len(all_reports)} reports, such as: {all_reports[0].render()}")
 print(f"a whole report: {whole:.2f} bits, its positions alone: {positions:.2f} bits")
 
 # %% [markdown]
-# Nearly all that a report tells is the positions. So a lazy student could read the phrases, colour in the boxes of the named
-# zones, and never look at the picture. The figure shows its answer (orange, dashed) beside the truth (blue). The boxes are
-# measured on the masks of the labelled pairs, as in training. *Dice* says how well two areas agree: 1 is perfect, 0 is
-# disjoint.
+# Nearly all information of a report is in its positions. So a lazy student could read the phrases, fill the boxes of
+# the named zones, and never look at the image. We measure the boxes on the masks of the labelled pairs, as in
+# training.
+#
+# The figure shows the lazy answer (orange, dashed) and the true mask (blue) on three validation pairs. All three
+# reports name both sides, so the boxes of left and right join into one band. **Look at** how much of each band is no
+# lesion. Each image gives its *Dice*: 1 if answer and mask are equal, 0 if they share no pixel.
 
 # %%
 from semimedref_core import evaluation, preparing, scores
@@ -125,25 +134,27 @@ without_looking = dice_without_looking([r.zones for r in pairs.valid.reports])
 print(f"Dice per image of words alone: {without_looking:.1f} %")
 
 # %% [markdown]
-# That is much for an answer that ignores the picture.
+# On the phantom that is much for an answer that ignores the image. (The score is the mean over the validation pairs.)
 #
 # ## PosAug (Eq. 3)
 #
-# The paper hides the position phrases from the student. Each phrase is *hit* with probability $p$, and each phrase has a draw
-# of its own. A hit phrase is replaced. In mode *mask* the replacement is the token `[UNK_POS]`. In mode *fuzz* it is "a
-# region of the lung". In mode *mix* each hit draws one of the two, evenly. For the phrase $r_s$ of side $s$:
+# The paper hides the position phrases from the student. PosAug *hits* each phrase with probability $p$, and draws for
+# each phrase independently. It replaces a phrase that it hits. In mode *mask* the replacement is the token
+# `[UNK_POS]`. In mode *fuzz* it is "a region of the lung". Mode *mix* draws one of the two for each hit, with equal
+# chance. For the phrase $r_s$ of side $s$:
 #
 # $$r'_s = \begin{cases} \texttt{[UNK\_POS]}\ \text{or “a region of the lung”} & h_s = 1\\ r_s & h_s = 0 \end{cases}
 # \qquad h_s \sim \mathrm{Bernoulli}(p) \qquad (\text{Eq. 3})$$
 #
-# `draw_hits` draws the $h_s$ of both sides. `apply_hits` writes the text. This is their source:
+# Two functions do this. `draw_hits` draws the $h_s$ of both sides, and `apply_hits` writes the text:
 
 # %%
 source_of(posaug.draw_hits, posaug.apply_hits)
 
 # %% [markdown]
-# Now by hand. We write the hits ourselves, so that each outcome is seen once. The `assert` replaces the phrase with plain
-# string operations and compares. Nothing else in the text changes.
+# Now by hand. We write the hits ourselves, so that you see each outcome once. The `assert` replaces a phrase with
+# plain string operations and compares. In the figure, colours mark what became of each phrase. **Look at** the words
+# without colour: they never change.
 
 # %%
 report = Report.parse("Bilateral pulmonary infection, two infected areas, all left lung and middle lower right lung.")
@@ -161,9 +172,10 @@ plt.show()
 # %% [markdown]
 # ## How often is a report left whole?
 #
-# The released code draws with $p = 0.5$. Our own preset draws with 0.1, because 0.5 costs accuracy when the reports are whole
-# (the numbers come below). Hits are independent, so a report with two phrases keeps both with probability $(1-p)^2$, loses
-# one with $2p(1-p)$ and both with $p^2$. The table compares this with thousands of draws.
+# The release draws with $p = 0.5$. Our own preset draws with 0.1, because 0.5 costs accuracy when the reports are
+# whole (the section "What PosAug is worth" has the numbers). Hits are independent. So a report with two phrases keeps
+# both with probability $(1-p)^2$, loses one with $2p(1-p)$ and loses both with $p^2$. The table compares these values
+# with the shares in thousands of draws.
 
 
 # %%
@@ -186,12 +198,12 @@ for whose, chance in {"release": preset("paper")["posaug_p"], "ours": config.pos
 # %% [markdown]
 # ### Exercise 03.1 (predict)
 #
-# At which $p$ is exactly half of all two-phrase reports left whole?
+# At which $p$ does PosAug leave exactly half of all two-phrase reports whole?
 #
 # <details><summary>Solution</summary>
 #
-# Both phrases must be spared: $(1-p)^2 = \tfrac12$, so $p = 1 - \sqrt{1/2} = 0.29$. A report with one phrase is then left
-# whole in 71 of 100 draws. PosAug hides more from reports that say more.
+# Both phrases must be spared: $(1-p)^2 = \tfrac12$, so $p = 1 - \sqrt{1/2} = 0.29$. At this $p$ a report with one
+# phrase stays whole in 71 of 100 draws. So reports that say more lose something more often.
 # </details>
 
 # %%
@@ -214,7 +226,8 @@ check("03.1", half_whole)
 #     return posaug.apply_hits(report, dict.fromkeys(reports.SIDES, posaug.MASK_TOKEN) if hit else {})
 # ```
 #
-# The share of whole reports is now $1-p$ for every report. But the student never sees one side named and the other hidden.
+# Now the share of whole reports is $1-p$ for every report. But the student never sees one side named and the other
+# hidden, so it never learns to combine a half report with a look at the image.
 # </details>
 
 # %%
@@ -224,8 +237,9 @@ check("03.2", together)
 # %% [markdown]
 # ## What PosAug leaves of the shortcut
 #
-# The lazy student still reads what is left. It cannot rule out any zone of a side whose phrase is hidden. If the only phrase
-# is hidden, it cannot rule out any zone at all. What Dice does it get now?
+# The lazy student still reads the phrases that are left. If one of two phrases is hidden, it cannot rule out any zone
+# of that side. If the only phrase is hidden, it cannot rule out any zone at all. It fills all boxes that it cannot
+# rule out. Which Dice does it get now, on the same validation pairs?
 
 
 # %%
@@ -244,13 +258,13 @@ for chance in (0.0, config.posaug_p, p, 1.0):
 print("Dice per image of words alone (%):", ", ".join(f"{name}: {dice:.1f}" for name, dice in lazy.items()))
 
 # %% [markdown]
-# The shortcut is worth less as $p$ grows. What the words no longer say must be seen.
+# The larger $p$ is, the less the shortcut is worth. What the words no longer say, the student must see in the image.
 #
 # ## What the hiding costs
 #
-# Sometimes it cannot be seen. The phantom has *decoys*: opacities that look exactly like lesions, in zones that the report
-# does not name. The mask (blue) leaves them out. In each picture below find an opacity outside the blue line. Only the words
-# tell it from a lesion.
+# But some things cannot be seen. The phantom has *decoys*: opacities that look exactly like lesions, in zones that the
+# report does not name. The mask (blue) leaves them out. In each image below find an opacity outside the blue line.
+# Only the words tell it from a lesion.
 
 # %%
 with_decoys = load_split("phantom", "valid", image_size).subset([11, 27, 28])
@@ -260,9 +274,10 @@ plt.show()
 # %% [markdown]
 # ### Exercise 03.3 (break)
 #
-# Prove that PosAug can ask for the impossible. Think of one picture that could have come with either of two reports. Find
-# zones $a$ for the first report and other zones $b$ for the second, and hits that turn both reports into the *same* text.
-# Answer with `(a, b, hits)`: six 0/1 each in the order of `reports.ZONES`, and `hits` such as `{"left": posaug.MASK_TOKEN}`.
+# Prove that PosAug can ask for the impossible. Think of one image that could have come with either of two reports.
+# Find zones $a$ for the first report and other zones $b$ for the second, and hits that turn both reports into the
+# *same* text. Answer with `(a, b, hits)`. Each of `a` and `b` has six bits in the order of `reports.ZONES`, and `hits`
+# is a dict such as `{"left": posaug.MASK_TOKEN}`.
 #
 # <details><summary>Solution</summary>
 #
@@ -271,10 +286,12 @@ plt.show()
 # undecidable = [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1], hits
 # ```
 #
-# Both become "unilateral pulmonary infection, one infected area, [UNK_POS]." Let the picture show one opacity in the lower
-# left and an equal one in the lower right. Picture and text are the same in both cases, and the masks differ. So no network
-# can be right in both. If it marks one opacity, its Dice is 1 in one case and 0 in the other, $1/2$ on average. If it marks
-# both, its Dice is $2 \cdot 1 / (2 + 1) = 2/3$ in either case. So a hidden phrase teaches the student to mark decoys too.
+# Both become "unilateral pulmonary infection, one infected area, [UNK_POS]." Let the image show one opacity in the
+# lower left and an equal one in the lower right. Image and text are the same in both cases, and the masks differ. So
+# no network can be right in both.
+#
+# If it marks one opacity, its Dice is 1 in one case and 0 in the other, $1/2$ on average. If it marks both, its Dice
+# is $2 \cdot 1 / (2 + 1) = 2/3$ in either case. So a hidden phrase teaches the student to mark decoys too.
 # </details>
 
 # %%
@@ -284,9 +301,12 @@ check("03.3", undecidable)
 # %% [markdown]
 # ## The zones stay those of the whole report
 #
-# The hiding is for the student's reading only. The contrastive loss ITCL ([notebook 05](05_itcl.ipynb)) asks which zones two
-# reports share, and it goes on using the whole report: the picture still shows the lesion. The figure shows reports of one
-# batch as training makes it, here with the $p$ of the examples. The small maps at the right are the zones that ITCL uses.
+# PosAug hides phrases from the student's reading only. The contrastive loss ITCL ([notebook 05](05_itcl.ipynb)) asks
+# which zones two reports share. It still uses the whole report, because the image still shows the lesion.
+#
+# The figure shows five reports of one training batch, with the $p$ of the parameters. The *code* at the left is the
+# six bits of the whole report as one number. The small maps at the right are the zones that ITCL uses. **Look at** a
+# report with a hidden phrase: its map still shows the zones of that phrase.
 
 # %%
 from dataclasses import replace
@@ -303,8 +323,10 @@ figures.text_rows(rows[:5], [report.zones for report in untouched[:5]])
 plt.show()
 
 # %% [markdown]
-# What if the zones were read off the augmented texts? The loss asks how much two pairs share, $P_{ij} = |a_i \cap a_j| /
-# |a_i \cup a_j|$ (Eq. 9; paper: 9). With hidden zones it would ask for too little:
+# What if ITCL read the zones off the augmented texts? The loss asks how much two pairs share, $P_{ij} = |a_i \cap a_j|
+# /
+# |a_i \cup a_j|$ (Eq. 9; paper: 9). With hidden zones it would ask for too little. The cell measures this on the batch
+# above:
 
 # %%
 from semimedref_kernels import jaccard
@@ -325,10 +347,11 @@ for name, codes in {"whole reports": batch.codes, "augmented texts": read_off}.i
 # %% [markdown]
 # ## What PosAug is worth
 #
-# Some reports do not say where. PosAug prepares the student for them. To measure this, Semi-MedRef was trained with PosAug at
-# 0, 0.1 and 0.5 by the plan `qata_positions.yaml`: QaTa-COV19 with masks for 1 % of its pairs, 64 px, three seeds. Then each
-# teacher was asked about the 1429 validation pairs, while more and more reports had lost their positions. A line is the mean
-# of the seeds and a small dot is one seed. The steeper a line falls, the more the network needs the words.
+# Some reports do not say where. PosAug prepares the student for them. To measure this, we trained Semi-MedRef with
+# PosAug at $p$ = 0, 0.1 and 0.5 (the plan `qata_positions.yaml`: QaTa-COV19, masks for 1 % of the pairs, 64 px, three
+# seeds). Then we evaluated each teacher on the 1429 validation pairs, and removed the positions from more and more of
+# the reports. A line is the mean of the seeds, and a small dot is one seed. **Look at** the slopes: the steeper a line
+# falls, the more the network needs the words.
 
 # %%
 from semimedref_core.experiments import notebooks_folder
@@ -357,14 +380,17 @@ plt.show()
 (lost := losses(without_ispg)).round(1)
 
 # %% [markdown]
-# A network that was always told where to look does badly when nobody tells it. PosAug at 0.1 costs next to nothing with whole
-# reports, and the network loses less without positions. PosAug at 0.5 saves more, and costs a point with whole reports.
+# A network that always read where to look does badly when no report says it. PosAug at 0.1 makes this loss smaller,
+# and costs next to nothing with whole reports. PosAug at 0.5 makes it smaller still, and costs about a point with
+# whole reports. These are three seeds of one network on one data set. The dots show how far seeds differ, most of all
+# without positions.
 #
 # ## Try it
 #
-# Choose a report or type one (try something that is no report), and move p, mode and seed. Text, tokens and the zones for
-# ITCL answer at once. The widget needs a running kernel. Below it stands one such answer. The numbers under the words
-# are token ids; `[UNK_POS]` is one token with an embedding of its own, not an unknown word.
+# Choose a report or type one (try something that is no report), and move p, mode and seed. The text, its tokens and
+# the zones for ITCL follow at once. The widget needs a running kernel; without one you see a still of it. The next
+# cell shows another answer of the widget. The numbers under the words are token ids. `[UNK_POS]` is one token with an
+# embedding of its own. It is not the token for unknown words.
 
 # %%
 from semimedref_core.widgets import posaug as explorer
@@ -385,20 +411,21 @@ print("".join(part.text for part in got.after), "| tokens:", len(got.tokens), "|
 # %% [markdown]
 # ## What to take away
 #
-# **To remember.** The cell prints the facts with their numbers: how much of a report is position, how far words get without
-# the picture, how often PosAug leaves a report whole, and what it saves and costs when Semi-MedRef is trained with it.
+# **To remember.** The cell prints the facts with their numbers: how much of a report is position, how far words get
+# without the image, how often PosAug leaves a report whole, and what it saves and costs. Facts 1 to 3 are of the data
+# set in the parameters. Facts 4 and 5 are of the training on QaTa with 1 % of the masks, as means of three seeds.
 #
-# **Next:** in [04 · T-PatchMix](04_t_patchmix.ipynb) picture, target and text change together. **Back:**
-# [02 · The network](02_network.ipynb). **Further on:** [05 · ITCL](05_itcl.ipynb) uses the zones that PosAug leaves alone, and
-# [06](06_teacher_student.ipynb) puts both into one training step. Four appendices follow: texts written ahead, token limits,
-# phrases that a pattern misses, and a network that looks for missing positions itself.
+# **Next:** in [04 · T-PatchMix](04_t_patchmix.ipynb) image, target and text change together. **Back:** [02 · The
+# network](02_network.ipynb). **Further on:** [05 · ITCL](05_itcl.ipynb) uses the zones that PosAug leaves alone, and
+# [06](06_teacher_student.ipynb) puts both into one training step. Four appendices follow: texts written ahead, token
+# limits, phrases that a pattern misses, and a network that looks for missing positions itself.
 
 # %%
 kept_whole = " and ".join(f"{100 * share:.0f} % at p = {chance}" for chance, share in whole_at.items())
 loses = ", ".join(f"{row.lost:.1f} ({name})" for name, row in lost.iterrows())
 cost = lost["whole reports"]["PosAug at 0"] - lost["whole reports"]
 print(f"1. {100 * positions / whole:.0f} % of the information of a report is position.")
-print(f"2. Words alone, without the picture, get a Dice of {without_looking:.1f} %, at p = 1 {lazy['p = 1.0']:.1f} %.")
+print(f"2. Words alone, without the image, get Dice {without_looking:.1f} %, and {lazy['p = 1.0']:.1f} % at p = 1.")
 print(f"3. A two-phrase report stays whole in {kept_whole}.")
 print(f"4. Without positions a teacher loses {loses} points of Dice.")
 print(
@@ -406,12 +433,12 @@ print(
 )
 
 # %% [markdown]
-# ## Appendix: one draw for a report and its seven mixtures
+# ## Appendix: one draw for a report and its six mixtures
 #
-# T-PatchMix may add a zone to a text, and the decision falls on the device. So all texts that a sample can end with are
-# written beforehand: its own and those with one more zone. **One draw of hits serves all seven.** Then PosAug does not depend
-# on what T-PatchMix decides. That is why `draw_hits` draws for both sides, also for one that the report does not name yet. In
-# the figure the left side is hit: it is hidden in each text that names it.
+# T-PatchMix may add a zone to a text, and it decides on the device. So we write all texts that a sample can end with
+# beforehand: its own text and six texts with one more zone. **One draw of hits serves all seven.** Then PosAug does
+# not depend on what T-PatchMix decides. That is why `draw_hits` draws for both sides, even for a side that the report
+# does not name yet. In the figure PosAug hits the left side. **Look at** the rows that name it: each of them hides it.
 
 # %%
 from semimedref_core import mixed_reports
@@ -426,8 +453,9 @@ plt.show()
 # %% [markdown]
 # ## Appendix: do 24 tokens suffice (Ledger 7)?
 #
-# Networks that are trained from scratch here read with a word-level tokenizer, made from the grammar of the reports: one word,
-# one token. The paper uses CXR-BERT's word pieces, which may cut a word into several.
+# Networks that we train from scratch read with a word-level tokenizer, which we make from the grammar of the reports:
+# one word, one token. The paper uses CXR-BERT's word pieces, which may cut a word into several. In the figure count
+# the boxes of each text: `[UNK_POS]` replaces three tokens by one.
 
 # %%
 tokenizer = texts.tokenizer
@@ -438,11 +466,11 @@ print(f"{len(tokenizer)} tokens in all; {posaug.MASK_TOKEN} is number {number}")
 assert tokenizer.tokenize(posaug.MASK_TOKEN) == [posaug.MASK_TOKEN]
 
 # %% [markdown]
-# The released code cuts texts at 24 tokens. (*Ledger* is the list of differences to the released code, in
-# [notebook 00](00_start_here.ipynb).) For every text that T-PatchMix can make here that is enough: a side has one
-# phrase, of at most five words. The release writes longer texts. It turns the first phrase A into "A and B", where B is, as we
-# read it, the donor's first phrase, and it keeps the second phrase behind it. Its texts also spell out three zones word by
-# word. To measure the lengths, each report meets a partner drawn by chance:
+# The release cuts texts at 24 tokens. (*Ledger* is the list of its differences, in [notebook
+# 00](00_start_here.ipynb).) Our mixed texts fit into 24 tokens: a side has one phrase, of at most five words. The
+# release writes longer texts. It turns the first phrase A into "A and B", and it keeps the second phrase behind it. As
+# we read it, B is the donor's first phrase. Its texts also spell out three zones word by word. To measure the lengths,
+# each report meets a partner drawn by chance:
 
 # %%
 rng = np.random.default_rng(seed)
@@ -465,9 +493,9 @@ for key, listed in lengths.items():
 pd.DataFrame.from_dict(rows, orient="index").round(1)
 
 # %% [markdown]
-# The last column is what BERT's tokenizer gives at least: it ends a text with the token `[SEP]`, and it never makes fewer
-# tokens of a word than one. The cut takes the end of the text, which is the phrase of the right lung. Our `Texts` refuses a
-# text that is too long:
+# The last column also counts the token `[SEP]`, with which BERT's tokenizer ends a text. That tokenizer never makes
+# fewer tokens of a word than one, so for CXR-BERT the last column is a lower bound. The cut removes the end of the
+# text, which is the phrase of the right lung. Our `Texts` refuses a text that is too long:
 
 # %%
 merged = spelt_out.render((spelt_out.phrases[0], *spelt_out.phrases))
@@ -480,9 +508,9 @@ except ValueError as error:
 # %% [markdown]
 # ## Appendix: phrases that a simpler pattern misses (Ledger 9)
 #
-# The release finds phrases by a pattern: one or more of *upper, middle, lower*, then the side, then "lung". It fits the
-# release's own texts. But QaTa-COV19's usual texts (style `lvit`) write *all left lung* where all three zones are infected,
-# and such phrases are their most frequent ones.
+# The release finds phrases by a pattern: one or more of *upper, middle, lower*, then the side, then "lung". The
+# pattern fits the release's own texts. But the more common version of QaTa-COV19's texts (style `lvit`) writes *all
+# left lung* where all three zones are infected, and such phrases are among its most frequent ones.
 
 # %%
 PATTERN = re.compile(rf"(?:(?:{'|'.join(reports.HEIGHTS)})\s+)+(?:{'|'.join(reports.SIDES)})\s+lung", re.IGNORECASE)
@@ -510,8 +538,9 @@ for style, listed in written.items():
 pd.DataFrame(rows).T.round(1)
 
 # %% [markdown]
-# On such texts the pattern raises no error. It leaves the text as it is, or it always spares the same side. Four texts in
-# style `lvit`, with what the pattern finds in them and what it misses:
+# On such texts the pattern raises no error. If it finds nothing, the release's PosAug leaves the text as it is. If it
+# misses a side, it always spares that side. The figure shows four texts in style `lvit`. **Look at** the orange
+# phrases: the pattern misses every "all".
 
 
 # %%
@@ -531,9 +560,15 @@ plt.show()
 # %% [markdown]
 # ## Appendix: reports without positions, and ISPG (Eq. 19)
 #
-# A trained network can be asked with reports as a reader may have them. Laterality and count stay, since "unilateral" says how
-# many lungs are infected and not which. The wrong side is a negative control. *None* is the sentence of all zones, which tells
-# nothing about one picture.
+# We can give a trained network reports that lack something, as reports in practice may. The figure shows one report in
+# six modes:
+#
+# - *full* is the report as it is.
+# - *removed* has no positions. Laterality and count stay, since "unilateral" says how many lungs are infected and not
+#   which.
+# - *masked* and *fuzzy* replace the positions as PosAug does.
+# - *wrong-side* swaps left and right, as a negative control.
+# - *none* is the sentence of all zones, which tells nothing about one image.
 
 # %%
 from semimedref_core import missing_positions
@@ -543,9 +578,9 @@ figures.text_rows([(mode, posaug.stretches(text)) for mode, text in as_read.item
 plt.show()
 
 # %% [markdown]
-# The *removal rate* is the share of the reports that are changed. The draw has a seed. A larger rate changes the same reports
-# and more, so two rates differ in nothing else. `semimedref evaluate --checkpoint RUN/teacher --reports all` prints Dice for
-# each mode and rate.
+# The *removal rate* is the share of the reports that we change. The draw has a seed, and a larger rate changes the
+# same reports and some more. So two rates differ in nothing else.
+# `semimedref evaluate --checkpoint RUN/teacher --reports all` prints Dice for each mode and rate.
 
 # %%
 before = np.zeros(len(pairs.valid), bool)
@@ -556,12 +591,14 @@ for rate in (0.25, 0.5, 0.75, 1.0):
     before = changed
 
 # %% [markdown]
-# A network can also look for the positions itself. **ISPG** (image-derived soft position guidance) belongs to a later version
-# of the paper; here it is the setting `ispg`. A small encoder $E$ predicts the six zones from the picture alone, and it learns
-# them from the reports. Their probabilities $\hat a$ become one more token of the text, behind a learnt gate $g$ that starts
-# near 0:
+# A network can also look for the positions itself. **ISPG** (image-derived soft position guidance) belongs to a later
+# version of the paper; here it is the setting `ispg`. A small encoder $E$ predicts the six zones from the image alone.
+# It learns them from the reports. Their probabilities $\hat a$ become one more token of the text, behind a learnt gate
+# $g$ that starts near 0:
 #
 # $$\tanh(g)\,(W \hat a + b), \qquad \hat a = \sigma(E(x)) \in [0, 1]^6 \qquad (\text{Eq. 19; paper: 10})$$
+#
+# The function `append` puts this token behind the words. The cell after it computes the token by hand.
 
 # %%
 from semimedref_core import build_network
@@ -578,9 +615,10 @@ assert torch.allclose(longer[0, 3], by_hand, atol=1e-6)
 print(f"{words.shape[1]} words become {longer.shape[1]}; the last one is the token of Eq. 19")
 
 # %% [markdown]
-# In training half of the student's reports lose their positions, so that the token is needed. The zones can be read in two
-# ways: *soft*, as the token, or *hard*, as a sentence that is written from them. What is brought back is the *recovery*: (Dice
-# with the zones - Dice without positions) / (Dice of whole reports - Dice without positions).
+# In training we remove the positions from half of the student's reports, so that the student needs the token. There
+# are two ways to use the predicted zones: *soft*, as the token, or *hard*, as a sentence that we write from them. The
+# *recovery* is the share of the loss that comes back: (Dice with the predicted zones - Dice without positions) / (Dice
+# of whole reports - Dice without positions).
 
 # %%
 predicted = np.array([0.1, 0.7, 0.9, 0.2, 0.4, 0.8])  # made up
@@ -601,5 +639,6 @@ for mode in ("soft", "hard"):
     print(f"recovery of Dice per image by ISPG, {mode}: {np.mean(back):5.1f} % (by seed: {by_seed})")
 
 # %% [markdown]
-# Training with ISPG loses least without positions, since half of its student's reports have none. But whole reports are worth
-# less to it. Little of the gain is the token's own: read soft, it brings back a small share, and read hard it does harm.
+# Without positions, training with ISPG loses least. That is what one expects, since half of its student's reports had
+# none. But with whole reports it is worse than all others. The token itself brings little: read soft, it recovers a
+# small share, and read hard it does harm. All of this is QaTa with 1 % of the masks and three seeds.
