@@ -15,26 +15,29 @@
 # %% [markdown]
 # # 04 · T-PatchMix: image, target and text mixed as one
 #
-# **What you will see.** A patch that is cut out of one picture and pasted into another makes a strong augmentation. But it
-# breaks a pair of picture and report: the report goes on describing the old picture. T-PatchMix changes the report too. You
-# will learn
+# **What you will see.** A patch that is cut out of one image and pasted into another makes a strong augmentation. But
+# it breaks a pair of image and report: the report still describes the old image. T-PatchMix changes the report too.
+# After this notebook you
 #
-# * how many pairs plain CutMix breaks,
-# * how T-PatchMix *proposes* a patch, asks the teacher in a *gate*, and changes picture, target and text together (Eq. 4
-#   to 8),
-# * why one order of these steps keeps a pair true and another does not,
-# * how a gate can be fooled.
+# - know how many pairs plain CutMix breaks;
+# - can say how T-PatchMix *proposes* a patch, asks the teacher in a *gate*, and changes image, target and text
+#   together (Eq. 4 to 8);
+# - know why one order of these steps keeps a pair true and another does not;
+# - can fool a gate, and say what prevents it.
 #
 # ![Propose, gate, paste, rewrite: T-PatchMix on two drawn pairs](pictures/mixing.gif)
 #
-# **You need** [01](01_data.ipynb) (zones) and [03](03_posaug.ipynb) (the student reads, the teacher marks). **Time:** 20
-# minutes to read, 30 seconds to run.
+# The animation shows the steps on two drawn pairs. Watch what becomes of image, target and words.
 #
-# Words: a patch goes from a *donor* $j$ into a *receiver* $i$. $s$ is a picture as the student sees it, $p$ is the teacher's
-# probability of lesion at each pixel, and the *target* is the mask that the student shall learn. The **invariant** of the
-# method: what the picture shows, the target marks and the text says are the same thing, also where the gate refuses. An
-# equation has our number and, where we know it, the paper's. *Ledger* is the list of differences to the released code, in
-# [notebook 00](00_start_here.ipynb).
+# **What you need.** Zones and their boxes from [01](01_data.ipynb). Student and teacher from [03](03_posaug.ipynb).
+#
+# **Time.** About 20 minutes to read, with the exercises; about 30 seconds to run.
+#
+# A patch goes from a *donor* $j$ into a *receiver* $i$. $s$ is an image as the student sees it. $p$ is the teacher's
+# probability of lesion at each pixel. The *target* is the mask that the student shall learn. The method has an
+# **invariant**: what the image shows, the target marks and the text says are the same thing, also where the gate
+# refuses. Equations have our numbers and, where we know them, the paper's. The *release* is the code that the authors
+# published, and *Ledger* is the list of its differences, in [notebook 00](00_start_here.ipynb).
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -69,13 +72,15 @@ print(versions())
 # %% [markdown]
 # ## Pairs whose masks we know, and a stand-in for the teacher
 #
-# Training never sees the masks of unlabelled pairs. To look behind the curtain we mix validation pairs, whose masks we know.
-# PosAug is off here, so that each change of a text comes from mixing.
+# Training never reads the masks of unlabelled pairs. To see what mixing does to the truth, we mix validation pairs,
+# whose masks we know. PosAug is off here, so each change of a text comes from mixing.
 #
 # There is no trained teacher in this notebook. `stand_in_teacher` makes an imperfect one out of the true masks:
-# blurred, unsure, half-blind in places, with a false find in every third picture. **It is a stand-in**. It shows how
-# the parts work; [07](07_train.ipynb) shows a real teacher. In the figure its probabilities stand below the pictures:
-# bright is sure, and the blue line is the true mask.
+# blurred, unsure, half-blind in places, with a false find in every third image. **It is a stand-in**. It shows how the
+# parts work; [07](07_train.ipynb) shows a real teacher.
+#
+# The figure shows three images, and below them the probabilities of the stand-in. Bright is sure, and the blue line is
+# the true mask. **Look at** the bright spot outside the blue lines at the left: it is a false find.
 
 # %%
 data = {"dataset": dataset, "image_size": image_size, "seed": seed, "batch_size": 32, "posaug_p": 0.0}
@@ -93,9 +98,10 @@ plt.show()
 # %% [markdown]
 # ## Plain CutMix breaks the pair
 #
-# CutMix for segmentation mixes picture and mask with a patch from anywhere. Nobody touches the report. Two things go
-# wrong: the patch brings a lesion into a zone of which the report says nothing, or it covers a lesion that the report
-# names. The figure shows one sample of each kind, before and after.
+# CutMix for segmentation mixes image and mask with a patch from anywhere, and leaves the report as it is. Two things
+# go wrong. The patch brings a lesion into a zone that the report does not name. Or it covers a lesion that the report
+# names. The cells count both on the validation pairs, with one random patch for each. The figure shows one sample of
+# each kind, before and after. **Look at** the lung inside the orange frame.
 
 # %%
 rng = np.random.default_rng(seed)
@@ -105,7 +111,7 @@ least = 0.003 * image_size**2  # so many pixels make a lesion
 
 
 def propose(mode, confident=gate, p=p, whose="donor", rng=rng):
-    """One offer for each pair: the plan, its patches in px (y0, x0, y1, x1), and their zones (-1 where there is none)."""
+    """One proposal for each pair: the plan, its patches in px (y0, x0, y1, x1), and their zones (-1: no patch)."""
     plan = vars(patchmix.propose(rng, pairs.reports, everyone, mode, p=1.0, named_by=whose))
     plan = {name: torch.as_tensor(value) for name, value in plan.items()}
     return plan, *patchmix.patch_boxes(p, **plan, block=config.block, mode=mode, confident=confident)
@@ -128,26 +134,31 @@ plt.show()
 # %% [markdown]
 # ## Propose (Eq. 4; paper: 6)
 #
-# **In which zone?** The paper proposes a patch in a zone that the *receiver's* report names, and none where the two reports
-# name opposite sides. So the patch lies where the text says already that something is. We have three rules (`patch_zones`):
+# **In which zone?** The paper proposes a patch in a zone that the *receiver's* report names. It proposes none where
+# the two reports name opposite sides. So the patch lies where the text already says that something is. We have three
+# rules (`patch_zones`):
 #
 # * `receiver`: the paper's rule. The text keeps its zones.
-# * `donor`: ours. The patch lies where the donor's report names a lesion. The text may get a new zone, so a left-only report
-#   can become bilateral.
+# * `donor`: ours. The patch lies where the donor's report names a lesion. The text may get a new zone, so a left-only
+#   report can become bilateral.
 # * `both`: only zones that both reports name.
 #
-# **Where in the zone?** A centre $c$ is drawn in the box of the zone $k$. The patch $m$ is the square of side $b$
-# around it, *cut to the box*. So a patch touches one zone only, and the zone that it may add to the text is known in
-# advance:
+# This notebook uses the rule `donor`, as our preset does.
+#
+# **Where in the zone?** We draw a centre $c$ in the box of the zone $k$. The patch $m$ is the square of side $b$
+# around it, *cut to the box*. So a patch touches one zone only, and we know in advance which zone it may add to the
+# text:
 #
 # $$m = \mathrm{square}(c, b) \cap \mathrm{box}_k, \qquad c \in \mathrm{box}_k,\quad k \text{ allowed by the rule}
 # \qquad (\text{Eq. 4; paper: 6})$$
 
 # %% [markdown]
-# The first function is the rule. In the second one the last four lines are Eq. 4; the branch above them is the mode
-# *probability*, which comes below. Then a check by hand: the zones that each rule allows for one pair of reports, and one
-# patch cut to its box. Our patches may be half as wide as the picture, and zones are low. So a square of side $b$ seldom
-# fits, and what is left is a rectangle.
+# The first function below is the rule. In the second function the last four lines are Eq. 4. The branch above them is
+# the mode *probability*, which comes below.
+#
+# Then the cell checks by hand: the zones that each rule allows for one pair of reports, and one patch cut to its box.
+# Our squares may be half as wide as the image, and zones are low. So a whole square of side $b$ seldom fits, and the
+# patch is a rectangle.
 
 # %%
 display(source_of(patchmix.compatible_zones, patchmix.patch_boxes))
@@ -168,10 +179,13 @@ print(f"zone {low.tolist()} to {high.tolist()}, patch {patches[i, :2].tolist()} 
 print(f"{int((sides == config.block).all(1).sum())} of {len(sides)} patches are whole squares of {config.block} px")
 
 # %% [markdown]
-# **Three modes** draw the centre. *position*: anywhere in an allowed zone. *probability*: on a pixel where the teacher
-# is sure of a lesion. *random*: in any zone, whatever the reports say; that is plain CutMix, for comparison. The figure
-# shows many draws of each mode for one donor; the patches are small here, so that one can see them. *probability* sits
-# on the lesion. *position* may land beside it, in a named zone. *random* goes everywhere.
+# **Three modes** draw the centre. *position* draws it anywhere in an allowed zone. *probability* draws a pixel where
+# the teacher is sure of a lesion. *random* draws it in any zone, whatever the reports say. That is plain CutMix, for
+# comparison.
+#
+# The figure shows 15 draws of each mode for one donor. The patches are smaller here than in training, so that you can
+# see them apart. **Look at** where they lie: *probability* on the lesion, *position* in a named zone and sometimes
+# beside the lesion, *random* everywhere.
 
 # %%
 bilateral = [len(report.sides) == 2 and 2 < sum(report.zones) < 5 for report in pairs.reports]
@@ -192,14 +206,15 @@ plt.show()
 # %% [markdown]
 # ## Gate (Eq. 5; paper: 7)
 #
-# A patch without lesion would teach that a named zone is empty. So the paper asks the teacher: the patch is accepted only if
-# the mean of the donor's probabilities over the patch reaches a threshold, $\mathrm{conf\_th}$:
+# A patch without lesion would teach that a named zone is empty. So the paper asks the teacher. The gate accepts a
+# patch only if the mean of the donor's probabilities over the patch reaches a threshold, $\mathrm{conf\_th}$:
 #
 # $$\frac{1}{|m|}\sum_{u \in m} p_j(u) \;\ge\; \mathrm{conf\_th} \qquad (\text{Eq. 5; paper: 7})$$
 #
-# Below is the function that computes the gate and the mix on a CPU. `_reaches` takes the mean over the patch, with care for
-# rounding: that is Eq. 5. Where it says yes, the first `copy_` is Eq. 6 and the second one is Eq. 7, before the cut at 0.5.
-# On a GPU a Triton kernel does the same ([09](09_kernels.ipynb)).
+# The function below computes gate and mix on a CPU. `_reaches` compares the mean over the patch with the threshold,
+# with care for rounding: that is Eq. 5. If it says yes, the two `copy_` paste the patch into the image (Eq. 6) and
+# into the probabilities (Eq. 7, before the cut at 0.5). The next section explains both. On a GPU a Triton kernel does
+# the same ([09](09_kernels.ipynb)).
 
 # %%
 plan, patches, zones = propose("position")
@@ -212,9 +227,13 @@ print(f"{int((area > 0).sum())} proposals, {int(accepted.sum())} accepted at gat
 source_of(_by_boxes)
 
 # %% [markdown]
-# A strict gate buys purer patches with fewer of them. *Purity* is the share of true lesion in the accepted patches,
-# right in the figure; it is drawn where at least five patches pass. The grey lines mark our gate and the release's. The
-# release's patches are much smaller (16 of 224 px), so more of them fit into a lesion.
+# A stricter gate accepts fewer patches, and purer ones. *Purity* is the share of true lesion in the accepted patches.
+# The left plot shows the share of accepted proposals, the right plot the purity where at least five patches pass. The
+# grey lines mark our gate and the release's. The release's patches are much smaller (16 of 224 px), so more of them
+# fit into a lesion.
+#
+# **Look at** the three curves in each plot: the modes differ at the left and agree at the right. The exercise asks
+# why.
 
 # %%
 thresholds = np.linspace(0, 1, 21)
@@ -237,18 +256,20 @@ for mode in patchmix.PATCH_MODES:
 # %% [markdown]
 # ### Exercise 04.1 (predict)
 #
-# The three curves at the right lie on each other. Why? Take two modes that offer ten patches each, all of one size. In
-# mode A the mean of $p_j$ is 0 in five patches, 0.4 in three and 0.6 in two. Mode B aims better: 0.4 in six and 0.6 in
-# four. The teacher is *calibrated*: of pixels with $p = 0.4$, 40 % are lesion. At gate 0.3, how many patches are
-# accepted, and what is their purity? Answer in per cent: `{"A": (accepted, purity), "B": (accepted, purity)}`.
+# The three purity curves at the right lie on each other. Why? Work it out on a small case. Two modes propose ten
+# patches each, all of one size. In mode A the mean of $p_j$ is 0 in five patches, 0.4 in three and 0.6 in two. Mode B
+# aims better: 0.4 in six patches and 0.6 in four. The teacher is *calibrated*: of pixels with $p = 0.4$, 40 % are
+# lesion. How many patches does the gate 0.3 accept, in per cent of the ten, and what is their purity in per cent?
+# Answer with `{"A": (accepted, purity), "B": (accepted, purity)}`.
 #
 # <details><summary>Solution</summary>
 #
 # `{"A": (50, 48), "B": (100, 48)}`. A: five of ten pass, with purity $(3 \cdot 0.4 + 2 \cdot 0.6) / 5 = 0.48$. B: all
-# pass, with $(6 \cdot 0.4 + 4 \cdot 0.6) / 10 = 0.48$. The gate looks at the patch and not at how it was found. Among
-# the patches that pass, both modes have the same mix of means here, so the mode decides how *many* pass and the gate
-# decides how *pure* they are. A calibrated teacher's purity is the mean of $p_j$ over the accepted patches, hence never
-# below the gate.
+# pass, with $(6 \cdot 0.4 + 4 \cdot 0.6) / 10 = 0.48$.
+#
+# The gate looks at the patch and not at how it was found. Among the patches that pass, both modes have the same mix of
+# means here. So the mode decides how *many* pass, and the gate decides how *pure* they are. If the teacher is
+# calibrated, the purity is the mean of $p_j$ over the accepted patches, so it is never below the gate.
 # </details>
 
 # %%
@@ -258,14 +279,15 @@ check("04.1", gated)
 # %% [markdown]
 # ## Image (Eq. 6; paper: 8) and target (Eq. 7; paper: 8)
 #
-# Where the gate accepts, the paper pastes the donor's patch into the picture, and the donor's probabilities into the
-# receiver's. The target is cut at 0.5:
+# Where the gate accepts, the paper pastes the donor's patch into the receiver's image, and the donor's probabilities
+# into the receiver's. Then it cuts the target at 0.5:
 #
 # $$\tilde s = m\,s_j + (1-m)\,s_i \quad (\text{Eq. 6; paper: 8}), \qquad
 # \tilde y = \mathbb{1}\big[\,m\,p_j + (1-m)\,p_i \ge 0.5\,\big] \quad (\text{Eq. 7; paper: 8})$$
 #
-# By hand on one pair, in numpy. The function of the last section must give the same, bit for bit. In the figure follow
-# the red frame from the donor (middle) into the result (right): picture, target and words change together.
+# The cell computes both by hand on one pair, in NumPy. The function of the section "Gate" must give the same, bit for
+# bit. In the figure follow the orange frame from the donor (middle) into the result (right): image, target and words
+# change together. $p_i$ and $p_j$ are the teacher's probabilities.
 
 # %%
 plan, _, _ = propose("position")
@@ -294,17 +316,18 @@ plt.show()
 # %% [markdown]
 # ## Text (Eq. 8; paper: 8)
 #
-# The paper rewrites the text so that it names what was pasted. Here the report is parsed, united with the pasted zone and
-# written anew. With $e_k$ for "zone $k$ alone":
+# The paper rewrites the text so that it names what was pasted. We parse the report, add the pasted zone and write the
+# report anew. With $e_k$ for "zone $k$ alone":
 #
 # $$\tilde a = a_i \lor e_k, \quad \text{phrases, laterality and number written anew} \qquad (\text{Eq. 8; paper: 8})$$
 #
-# How many lesions the mixed picture shows, nobody knows. So the number in a mixed report counts the zones that it names.
+# Nobody knows how many lesions the mixed image shows. So the number in a mixed report counts the zones that it names.
 #
-# **Why seven texts?** The gate speaks on the device. To write the text afterwards, the computer would have to wait for the
-# device in every step. But a patch adds one of six zones or none. So seven texts are tokenised while the batch is made, and
-# the device picks one. The last three lines of `t_patchmix` do that; its second line is Eq. 5 to 7. In
-# the figure below grey words go and yellow words come.
+# **Why seven texts?** The gate decides on the device. If we wrote the text afterwards, the computer would wait for the
+# device in every step. But a patch adds one of six zones or none. So we tokenise seven texts while we make the batch,
+# and the device picks one. The last three lines of `t_patchmix` pick it, and its second line is Eq. 5 to 7.
+#
+# In the figure below, grey words go and yellow words come. **Look at** the number: it changes with the zones.
 
 # %%
 source_of(patchmix.mixed_reports, patchmix.t_patchmix)
@@ -322,9 +345,9 @@ plt.show()
 # %% [markdown]
 # ### Exercise 04.2 (change)
 #
-# Our rule `donor` often pastes into a zone that the receiver's text names already: 67 of 100 offers, as the first appendix
-# counts. Write a fourth rule that allows *news* only: `new_zones(own, donor)` gives the list of zones (0 to 5) that the
-# rule `donor` allows and the receiver's report does not name.
+# Our rule `donor` often pastes into a zone that the receiver's text already names: 67 of 100 proposals do, as the
+# first appendix counts. Write a fourth rule that allows *new* zones only. `new_zones(own, donor)` returns the list of
+# zones (0 to 5) that the rule `donor` allows and the receiver's report `own` does not name.
 #
 # <details><summary>Solution</summary>
 #
@@ -344,13 +367,18 @@ check("04.2", new_zones)
 # %% [markdown]
 # ## The invariant, a thousand mixes
 #
-# Does the invariant hold? One trick makes it visible: the picture gets a **second channel, its true mask**. Whatever is
-# pasted into the picture is pasted into the truth, so after mixing the second channel is *what the picture shows*. The
-# first test uses a perfect teacher, $p = y$. Then the target must mark exactly what the picture shows.
+# Does the invariant hold? One trick makes it visible: we give the image a **second channel, its true mask**. Mixing
+# pastes into both channels alike, so afterwards the second channel is *what the image shows*.
 #
-# The second cell compares two orders of the steps, with the stand-in teacher. The released code pastes first and asks
-# the gate afterwards (Ledger 1). A refused patch **stays in the picture**, and target and text do not follow. At the
-# release's own settings fewer samples get a patch at all; the last appendix counts them.
+# The first cell uses a perfect teacher, $p = y$. Then the target must mark exactly what the image shows. The cell
+# counts, over at least `mixes` accepted mixes, how often target and text agree with the second channel. It also counts
+# how often a sample without an accepted patch stays as it was. In the output the first four counts must be equal, and
+# so must the last two.
+#
+# The second cell compares two orders of the steps, with the stand-in teacher. The release pastes first and asks the
+# gate afterwards (Ledger 1). So a refused patch **stays in the image**, and target and text do not follow. Both orders
+# use our settings here, and a share is of all samples. At the release's own settings fewer samples get a patch at all;
+# the last appendix counts them.
 
 # %%
 truth = torch.cat([x, y], 1)
@@ -384,9 +412,9 @@ for name, mix in {"ours": patchmix.t_patchmix, "release": release.paste_then_gat
 # %% [markdown]
 # ### Exercise 04.3 (break)
 #
-# Make the gate lie. Write a teacher's map $p$ and a true mask $y$ of one donor, both 16 by 16. The teacher shall look
-# perfect: cut at 0.5, $p$ is exactly $y$, and $y$ holds a lesion. And yet the gate 0.3 accepts the patch of rows and
-# columns 4 to 11, in which not one pixel is lesion. Answer with `(p, y)`, as arrays or tensors.
+# Make the gate lie. Write a teacher's map $p$ and a true mask $y$ of one donor, both 16 by 16. $y$ must hold a lesion,
+# and $p$, cut at 0.5, must be exactly $y$: the teacher looks perfect. And yet the gate 0.3 must accept the patch of
+# rows and columns 4 to 11, in which not one pixel is lesion. Answer with `(p, y)`, as arrays or tensors.
 #
 # <details><summary>Solution</summary>
 #
@@ -396,10 +424,12 @@ for name, mix in {"ours": patchmix.t_patchmix, "release": release.paste_then_gat
 # lie = p, y
 # ```
 #
-# The gate is lower than the cut. Where the teacher says 0.4 everywhere, the mean reaches 0.3, and no pixel reaches 0.5. The
-# patch is pasted and the text names its zone, but the target marks nothing in it: the invariant is broken, although no
-# pixel of the cut map is wrong. A gate of 0.5 or more cannot be fooled in this way: a mean of 0.5 needs a pixel of 0.5. Our
-# setting `unfound = zone` takes the other way: a named zone without any marked pixel teaches nothing.
+# The gate is lower than the cut. The teacher says 0.4 everywhere in the patch. So the mean reaches 0.3, and no pixel
+# reaches 0.5. The patch is pasted and the text names its zone, but the target marks nothing in it. The invariant is
+# broken, although no pixel of the cut map is wrong.
+#
+# A gate of 0.5 or more cannot be fooled in this way, because a mean of 0.5 needs a pixel of 0.5. Our setting
+# `unfound = zone` is another way out: if the target marks no pixel in a named zone, this zone teaches nothing.
 # </details>
 
 # %%
@@ -409,11 +439,11 @@ check("04.3", lie)
 # %% [markdown]
 # ## Try it
 #
-# Two samples, a way to propose, a zone, a place in it, a size and a gate. Picture, target and text change together. **Drag
-# the patch** on the picture of the receiver, or move it with the arrow keys: its centre stays in the zone's box (blue), and
-# the answer comes when you let it go. Move the gate up by one step: the patch is refused, and the line says why. Then drag
-# it to a place where the teacher is surer. The widget needs a running kernel. Without one you see a still of it. The lines
-# below say what it answers to four questions.
+# Choose two samples, a mode, a zone, a place in it, a size and a gate. Image, target and text change together. **Drag
+# the patch** on the receiver's image, or move it with the arrow keys. Its centre stays in the zone's box (blue), and the
+# answer comes when you let it go. Move the gate up by one step: it refuses the patch, and the line above the images says
+# why. Then drag the patch to a place where the teacher is surer. The widget needs a running kernel; without one you see
+# a still of it. The cell also asks the widget four questions and prints its answers.
 
 # %%
 from semimedref_core.widgets import MixingExplorer, mix_pair
@@ -438,28 +468,28 @@ MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, 
 # ## What to take away
 #
 # **To remember.** The cell prints the facts with their numbers: how many samples plain CutMix breaks, what T-PatchMix
-# keeps, what the gate lets through and how pure it is, and what one wrong order of the steps does.
+# keeps, what the gate accepts and how pure it is, and what one wrong order of the steps does. They are of the
+# validation pairs and the settings in the parameters. Facts 3 and 4 depend on the stand-in teacher.
 #
 # **Next:** [05 · ITCL](05_itcl.ipynb) uses the zones of the texts for a contrastive loss. **Back:** [03 ·
 # PosAug](03_posaug.ipynb). **Further on:** [06](06_teacher_student.ipynb) shows T-PatchMix inside one training step,
-# and [08](08_results.ipynb) what it is worth. Four appendices follow: what the three rules offer, pixels that the
-# teacher marks wrongly, views that move the zones, and the released code.
+# and [08](08_results.ipynb) measures what it is worth. Four appendices follow: what the three rules propose, pixels
+# that the teacher marks wrongly, views that move the zones, and the released code.
 
 # %%
 k = int(np.abs(thresholds - gate).argmin())
 lets = {mode: f"{100 * accepts[mode][k]:.0f} %, purity {100 * true[mode][k]:.0f} %" for mode in accepts}
 print(f"1. Plain CutMix breaks {100 * broken:.0f} % of its samples.")
 print(f"2. T-PatchMix kept the invariant in all of {held['accepted mixes']} mixes, with a perfect teacher.")
-print(f"3. The gate {gate} accepts of the offers in mode position {lets['position']}; in mode random {lets['random']}.")
-print(
-    f"4. Only the picture has the patch, at our settings: {alone['release']:.0f} % in the release's order, {alone['ours']:.0f} % here."
-)
+print(f"3. Accepted at gate {gate}, and how pure: mode position {lets['position']}, mode random {lets['random']}.")
+late, ours = alone["release"], alone["ours"]
+print(f"4. At our settings only the image has the patch in {late:.0f} % (release's order) or {ours:.0f} % (ours).")
 
 # %% [markdown]
-# ## Appendix: what the three rules offer
+# ## Appendix: what the three rules propose
 #
-# Each pair gets one draw. By the paper's rule a patch may lie where the donor has no lesion. So fewer of its offers show
-# a lesion, and the gate refuses more of them.
+# Each pair gets one proposal. By the paper's rule a patch may lie where the donor has no lesion. So fewer of its
+# proposals show a lesion, and the gate refuses more of them. Here the gate reads the true masks in place of a teacher.
 
 # %%
 counts = {}
@@ -479,30 +509,30 @@ pd.DataFrame(counts).astype(float).round(0).astype(int)
 # %% [markdown]
 # ## Appendix: pixels that the teacher marks wrongly (Ledger 5)
 #
-# The target is cut at 0.5 everywhere, also where the teacher is unsure: in the released code `conf_th` gates patches
-# and no pixel once mixing is on. Here there is no confidence mask either. But the report is asked: outside the zones
-# that it names, our setting `pseudo_labels = reported` puts $p$ to 0.
+# The target is cut at 0.5 everywhere, also where the teacher is unsure. In the release, once mixing is on, `conf_th`
+# gates patches and masks no pixel. We use no confidence mask either. But we ask the report: our setting
+# `pseudo_labels = reported` sets $p$ to 0 outside the zones that the report names. The cell measures how many wrong
+# pixels that removes.
 
 # %%
 marked, wrong = p >= 0.5, (p >= 0.5) & (y == 0)
 regions = torch.from_numpy(np.stack([grid.region(r.zones, image_size, image_size) for r in pairs.reports]))[:, None]
 unsure, taken_away = (p[marked] < 0.55).float().mean(), (regions[wrong] == 0).float().mean()
 print(f"of the pixels that the stand-in teacher marks, {100 * unsure:.0f} % have p below 0.55")
-print(
-    f"{100 * wrong.sum() / marked.sum():.0f} % are no lesion; the zones of the report take away {100 * taken_away:.0f} % of these"
-)
+no_lesion = 100 * wrong.sum() / marked.sum()
+print(f"{no_lesion:.0f} % are no lesion; the zones of the report take away {100 * taken_away:.0f} % of these")
 
 # %% [markdown]
 # ## Appendix: views move the zones
 #
-# Above, every picture lay as it was taken. In training the two views are zoomed, turned, shifted and mirrored in
-# different ways, so a zone lies elsewhere in the donor's view and in the receiver's. A patch from the donor's *lower
-# left* may land in the receiver's *middle left*, which its text need not name. Hence the plan holds, for each zone, the
-# **common box**: the zone's box in the donor's view, cut to its box in the receiver's (`patchmix.common_boxes`). Zones
-# whose boxes do not meet are not offered.
+# Above, no image was moved. In training each image is zoomed, turned, shifted and mirrored in its own way. So a zone
+# lies elsewhere in the donor's view than in the receiver's. A patch from the donor's *lower left* may land in the
+# receiver's *middle left*, which its text need not name. Hence the plan holds, for each zone, the **common box**: the
+# zone's box in the donor's view, cut to its box in the receiver's (`patchmix.common_boxes`). T-PatchMix proposes no
+# zone whose two boxes do not meet.
 #
-# `stream` makes batches as training does. The masks come from the same batch, drawn of masks in place of pictures: all chance
-# depends on seed and step alone.
+# `stream` makes batches as training does. It makes each batch twice: once of the images, and once of the masks in
+# place of the images. Both have the same views, because all random draws depend on seed and step alone.
 
 # %%
 from semimedref_core import Batches, views
@@ -543,9 +573,9 @@ for name, found in {"donors' boxes": placed[giver], "common boxes": common}.item
     print(f"{name:14} of {len(offered)} offered zones: {area:6.0f} px, mean p_j in them {mass / area:.2f}")
 
 # %% [markdown]
-# What does the cut buy, what does it cost, and what is left? The same batches once with patches cut to the donor's box alone,
-# once to the common boxes, and once with the release's views, which hardly move. Measured with the stand-in teacher, against
-# the truth.
+# What does the cut to the common box buy, and what does it cost? We mix the same pairs in three ways: with patches cut
+# to the donor's box alone, with patches cut to the common box, and with the release's views, which hardly move. The
+# teacher is the stand-in, and we count against the true masks.
 
 # %%
 from scipy import ndimage
@@ -607,27 +637,25 @@ pd.DataFrame({name: row.numpy() for name, row in still.items()}, measures).round
 # %% [markdown]
 # All numbers are per cent. The third line and those below it are shares of the accepted mixes.
 #
-# - *A lesion in a zone that the text does not name* comes with many a mix from the donor's box alone, and hardly ever
-#   from the
-#   common box. The price is size: patches are smaller. The gate lets no fewer of them through: what is left lies nearer
-#   to the
-#   middle of the zone, where the teacher is surer.
-# - A patch often covers a part of the sample's own lesion. It seldom takes the whole lesion from a zone, since it brings
-#   lesion
-#   itself.
-# - **A count would often be wrong.** Here each patch counts as one more lesion (`mix_count="one_more"`). But a pasted
-#   lesion may
-#   touch one that is there, hide one, or come in pieces. So our mixed reports count the zones that they name
-#   (`mix_count="zones"`), which is true by construction. Or they give no number (`"none"`).
+# - *A lesion in a zone that the text does not name* occurs in a quarter of the mixes from the donor's box alone, and
+#   hardly ever in those from the common box. The price is size: patches are smaller. The gate does not accept fewer of
+#   them. What is left of a patch lies nearer to the middle of the zone, where the teacher is surer.
+# - A patch often covers a part of the sample's own lesion. It seldom removes the whole lesion from a zone, since it
+#   brings lesion itself.
+# - **A count would often be wrong.** In this table each patch counts as one more lesion (`mix_count="one_more"`). But
+#   a pasted lesion may touch one that is there, hide one, or come in pieces. So our mixed reports count the zones that
+#   they name (`mix_count="zones"`), which is true by construction. Or they give no number (`"none"`).
 
 # %% [markdown]
 # ## Appendix: the released code beside ours
 #
-# `semimedref_core.methods.release` behaves as the released code does. It is written from a description and kept for
-# comparison. It differs in four more things. It reads the *first phrase* of a report only, and "left" always comes
-# first (Ledger 2). Its new text turns the first phrase into "A and B", and count and laterality words stay (Ledger 3).
-# In the probability-driven mode no word changes (Ledger 4). And PosAug hides phrases *before* mixing looks for them
-# (Ledger 13).
+# `semimedref_core.methods.release` behaves as the released code does. We wrote it from a description, for comparison.
+# Besides the order of the steps, it differs in four ways:
+#
+# - It reads the *first phrase* of a report only, and "left" always comes first (Ledger 2).
+# - It turns the first phrase into "A and B", and keeps the count word and the laterality word (Ledger 3).
+# - In the probability-driven mode it changes no word (Ledger 4).
+# - PosAug hides phrases *before* mixing looks for them (Ledger 13).
 
 # %%
 mine, given = Report.of([0, 1, 0, 0, 0, 1], style="release"), Report.of([1, 0, 1, 0, 0, 0], style="release")
@@ -637,9 +665,9 @@ for mode in patchmix.PATCH_MODES:
 print("ours, left upper pasted:", patchmix.mixed_reports(mine)[1])
 
 # %% [markdown]
-# So without PosAug a bilateral sample never gets a patch in its right lung. With PosAug a hidden first phrase lets the
-# second be seen, and where all phrases are hidden nothing is offered. `semimedref mixing` measures this on real
-# reports.
+# So without PosAug a bilateral sample never gets a patch in its right lung. With PosAug, a hidden first phrase lets
+# the release see the second one. Where PosAug hides all phrases, the release proposes nothing. The next cells count
+# this on our pairs. `semimedref mixing` measures it on real reports.
 
 # %%
 restyled = [Report.of(report.zones, style="release").render() for report in pairs.reports]  # in the release's wording
@@ -658,9 +686,9 @@ for name, (offered, of_right) in found.items():
     print(f"{name:24} {int(offered.sum()):4} patches for bilateral samples, {share:.0f} % of them in the right lung")
 
 # %% [markdown]
-# Now the same batches through both, with the stand-in teacher. The release's settings: patches of 16 of 224 px, offered
-# with probability 0.08, gate 0.55, a grid of thirds, views that hardly move, and pseudo-labels as the teacher gives
-# them. All reports have the release's wording. There the count word counts zones, so a text can be checked against
+# Now both mix the same batches, with the stand-in teacher. The release has its own settings: patches of 16 of 224 px,
+# proposed with probability 0.08, gate 0.55, a grid of thirds, views that hardly move, and pseudo-labels as the teacher
+# gives them. All reports have the release's wording. There the count word counts zones, so we can check a text against
 # itself.
 
 # %%
@@ -715,9 +743,14 @@ for name, (mix, way) in ways.items():
         clipped[name] += int((ids[:, texts.length :] != 0).any(1).sum())
 
 # %% [markdown]
-# What becomes of a proposal? *Aligned*: the patch is in picture and target, the text names its zone, and the text does not
-# contradict itself. *Text wrong*: picture and target have the patch, but not so the text. *Image only*: only the picture has
-# it. Green is what one wants, grey does no harm, and the hatched parts teach something untrue.
+# What becomes of a proposal? There are four outcomes:
+#
+# - *aligned*: the patch is in image and target, the text names its zone, and the text does not contradict itself;
+# - *text wrong*: image and target have the patch, but the text does not agree;
+# - *image only*: only the image has the patch;
+# - *left alone*: nothing has the patch.
+#
+# In the figure **look at** the hatched parts: they teach something untrue. Our two bars have none.
 
 # %%
 shares = {
@@ -728,9 +761,9 @@ plt.show()
 assert shares["ours"]["image only"] == shares["ours, the release's settings"]["image only"] == 0
 
 # %% [markdown]
-# Each sample is offered a patch here, so that there are enough to count. A smaller probability only thins them out. So the
-# table, which counts *all samples*, is scaled by it: 0.08 in the release, 1 in ours. The faults of the last appendix come on
-# top, in both.
+# Each sample gets a proposal here, so that there are enough to count. With a smaller probability there are fewer
+# proposals, but their outcomes are the same. The table counts *all samples*, so we scale it by the probability: 0.08
+# in the release, 1 in ours. The faults of the appendix on views come on top, in both.
 
 # %%
 of_samples = {name: way.patch_p * len(found[name]) / (steps * way.batch_size) for name, (_, way) in ways.items()}
