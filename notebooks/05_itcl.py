@@ -15,8 +15,8 @@
 # %% [markdown]
 # # 05 · ITCL: pairs that show the same zones are no strangers
 #
-# **What you will see.** ITCL is the image-text contrastive loss of Semi-MedRef. It ties each image to its report. After
-# this notebook you
+# **What you will see.** ITCL is the image-text contrastive loss of Semi-MedRef. It ties each image to its report.
+# After this notebook you
 #
 # - know what the usual contrastive loss gets wrong about reports, and how often;
 # - can compute ITCL by hand, with its *soft positives*;
@@ -26,6 +26,8 @@
 # **What you need.** PyTorch, and the six zones of a report from [01 · Data](01_data.ipynb).
 #
 # **Time.** About 25 minutes to read, with the exercises; about 20 seconds to run.
+#
+# Equations have our numbers and, where we know them, the paper's.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -55,15 +57,15 @@ notebook_style(100)
 print(versions())
 
 # %% [markdown]
-# ## 1 · Strangers that are none
+# ## 1 · Negatives that are not negative
 #
 # One network turns image $i$ into a vector $u_i$, another turns text $j$ into a vector $v_j$. Such vectors are called
 # *embeddings*. A *contrastive loss* compares all images of a batch with all texts of the batch. The usual one (CLIP,
 # InfoNCE) knows a single *positive* for each image: its own text. The loss pulls $u_i$ towards $v_i$. All other texts
 # are *negatives*, and the loss pushes $u_i$ away from them.
 #
-# But many lungs are infected in the same places, so many reports name the same zones. We draw 200 batches and count
-# how many negatives share something with the image.
+# But many lungs are infected in the same places, so many reports name the same zones. We draw 200 batches of the
+# training pairs, and count how many negatives share something with the image.
 
 # %%
 run = {"batch_size": batch_size, "steps": steps, "seed": seed, "weak_view": "release"}
@@ -87,21 +89,23 @@ print(f"of the {off.sum()} negatives in a batch of {batch_size}: {100 * sharing:
 print(f"{100 * same_zones:.0f} % name the same zones, {100 * same_words:.0f} % are the same text")
 
 # %% [markdown]
-# A text that occurs twice in a batch has one embedding. The usual loss wants this embedding to be close to the image
-# and far from it at the same time.
+# If a text occurs twice in a batch, both copies have the same embedding. For each of the two images this embedding is
+# the positive and also a negative. So the usual loss pulls towards it and pushes away from it at the same time.
 #
 # ## 2 · Soft positives
 #
 # **The paper** (Eq. 9; paper: 9) makes every text of the batch a positive to some degree. The degree is the number of
-# zones that both reports name, over the number of zones that at least one of them names. This is the *Jaccard index* of
-# their zone vectors $a_i$ and $a_j$ (Eq. 1):
+# zones that both reports name, over the number of zones that at least one of them names. This is the *Jaccard index*
+# of their zone vectors $a_i$ and $a_j$ (Eq. 1):
 #
 # $$P_{ij} = \frac{|a_i \wedge a_j|}{|a_i \vee a_j|}, \qquad P_{ii} = 1$$
 #
-# A report without infection names no zone. It then stands at $0/0$, which counts as 0: such a report shares nothing,
-# not even with another one of its kind. Only the diagonal is set to 1, because an image always has its own text.
+# A report without infection names no zone. Two such reports give $0/0$, which counts as 0: such a report shares
+# nothing, not even with another one of its kind. Only the diagonal is set to 1, because an image always has its own
+# text.
 #
-# This code computes $P$. Below it, three pairs of reports are counted by hand, and then two reports without infection.
+# The two functions below compute $P$. Then the cell counts three pairs of reports by hand, and prints $P$ of two
+# reports without infection.
 
 # %%
 display(source_of(jaccard, soft_contrastive_plain.shared))
@@ -115,9 +119,9 @@ for i, j in [(0, 1), (0, 2), (1, 2)]:
 print(f"two reports without infection: P = {jaccard(torch.zeros(2, dtype=torch.long)).tolist()}")
 
 # %% [markdown]
-# The figure shows $P$ for twelve reports on the left, and the *hard positives* of the usual loss, the identity, on the
-# right. **Look at** the yellow squares beside the left diagonal: these texts name exactly the zones of the image, and
-# the usual loss calls them negatives.
+# The figure shows $P$ for twelve reports on the left. On the right it shows the *hard positives* of the usual loss,
+# which are the identity. **Look at** the yellow squares beside the left diagonal. These texts name exactly the zones
+# of the image, and the usual loss treats them as negatives.
 
 # %%
 heat_maps({"soft positives: P": P.numpy(), "hard positives": np.eye(12)}, [short(report) for report in twelve], "P")
@@ -126,11 +130,13 @@ plt.show()
 # %% [markdown]
 # ## 3 · The loss by hand
 #
-# We take three pairs: two whose zones overlap, and a third with another zone. Their embeddings have length 1 and lie
-# in the plane, so that we can choose them by an angle. The *logits* $z$ are the cosines of images and texts, divided by
-# the *temperature* $\tau$ (Eq. 10; paper: 9):
+# We take three pairs. The zones of the first two overlap, and the third names another zone. Their embeddings have
+# length 1 and lie in the plane, so we can choose each by an angle. The *logits* $z$ are the cosines of images and
+# texts, divided by the *temperature* $\tau$ (Eq. 10; paper: 9):
 #
 # $$z_{ij} = \frac{u_i \cdot v_j}{\tau}$$
+#
+# In the table rows are images and columns are texts.
 
 # %%
 three = [Report.of([0, 0, 1, 0, 0, 0]), Report.of([0, 1, 1, 0, 0, 0]), Report.of([0, 0, 0, 1, 0, 0])]
@@ -152,9 +158,9 @@ z = u3 @ v3.T / tau3
 table(z, f"z, Eq. 10 (tau = {tau3})")
 
 # %% [markdown]
-# **The paper** (Eq. 11; paper: 9) divides each row of $P$ by its sum. The row then says which share of its attention
-# image $i$ *should* give to each text. The softmax of $z$ says which share it *does* give. The loss is the
-# cross-entropy between the two, once over the texts of each image and once over the images of each text:
+# **The paper** (Eq. 11; paper: 9) divides each row of $P$ by its sum. Such a row has the shares that image $i$
+# *should* give to the texts (*wanted*). The softmax of $z$ has the shares that it *does* give (*given*). The loss is
+# the cross-entropy between the two, once over the texts of each image and once over the images of each text:
 #
 # $$L = \tfrac12\Big[\,\tfrac1N\sum_i \Big(-\sum_j \frac{P_{ij}}{\sum_k P_{ik}}\,\log\mathrm{softmax}_j\,z_{ij}\Big)
 # + \text{the same on } z^\top\Big]$$
@@ -168,10 +174,11 @@ table(z.softmax(1), "given: softmax over texts")
 table(-wanted * z.log_softmax(1), "wanted times -log given: what each entry adds to the loss")
 
 # %% [markdown]
-# The source of Eq. 11 computes this in another order. Since $\log\mathrm{softmax}_j\,z_{ij} = z_{ij} - \mathrm{lse}_i$,
-# with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$, the loss is a mean of `lse` minus a weighted mean of $z$. `pull_u`
-# holds for each image the weighted sum of the texts that it is drawn to. Notebook [09](09_kernels.ipynb) shows how
-# `class_sums` finds this sum without the matrix $P$. (A small batch takes `whole_forward`, which keeps $z$ for backward.)
+# The source of Eq. 11 computes this in another order. We have
+# $\log\mathrm{softmax}_j\,z_{ij} = z_{ij} - \mathrm{lse}_i$ with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$. So the loss
+# is a mean of `lse` minus a weighted mean of $z$. `pull_u` holds, for each image, the weighted sum of the texts that
+# the loss pulls it to. Notebook [09](09_kernels.ipynb) shows how `class_sums` finds this sum without the matrix $P$.
+# (For a small batch the function calls `whole_forward`, which keeps $z$ for the backward pass.)
 
 # %%
 display(source_of(soft_contrastive_plain.forward))
@@ -185,14 +192,14 @@ assert torch.isclose(by_hand, op, rtol=1e-12)
 # %% [markdown]
 # ### Exercise 05.1 (predict)
 #
-# You may place the six embeddings anywhere, in as many dimensions as you like, and choose $\tau$. Below which value can
-# the loss of the three pairs never fall? Work it out from the table *wanted*, with a pencil or in the cell.
+# You may place the six embeddings anywhere, in as many dimensions as you like, and choose $\tau$. Below which value
+# can the loss of the three pairs never fall? Work it out from the table *wanted*, with a pencil or in the cell.
 #
 # <details><summary>Solution</summary>
 #
-# A cross-entropy is least where the softmax equals its target. It is then the entropy of the target. Two rows want
+# A cross-entropy is least where the softmax equals its target. Then it is the entropy of the target. Two rows want
 # $2/3$ and $1/3$. The third row wants its own text alone, and has entropy 0. The mean over the three rows is
-# $\tfrac23\,(\log 3 - \tfrac23 \log 2) = 0.42$. The loss can come as near to this as you like.
+# $\tfrac23\,(\log 3 - \tfrac23 \log 2) = 0.42$. The loss can come as near to this value as you like.
 # </details>
 
 # %%
@@ -203,10 +210,12 @@ check("05.1", least_value)
 # ## 4 · The floor
 #
 # A cross-entropy is never below the entropy of its target. A soft target has entropy, so ITCL has a *floor* above 0.
-# It depends on the reports of the batch alone. Hard positives have the floor 0.
+# The floor depends only on the reports of the batch. With hard positives it is 0.
 #
-# An even softmax gives each of the $N$ texts the same share, and then the loss is $\log N$. So $\log N$ minus the floor
-# is the *room*: what a network can gain over knowing nothing.
+# A network that knows nothing gives an even softmax: each of the $N$ texts gets the same share, and the loss is
+# $\log N$. So $\log N$ minus the floor is the *room*, the most that a network can gain over knowing nothing. The cell
+# prints loss and floor of the three pairs. Then it prints floor and room of larger batches, as means over 200 batches
+# of training pairs for each size.
 
 # %%
 display(source_of(itcl.loss_floor))
@@ -219,19 +228,20 @@ for n in (8, 16, 32):
 print(f"tau log 3 = {tau * math.log(3):.3f}")
 
 # %% [markdown]
-# **A real batch leaves little room.** Most reports share zones, so the wanted shares are nearly even. Larger batches do
-# not change that. Soft positives do not ask for much distance either. Where the softmax is as wanted, two texts with $P
-# = 1$ and $P = 1/3$ differ in their cosine by $\tau\log 3$, which is the last number above.
+# **A real batch leaves little room.** Most reports share zones, so the wanted shares are nearly even. Larger batches
+# do not change that. Soft positives do not ask for large differences of cosines either. A text with $P = 1$ should get
+# three times the share of a text with $P = 1/3$. So their logits should differ by $\log 3$, and their cosines by
+# $\tau\log 3$, which is the last number above.
 #
 # ### Exercise 05.2 (break)
 #
-# Find four reports, as zone vectors, for which ITCL has no room at all: an even softmax already stands at the floor.
+# Find four reports, as zone vectors, for which ITCL has no room at all: an even softmax is already at the floor.
 #
 # <details><summary>Solution</summary>
 #
-# All rows of $P$ must be even. Since $P_{ii} = 1$, every $P_{ij}$ must be 1: all four reports name the same zones, such
-# as `[[0, 0, 1, 0, 0, 0]] * 4`. Four reports without infection do not work. They share nothing, so $P$ is the identity,
-# the floor is 0, and the loss pushes four equal texts apart.
+# All rows of $P$ must be even. Since $P_{ii} = 1$, every $P_{ij}$ must be 1. So all four reports name the same zones,
+# such as `[[0, 0, 1, 0, 0, 0]] * 4`. Four reports without infection do not work. They share nothing, so $P$ is the
+# identity, the floor is 0, and the loss pushes four equal texts apart.
 # </details>
 
 # %%
@@ -241,13 +251,17 @@ check("05.2", four_zone_vectors)
 # %% [markdown]
 # ### Exercise 05.3 (change)
 #
-# Write a function that gives the usual loss, with hard positives. Its body is one call of `soft_contrastive_loss`; the
-# embeddings have length 1 already. Think of the reports without infection.
+# Write a function `hard(u, v, codes, tau)` that returns the usual loss, with hard positives. Its body is one call of
+# `soft_contrastive_loss`. The embeddings already have length 1. Think of the reports without infection.
 #
 # <details><summary>Solution</summary>
 #
-# Reports without zones share nothing, so $P$ is the identity:
-# `def hard(u, v, codes, tau): return soft_contrastive_loss(u, v, torch.zeros_like(codes), tau)`.
+# ```python
+# def hard(u, v, codes, tau):
+#     return soft_contrastive_loss(u, v, torch.zeros_like(codes), tau)
+# ```
+#
+# The code 0 stands for a report without zones. Such reports share nothing, so $P$ is the identity.
 # </details>
 
 # %%
@@ -257,16 +271,18 @@ check("05.3", hard)
 # %% [markdown]
 # ## 5 · What the loss moves
 #
-# Training calls the function `itcl`. It knows both kinds of positives, and brings the embeddings to length 1 first.
+# Training calls the function `itcl`. It can use both kinds of positives, and it first scales the embeddings to length
+# 1.
 #
 # We place five pairs on the unit circle, a dot for each image and a square for each text. Pairs 1 and 2 name the same
 # zones. Pairs 3 and 4 share one zone with them. Pair 5 shares none. The arrows are $-\partial L/\partial u_i$ from
-# autograd: this is where the loss moves each image. The numbers tell how much each cosine of image and text changes by
-# one such step.
+# autograd, drawn at twice their length: this is where the loss moves each image. Then images and texts take one
+# gradient step of size 1. The printed numbers say how much the cosines of images and texts change by it, as means over
+# four groups of texts.
 #
-# **Look at** $u_1$. On its way to its own text $v_1$ stands $v_2$, which names the same zones. Both losses pull, but
-# soft positives pull less. **Then look at** $u_3$. Hard positives hardly move it, soft positives pull it to the texts
-# that share a zone.
+# **Look at** $u_1$. The text $v_2$, which names the same zones, stands between $u_1$ and its own text $v_1$. Both
+# losses pull, but soft positives pull less. **Then look at** $u_3$. Hard positives hardly move it. Soft positives pull
+# it to the texts that share a zone.
 
 # %%
 display(source_of(itcl.itcl))
@@ -290,14 +306,14 @@ plt.show()
 
 # %% [markdown]
 # Both losses pull an image to its own text, and both push it away from texts that share nothing. They differ for texts
-# that share some zones: hard positives push the image away from them, soft positives pull it closer.
+# that share some zones (*some shared*): hard positives push the image away from them, soft positives pull it closer.
 #
 # ## 6 · What training makes of the embeddings
 #
 # Now we train the two encoders of the compact network with ITCL alone, without any mask. `decode=0` leaves out the
 # decoder. The run with soft and the run with hard positives have the same start, the same batches and the same number
-# of steps. It is a short training of a small network with one seed. It shows in which direction the losses pull, and
-# not how far they get.
+# of steps. It is a short training of a small network on the phantom, with one seed. It shows in which direction the
+# losses pull, and not how far they get.
 
 # %%
 from tqdm.auto import tqdm
@@ -327,11 +343,17 @@ networks = {"untrained": build_network("compact")}
 networks |= {title: train_encoders(loss, title) for title, loss in losses.items()}
 
 # %% [markdown]
-# We measure on validation pairs. *own* is the mean cosine of an image with its own text. *same*, *some* and *none* are
-# the mean cosines with other texts that name the same zones, share some zones, or share none. *order* is the rank
-# correlation of cosine and $P$ over all other texts. It is 1 if a text with a larger $P$ always has a larger cosine,
-# and it does not depend on how large the cosines are. *nearest* is the mean $P$ of an image and the closest text of
-# another pair.
+# We measure on 200 validation pairs. The first four columns are mean cosines of an image and a text:
+#
+# - *own*: its own text;
+# - *same*, *some*, *none*: other texts that name the same zones, share some zones, or share none.
+#
+# The other two columns do not depend on how large the cosines are:
+#
+# - *order* is the rank correlation of cosine and $P$ over all other texts. It is 1 if a text with a larger $P$ always
+#   has a larger cosine.
+# - *nearest* is the mean $P$ of an image and the closest text of another pair. The last line of the output says what
+#   chance gives.
 
 # %%
 from scipy.stats import spearmanr
@@ -353,19 +375,20 @@ print(scores.round(2).to_string())
 print(f"P of a text at random: {P_valid[~eye].mean():.2f}")
 
 # %% [markdown]
-# **Read the rows one by one.** Hard positives bring image and own text much closer (*own*), because this is all they
-# ask for. They never ask that texts with *some* shared zones come before texts with *none*. Soft positives do ask for
-# this, with small differences of cosines, as section 4 said. So we expect them to be ahead in *order*, and in this run
-# they are.
+# **Read the rows one by one.** Hard positives bring image and own text much closer (*own*), because this is all that
+# they ask for. They never ask that texts with *some* shared zones come before texts with *none*, and in this run the
+# cosines of *none* are larger. Soft positives do ask for this order, with small differences of cosines, as section 4
+# said. So we expect them to be ahead in *order*. In this run they are, and in *nearest* too.
 #
 # ## 7 · Explore
 #
-# The widget draws validation pairs by a seed. The left map is what the positives want, the right map is what the
-# embeddings give, both on one scale. Move $\tau$, switch the positives, and take the network before and after training.
+# The widget draws validation pairs by a seed. The left map is what the positives want, and the right map is what the
+# embeddings give. Both have one scale. Move $\tau$, switch the positives, and compare the network before and after
+# training. The widget needs a running kernel; without one you see a still of it.
 #
-# The picture below the sliders stays as it is: twelve pairs and the network trained with soft positives. **Look at**
-# the right map. It is still nearly even, and the loss has used little of its room. The order of the cosines is learnt
-# first.
+# The figure after the widget always shows the first twelve validation pairs and the network trained with soft
+# positives. **Look at** its right map. It is still nearly even, and the printed loss is near $\log N$: the loss has
+# used little of its room, although the table above shows that the order of the cosines has improved.
 
 # %%
 from semimedref_core.widgets import contrast
@@ -381,20 +404,21 @@ plt.show()
 print(f"loss {found.loss:.2f}, floor {found.floor:.2f}, log N {math.log(12):.2f}")
 
 # %% [markdown]
-# ## To take with you
+# ## What to take away
 #
-# The cell below prints the numbers of this run. On the phantom, with the settings above:
+# The cell below prints the numbers of this run. On the phantom, with the settings above (the last fact: one seed):
 #
-# **To remember**
+# **To remember.**
 #
 # - 93 % of the negatives in a batch of 16 share a zone with the image, and 13 % are the very same text.
 # - The floor of the loss is 2.57 and an even softmax has 2.77: soft positives leave a room of 0.20.
 # - Two texts with $P = 1$ and $P = 1/3$ need to differ in their cosine by 0.08 only, at $\tau = 0.07$.
 # - The order of the cosines follows the shared zones better with soft positives (0.58) than with hard ones (0.40).
 #
-# **Go on** with [06 · Teacher and student](06_teacher_student.ipynb), where ITCL is one of four terms of the loss.
-# **Back** to [04 · T-PatchMix](04_t_patchmix.ipynb). [09 · Kernels](09_kernels.ipynb) computes the loss without the
-# matrix $P$, and in Triton. [08 · Results](08_results.ipynb) measures what ITCL is worth in a full training.
+# **Next:** [06 · Teacher and student](06_teacher_student.ipynb), where ITCL is one of four terms of the loss.
+# **Back:** [04 · T-PatchMix](04_t_patchmix.ipynb). **Further on:** [09 · Kernels](09_kernels.ipynb) computes the loss
+# without the matrix $P$, and in Triton. [08 · Results](08_results.ipynb) measures what ITCL is worth in a full
+# training. Two appendices follow: the temperature, and the space of the embeddings.
 
 # %%
 room = math.log(16) - floors[16]
@@ -405,13 +429,14 @@ print(f"order: soft {scores.order['soft positives']:.2f}, hard {scores.order['ha
 # %% [markdown]
 # ## Appendix: Temperature
 #
-# A small $\tau$ makes the softmax sharp, so that few texts count. A large $\tau$ makes it even: cosines lie between -1
-# and 1, so at $\tau = 1$ no text counts more than $e^2$ times as much as another. To see what follows without a
-# network, we take the zone vectors themselves as embeddings, $u_i = v_i = a_i / |a_i|$.
+# A small $\tau$ makes the softmax sharp, so few texts count. A large $\tau$ makes it even: cosines lie between -1 and
+# 1, so at $\tau = 1$ no text counts more than $e^2$ times as much as another. To see what follows without a network,
+# we take the zone vectors themselves as embeddings, $u_i = v_i = a_i / |a_i|$, of one batch of training pairs.
 #
-# *Texts that count* is $e^{\text{entropy}}$ of the softmax. Dashed lines are what $P$ asks for, dotted is the $\tau$ in
-# use. **Look at** the blue curves left of the dotted line: with soft positives, loss and gradient grow by powers of ten
-# although the embeddings *are* the zones.
+# *Texts that count* is $e^{\text{entropy}}$ of the softmax. Blue curves are soft positives, orange ones are hard
+# positives. The softmax is the same for both (black). Dashed lines are what $P$ asks for, and the dotted line is the
+# $\tau$ in use. **Look at** the blue curves left of the dotted line. Between the dotted line and $\tau = 0.005$, loss
+# and gradient of soft positives grow by a factor of ten or more, although the embeddings *are* the zones.
 
 # %%
 rows = slice(0, batch_size)
@@ -443,16 +468,16 @@ for t in (0.005, 0.07, 0.3, 1.0):
 print(f"smallest soft loss {soft_curves[0].min():.2f} at tau {taus[soft_curves[0].argmin()]:.2f}; floor {least:.2f}")
 
 # %% [markdown]
-# Soft positives punish a softmax that is too sharp. A network at $\tau = 0.07$ must answer by keeping its cosines close
-# together, and so the trained one does. The loss with hard positives likes a sharp softmax. What is left of it at small
-# $\tau$ are pairs that name the same zones, since their embeddings are equal here.
+# Soft positives punish a softmax that is too sharp. A network at $\tau = 0.07$ can answer by keeping its cosines close
+# together, and the trained one does so. The loss with hard positives falls as the softmax gets sharper. It does not
+# fall to 0, because pairs that name the same zones have equal embeddings here, and no $\tau$ can separate them.
 #
 # ## Appendix: The space of the embeddings
 #
 # The figure shows the embeddings in their two main directions, before and after training. Images and texts lie apart
-# (the *modality gap*), so each kind is centred by itself. The *gap* that is printed is the distance of the two means.
-# **Look at** the dots in the right panel: with soft positives the images stay close together, because differences of a
-# few hundredths are all that the loss asks for.
+# (the *modality gap*), so we centre each kind by itself. The printed *gap* is the distance of the two means. **Look
+# at** the dots in the right panel: with soft positives the images stay close together, because the loss asks for small
+# differences of cosines only.
 
 # %%
 spaces = {}
