@@ -18,10 +18,10 @@
 # **What you will see.** One training step of Semi-MedRef, from the batch to the loss, with real tensors. After this
 # notebook you
 #
-# - have read the whole step, which is one function, and can say what each line is for;
+# - have read the whole step, which is one function, and can say what each line does;
 # - know which loss term trains which part of the student, and where no gradient goes;
 # - can tell whether a line of code makes a GPU wait;
-# - know how far back the teacher remembers, and why training begins without it.
+# - know how many steps the teacher's memory spans, and why training begins without the teacher.
 #
 # **What you need.** PyTorch, PosAug from [03](03_posaug.ipynb), T-PatchMix from [04](04_t_patchmix.ipynb) and ITCL from
 # [05](05_itcl.ipynb).
@@ -55,11 +55,12 @@ print(versions())
 # %% [markdown]
 # ## A teacher that knows something
 #
-# *Student* and *teacher* are two networks of one kind. Training changes the student. The teacher is a moving average of
-# the student, and draws masks for the images that nobody has labelled: the *pseudo-labels*.
+# *Student* and *teacher* are two networks with the same architecture. Gradients train the student. The teacher is a
+# moving average of the student's weights. It predicts masks for the images that nobody has labelled: the
+# *pseudo-labels*.
 #
-# An untrained teacher has nothing to say. So we train both for a few seconds and note what happens; section 9 looks at
-# the notes. The step that we then take apart is the next one.
+# The pseudo-labels of an untrained teacher are noise. So we first train both networks for 60 steps on the phantom, and
+# we record each step for section 9. Then we take the next step apart.
 
 # %%
 from accelerate import Accelerator
@@ -89,7 +90,7 @@ print(f"DiceCE on labelled pairs: {history[0]['loss_labelled']:.2f} at first, {h
 # %% [markdown]
 # ## 1 · The whole step
 #
-# **The paper** (Eq. 17; paper: 3 to 5) adds up four terms: a mask loss and ITCL on labelled pairs, and both again on
+# **The paper** (Eq. 17; paper: 3 to 5) adds up four terms: a mask loss and ITCL on labelled pairs, and the same two on
 # unlabelled pairs, with a weight $w_u$ that changes with the step $t$:
 #
 # $$L = \mathrm{DiceCE}(\text{labelled}) + w_l\,\mathrm{ITCL}(\text{labelled}) + w_u(t)\,\big[\mathrm{DiceCE}(\text{student}
@@ -97,8 +98,12 @@ print(f"DiceCE on labelled pairs: {history[0]['loss_labelled']:.2f} at first, {h
 #
 # One function computes this. Read it once from top to bottom. In its names, `x` is an image, `y` a mask, `r` a report,
 # `p` the teacher's probabilities, `s` a strong view, `u` and `v` are embeddings of image and text. `_l` means labelled,
-# `_u` unlabelled, `_mix` mixed. The sections below walk through it with the same names and must end at the same loss.
-# (What follows after `if seen.zones is None` is ISPG, which this notebook leaves out.)
+# `_u` unlabelled, `_mix` mixed. The sections below take the same steps with the same names, and they must end at the
+# same loss.
+#
+# You can skip three things for now. `label`, `weigh` and `mix` are functions that other methods replace. The lines
+# below `burning_in` are the burn-in, which section 9 explains. The lines after `if seen.zones is None` belong to ISPG,
+# an addition that predicts the zones from the image (an appendix of [03](03_posaug.ipynb)).
 
 # %%
 source_of(semi_medref.semi_medref)
@@ -106,14 +111,15 @@ source_of(semi_medref.semi_medref)
 # %% [markdown]
 # ## 2 · The teacher's one look
 #
-# A batch holds $B$ labelled and $B$ unlabelled pairs. All random numbers but one have been drawn before, on the CPU.
-# (The exception is white noise. The appendix lists the batch.) A *weak view* is the image, normalised and moved a
-# little. The teacher reads the weak view $x_u$ and the report $r_u$, and gives a lesion probability $p$ for each pixel.
-# It is in eval mode and has no gradients.
+# A batch holds $B$ labelled and $B$ unlabelled pairs. The CPU has drawn all random numbers of the step in advance,
+# except the white noise. (The appendix lists the batch.) A *weak view* is the image, normalised and moved a little. The
+# teacher reads the weak view $x_u$ and the report $r_u$, and predicts a lesion probability $p$ for each pixel. The
+# teacher is in eval mode and has no gradients.
 #
-# **Ledger 6: one look is enough.** T-PatchMix pastes a patch of a partner $\pi(i)$ into sample $i$, and so needs the
-# partner's $p$ as well. The released code shows the teacher the permuted batch to get it. But a network in eval mode
-# treats each sample by itself, so the second answer is the first one, permuted: $f(x_{\pi}) = f(x)_{\pi}$.
+# **Ledger 6: one look is enough.** A *look* is one forward pass. T-PatchMix pastes a patch of a partner $\pi(i)$ into
+# sample $i$, so it needs the partner's $p$ as well. To get it, the released code shows the teacher the permuted batch
+# in a second pass. But a network in eval mode treats each sample by itself. So the second answer is the first one,
+# permuted: $f(x_{\pi}) = f(x)_{\pi}$.
 
 # %%
 from semimedref_core import pseudo_labels
@@ -133,15 +139,15 @@ assert (again - p[partner]).abs().max() < 1e-5
 # %% [markdown]
 # ## 3 · Strong view and T-PatchMix
 #
-# The *strong view* $s$ changes grey values only, so $p$ still fits to it. T-PatchMix then mixes image, target and text.
-# Where its gate accepts the patch, all three change. Where it refuses, none of them does. The target is cut at 0.5 (Eq.
-# 7; paper: 8). The text is picked from seven that were written on the CPU: the own report, and the own report with one
-# of six zones added.
+# The *strong view* $s$ changes grey values only, so $p$ still fits it. T-PatchMix then mixes image, target and text. If
+# its gate accepts the patch, all three change. If the gate refuses, none of them changes. The target is the mixed $p$,
+# cut at 0.5 (Eq. 7; paper: 8). The CPU has written seven texts for each sample: its own report, and its own report with
+# one of the six zones added. The step picks one of them.
 #
 # **Look at** one sample on its way, from left to right. The dashed box is the patch. It brings a lesion, the target
-# marks it, and the student's text names its zone. PosAug may hide a position in this text. With the settings above, the
-# teacher also marks a spot at the lower left, which its report does not name. It is a mistake, and the target keeps it.
-# The appendix shows how we take such mistakes out.
+# marks this lesion, and the student's text names its zone. (PosAug hides a position of this text now and then.) With
+# the settings above, the teacher also marks a spot at the lower left that the report does not name. This is a mistake,
+# and the target keeps it. The appendix on our additions shows how we remove such mistakes.
 
 # %%
 torch.manual_seed(seed)  # for the white noise
@@ -163,11 +169,12 @@ plt.show()
 # %% [markdown]
 # ## 4 · The student's one look
 #
-# The student sees labelled, mixed and weak samples in one pass. ITCL needs only the embeddings of the weak ones. So
-# they leave behind the encoders: `decode` tells how many samples, from the front, go through the decoder too.
+# The student sees labelled, mixed and weak samples in one pass. ITCL needs only the embeddings of the weak samples, so
+# these skip the decoder. The argument `decode` is the number of samples, counted from the front, that go through the
+# decoder too.
 #
 # **Look at** the step as a figure, with the shapes of this run. Gradients flow only through the boxes that the legend
-# calls *trained by gradient* and *loss*. To the student, everything left of it is data.
+# calls *trained by gradient* and *loss*. Everything to the left of the student is input data for it.
 
 # %%
 images, tokens = torch.cat([x_l, s_mix, x_u]), torch.cat([r_l, r_mix, r_u])
@@ -188,13 +195,15 @@ plt.show()
 # %% [markdown]
 # ## 5 · The loss
 #
-# **The paper** (Eq. 13; paper: 2) judges a mask by Dice loss and cross-entropy. With $q = \sigma(\text{logits})$, for
-# each image of $H \times W$ pixels:
+# **The paper** (Eq. 13; paper: 2) sums Dice loss and cross-entropy as the loss of a mask. With
+# $q = \sigma(\text{logits})$, for each image of $H \times W$ pixels:
 #
 # $$\mathrm{DiceCE} = 1 - \frac{2\sum q y}{\sum q + \sum y} \;-\; \frac{1}{HW}\sum \big[\,y\log q + (1-y)\log(1-q)\,\big]$$
 #
-# The source adds 1e-5 above and below the line, so that an empty mask that is found empty costs nothing. The check is
-# an image of two pixels, $q = (0.8, 0.4)$ and $y = (1, 0)$.
+# The code computes the same and differs in form only. It adds 1e-5 to numerator and denominator, so the Dice loss is 0
+# where mask and prediction are both empty. The bracket in its last line adds up what both mark, half of what is wrong
+# and half of what is missed. Twice the bracket is $\sum q + \sum y$. (`weight` leaves pixels out of the loss. This step
+# does not use it.) The check is an image of two pixels, $q = (0.8, 0.4)$ and $y = (1, 0)$.
 
 # %%
 display(source_of(losses.dice_ce_of_images, losses.dice_of_images))
@@ -207,8 +216,8 @@ print(f"dice_ce: {computed:.4f}")
 assert abs(computed - dice_loss - cross_entropy) < 1e-4
 
 # %% [markdown]
-# Now the four terms of Eq. 17, each with its weight, and their sum beside the loss of `semi_medref`. `Passes` notes how
-# often each network looks.
+# The cell computes the four terms of Eq. 17, each with its weight. It compares their sum with the loss of
+# `semi_medref`. `Passes` counts the forward passes of each network.
 
 # %%
 w_u, w_l, w_c = step.schedule(config, steps).w_u, config.itcl_weight, config.itcl_unlabelled_weight
@@ -229,32 +238,32 @@ for name, value, zones in (("labelled", itcl_l, labelled.codes), ("weak", itcl_u
 print(f"passes: {looks}; of the student's {taught.made[0][0]} samples {taught.made[0][1]} go through the decoder")
 
 # %% [markdown]
-# ITCL looks large, but hardly any of it can go away. Its value is close to $\log B$, the value of an even softmax. Its
-# floor is only a little lower, because most reports of a batch share zones ([05](05_itcl.ipynb), section 4). What
-# counts for learning is the gradient.
+# The ITCL terms look large, but training can reduce them only a little. Their values are close to $\log B$, which is
+# the loss of an even softmax. Their floors are only a little lower, because most reports of a batch share zones
+# ([05](05_itcl.ipynb), section 4). The student learns from gradients, and not from values. So we look at the gradients
+# next.
 #
 # ## 6 · What trains what
 #
 # ### Exercise 06.1 (predict)
 #
 # The parts of the student are `image encoder`, `text encoder`, `text-to-image fusion`, `decoder` and `ITCL
-# projections`. In which of them does the term *ITCL labelled* leave no gradient at all? Write a list of names.
+# projections`. Which of them get no gradient at all from the term *ITCL labelled*? Write a list of names.
 #
 # <details><summary>Solution</summary>
 #
-# `["text-to-image fusion", "decoder"]`. ITCL compares the embeddings. These are projections of what the two encoders
-# give, each by itself. Fusion and decoder come after that.
-# </details>
+# `["text-to-image fusion", "decoder"]`. ITCL compares embeddings. An embedding is a projection of the output of one
+# encoder, image or text. Fusion and decoder come later in the network, so the embeddings do not depend on them.
 
 # %%
 without_gradient = None
 check("06.1", without_gradient)
 
 # %% [markdown]
-# The figure shows the length of the gradient of each term, taken alone, in each part of the student. *none* means that
+# The figure shows the norm of the gradient of each weighted term in each part of the student. *none* means that
 # autograd finds no path from the term to the part. **Look at** the columns: each part but the projections learns from
-# the masks of both kinds, and both encoders learn from all four terms. **Then compare** the rows: the value of ITCL was
-# large, but in both encoders its gradient is smaller than that of the masks.
+# the masks of both kinds, and both encoders learn from all four terms. **Then compare** the rows: the values of ITCL
+# were large, but in both encoders its gradients are smaller than those of the masks.
 
 # %%
 norms = gradient_norms(terms, student)
@@ -270,11 +279,13 @@ print(f"tensors of weights with a gradient: student {moved} of {len(list(student
 # ## 7 · Nobody waits
 #
 # A GPU works through a queue that the CPU fills. When the CPU asks for a *value*, it must wait until the queue is
-# empty: a *host sync*. `x.item()`, `if mask.any()` and `x[mask]` ask for values. The step asks for none. Its random
-# numbers were drawn ahead, and the answer of the gate picks the text by an index.
+# empty. This wait is a *host sync*. `x.item()`, `if mask.any()` and `x[mask]` ask for values. The step asks for none:
+# the CPU has drawn its random numbers in advance, and the gate's answer stays on the device, where it indexes the seven
+# texts.
 #
-# `HostReads` counts such questions, here in forward pass, backward pass and the update of the teacher. It cannot look
-# into an operation of our own (patch mixing, ITCL), which counts as one. On a GPU these two are Triton kernels.
+# `HostReads` counts such requests, here in the forward pass, the backward pass and the update of the teacher. It cannot
+# look inside our own two operations, patch mixing and ITCL, and it counts each of them as one. On a GPU these two are
+# Triton kernels ([09](09_kernels.ipynb)).
 
 # %%
 with HostReads() as step_reads:
@@ -289,9 +300,9 @@ assert step_reads.reads == []
 # %% [markdown]
 # ### Exercise 06.2 (change)
 #
-# `semi_medref` takes another function in the place of `teacher_probabilities`, by its argument `label`. Write one that
-# gives the same $p$ but makes the host wait. Then run the step with `label=` your function under `HostReads`, and look
-# at `reads`.
+# The argument `label` of `semi_medref` takes a function that replaces `teacher_probabilities`. Write one that returns
+# the same $p$ but makes the host wait. Then run the step with `label=` your function under `HostReads`, and look at
+# `reads`.
 #
 # <details><summary>Solution</summary>
 #
@@ -303,8 +314,8 @@ assert step_reads.reads == []
 #     return p
 # ```
 #
-# The innocent `if` needs a value. `reads` holds `aten._local_scalar_dense.default`, which is what `.item()` calls.
-# </details>
+# The `if` looks harmless, but it needs a value. `reads` holds `aten._local_scalar_dense.default`, which is what
+# `.item()` calls.
 
 # %%
 waiting_label = None  # def waiting_label(teacher, x_u, unlabelled, config): ...
@@ -320,10 +331,12 @@ check("06.2", waiting_label)
 # $$\theta' \leftarrow d\,\theta' + (1-d)\,\theta, \qquad
 # \theta'_t = d^{\,t}\,\theta'_0 + (1-d)\sum_{k=1}^{t} d^{\,t-k}\,\theta_k$$
 #
-# The source also moves buffers, such as the running means of batch norm; integers are copied. The check is a network of
-# one weight. The *half-life* is the number of steps after which half of what the teacher knew is forgotten.
+# The code also averages floating-point buffers, such as the running means of batch norm, and copies integer ones. The
+# check is a network of one weight. The *half-life* is the number of steps after which half of the teacher's old weights
+# is replaced.
 #
-# The pictures show a teacher on the phantom while its student learns.
+# The pictures show a teacher on three validation images of the phantom while its student learns (64 px, 5 % of the
+# masks, seed 0). **Look at** the orange: at first it covers nearly everything, then the lungs, and then the lesions.
 #
 # ![What a teacher finds on three pictures, from step 0 to step 240](pictures/teacher.gif)
 
@@ -344,14 +357,15 @@ assert abs(follower.network.weight.item() - closed_form) < 1e-5
 # %% [markdown]
 # ## 9 · Burn-in and ramps
 #
-# **The paper** lets the student learn from labelled pairs alone for the first $t_0$ steps, the *burn-in*. Then the
-# weight of the unlabelled loss grows linearly over $T$ steps (Eq. 15). The decay of the teacher grows in the same
-# manner (Eq. 16). Its $T$ is longer in the paper; here both have the same $T$.
+# **The release** lets the student learn from labelled pairs alone for the first $t_0$ steps, the *burn-in*. Then the
+# weight of the unlabelled loss grows linearly over $T$ steps (Eq. 15). The decay of the teacher grows by the same rule
+# (Eq. 16). The release gives the decay a longer $T$ than the weight. Here both have the same $T$. ($(\cdot)^+$ means: 0
+# where negative.)
 #
 # $$w_u(t) = w_u \min\!\big(1, (t - t_0)^+ / T\big), \qquad d(t) = d_0 + (d_1 - d_0)\,\min\!\big(1, (t - t_0)^+ / T\big)$$
 #
-# **Ours:** the decay is never above $(1+t)/(10+t)$. Otherwise a short run would keep its untrained network in the
-# teacher.
+# **Ours:** the decay never exceeds $(1+t)/(10+t)$, our *bound*. Without it, the teacher of a short run would keep much
+# of the untrained network.
 
 # %%
 display(source_of(ema.ramp, ema.ema_decay, step.schedule))
@@ -364,11 +378,12 @@ with_bound = math.prod((1 + t) / (10 + t) for t in range(60))
 print(f"untrained share of the teacher after 60 steps: {0.99**60:.2f} without the bound, {with_bound:.0e} with it")
 
 # %% [markdown]
-# The figure shows the short training of this notebook, step by step. Dark grey is the burn-in, light grey the ramp.
-# **Left:** DiceCE falls. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** the teacher is not
-# asked during the burn-in. Once it is asked, fewer and fewer patches pass the gate for some steps, and then more and
-# more. **Right:** during most of the burn-in the bound keeps the teacher closer to the student than one step of the
-# student is long. Later it lags behind by several steps. It comes closer again when the learning rate goes to 0.
+# The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. **Left:** both mask
+# losses fall. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** the teacher predicts nothing
+# during the burn-in. After it, fewer and fewer patches pass the gate for some steps, and then more and more. **Right:**
+# one curve is the distance from teacher to student, the other is the distance that the student moves in one step.
+# During most of the burn-in the bound keeps the teacher less than one step behind. Later the teacher is several steps
+# behind. At the end the learning rate goes to 0, the student hardly moves, and the teacher catches up.
 
 # %%
 run = pd.DataFrame(history)
@@ -388,15 +403,14 @@ print(f"the same distance, as a share of the weights' length: at most {run.gap.m
 #
 # Find the settings of `Config` with which the student follows the untrained teacher with the full weight from step 0
 # on. Write them as a dictionary. Then give them to `Config` in the cell of section *A teacher that knows something*,
-# run all, and look at the accepted patches in the figure above.
+# run all cells, and look at the accepted patches in the figure above.
 #
 # <details><summary>Solution</summary>
 #
-# `{"burn_in": 0, "ramp": 0}`. Without burn-in alone, $w_u$ is still 0 in step 0, because the ramp starts there.
+# `{"burn_in": 0, "ramp": 0}`. With `burn_in` 0 alone, $w_u$ is still 0 in step 0, because the ramp starts there.
 #
-# At first nearly all patches pass the gate. An untrained teacher gives every pixel a middling probability, which is
-# above the gate almost everywhere, and so the student is taught noise. Then for some steps no patch passes at all.
-# </details>
+# At first nearly all patches pass the gate. An untrained teacher predicts a medium probability for every pixel. This is
+# above the gate almost everywhere, so the student learns noise. Then no patch passes for some steps.
 
 # %%
 no_burn_in = None
@@ -405,19 +419,23 @@ check("06.3", no_burn_in)
 # %% [markdown]
 # ## To take with you
 #
-# The cell below prints the numbers of this run. On the phantom, with the settings above:
+# The cell below prints the numbers of this run. On the phantom, with the settings above (64 px, batches of 8 + 8, seed
+# 1):
 #
 # **To remember**
 #
-# - A step is one look of the teacher and one look of the student. The host never waits: 0 syncs in about 2000 operations.
-# - Masks train everything but the projections of ITCL. ITCL trains the projections and the two encoders, and nothing else.
-# - With 8 pairs ITCL stands at $\log 8 = 2.08$, and its floor is near 1.9: less than a tenth of it can ever go away.
+# - A step is one forward pass of the teacher and one of the student. The host never waits: 0 syncs in about 2000
+#   operations.
+# - The mask losses train everything but the projections of ITCL. ITCL trains the projections and the two encoders, and
+#   nothing else.
+# - With 8 pairs ITCL stands at $\log 8 = 2.08$, and its floor is near 1.9. Training can remove less than a tenth of it.
 # - The half-life of the teacher is 69 steps at $d = 0.99$ and 693 steps at $d = 0.999$.
-# - With $d = 0.99$ from the start, the teacher of a run of 60 steps would be 55 % untrained network. The bound prevents it.
+# - With $d = 0.99$ from step 0 on, the teacher of a run of 60 steps would still be 55 % untrained network. The bound
+#   prevents this.
 #
-# **Go on** with [07 · Training](07_train.ipynb), the whole training. **Back** to [05 · ITCL](05_itcl.ipynb). The
-# kernels of patch mixing and ITCL are in [09 · Kernels](09_kernels.ipynb), other methods' steps in
-# [docs/methods.md](../docs/methods.md), our additions in [docs/additions.md](../docs/additions.md) and below.
+# **Next:** [07 · Training](07_train.ipynb) is the whole training. **Back:** [05 · ITCL](05_itcl.ipynb). **Further on:**
+# [09 · Kernels](09_kernels.ipynb) has the kernels of patch mixing and ITCL, [docs/methods.md](../docs/methods.md) the
+# steps of other methods, and [docs/additions.md](../docs/additions.md) and the appendices below our additions.
 
 # %%
 print(f"looks: {looks}; host syncs {len(step_reads.reads)} in {step_reads.operations} operations")
@@ -431,9 +449,9 @@ print(f"half-life {ema.half_life(0.99):.0f} and {ema.half_life(0.999):.0f} steps
 # ## Appendix: The batch, and what a look costs
 #
 # The table lists all tensors of a batch. `affine` places the weak views, `photometry` holds the grey-value changes of
-# the strong views, `proposal` has partner and zone of each patch. The zone of a patch is known before the gate has
-# spoken. So `text_choices` can hold all seven texts that a sample can end with. One sample's seven texts stand below
-# the table.
+# the strong views, `proposal` holds partner and zone of each patch. The zone of a patch is known before the gate
+# decides. So `text_choices` can hold all seven texts that a sample can end with. The seven texts of one sample stand
+# below the table.
 
 # %%
 from semimedref_core import reports
@@ -446,8 +464,8 @@ for added, text in zip(["nothing", *reports.ZONES], shown, strict=True):
     print(f"pasted: {added:13} {text}")
 
 # %% [markdown]
-# The release's second look of the teacher (Ledger 6) costs as much as the first. We count the floating-point operations
-# of convolutions and matrix products.
+# The second look of the teacher in the release (Ledger 6) costs as much as the first. The cell counts the
+# floating-point operations of convolutions and matrix products.
 
 # %%
 from torch.utils.flop_counter import FlopCounterMode
@@ -462,13 +480,13 @@ print(f"one step {step_flops / 1e9:.2f} GFLOP; a second look would add {100 * lo
 # %% [markdown]
 # ## Appendix: Our additions to the pseudo-labels
 #
-# Three settings of the pseudo-labels are ours and not the paper's. The training above used them, because they are
-# defaults. The step that we took apart did not. `semimedref_core.methods.reported_places` puts its `label` and `weigh`
-# in the place of the paper's.
+# Three settings of the pseudo-labels are ours and not the paper's. They are defaults, so the training at the top used
+# them. The step that we took apart did not use them. `semimedref_core.methods.reported_places` passes its own `label`
+# and `weigh` to `semi_medref`.
 #
-# **The teacher looks into a mirror** (`teacher_view="mirrored"`; the paper's is `"same"`). In the paper both networks
-# see the same weak view, so the student hears little that it would not have said itself. Here the teacher sees the
-# mirror image and reads the report with its sides swapped. Its map is mirrored back.
+# **The teacher sees the mirror image** (`teacher_view="mirrored"`; the preset `paper` has `"same"`). In the release
+# both networks see the same weak view, so the pseudo-labels often repeat what the student predicts anyway. Here the
+# teacher sees the mirror image and reads the report with its sides swapped. Then its map is mirrored back.
 
 # %%
 from dataclasses import replace
@@ -487,9 +505,9 @@ print(
 )
 
 # %% [markdown]
-# **Pseudo-labels end where the reported zones end** (`pseudo_labels="reported"`; the paper's is `"teacher"`; Ledger 5).
-# The release cuts $p$ at 0.5 and asks for no confidence. We also set $p$ to 0 outside the zones that the report names.
-# **Look at** the pink outlines without an orange one: this is what the report takes away.
+# **Pseudo-labels end where the reported zones end** (`pseudo_labels="reported"`; the preset `paper` has `"teacher"`;
+# Ledger 5). The release cuts $p$ at 0.5 and asks for no confidence. We also set $p$ to 0 outside the zones that the
+# report names. **Look at** the pink outlines without an orange one: the report removes these.
 
 # %%
 kept = reported_places.label(teacher, x_u, unlabelled, config)
@@ -502,11 +520,11 @@ figures.pseudo_label_gallery(*(maps[cut, 0].numpy() for maps in (x_u, regions, s
 plt.show()
 
 # %% [markdown]
-# **What is reported but not found teaches nothing.** If the report names an infection and the target is empty, the
-# teacher has missed it. The release lets the student learn that there is nothing; we give such a sample the weight 0.
-# The same holds for each zone (`unfound="zone"`): the pixels of a named zone without any lesion in the target teach
-# nothing. The first two lines show two empty targets. For the third line we blank the right half of all targets, as if
-# the teacher had seen nothing there.
+# **A reported infection that the teacher misses teaches nothing.** If the report names an infection and the target is
+# empty, the teacher has missed it. In the release the student then learns that there is no infection. We give such a
+# sample the weight 0. The same holds for each zone (`unfound="zone"`): if a named zone has no lesion in the target, its
+# pixels teach nothing. The first two lines show two empty targets. For the third line we blank the right half of all
+# targets, as if the teacher had found nothing there.
 
 # %%
 empty, two = torch.zeros_like(p[:2]), torch.tensor([int(unlabelled.codes[0]), 0])
@@ -521,12 +539,13 @@ samples, pixels = left_out.flatten(1).any(1).sum(), 100 * left_out.float().mean(
 print(f"right half blank: {samples} of {len(p)} samples miss a named zone, {pixels:.1f} % of all pixels teach nothing")
 
 # %% [markdown]
-# ## Appendix: The paper's schedule beside ours
+# ## Appendix: The release's schedule beside ours
 #
-# The left column shows the default settings, the right column the paper's: 5 epochs of burn-in, 15 epochs up to $w_u =
-# 0.3$, decay 0.99 to 0.999 over 20 epochs. An epoch of QaTa at 1 % is 5659 unlabelled pairs in batches of 32. **Look
-# at** the middle row: in a run of 600 steps our bound decides the decay, and not the setting. In the paper's long run
-# it decides in the first epochs alone.
+# The left column shows the default settings. The right column, *the paper's settings*, shows the values of the released
+# code: 5 epochs of burn-in, 15 epochs up to $w_u = 0.3$, decay 0.99 to 0.999 over 20 epochs. An epoch of QaTa at 1 % is
+# 5659 unlabelled pairs in batches of 32. The solid decay has our bound, the dashed one has not. **Look at** the middle
+# row. In our run of 600 steps the bound sets the decay all the time. In the long run it sets the decay during the
+# first five epochs, and again from epoch 22 to 51, there by at most 0.001.
 
 # %%
 default = Config()
@@ -549,28 +568,30 @@ for decay in (0.99, 0.999):
     print(f"the bound allows a decay of {decay} from step {round((10 * decay - 1) / (1 - decay))}")
 
 # %% [markdown]
-# There are three differences. Our weight and decay share one ramp, the paper has two. Our decay stays at 0.99 by
-# default, since a short run has no time for a half-life of 693 steps. The paper's cosine is made for 200 epochs, so
-# after 100 epochs the learning rate is only half-way down. Ours always ends at 0.
+# There are three differences. Our weight and our decay share one ramp, and the release has two. Our decay stays at 0.99
+# by default, because a short run has no time for a half-life of 693 steps. The cosine of the release is made for 200
+# epochs, so after 100 epochs the learning rate is only half-way down. Ours always ends at 0.
 #
 # ## Appendix: Six differences to the released code
 #
-# Four faults of the released code have a switch here. The preset `release-qata` has all four, and each can be set
+# Four faults of the released code have a switch here. The preset `release-qata` turns on all four, and you can set each
 # alone.
 #
-# - **The strong view is cut** (`strong_view="clamped"`, Ledger 16). Its jitter cuts grey values to 0 to 1. But they have
-#   mean 0 and standard deviation 1 by then, so everything darker than the mean becomes black.
-# - **Pictures lie on their side** (`axes="transposed"`, Ledger 14). The reader of the release gives width x height, and
-#   nothing turns that back. "Left" is then the top of the picture that the network sees, while patches are cut from its
-#   left.
-# - **DiceCE has no cross-entropy** (`mask_loss="dice"`, Ledger 15). The version of MONAI that the release pins takes the
-#   softmax of a single class. It is always 1, so the cross-entropy is 0.
-# - **The student chooses** (`choose_by="student"`, Ledger 17). The weights that are kept are those of the best *micro Dice of
-#   the student*, after 20 epochs and in gains of at least 0.001. We choose by the teacher, the network that is used.
+# - **The strong view is cut** (`strong_view="clamped"`, Ledger 16). The jitter of the release cuts grey values to the
+#   range 0 to 1. But they have mean 0 and standard deviation 1 by then, so everything darker than the mean becomes
+#   black.
+# - **Pictures lie on their side** (`axes="transposed"`, Ledger 14). The image reader of the release gives width x
+#   height, and no later line turns that back. "Left" is then the top of the picture that the network sees, while
+#   patches are cut from its left.
+# - **DiceCE has no cross-entropy** (`mask_loss="dice"`, Ledger 15). The MONAI version that the release pins takes the
+#   softmax of a single class. This is always 1, so the cross-entropy is 0.
+# - **The student chooses** (`choose_by="student"`, Ledger 17). The release keeps the weights with the best *micro Dice
+#   of the student*, after 20 epochs and in gains of at least 0.001. We choose by the teacher, because the teacher is
+#   the network that people use.
 #
-# Two more differences are in how the paper's networks read a text. Padding is not attended here, so a prediction does
-# not depend on the length of the padding (Ledger 18). `guide_decoder` reads windows of 24 tokens, where the release
-# takes exactly 24 (Ledger 19).
+# Two more differences concern how the paper's networks read a text. Ours do not attend to padding, so a prediction does
+# not depend on the length of the padding (Ledger 18). `guide_decoder` reads windows of 24 tokens, and the release takes
+# exactly 24 (Ledger 19).
 
 # %%
 drawn = views.draw_photometry(np.random.default_rng(seed), 400, "clamped")
