@@ -15,23 +15,25 @@
 # %% [markdown]
 # # 07 · Training teacher and student
 #
-# **What you will see.** The same network is trained twice with the same few masks, for the same number of steps. Once
-# it learns from the labelled pairs alone (*supervised*). Once it also learns from the many pairs whose masks nobody
-# drew (*Semi-MedRef*). After this notebook you
+# **What you will see.** One network is trained twice with the same few masks, for the same number of steps. The first
+# run learns from the labelled pairs alone (*supervised*). The second run also learns from the many pairs whose masks
+# nobody drew (*Semi-MedRef*). After this notebook you
 #
-# - can read the curves of a semi-supervised training, and say which curve may mislead you;
-# - have seen what the teacher tells the student, and how often a mixed patch passes the gate;
-# - know what the unlabelled pairs brought here, and what the reports are worth;
-# - can say why two ways to average Dice may name two winners.
+# - can read the curves of a semi-supervised training, and know which curve misleads;
+# - have seen which targets the teacher gives to the student, and how often a mixed patch passes the gate;
+# - know how much the unlabelled pairs and the reports are worth in this run;
+# - can say why two averages of Dice may rank two networks differently.
 #
 # **What you need.** One training step from [06 · Teacher and student](06_teacher_student.ipynb).
 #
 # **Time.** About 20 minutes to read, with the exercises; about four minutes to run.
 #
-# **Read with care.** This is one seed, a small network, and the phantom, which is a drawn data set. It shows how a
-# training goes. [08 · Results](08_results.ipynb) measures what the method is worth, with seeds and on real data.
+# **Read with care.** This is one seed, a small network and the phantom, which is a drawn data set. It shows how a
+# training goes. [08 · Results](08_results.ipynb) measures what the method is worth, with several seeds and on real
+# data.
 #
-# Any other method may stand in the parameters, alone or with others. The last one is looked at more closely.
+# You can name other methods in the parameter `methods`, one or several. The notebook looks more closely at the last
+# one.
 
 # %% tags=["parameters"]
 methods = ["supervised", "semi_medref"]  # any of semimedref_core.methods.METHODS
@@ -71,9 +73,9 @@ print(versions("transformers"))
 # %% [markdown]
 # ## The pairs
 #
-# A few pairs have masks (blue contour). Of the others the training reads image and report only. On the phantom the
-# reports are needed: about six of ten images hold *decoys*, which look like lesions, but no report names them and no
-# mask marks them ([01](01_data.ipynb) counts them). Look for an opacity outside the blue line.
+# A few pairs have masks (blue contour). From the other pairs the training reads image and report only. The phantom
+# makes the reports necessary: about six of ten images hold *decoys*, which look like lesions, but no report names them
+# and no mask marks them ([01](01_data.ipynb) counts them). **Look for** a bright patch in a lung outside the blue line.
 
 # %%
 data = {"dataset": dataset, "label_ratio": label_ratio, "image_size": image_size, "seed": seed}
@@ -96,16 +98,16 @@ plt.show()
 # %% [markdown]
 # ### Exercise 07.1 (predict)
 #
-# The exercises are about the run with the parameters that stand above: 500 steps, and in each step 8 of 40 labelled
-# and 8 of 760 unlabelled pairs. The first 15 % of the steps are *burn-in*: the student learns from labelled pairs
+# All exercises are about the run with the parameters above: 500 steps, and in each step 8 of 40 labelled and 8 of 760
+# unlabelled pairs. The first 15 % of the steps are the *burn-in*, in which the student learns from labelled pairs
 # alone. How often does the student see each labelled pair, and how often each unlabelled one, on average? Answer with
 # `(labelled, unlabelled)`, to one decimal.
 #
 # <details><summary>Solution</summary>
 #
-# `(100, 4.5)`. Labelled: $500 \cdot 8 / 40 = 100$ times. Unlabelled: about 425 steps remain after the burn-in, and
-# $425 \cdot 8 / 760 = 4.5$. So the student may learn the 40 labelled pairs by heart, and never the others.
-# </details>
+# `(100, 4.5)`. Labelled: $500 \cdot 8 / 40 = 100$ times. Unlabelled: about 425 steps remain after the burn-in, and this
+# makes $425 \cdot 8 / 760 = 4.5$. So the student can learn the 40 labelled pairs by heart. It sees each of the others
+# fewer than five times.
 
 # %%
 times_seen = None
@@ -114,21 +116,23 @@ check("07.1", times_seen)
 # %% [markdown]
 # ## Training
 #
-# The loss of Semi-MedRef is a sum of four terms (Eq. 17; paper: 3 to 5). $w_l$, $w_c$ and $w_u(t)$ are weights; $w_u$
+# The loss of Semi-MedRef is a sum of four terms (Eq. 17; paper: 3 to 5). $w_l$, $w_c$ and $w_u(t)$ are weights. $w_u$
 # changes with the step $t$ and is 0 in the burn-in:
 #
 # $$L = \mathrm{DiceCE}(\text{labelled}) + w_l\,\mathrm{ITCL}(\text{labelled}) + w_u(t)\,\big[
 # \mathrm{DiceCE}(\text{student}(\text{mixed strong view}), \text{mixed target})
 # + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
 #
-# DiceCE is the loss of a mask, ITCL the contrastive loss of [05](05_itcl.ipynb). A *weak view* is an image,
-# normalised and moved a little; a *strong view* also has other brightness, blur and noise.
-# [06](06_teacher_student.ipynb) takes this loss apart. Below is what surrounds it: the method gives the loss, the
-# optimiser moves the student, and the last lines move the teacher after the student, as a moving average (Eq. 14;
-# paper: 5). Everything that makes up a method hides in `method_named(...)`. So *supervised* runs through the same
-# lines.
+# DiceCE is the loss of a mask, Dice loss plus cross-entropy. ITCL is the contrastive loss of [05](05_itcl.ipynb). A
+# *weak view* is an image, normalised and moved a little. A *strong view* also has other brightness, blur and noise.
+# [06](06_teacher_student.ipynb) takes this loss apart.
 #
-# Both runs see the same labelled pairs, weak views, network and number of steps, and start from the same weights.
+# The code below is the rest of a step. `training_step` sets the schedule and the random seed of the step, and `learned`
+# does the work: the method computes the loss, the optimiser moves the student, and the teacher follows the student as a
+# moving average (Eq. 14; paper: 5). Everything that is special to a method is behind `method_named(...)`. So
+# *supervised* runs through the same lines.
+#
+# Both runs have the same labelled pairs, weak views, network and number of steps, and they start from the same weights.
 # Each run leaves `metrics.jsonl`, `results.json` and its two networks in a folder of its own.
 
 # %%
@@ -138,8 +142,8 @@ results = {method: train(configs[method], place, **how) for method, place in fol
 logs = {method: atomic.read_metrics(place / "metrics.jsonl") for method, place in folders.items()}
 
 # %% [markdown]
-# The log holds each term, so the sum can be checked by hand: here on the last line of the log, where $w_u$ has
-# been constant for ten steps. (Each line of the log is a mean over ten steps at most.)
+# The log holds each term, so we can check the sum by hand. A line of the log is a mean over at most ten steps. The cell
+# takes the last line, because $w_u$ was constant during its steps.
 
 # %%
 mixes = focus == "semi_medref"
@@ -152,13 +156,13 @@ if mixes and step.schedule(config, config.steps - 10).w_u == last["w_u"]:
 # %% [markdown]
 # ## Curves
 #
-# Which curve may mislead you? The left one. In the committed run *supervised* ends with the **lower** loss on
-# labelled pairs, and with the **lower** Dice on validation pairs. It fits its 40 pairs closely. Semi-MedRef
-# must also explain 760 other images, so it fits the 40 less closely and predicts better.
+# Which curve misleads? The left one. In the committed run *supervised* ends with the **lower** loss on labelled pairs,
+# and with the **lower** Dice on validation pairs. It fits its 40 pairs closely. Semi-MedRef must also fit the targets
+# of 760 other images. So it fits the 40 less closely, and it predicts better.
 #
-# At the right compare solid lines (teacher) with dotted ones (student). The teacher is an average over the student's
-# past. Here the two lie within a point at the end: the learning rate has gone to 0, the student hardly moves any
-# more, and so its average has caught up.
+# On the right, **compare** solid lines (teacher) with dotted ones (student). The teacher is an average over the
+# student's past. At the end the two are within a point of each other: the learning rate has gone to 0, the student
+# hardly moves any more, and its average has caught up.
 
 # %%
 training_curves(logs).savefig(folder / "curves.png", dpi=110)
@@ -171,19 +175,20 @@ for method, lines in logs.items():
 # %% [markdown]
 # ## What the teacher saw, and what the student was given
 #
-# One batch after the training, with our settings:
+# We take one more batch after the training, with our default settings:
 #
-# 1. The teacher sees the weak view and reads the whole report. (It sees the mirror image, reads the report with its
-#    sides swapped, and its answer is mirrored back.) It gives a probability of lesion for each pixel.
-# 2. What lies outside the zones that the report names is taken away.
+# 1. The teacher looks at the mirror image of the weak view and reads the report with its sides swapped. Its answer is
+#    mirrored back. It is a probability of lesion for each pixel.
+# 2. We set the probability to 0 outside the zones that the report names.
 # 3. *T-PatchMix* offers each sample a patch from a partner's strong view, in a zone that the partner's report names.
 #    The *gate* asks whether the teacher's mean probability in the patch is high enough. If not, the sample stays as it
 #    is.
-# 4. *PosAug* hides some position phrases, or makes them vague.
+# 4. *PosAug* hides some position phrases of the student's text, or makes them vague.
 #
-# In the figure: weak view, the teacher's probability, and what the student gets. Image, target (orange) and text change
-# together. Where a patch was pasted, the text names its zone too, unless PosAug hid the phrase.
-# `[UNK_POS]` stands for a hidden phrase, and `a region of the lung` for a vague one.
+# **Look at** the figure from left to right: the weak view with its report, the teacher's probability, and what the
+# student gets. Image, target (orange) and text change together. The text names the zone of the pasted patch, unless
+# PosAug hid the phrase. The number in a mixed text is the number of its zones. `[UNK_POS]` stands for a hidden phrase,
+# and `a region of the lung` for a vague one.
 
 # %%
 from semimedref_core import Batches, from_pretrained, load_texts, t_patchmix, views
@@ -216,7 +221,8 @@ if mixes and accepted.any():
 seen
 
 # %% [markdown]
-# How often does the gate say yes, over the whole run? The log knows. Refused samples keep image, target and text.
+# How often did the gate accept a patch, over the whole run? The log has noted it. Refused samples keep image, target
+# and text.
 
 # %%
 shares = [line["accepted"] for line in logs[focus] if "accepted" in line]
@@ -227,9 +233,9 @@ if mixes:
 # %% [markdown]
 # ## The run once more, step by step
 #
-# Move the slider, or press play. First comes the burn-in. Then $w_u(t)$ rises (Eq. 15) while mixed pairs come in, and
-# the teacher follows the student. The line says how many samples were mixed and what the last validation gave. The
-# widget needs a running kernel; without one you see a still of it.
+# Move the slider, or press play. First comes the burn-in. Then $w_u(t)$ rises (Eq. 15), mixed pairs come in, and the
+# teacher follows the student. The line of text gives the share of mixed samples and the last validation. The
+# widget needs a running kernel. Without a kernel you see a still picture of it.
 
 # %%
 from semimedref_core.widgets import training_replay
@@ -248,10 +254,9 @@ replay
 #
 # <details><summary>Solution</summary>
 #
-# `{"burn_in": 0.1, "ramp": 0.2}`. From half to full are 50 steps, so from 0 to full are $T = 100$ steps, and
-# $t_0 = 150 - 100 = 50$. As shares of 500 steps these are 0.2 and 0.1. To see what it does, put it into the parameter
-# `settings` and run the notebook again.
-# </details>
+# `{"burn_in": 0.1, "ramp": 0.2}`. $w_u$ needs 50 steps from half to full, so it needs $T = 100$ steps from 0 to full,
+# and $t_0 = 150 - 100 = 50$. As shares of 500 steps these are 0.2 and 0.1. To see the effect, give the parameter
+# `settings` this dictionary and run the notebook again.
 
 # %%
 earlier = None
@@ -260,9 +265,9 @@ check("07.2", earlier)
 # %% [markdown]
 # ## Predictions
 #
-# Validation pairs that neither network was trained on: mask (blue), prediction (orange, dashed), each with its own
-# Dice. Look for orange contours without a blue one beside them: these are marks in zones that the report does not
-# name.
+# Neither network was trained on these validation pairs. The mask is blue and the prediction is orange and dashed. Each
+# picture has its own Dice. **Look for** orange contours far from any blue one: the network marks something that the
+# report does not name. In the committed run *supervised* does so in the first and in the third image.
 
 # %%
 shown = pairs.valid.subset(range(min(4, len(pairs.valid)))[-3:])
@@ -276,10 +281,10 @@ plt.show()
 # %% [markdown]
 # ## Does it need the report?
 #
-# The same teacher and the same images, but every report is replaced by one that names **all six zones**. So the
-# network still reads a report, and this report tells nothing of places. (Where lesions lie in all six zones, it is
-# even the true one.) The points of Dice that are lost are what the *places* in the reports are worth to this network.
-# How it would fare without any report is another question.
+# We score the same teacher on the same images again, but we replace every report by one that names **all six zones**.
+# So the network still reads a report, but this report says nothing about places. (It is true only where lesions lie in
+# all six zones.) The lost points of Dice are what the *places* in the reports are worth to this network. This does not
+# tell how a network without any report would do.
 
 # %%
 everywhere = replace(pairs.valid, reports=(Report.of([1] * 6),) * len(pairs.valid))
@@ -290,9 +295,10 @@ print(f"Dice per image {own:.1f} % with the own reports, {blank:.1f} % with repo
 # %% [markdown]
 # ## Another report for the same image
 #
-# Edit the text, or take a quick choice, and see the predicted contour follow. Which lesions does the network find by
-# itself, and which only because the report names their zone? Choose a word under *attention to*: the picture shows
-# which places listen to it, as in [02](02_network.ipynb). Yellow places listen most.
+# Edit the text, or take a quick choice, and watch the predicted contour follow. Which lesions does the network find by
+# itself? Which ones does it find only because the report names their zone? Choose a word under *attention to*: the image
+# shows the attention of each place to it, as in [02](02_network.ipynb). Yellow is most. Without a kernel you see a
+# still picture.
 
 # %%
 from semimedref_core.widgets import prediction_explorer
@@ -304,8 +310,9 @@ explorer
 # %% [markdown]
 # ## The numbers
 #
-# Validation split, one seed, last weights, in per cent. *micro* adds up the pixels of all images first. *image* is
-# the mean over images, so a small lesion counts as much as a large one ([01](01_data.ipynb), Eq. 18).
+# The table shows the scores on the validation split: one seed, the last weights, in per cent. *micro* adds up the
+# pixels of all images first. *image* is the mean over images, so a small lesion counts as much as a large one
+# ([01](01_data.ipynb), Eq. 18).
 
 # %%
 rows = {(method, network): results[method][network] for method in configs for network in ("student", "teacher")}
@@ -316,10 +323,9 @@ table
 # %% [markdown]
 # ### Exercise 07.3 (break)
 #
-# Break a ranking. Two networks A and B look at the same three images. Invent their pixel counts so that A leads in
-# Dice micro by 10 points or more, and B leads in Dice per image by 10 points or more. Answer with `(A, B)`. Each is a
-# table with a row `[common, predicted, true]` for each image; `scores(np.array(A))` of `semimedref_core` gives its
-# Dice.
+# Two networks A and B predict masks for the same three images. Invent their pixel counts so that A leads in Dice micro
+# by 10 points or more, and B leads in Dice per image by 10 points or more. Answer with `(A, B)`. Each is a table with a
+# row `[common, predicted, true]` for each image. `scores(np.array(A))` of `semimedref_core` gives its Dice.
 #
 # <details><summary>Solution</summary>
 #
@@ -339,12 +345,12 @@ check("07.3", two_winners)
 # %% [markdown]
 # ## What to take away
 #
-# **To remember.** The cell prints the facts of this run. They are of one seed and of one data set; take no margin
-# from here.
+# **To remember.** The cell prints the facts of this run. They hold for one seed and one data set, so do not quote the
+# margin between the methods.
 #
-# **Next:** [08 · Results](08_results.ipynb) has all methods, shares of labels and seeds, on real data too. **Back:**
+# **Next:** [08 · Results](08_results.ipynb) compares all methods, label ratios and seeds, on real data too. **Back:**
 # [06 · Teacher and student](06_teacher_student.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells
-# how to train on a GPU, [docs/own_data.md](../docs/own_data.md) how to train on your own pairs.
+# how to train on a GPU, and [docs/own_data.md](../docs/own_data.md) how to train on your own pairs.
 
 # %%
 summary = {method: results[method]["teacher"]["dice_image"] for method in configs}
