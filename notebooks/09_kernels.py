@@ -15,13 +15,14 @@
 # %% [markdown]
 # # 09 · Two kernels in Triton
 #
-# **What you will see.** Two parts of the training step as programs for a GPU, written in [Triton](https://triton-lang.org),
-# a dialect of Python. They run here without a GPU, in Triton's interpreter. After this notebook you
+# **What you will see.** Two parts of the training step as programs for a GPU, written in
+# [Triton](https://triton-lang.org), a dialect of Python. Here they run without a GPU, in Triton's interpreter. After
+# this notebook you
 #
-# - can say why one fused kernel beats twenty PyTorch operations, in bytes;
+# - can say in bytes why one fused kernel beats twenty PyTorch operations;
 # - can read and write a small Triton kernel: programs, pointers, masks;
 # - have read the kernel of T-PatchMix, and know which program writes which pixels;
-# - know how the contrastive loss works without its $N \times N$ matrices, and what a GPU can gain by that at most.
+# - know how the contrastive loss works without its $N \times N$ matrices, and how much a GPU can gain by that at most.
 #
 # **What you need.** PyTorch, T-PatchMix from [04](04_t_patchmix.ipynb) and ITCL from [05](05_itcl.ipynb). You need no
 # Triton, no CUDA and no GPU.
@@ -62,14 +63,14 @@ print(versions("triton"))
 # %% [markdown]
 # ## 1 · A step moves bytes
 #
-# A *kernel* is a small program that a GPU starts many times at once. Each PyTorch operation starts at least one. It
-# reads its inputs from the GPU's memory and writes its result back. Memory is the slow part: in the time that an H100
-# takes to move one byte, it can do about twenty operations in float32 (section 5). An operation that does little with
-# each number therefore takes as long as its bytes take.
+# A *kernel* is a small program that a GPU starts many times at once. Each PyTorch operation launches at least one
+# kernel. The kernel reads its inputs from the GPU's memory and writes its result back. Memory is the slow part: while
+# an H100 moves one byte, it can do about twenty operations in float32 (section 5). So an operation that does little
+# with each number takes as long as its bytes take.
 #
-# T-PatchMix is of that kind. We take a batch with patches as training draws them: side, gate and rule for zones are
-# those of `Config`. Grey images stand for the strong views $s$, and a stand-in teacher made of blurred masks gives the
-# probabilities $p$.
+# T-PatchMix is such an operation. We take a batch of phantom images whose patches are drawn as in training: their side,
+# the gate and the rule for zones are those of `Config`. Grey images stand for the strong views $s$. A stand-in teacher,
+# made of blurred masks, gives the probabilities $p$.
 
 # %%
 config = Config(image_size=image_size, batch_size=batch_size)
@@ -92,8 +93,8 @@ print(f"{offered} patches of at most {config.block} px offered, gate {config.gat
 # - image: $m\,s_j + (1-m)\,s_i$ (Eq. 6; paper: 8);
 # - target: $m\,p_j + (1-m)\,p_i$, which is later cut at 0.5 (Eq. 7; paper: 8).
 #
-# This is how one writes it in PyTorch. `torch.where(m, a, b)` is $m\,a + (1-m)\,b$ in one operation. The public
-# operation of this project is `patch_mix`. The check mixes one accepted sample by hand.
+# The cell shows the usual PyTorch code for this. `torch.where(m, a, b)` is $m\,a + (1-m)\,b$ in one operation. The
+# public operation of this project is `patch_mix`. The check mixes one accepted sample by hand.
 
 # %%
 display(source_of(baselines.patch_mix_where))
@@ -108,14 +109,13 @@ print(f"{int(accepted.sum())} of {batch_size} samples are mixed; sample {i} take
 # %% [markdown]
 # ### Exercise 09.1 (predict)
 #
-# No code can do with less than this: it reads each input once and writes each output once. How many MB is that for a
-# batch of 32 images of 3 x 224 x 224 and 32 maps of 1 x 224 x 224, all in float32? (1 MB is a million bytes.)
+# Any code must read each input once and write each output once. How many MB is that for a batch of 32 images of 3 x 224
+# x 224 and 32 maps of 1 x 224 x 224, all in float32? (1 MB is a million bytes.)
 #
 # <details><summary>Solution</summary>
 #
-# There are $32 \cdot (3 + 1) \cdot 224^2 = 6.4$ million numbers of 4 bytes, which makes 25.7 MB. They are read, and as
-# many are written: 51.4 MB. Boxes and partners add a few hundred bytes.
-# </details>
+# There are $32 \cdot (3 + 1) \cdot 224^2 = 6.4$ million numbers of 4 bytes, which makes 25.7 MB. The code reads them
+# and writes as many: 51.4 MB. Boxes and partners add a few hundred bytes.
 
 # %%
 least_megabytes = None
@@ -124,11 +124,12 @@ check("09.1", least_megabytes)
 # %% [markdown]
 # Now we count. `Meter` watches PyTorch and adds up what each operation reads and writes. It works on tensors of the
 # device `meta`, which have shapes and no memory. `listening` watches Triton's interpreter, which runs the kernel here.
-# It notes each address that a program loads or stores. Both must give the very same images and targets as `patch_mix`.
+# It notes each address that a program loads or stores. We also run both forms on real numbers: their images and targets
+# must equal those of `patch_mix`.
 #
-# **Look at** the first two bars. As written, images and maps travel through memory several times. The fused kernel
-# comes close to the least possible, if a cache keeps what it has read. Without a cache it would read the boxes of the
-# partners' maps several times, because every program that meets a box asks the gate for itself.
+# **Look at** the first two bars. The code as written moves images and maps through memory several times. The fused
+# kernel moves about the least possible, if a cache keeps what the kernel has read. Without a cache it reads parts of
+# the partners' maps several times, because every program that meets a box computes the gate for itself.
 
 # %%
 arguments = s, p, partner, boxes, config.gate
@@ -154,15 +155,15 @@ for name, numbers in traffic.items():
 # %% [markdown]
 # ## 2 · A first kernel
 #
-# A Triton kernel says what *one program* does. A launch starts a *grid* of programs, and each asks for its number with
-# `tl.program_id`. Inside a program one works on small blocks of numbers, much as on tensors. But memory is addressed by
-# hand: `x` is only the address of the first number, so `x + offsets` is a block of addresses.
+# A Triton kernel says what *one program* does. A launch starts a *grid* of programs, and each gets its own number from
+# `tl.program_id`. A program works on small blocks of numbers, much as PyTorch works on tensors. But it addresses memory
+# by hand: `x` is only the address of the first number, so `x + offsets` is a block of addresses.
 #
-# A block has a fixed size, a power of two. What does not exist must be *masked*: where the mask is false, `tl.load`
-# reads nothing and gives `other`, and `tl.store` writes nothing.
+# A block has a fixed size, which is a power of two. A *mask* marks the numbers of the block that exist. Where the mask
+# is false, `tl.load` reads nothing and gives `other`, and `tl.store` writes nothing.
 #
-# This kernel adds up each row of a matrix, with one program for each row. `picture` has 8 rows of 12 numbers, so the
-# block has 16, and four of them are masked.
+# This kernel adds up each row of a matrix, with one program for each row. `picture` has 8 rows of 12 numbers. So the
+# block has 16 numbers, and the mask hides four of them.
 
 
 # %%
@@ -188,8 +189,8 @@ assert torch.equal(row_sums(picture), picture.sum(1))
 # %% [markdown]
 # ### Exercise 09.2 (change)
 #
-# The contrastive loss needs $\log\sum_j e^{x_{ij}}$ for each row $i$. Change the kernel so that it gives this, and
-# write a function `log_sum_exp(x)` that launches it. Numbers may be as large as 200.
+# The contrastive loss needs $\log\sum_j e^{x_{ij}}$ for each row $i$. Change the kernel so that it computes this, and
+# write a function `log_sum_exp(x)` that launches it. The numbers can be as large as 200.
 #
 # <details><summary>Solution</summary>
 #
@@ -208,9 +209,8 @@ assert torch.equal(row_sums(picture), picture.sum(1))
 #     return out
 # ```
 #
-# Masked numbers must not count. A zero would count as $e^0 = 1$, and $-\infty$ counts as 0. The largest number is
-# subtracted first because float32 ends at about $e^{88}$.
-# </details>
+# Masked numbers must not count. A zero would count as $e^0 = 1$, while $-\infty$ counts as 0. The kernel subtracts the
+# largest number first, because $e^x$ exceeds float32 above about $x = 88$.
 
 # %%
 log_sum_exp = None  # def log_sum_exp(x): ...
@@ -224,10 +224,10 @@ check("09.2", log_sum_exp)
 #
 # <details><summary>Solution</summary>
 #
-# `[2, 3, 4]`. The rows lie behind each other in memory. Without the mask, program $i$ reads 16 numbers instead of 12,
-# and the last four are the beginning of row $i + 1$. Row 2 is empty and gets the lesion of row 3. Row 5 holds lesion,
-# but what follows it is empty, so its sum is right by luck. Such luck is why a forgotten mask can stay unseen.
-# </details>
+# `[2, 3, 4]`. The rows follow each other in memory. Without the mask, program $i$ reads 16 numbers instead of 12, and
+# the last four are the beginning of row $i + 1$. Row 2 is empty and gets the lesion of row 3. Rows 3 and 4 get the
+# lesion of the next row too. Row 5 holds lesion, but the next row is empty, so its sum is right by luck. Because of
+# such luck a forgotten mask can stay unnoticed.
 
 # %%
 wrong_rows = None
@@ -236,24 +236,24 @@ check("09.3", wrong_rows)
 # %% [markdown]
 # ## 3 · The kernel of T-PatchMix
 #
-# A *plane* is one channel of an image, or a map. The kernel treats it as one long line of pixels and cuts it into
-# *tiles* of 4096. Each program has one tile: `start` is its first pixel.
+# A *plane* is one channel of an image, or one map. The kernel treats a plane as one long line of pixels and cuts it
+# into *tiles* of 4096. Each program computes one tile, and `start` is the tile's first pixel.
 #
-# **Mixing** (Eq. 6 and 7; paper: 8). A program loads its own pixels. If its box is accepted (`mix`), it loads the
-# partner's pixels as well and chooses. Then it stores. `_places` gives the pixels' offsets, and `_in_box` says which of
-# them lie in the box. `near` marks whole groups of 16 bytes, because a GPU reads those in one go. (`FLAT` means that
-# rows follow each other without a gap; else the offsets are computed from the strides.)
+# **Mixing** (Eq. 6 and 7; paper: 8). A program loads its own pixels. If its box is accepted (`mix`), it also loads the
+# partner's pixels and chooses between the two. Then it stores. `_places` gives the offsets of the pixels, and `_in_box`
+# says which of them lie in the box. `near` marks whole groups of 16 bytes, because a GPU reads such a group in one go.
+# (`FLAT` means that rows follow each other without a gap. Otherwise the kernel computes the offsets from the strides.)
 
 # %%
 display(source_of(patch_mix_triton._mix_tile, patch_mix_triton._places, patch_mix_triton._in_box))
 
 # %% [markdown]
-# **The gate** (Eq. 5; paper: 7). A program whose tile meets the box (`_touched`) must know whether the box is accepted.
-# Programs cannot wait for each other, so each of them adds up the partner's map over the whole box. All of them must
-# come to the same answer, to the last bit. Otherwise one half of a patch could be pasted and the other half not.
+# **The gate** (Eq. 5; paper: 7). If a tile meets the box (`_touched`), its program must know whether the gate accepts
+# the box. Programs cannot wait for each other, so each of them adds up the partner's map over the whole box. All of
+# them must get the same sum, to the last bit. Otherwise the kernel could paste one half of a patch and not the other.
 #
-# Sums of floats depend on their order. So the kernel counts each probability in whole steps of $2^{-30}$ (`STEPS`).
-# Sums of whole numbers are exact. The check adds up one box in two orders.
+# A sum of floats depends on the order of its terms. So the kernel counts each probability in whole steps of $2^{-30}$
+# (`STEPS`), because sums of whole numbers are exact. The check adds up one box in two orders.
 
 # %%
 display(source_of(patch_mix_triton._touched, patch_mix_triton._accepted))
@@ -264,14 +264,14 @@ for name, numbers in (("floats", box), ("whole steps", np.floor(box * np.float32
 assert forward >= int(config.gate * 2**30) * len(box)  # Eq. 5: so the gate accepted it
 
 # %% [markdown]
-# **Which program reads and writes what?** We run the kernel on two small pictures and listen. From the addresses we
-# learn the tile of each program, and whether it read its own sample only or its partner as well. (The whole kernel
-# stands in the appendix.)
+# **Which program reads and writes what?** We run the kernel on two small images and record its addresses. They tell the
+# tile of each program, and whether the program read its own sample only or its partner as well. (The appendix shows the
+# whole kernel.)
 #
-# **Look at** the orange tiles. Before such a program stores a pixel, it reads the partner's map over the whole box. On
-# the left are the tiles as shipped: three programs ask the gate. On the right, tiles are four times smaller, and seven
-# programs read the same box. Larger tiles would ask less often. But then a GPU with its many cores has too few programs
-# to run, and more pixels wait for the gate.
+# **Look at** the orange tiles. The program of such a tile reads the partner's map over the whole box before it stores a
+# pixel. On the left are the tiles as shipped: three programs compute the gate. On the right, tiles are four times
+# smaller, and seven programs read the same box. Larger tiles would need fewer reads. But then there are too few
+# programs for the many cores of a GPU, and more pixels wait for the gate.
 
 # %%
 few, box = phantom.phantom("train", 2, 128, seed), torch.tensor([[20, 24, 68, 72]] * 2)
@@ -306,12 +306,13 @@ assert [sum(kind == "both" for *_, kind in found) for found in views.values()] =
 # $$L = \tfrac12\Big[\operatorname{mean}_i \frac{-\sum_j P_{ij}\,\log \mathrm{softmax}_j\, z_{ij}}{\sum_j P_{ij}}
 # + \text{the same on } z^\top\Big] \qquad\text{(Eq. 11; paper: 9)}$$
 #
-# The code as one writes it holds several matrices of $N \times N$ numbers at once, $P$ and $z$ among them. We measure
-# the memory of forward and backward together, again on tensors without memory. For the fused form we run the Python
-# code around the kernels and leave the kernels out, since a kernel allocates nothing.
+# The usual code holds several matrices of $N \times N$ numbers at once, $P$ and $z$ among them. We measure the memory
+# of forward and backward together, again on tensors of the device `meta`. For the fused form we run the Python code
+# around the kernels without the kernels, because a kernel allocates nothing.
 #
-# **Look at** the slopes. As written, four times the pairs take sixteen times the memory, until a card of 80 GB is full
-# (dashed). The fused form takes two to five times as much, because it never holds a whole matrix.
+# **Look at** the slopes. For the code as written, four times the pairs take about sixteen times the memory, until a
+# card of 80 GB is full (dashed line). For the fused form they take two to five times as much, because it never holds a
+# whole matrix.
 
 # %%
 from semimedref_kernels import soft_contrastive_plain, soft_contrastive_tiles, soft_contrastive_triton
@@ -341,13 +342,13 @@ plt.show()
 print("\n".join(f"{name:10} {', '.join(f'{value:.3f}' for value in row)} GB" for name, row in memory.items()))
 
 # %% [markdown]
-# **Tiles of $z$.** A program computes one small tile of $z$, takes from it the sums of $e^{z}$ over its rows and over
-# its columns, and forgets the tile. `similarities` makes the tile: it multiplies a few columns of the embeddings at a
-# time, and `tl.dot` runs on the GPU's matrix units. `sums_of_exp` adds up. Where numbers could grow too large for
-# float32, it subtracts the largest first, as in Exercise 09.2; with unit vectors and $\tau > 1/40$ they cannot (`SAFE`).
+# **Tiles of $z$.** A program computes one small tile of $z$. It adds up $e^{z}$ over the rows and over the columns of
+# the tile, and then drops the tile. `similarities` computes the tile: it multiplies a few columns of the embeddings at
+# a time, and `tl.dot` runs on the GPU's matrix units. `sums_of_exp` adds up. If the numbers could exceed float32, it
+# subtracts the largest one first, as in Exercise 09.2. With unit vectors and $\tau > 1/40$ they cannot (`SAFE`).
 #
-# A second kernel puts the parts of the tiles together: their sum is the sum of the whole row. The check does this by
-# hand for one row. Backward computes the tiles again, which is cheaper than keeping them.
+# A second kernel adds the parts of all tiles to the sum of a whole row. The check does this by hand for one row. The
+# backward pass computes the tiles again, which is cheaper than keeping them.
 
 # %%
 display(source_of(soft_contrastive_triton.similarities, soft_contrastive_triton.sums_of_exp))
@@ -364,14 +365,15 @@ print(f"log of their sum {by_hand:.4f}, torch.logsumexp {right:.4f}")
 assert torch.isclose(by_hand, right, rtol=1e-5)
 
 # %% [markdown]
-# **The sums over $P$ without $P$** (Eq. 12). The loss also needs $\sum_j P_{ij} v_j$ for each image. A report is six bits,
-# so there are only 64 possible codes, and off the diagonal $P_{ij}$ depends on the two codes alone. So we add up the
-# $v_j$ of each code, 64 sums in all, multiply them with the table $J_{64}$ of all codes, and pick for each image the
-# row of its code. The diagonal is put right afterwards, because $P_{ii} = 1$ even for reports without infection.
+# **The sums over $P$ without $P$** (Eq. 12). The loss also needs $\sum_j P_{ij} v_j$ for each image. A report is six
+# bits, so there are only 64 possible codes, and off the diagonal $P_{ij}$ depends on the two codes alone. So we add up
+# the $v_j$ of each code, which gives 64 sums. We multiply them with $J_{64}$, the table of $P$ for all pairs of codes.
+# Then each image takes the row of its code. At the end we correct the diagonal, because $P_{ii} = 1$ even for reports
+# without infection.
 #
-# In `tables_kernel`, `total` holds the sums by code and `table` is $J_{64}$; `shared` counts bits. The code below does
-# the same by hand. **Look at** the middle panel: ordered by code, $P$ falls into blocks of one number each. The right
-# panel holds all these numbers.
+# In `tables_kernel`, `total` holds the sums by code and `table` is $J_{64}$. `shared` counts bits. The code below does
+# the same by hand. **Look at** the middle panel: with pairs ordered by code, $P$ falls into blocks, and each block
+# holds one number. The right panel holds all these numbers.
 
 # %%
 display(source_of(soft_contrastive_triton.tables_kernel, soft_contrastive_tiles.shared))
@@ -390,18 +392,18 @@ print(f"{len(codes.unique())} of 64 codes occur in {len(codes)} reports; P has {
 # %% [markdown]
 # ## 5 · What a GPU can gain at most
 #
-# A GPU has two speeds: bytes a second and operations a second. The slower of the two limits a kernel (the *roofline*).
-# We take the published numbers of an H100, and bytes and operations that we can count. *tf32x3* is float32 computed by
-# three products of shorter numbers.
+# A GPU has two speeds: bytes a second and operations a second. The slower of the two limits a kernel. This is the
+# *roofline* model. We take the published numbers of an H100, and we count bytes and operations. *tf32x3* computes a
+# float32 product as three products of shorter numbers.
 #
-# The fused loss does four matrix products, so $8N^2D$ operations: $z$ in forward, $z$ again in backward, and one
-# product for each gradient. Its programs read the same rows of $u$ and $v$ again and again, and backward writes the
-# gradient of $z$ in blocks of 32 MB. An H100 has 50 MB of cache, which may catch all of this or nothing. The two ends
-# of each line are these two cases.
+# The fused loss does four matrix products, and so $8N^2D$ operations: $z$ in the forward pass, $z$ again in the
+# backward pass, and one product for each of the two gradients. Its programs read the same rows of $u$ and $v$ many
+# times, and the backward pass writes the gradient of $z$ in blocks of 32 MB. An H100 has 50 MB of cache. The cache may
+# serve all repeated reads, or none. These two cases are the two ends of each line in the figure.
 #
-# **Look at** the slope. Patch mixing sits far down on it, where only fewer bytes help. The loss as written sits on the
-# slope too, although it is made of matrix products: its matrices come and go through memory. The fused loss can reach
-# the roof, if the cache helps.
+# **Look at** the slope, where memory is the limit. Patch mixing is far down on it, so only fewer bytes make it faster.
+# The loss as written is on the slope too, although it consists of matrix products, because its matrices go to memory
+# and come back. The fused loss can reach the roof, if the cache helps.
 
 # %%
 from torch.utils.flop_counter import FlopCounterMode
@@ -432,17 +434,19 @@ for name, (slow, fast) in least_time.items():
 # %% [markdown]
 # ## 6 · What was measured
 #
-# These were bounds. `python -m semimedref_kernels.benchmark` measures times, and checks every form against float64
-# first. Its records lie in `kernels/results/`. The H100's record of November 2026 is **older than the kernels above**,
-# which were rewritten because of what it said. [docs/kernels.md](../docs/kernels.md) says what to expect of today's.
+# The numbers above are bounds. `python -m semimedref_kernels.benchmark` measures times, and it first checks every form
+# against float64. Its records lie in `kernels/results/`. The record of the H100, of November 2026, is **older than the
+# kernels above**. We rewrote the kernels because of this record. [docs/kernels.md](../docs/kernels.md) says what to
+# expect of today's kernels.
 #
 # The figure compares our older kernels with the fastest other form of the same case, mostly `torch.compile` of the code
-# as written. Each dot is one size and type. Right of the line ours was faster. Filled dots leave the launches out (the
-# GPU alone, by CUDA graphs), and hollow dots include them.
+# as written. Each dot is one size and type. To the right of the line ours was faster. Filled dots leave the launches
+# out (the GPU alone, by CUDA graphs), and hollow dots include them.
 #
-# **Look at** the rows one by one. Forward, patch mixing always won on the GPU alone, and mostly lost with its launches.
-# Backward it mostly lost. The loss of a training batch won or lost by its size, and always won with launches. The loss
-# of 1024 pairs and more always lost. These are the reasons for the kernels that you have read.
+# **Look at** the rows one by one. In the forward pass our patch mixing always won on the GPU alone, and mostly lost
+# with its launches. In the backward pass it mostly lost. With the loss of a training batch, ours won or lost on the GPU
+# alone, depending on the size, and always won with launches. With 1024 pairs and more it always lost. For these reasons
+# we wrote the kernels that you have read.
 
 # %%
 from pathlib import Path
@@ -470,17 +474,20 @@ for name, (alone, launched) in won.items():
 #
 # **To remember**
 #
-# - Patch mixing is bytes. As written, a batch moves 3.8 times the least possible; fused, 1.00 times, if the cache helps.
-# - The loss of 16384 pairs holds 5.40 GB as written and 0.13 GB fused, 40 times less.
-#   Above 64 pairs it never holds $z$ or $P$.
-# - A training batch of 32 pairs is about launches: 3 of them fused, against 77 operations as written.
-# - An H100 can do the loss of 16384 pairs in 3.3 ms at best, against 14.4 ms as written, both in float32.
-# - On the H100 of the record, the older kernels were fastest in 12 of 12 cases of patch mixing forward on the GPU
-#   alone, in 4 of 12 with launches, and in 0 of 12 for the loss of 1024 pairs and more.
+# - Bytes limit patch mixing. The code as written moves 3.8 times the least possible, and the fused kernel 1.00 times,
+#   if the cache helps.
+# - The loss of 16384 pairs holds 5.40 GB as written and 0.13 GB fused, which is 40 times less. Above 64 pairs the fused
+#   form never holds all of $z$ or $P$.
+# - Launches limit the loss of a training batch of 32 pairs: it has 3 launches fused and 77 operations as written.
+# - By these bounds an H100 needs at least 3.3 ms for the fused loss of 16384 pairs, and 14.4 ms for the loss as
+#   written, both in float32.
+# - On the H100 of the record, our older patch mixing was fastest in 12 of 12 forward cases on the GPU alone, and in 4
+#   of 12 with launches. Our older loss was fastest in 0 of 12 cases of 1024 pairs and more.
 #
-# **Go on** with [docs/kernels.md](../docs/kernels.md): all launches, times on a CPU, and the command that measures on a
-# GPU. **Back** to [08 · Results](08_results.ipynb), or to [05 · ITCL](05_itcl.ipynb) and
-# [04 · T-PatchMix](04_t_patchmix.ipynb), which explain what the two kernels compute.
+# **Next:** [10 · Training on a GPU](10_gpu_training.ipynb) looks at a whole step. **Back:** [08 ·
+# Results](08_results.ipynb). **Further on:** [docs/kernels.md](../docs/kernels.md) lists all launches, times on a CPU,
+# and the command that measures on a GPU. [04 · T-PatchMix](04_t_patchmix.ipynb) and [05 · ITCL](05_itcl.ipynb) explain
+# what the two kernels compute.
 
 # %%
 print("bytes over the least:", *(f"{name} {sum(traffic[name]) / (2 * least):.2f};" for name in memory))
@@ -493,9 +500,10 @@ assert won["patch mixing, forward"] == [12, 4] and won["loss, 1024 pairs or more
 # %% [markdown]
 # ## Appendix: The whole kernel of T-PatchMix
 #
-# One launch has a program for each tile of each sample (axis 0) and each plane (axis 1); the last plane is the target.
-# With the pieces of section 3 you can read it from top to bottom. Numbers that may pass $2^{31}$ are made 64 bits wide.
-# In the layout `channels_last` the channels lie beside each other, and a row has `width * PER_PIXEL` numbers.
+# One launch has a program for each tile of each sample (axis 0) and each plane (axis 1). The last plane is the target.
+# With the pieces of section 3 you can read the kernel from top to bottom. It uses 64 bits for numbers that can exceed
+# $2^{31}$. In the layout `channels_last` the channels of a pixel lie beside each other, and a row has `width *
+# PER_PIXEL` numbers.
 
 # %%
 source_of(patch_mix_triton.mix_kernel)
@@ -503,14 +511,15 @@ source_of(patch_mix_triton.mix_kernel)
 # %% [markdown]
 # ## Appendix: The loss backward
 #
-# `pushes` computes each tile of $z$ again. With the log-sum-exps of forward, a tile of both softmaxes needs no second
-# pass. It writes *push*, what the two softmaxes say about each pair. Then two matrix products of the GPU's own library
-# turn it into gradients: one with $v$ for the images, one transposed with $u$ for the texts. No program writes where
-# another one does, so two runs give the same bits.
+# `pushes` computes each tile of $z$ again. The forward pass has kept the log-sum-exps, so both softmaxes of a tile need
+# no second pass over $z$. The kernel writes *push*, the part of the gradient of $z$ that comes from the two softmaxes.
+# Then two matrix products of the GPU's own library multiply *push* with $v$ for the images, and its transpose with $u$
+# for the texts. A last kernel subtracts the part of $P$, which comes from the tables of section 4. No two programs
+# write to the same place, so two runs give the same bits.
 #
-# A training batch takes another way. Up to 64 pairs one program holds all of $z$, and of $P$ as well. Forward is then
-# two launches and backward one. The tests compare all of this with float64, in the interpreter; `python -m
-# semimedref_kernels.aot` compiles each kernel for GPUs that are not there.
+# A training batch is handled differently. Up to 64 pairs, one program holds all of $z$ and all of $P$. The forward pass
+# is then two launches, and the backward pass one. The tests compare all of this with float64, in the interpreter.
+# `python -m semimedref_kernels.aot` compiles each kernel for GPUs that this machine does not have.
 
 # %%
 source_of(soft_contrastive_triton.pushes)
@@ -518,8 +527,9 @@ source_of(soft_contrastive_triton.pushes)
 # %% [markdown]
 # ## Appendix: Every time of the H100's record
 #
-# The picture shows all sizes under the *measured* limits of that machine, for the older kernels. A point that is twice
-# as high takes half the time, and the black line is the roof. Below it are the times of a batch of 32.
+# The figure shows all sizes under the limits that were *measured* on that machine, for the older kernels. A point that
+# is twice as high takes half the time. The black line is the roof, so **look at** the distance of a point from the
+# line. Below the figure are the times of a batch of 32.
 
 # %% tags=["nbval-ignore-output"]
 figure = benchmark.roofline(h100)
