@@ -15,14 +15,14 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **What you will see.** These notebooks take Semi-MedRef apart: a method that learns to outline a lesion from an
-# image and its report, with few masks. This first one is the map. After it you
+# **What you will see.** Semi-MedRef is a method that learns to outline a lesion from an image and its report, with few
+# masks. These notebooks take it apart. This first one is the map. After it you
 #
 # - know the task and the method in one figure;
 # - know which notebook to read for what, and how long that takes;
-# - can find for each equation the function, the notebook and the test;
+# - can find the function, the notebook and the test of each equation;
 # - can look up every symbol and every term;
-# - know where the released code does something else than one expects from the paper.
+# - know where the released code departs from what one expects of the paper.
 #
 # **What you need.** PyTorch, and the [abstract of the paper](https://arxiv.org/abs/2605.15720).
 #
@@ -39,16 +39,16 @@
 # | [07 · Training](07_train.ipynb) | all of it, against supervised training | 20 | 4 min |
 # | [08 · Results](08_results.ipynb) | the verdict: finished runs on QaTa-COV19 and the phantom | 30 | 1 min |
 # | [09 · Kernels](09_kernels.ipynb) | the two heavy operations in Triton | 35 | 20 s |
-# | [10 · Training on a GPU](10_gpu_training.ipynb) | the same training with half precision, counted and measured | 10 | 30 s |
+# | [10 · Training on a GPU](10_gpu_training.ipynb) | what a step costs a GPU, counted; what a GPU measured, where a run was kept | 10 | 30 s |
 #
 # **If you have ten minutes,** look at the figures below and read the verdict in [08](08_results.ipynb). **If you want
 # the method,** read 01 to 06 in order. **If you want to train,** go to [07](07_train.ipynb) and
-# [10](10_gpu_training.ipynb), then to [docs/own_data.md](../docs/own_data.md). Exercises ask you to predict, to
-# change and to break something, and a cell says whether you are right.
+# [10](10_gpu_training.ipynb), then to [docs/own_data.md](../docs/own_data.md). Notebooks 01 to 10 have exercises, in
+# which you predict, change or break something. A cell tells whether you are right.
 #
-# Everything runs on the *phantom*, a drawn chest X-ray with reports in the grammar of the real ones, without any
-# download. Notebooks with a parameter `dataset` also take `"qata"`, once `SEMIMEDREF_DATA` names the folder that
-# holds QaTa-COV19.
+# The notebooks need no download. They compute on the *phantom*: drawn chest X-rays with reports in the grammar of the
+# real ones. Only 08 shows finished runs on real data, which came with the notebooks as numbers. Notebooks with a
+# parameter `dataset` also take `"qata"`, once `SEMIMEDREF_DATA` names the folder that holds QaTa-COV19.
 
 # %% tags=["parameters"]
 seed = 0
@@ -77,12 +77,12 @@ print(versions())
 # %% [markdown]
 # ## The task
 #
-# An image $x$ and its report $r$ go in. The mask $y$ of the infection comes out. A few pairs are labelled ($D_L$).
-# For most pairs nobody drew a mask ($D_U$). Every pair has its report.
+# The input is an image $x$ and its report $r$. The output is the mask $y$ of the infection. A few pairs are labelled
+# ($D_L$). For most pairs nobody drew a mask ($D_U$). Every pair has its report.
 #
-# The report says where to look. Six of ten phantom images also hold *decoys* (yellow, dotted): they look like
-# lesions, but no report names them and no mask marks them. Compare the first picture, which has none, with the
-# others.
+# The report says where to look. About six of ten phantom images also hold *decoys* (yellow, dotted). A decoy looks like
+# a lesion, but no report names it and no mask marks it. **Compare** the first image, which has no decoy, with the
+# others: only the report tells a decoy from a lesion.
 
 # %%
 decoys = phantom.decoys("train", 6, image_size, seed)
@@ -95,22 +95,25 @@ print(f"of the first 200 images {100 * share:.0f} % hold decoys")
 # %% [markdown]
 # ## The method in one figure
 #
-# One training step, with the shapes of the run that [06](06_teacher_student.ipynb) takes apart. Read it from left to
-# right:
+# The figure shows one training step, with the shapes of the run that [06](06_teacher_student.ipynb) takes apart. Read
+# it from left to right:
 #
-# 1. The teacher looks at the unlabelled image and reads its report. It gives the pseudo-label $p$.
-# 2. PosAug hides phrases, and T-PatchMix changes image, target and text together.
-# 3. The student learns from the labelled pairs and from the mixed ones. ITCL ties images to reports.
-# 4. The teacher follows the student, as a moving average.
+# 1. The teacher looks at the unlabelled image and reads its report. It predicts a lesion probability $p$ for each
+#    pixel, the pseudo-label.
+# 2. T-PatchMix changes image, target and text together. PosAug has hidden some phrases of the texts before (box *plan
+#    of the mixing*).
+# 3. The student learns from the labelled pairs and from the mixed ones. ITCL pulls the embeddings of an image and its
+#    report together.
+# 4. The teacher follows the student, as a moving average of its weights.
 #
 # ![One training step as boxes and arrows](pictures/step.png)
 
 # %% [markdown]
 # ## The map
 #
-# The first number is ours, in the order of the method. The second is the paper's, where we know it. The table is read
-# from the tags in the sources, so it shows what is there. A test fails if an equation has no function, no cell or no
-# test.
+# The first number is ours, in the order of the method. The second is the paper's, as comments in the released code give
+# it. The cell reads the table from tags in the sources, so the table shows what is there. A test fails if an equation
+# has no function, no cell or no test.
 
 # %%
 found = find_tags()
@@ -119,8 +122,8 @@ Markdown(equation_table(found))
 # %% [markdown]
 # ## The symbols
 #
-# Formulas, figures, texts and code use one set of letters. A few letters have a second meaning, and the table says
-# where. A test fails if a symbol of the equations or of `semi_medref.py` is not in the table.
+# Formulas, figures, texts and code use one set of letters. A few letters have a second meaning, which the table names.
+# A test fails if the table lacks a symbol of the equations or of `semi_medref.py`.
 
 # %%
 Markdown(symbol_table())
@@ -128,7 +131,7 @@ Markdown(symbol_table())
 # %% [markdown]
 # ## The glossary
 #
-# Each term in one sentence, and the notebook that explains it.
+# The table gives each term in one sentence, and the notebook that explains it.
 
 # %%
 Markdown(glossary_table())
@@ -136,9 +139,9 @@ Markdown(glossary_table())
 # %% [markdown]
 # ## The ledger
 #
-# The *ledger* lists where the released code does something else than one expects from the paper, and what is done
-# here. A notebook shows each entry and a test proves it. None of this says that the paper is wrong. It says what the
-# authors' code does, so that numbers made with it can be read.
+# The *ledger* lists where the released code does something else than one expects of the paper, and what we do instead.
+# A notebook shows each entry, and a test proves it. The ledger does not say that the paper is wrong. It says what the
+# authors' code does, so that you can read numbers made with it.
 
 # %%
 Markdown(ledger_table(found))
@@ -149,8 +152,8 @@ Markdown(ledger_table(found))
 # **To remember.** The cell prints the facts.
 #
 # **Next:** [01 · Data](01_data.ipynb). **In a hurry:** the verdict is at the top of [08 · Results](08_results.ipynb).
-# **Further on:** [docs/code.md](../docs/code.md) tells where the code is, [docs/additions.md](../docs/additions.md)
-# what here is ours and not the paper's.
+# **Further on:** [docs/code.md](../docs/code.md) tells where the code is, and [docs/additions.md](../docs/additions.md)
+# tells what here is ours and not the paper's.
 
 # %%
 numbered = sum(bool(entry.paper) for entry in EQUATIONS)
