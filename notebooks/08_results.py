@@ -15,17 +15,17 @@
 # %% [markdown]
 # # 08 · Results: the verdict first
 #
-# **What you will see.** What finished runs say of the paper's claims. You read the verdict in a minute. After the whole
-# notebook you
+# **What you will see.** What finished runs say about the paper's claims. You can read the verdict in a minute. After
+# the whole notebook you
 #
-# - know for which shares of labels Semi-MedRef is better than other methods, and how sure that is;
+# - know at which label ratios Semi-MedRef is better than other methods, and how sure that is;
 # - can compute the difference of two methods, its interval and Holm's correction by hand;
-# - know a shortcut that makes nearly every difference look sure, and why it is wrong;
+# - know a shortcut that makes nearly every difference look sure, and why the shortcut is wrong;
 # - know what each part of the method is worth in these runs.
 #
 # **What you need.** The abstract of the paper. For the parts, notebook [06](06_teacher_student.ipynb).
 #
-# **Time.** One minute for the verdict, about 30 minutes for all with the exercises; about a minute to run.
+# **Time.** One minute for the verdict, about 30 minutes for everything with the exercises; about a minute to run.
 #
 # **Read with care.** All scores are on the *valid* split, with the last weights of each run. The committed runs are
 # ours, with small networks, most of them on a CPU. We show none of the paper's numbers, because its tables are for
@@ -69,13 +69,14 @@ print(said.box)
 # %% [markdown]
 # **Claim by claim.** A claim is
 #
-# - *supported* if the difference points its way, per image and micro, and Holm's p is below 5 % for both;
-# - *contradicted* if one of the two is as sure the other way;
-# - *not distinguishable* in between;
-# - *untested* if there are no runs of two seeds.
+# - *supported* if the difference has the sign that the claim says, per image and micro, and Holm's p is below 5 % for
+#   both;
+# - *contradicted* if one of the two has the opposite sign and is as sure;
+# - *not distinguishable* if neither holds;
+# - *untested* if there are no runs with at least two seeds.
 #
-# Differences are points of Dice. In brackets stand 95 % intervals over seeds and validation images. *From runs to a
-# verdict* explains all of these words.
+# Differences are in points of Dice. The brackets hold 95 % intervals over seeds and validation images. The section
+# *From runs to a verdict* explains all of these words.
 
 # %%
 said.claims.set_index(["setting", "claim", "labels"])
@@ -85,7 +86,8 @@ said.claims.set_index(["setting", "claim", "labels"])
 # teacher and student, and pseudo-labels for strong views. *Our additions*: pseudo-labels are cut to the reported zones
 # and made on the mirror image, and a named zone that is found empty teaches nothing. Then come the paper's three parts.
 #
-# **Look at** which steps are large, and whether the black line of a step, its interval, passes its start.
+# **Look at** which steps are large. Then look at the black line of a step, which is its interval. If the line crosses
+# the start of the step, the step can be chance.
 
 # %%
 steps = {
@@ -103,23 +105,25 @@ plt.show()
 # %% [markdown]
 # ## From runs to a verdict
 #
-# A *seed* fixes first weights, order and augmentations of a run. Another seed gives another Dice, and so do other
-# validation images. A difference of two methods means something only if it is larger than what these two change.
+# A *seed* fixes the first weights, the order and the augmentations of a run. Another seed gives another Dice, and other
+# validation images give another Dice too. So a difference of two methods means something only if it is larger than
+# these two effects.
 #
-# **Paired.** We compare run with run of the same seed, image with image. For seed $s$ of $S$ the difference is $d_s$,
-# and their mean is $\bar d$. Pairing takes out that some images are hard for every method.
+# **Paired.** We compare runs of the same seed on the same images. For seed $s$ of $S$ the difference is $d_s$, and the
+# mean of these is $\bar d$. Some images are hard for every method, and pairing removes this effect.
 #
 # **Interval over seeds.** $\bar d \pm t\,s/\sqrt{S}$, where $s$ is the standard deviation of the $d_s$ and $t$ the
 # 97.5 % point of Student's distribution with $S - 1$ degrees of freedom. For three seeds $t = 4.3$, for six $2.6$.
 #
 # **Over images as well.** We draw the validation images anew 2000 times, with replacement, the same ones for both
-# methods. Each draw gives another $\bar d$, and each is moved by a draw of $t\,s/\sqrt{S}$. The interval holds 95 % of
-# these. The *p value* says how often such a draw falls on the other side of 0, counted twice.
+# methods. Each draw gives another $\bar d$. To each we add a random error of the size that the seeds show (a draw of
+# $t\,s/\sqrt{S}$). The interval holds 95 % of the results. The *p value* is twice the share of the results on the other
+# side of 0.
 #
-# **Holm.** Of twenty comparisons of equal methods, one has p below 5 % by chance alone. Holm's rule corrects this: among
-# $k$ comparisons the smallest p is multiplied by $k$, the next by $k - 1$, and so on; none may be smaller than the one
-# before. We say *above* or *below* only if the corrected p is below 5 %, else *not
-# distinguishable*.
+# **Holm.** If the methods are equal, one of twenty comparisons has p below 5 % by chance, on average. Holm's rule
+# corrects this: among $k$ comparisons it multiplies the smallest p by $k$, the next by $k - 1$, and so on. No corrected
+# p may be smaller than the one before. We say *above* or *below* only if the corrected p is below 5 %, and *not
+# distinguishable* otherwise.
 #
 # The check computes both by hand. Below it is one comparison from the runs that came with the notebooks: QaTa, the
 # compact network, 64 px, 1 % of the masks. The exercises use it.
@@ -180,9 +184,10 @@ check("08.2", by_hand)
 # %% [markdown]
 # ### Exercise 08.3 (break)
 #
-# A tempting shortcut: put the differences of all seeds and images in one pile, and treat them as independent. Write a
-# function `pooled(differences)` that takes an array `[S, N]` and returns the two ends of mean $\pm$ 1.96 standard errors
-# of the pile. Then try it on `kept["of_images"]`, an array for each method. How many intervals leave out 0?
+# A tempting shortcut puts the differences of all seeds and images into one pile and treats them as independent. Write a
+# function `pooled(differences)` that takes an array `[S, N]` and returns the two ends of mean $\pm$ 1.96 standard
+# errors of the pile. Then try it on `kept["of_images"]`, which holds an array for each method. How many of the
+# intervals exclude 0?
 #
 # <details><summary>Solution</summary>
 #
@@ -224,8 +229,9 @@ check("08.3", pooled)
 #
 # [The page on methods](../docs/methods.md) says how they differ, and what of each paper is ours.
 #
-# Kept runs are one table, `runs.parquet`, and one file of pixel counts, `counts.npz`. Runs that differ only in the seed
-# repeat each other. A *variant* is a run of a method with a setting changed, an *ablation*. Its name says what changed.
+# The kept runs are one table, `runs.parquet`, and one file of pixel counts, `counts.npz`. Runs that differ only in the
+# seed are repetitions of each other. A *variant* is a run of a method with one setting changed, such as an *ablation*.
+# Its name says what changed.
 
 # %%
 teachers = runs[runs["network"] == "teacher"]
@@ -238,13 +244,13 @@ print("\n".join(missing) or "no method lacks a seed that another one has")
 # %% [markdown]
 # ## Learning curves
 #
-# Bands and bars are intervals of the mean over seeds, where there are three or more. They cover order, augmentations
-# and first weights. They do not cover which pairs are labelled, because all runs of one share have the same labelled
-# pairs. Hollow marks are the runs of *As in the papers*.
+# Bands and bars are intervals of the mean over seeds, where there are three seeds or more. They cover order,
+# augmentations and first weights. They do not cover the choice of the labelled pairs, because all runs of one label
+# ratio have the same labelled pairs. Hollow marks are the runs of the section *As in the papers*.
 #
-# **Look at** the left end first: with the fewest masks, a method has the most to gain. Then follow the curves to the
-# dashed line, supervised training with *all* masks in as many steps. (Those steps are few for so many masks. Longer
-# training would raise the line.)
+# **Look at** the left end first: there a method has the fewest masks and the most to gain. Then follow the curves to
+# the dashed line. This line is supervised training with *all* masks in as many steps. (These steps are few for so many
+# masks. Longer training would raise the line.)
 
 # %%
 curves = experiments.learning_curves(runs, metric)
@@ -269,14 +275,14 @@ for name in ("dice_image", "dice_micro"):
 # %% [markdown]
 # ## The difference to each other method
 #
-# The thick line is the interval over *images* alone: it speaks of these trained networks and other images. The thin
-# line is the interval over *seeds and images*: it speaks of the methods. Runs that did not keep their counts have the
-# interval over seeds alone, and a single seed has the interval over images alone.
+# The thick line is the interval over *images* alone. It holds for these trained networks and other images. The thin
+# line is the interval over *seeds and images*. It holds for the methods. Some runs did not keep their counts: they have
+# the interval over seeds alone. A single seed has the interval over images alone.
 #
-# **Look at** how much longer the thin lines are. Exercise 08.3 mistook the one for the other.
+# **Look at** how much longer the thin lines are. The shortcut of Exercise 08.3 took the thick line for the thin one.
 #
-# The table below compares with the best other method of each column. The best of several was partly lucky on these very
-# images, so this comparison is a little unfair to the method, and not to the others.
+# The table below compares with the best other method of each column. The best of several methods was partly lucky on
+# these very images. So this comparison is a little unfair to Semi-MedRef, and never to the others.
 
 # %%
 differences = method_differences(runs, method)
@@ -300,10 +306,11 @@ for (setting, ratio), rows in judged.groupby(["setting", "label_ratio"], sort=Fa
 # %% [markdown]
 # ## What each part is worth
 #
-# Each variant is the method with one setting changed, minus the whole method. A bar to the left means that the change
-# costs Dice. Where one variant loses many times what the others do, a second panel shows the same near zero.
+# Each bar is a variant minus the whole method. A variant is the method with one setting changed. A bar to the left
+# means that the change costs Dice. If one variant loses many times what the others lose, a second panel shows the same
+# bars near zero.
 #
-# **Look at** which lines leave out 0. A bar without such a line may be chance.
+# **Look at** the lines, which are intervals. If the line of a bar includes 0, the bar can be chance.
 
 # %%
 ablated = experiments.ablations(runs, method)
@@ -317,9 +324,9 @@ plt.show()
 # ## As in the papers
 #
 # So far, methods with a teacher have additions that are ours and in none of the papers: pseudo-labels are cut to the
-# zones that the report names, and the teacher looks at the mirror image. Some methods have only the first, and
-# supervised training has none; [the page on methods](../docs/methods.md) says who has what. Here nobody has them, and
-# Semi-MedRef goes without its care for unfound zones as well.
+# zones that the report names, and the teacher looks at the mirror image. Some methods have only the first addition, and
+# supervised training has none ([the page on methods](../docs/methods.md) lists them). In this section no method has
+# them. Semi-MedRef also loses its rule for zones in which the teacher finds nothing.
 
 # %%
 published = experiments.without_help(runs)
@@ -346,9 +353,9 @@ plt.show()
 #   sure.
 # - With three seeds an interval is 4.3 standard errors wide to each side, with six 2.6. Seeds help more than images.
 #
-# **Go on** with [09 · Kernels](09_kernels.ipynb), or with your own runs: [docs/sweeps.md](../docs/sweeps.md) says how a
-# plan becomes runs and this notebook. **Back** to [07 · Training](07_train.ipynb), which makes one run, or to
-# [06 · One step](06_teacher_student.ipynb) for the parts. [docs/results.md](../docs/results.md) holds all tables.
+# **Next:** [09 · Kernels](09_kernels.ipynb). **Back:** [07 · Training](07_train.ipynb) makes one run. **Further on:**
+# [docs/sweeps.md](../docs/sweeps.md) tells how a plan becomes runs and this notebook, [06 · One
+# step](06_teacher_student.ipynb) explains the parts, and [docs/results.md](../docs/results.md) holds all tables.
 
 # %%
 short = in_points(best.set_index(["setting", "label_ratio", "metric", "against"]))
@@ -361,7 +368,8 @@ assert all(x.shape[1] == 1429 and abs(x.mean()) > 1.96 * x.std(ddof=1) / x.size*
 # %% [markdown]
 # ## Appendix: More numbers
 #
-# How much is reached of supervised training with all masks, and how far teacher and student end apart:
+# The cell prints which share of supervised training with all masks the method reaches, and how far teacher and student
+# are apart at the end:
 
 # %%
 reached = curves[curves["method"].isin([method, "supervised"]) & (curves["label_ratio"] < 1)].dropna(subset="of_full")
@@ -393,7 +401,7 @@ if len(ablated):
     print(in_points(shown).drop(columns="over").to_string())
 
 # %% [markdown]
-# How many samples are mixed:
+# Share of the samples that are mixed:
 
 # %%
 for (setting, ratio), rows in mains[mains["method"] == method].groupby(["setting", "label_ratio"], sort=False):
@@ -402,7 +410,7 @@ for (setting, ratio), rows in mains[mains["method"] == method].groupby(["setting
 # %% [markdown]
 # ## Appendix: As in the papers
 #
-# The method against the best other one, where nobody has our help:
+# The method against the best other one, without our additions for any method:
 
 # %%
 of_best = differences_published["best"] & differences_published["metric"].isin(["dice_image", "dice_micro"])
@@ -410,9 +418,9 @@ best_published = differences_published[of_best].set_index(["setting", "label_rat
 print(in_points(best_published).to_string() if len(best_published) else "no such runs")
 
 # %% [markdown]
-# The released code mixes otherwise ([04](04_t_patchmix.ipynb)). It pastes first and asks the gate after. It reads the
-# first phrase of a report alone, and its zones are equal thirds. With the patches and the gate that we use, against the
-# method without our help:
+# The released code mixes in another order ([04](04_t_patchmix.ipynb)). It first pastes and then asks the gate. It reads
+# only the first phrase of a report, and its zones are equal thirds. The cell gives it our patches and our gate, and
+# compares it with the method without our additions:
 
 # %%
 ablated_published = experiments.ablations(published, method, metrics=("dice_image", "dice_micro"))
@@ -420,7 +428,7 @@ ablated_published = ablated_published.set_index(["setting", "label_ratio", "vari
 print(in_points(ablated_published).drop(columns="over").to_string() if len(ablated_published) else "no such runs")
 
 # %% [markdown]
-# And the method with our help against the others without:
+# The method with our additions against the others without:
 
 # %%
 whole = runs[(runs["method"] == method) & (runs["variant"] == "")]
@@ -431,9 +439,9 @@ print(in_points(crossed).to_string() if len(crossed) else "no such runs")
 # %% [markdown]
 # ## Appendix: Small and large lesions
 #
-# Dice per image against the best other method, by the size of the lesion. `area` is what a method predicts, as a
-# multiple of what is there: above 1 it paints too much. **Look at** which lesions a difference comes from. Small ones
-# count in Dice per image as much as large ones.
+# The table compares Dice per image with the best other method, by the size of the lesion. `area` is the predicted area
+# as a multiple of the true one: above 1, the method marks too much. **Look at** which lesions a difference comes from.
+# In Dice per image, small lesions count as much as large ones.
 
 # %%
 sizes = {}
@@ -483,10 +491,10 @@ else:
 # %% [markdown]
 # ## Appendix: What it costs
 #
-# Minutes of a run on one CPU core. Other work ran beside some of them, so times are rough. Runs on a GPU shared it, all
-# of one panel at once. A step of Semi-MedRef sees three times as many pictures as a supervised one: labelled, mixed, and
-# weak ones for ITCL and the teacher. **Look at** the grey line: it joins the methods that no other one beats in both
-# time and accuracy.
+# The figure shows the minutes of a run on one CPU core. Other work ran beside some runs, so the times are rough. Runs
+# on a GPU shared it, all runs of one panel at once. A step of Semi-MedRef sees three times as many images as a
+# supervised step: labelled ones, mixed ones, and weak views for ITCL and the teacher. **Look at** the grey line. It
+# joins the methods for which no other method is both faster and more accurate.
 
 # %%
 if len(curves):
@@ -500,8 +508,8 @@ print(minutes.round(1).to_string(na_rep=""))
 # %% [markdown]
 # ## Appendix: To look at
 #
-# Teachers on validation images: where the method gains most over the best other one, where it loses most, and two in
-# between. This needs the trained networks and the data. The committed runs have kept neither.
+# The figure shows teachers on validation images: where the method gains most over the best other one, where it loses
+# most, and two in between. It needs the trained networks and the data. The committed runs have kept neither.
 
 # %%
 kept = [Path(folder, "teacher").is_dir() for folder in mains["folder"]]
