@@ -424,7 +424,7 @@ check("06.3", no_burn_in)
 #
 # **To remember**
 #
-# - A step is one forward pass of the teacher and one of the student. The host never waits: 0 syncs in about 2000
+# - A step is one forward pass of the teacher and one of the student. The host never waits: 0 syncs in about 1700
 #   operations.
 # - The mask losses train everything but the projections of ITCL. ITCL trains the projections and the two encoders, and
 #   nothing else.

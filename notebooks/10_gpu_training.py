@@ -62,9 +62,10 @@ print(versions("accelerate"))
 # %% [markdown]
 # ## 1 · What is trained, and what was measured
 #
-# `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks and trains two of them in full. It
+# `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks, one of them at two sizes, and
+# trains two of them in full. It
 # needs a GPU and at most eight minutes. It writes one file, and this notebook shows the file in the folder `results`. The
-# table lists the three networks. The script trains `lite` and `mmi_unet` in full. For `compact` it times steps only.
+# table lists these four cases. The script trains `lite` and `mmi_unet` in full. For `compact` it times steps only.
 
 # %% tags=["nbval-ignore-output"]
 about = ["network", "dataset", "image_size", "batch_size", "precision", "steps"]
@@ -149,8 +150,9 @@ plt.show()
 
 # %% [markdown]
 # Each bar is the least time that a step needs for one of these things, on a logarithmic axis. Where the host starts the
-# operations one by one, the host takes longest in all three networks: 36, 51 and 85 ms. A graph removes that time.
-# `compact` is then bound by its launches, 2.4 ms. `lite` and `mmi_unet` are bound by bytes, 6 and 34 ms: hundreds of small
+# operations one by one, the host takes longest in all cases: 36, 49, 49 and 85 ms (`compact`, `lite_96`, `lite`,
+# `mmi_unet`). A graph removes that time. `compact` and `lite_96` are then bound by their launches, 2.4 and 3.3 ms. `lite`
+# and `mmi_unet` are bound by bytes, 6 and 34 ms: hundreds of small
 # operations read and write whole maps. Their products alone would take 0.5 and 11 ms. A graph cannot help there. Fused
 # operations (`compile="on"`) can.
 #
