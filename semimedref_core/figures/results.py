@@ -120,11 +120,12 @@ def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> list[fl
     places = spread([ends[name][1] for name in order], 0.085 * (high - low + 4))
     for name, place in zip(order, places, strict=True):
         colour = styles[name]["color"]
+        # Dotted where it crosses the panel, so that nobody takes it for a curve.
+        look = {"color": colour, "linewidth": 0.8, "linestyle": "-" if ends[name][0] == ratios[-1] else ":"}
         ax.annotate(
             as_text(name), ends[name], (ratios[-1] * 1.13, place), fontsize=TYPE, color=colour, va="center",
             fontweight="bold" if name == method else None,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 2,
-                        "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5), **look},
         )  # fmt: skip
     return [place / 100 for place in places]
 
