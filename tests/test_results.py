@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from semimedref_core.config import Config
+from semimedref_core.evaluation import dice_and_iou
 from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.experiments.results import (
     COUNTS,
@@ -178,6 +179,32 @@ def test_the_page_of_results_tells_the_runs_of_the_pretrained_network():
     at = 64, 1500, 0.3, 1e-3
     share = dice["semi_medref", 0.01, *at] / dice["supervised", 1.0, *at]
     assert f"{100 * share:.1f} % of all masks" in section
+
+
+def test_the_page_of_results_tells_what_the_parts_and_small_lesions_say_with_the_pretrained_network():
+    runs = finished_runs([notebooks_folder() / "results"])
+    runs = runs[(runs["architecture"] == "lite") & (runs["network"] == "teacher")]
+    page = (notebooks_folder().parent / "docs" / "results.md").read_text()
+    section = " ".join(page.partition("## Where labels matter")[2].partition("\n### ")[0].split())
+    assert f"runs {len(runs)} exist" in section
+
+    at = runs[runs["label_ratio"] == 0.01].set_index(["method", "variant", "seed"])
+    dice = 100 * at["dice_image"]
+    whole = dice["semi_medref", ""]
+    assert "below UniMatch and our own `flip_sync`, in each of three seeds" in section
+    assert all((whole < dice[other, ""]).all() and len(whole) == 3 for other in ("unimatch", "flip_sync"))
+    parts = [dice["semi_medref", f"without {part}"] for part in ("T-PatchMix", "PosAug", "ITCL")]
+    assert "within 0.5 points, seed by seed (two or three seeds)" in section
+    assert all((part - whole).abs().max() < 0.5 and len(part) in (2, 3) for part in parts)
+
+    ours, theirs = (
+        [counts_of(folder, "teacher") for folder in at["folder"][name, ""]] for name in ("semi_medref", "flip_sync")
+    )
+    size = ours[0][:, 2]
+    ahead = np.mean([dice_and_iou(b)[0] - dice_and_iou(a)[0] for a, b in zip(ours, theirs, strict=True)], 0)
+    assert "`flip_sync` is two points ahead (seeds 1 to 3), for the half with the largest ones it is level" in section
+    assert round(100 * ahead[size <= np.quantile(size, 0.25)].mean()) == 2
+    assert abs(100 * ahead[size >= np.median(size)].mean()) < 0.2
 
 
 def test_the_comparison_takes_what_the_trials_chose():
