@@ -71,9 +71,10 @@ _PLACES: WeakKeyDictionary[nn.Module, list[tuple[dict[str, Tensor], str]]] = Wea
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
-    """What ``state_dict`` holds, without the walk that it takes each time.
+    """The tensors of ``state_dict``, without a walk through all modules in each step.
 
-    Kept is in which dictionaries of the modules the tensors hang, not the tensors: ``network.to`` puts others there.
+    The first call notes the dictionaries of the modules and the names in them. It does not note the tensors, because
+    ``network.to`` may replace them.
     """
     if network not in _PLACES:
         _PLACES[network] = [

@@ -13,7 +13,7 @@ from semimedref_core.data.batches import Batches
 from semimedref_core.data.phantom import phantom
 from semimedref_core.networks import build_texts
 from semimedref_core.runtime.graphed import WARM_UP, Graphed, tensors_of
-from semimedref_core.training import schedule
+from semimedref_core.step import schedule
 
 CONFIG = Config(image_size=32, batch_size=4)
 PICTURE = 32 * 32  # bytes of a grey one

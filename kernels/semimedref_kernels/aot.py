@@ -82,7 +82,7 @@ def configurations(target: str) -> dict[str, Launch]:
 
 
 def candidate_configurations(precision: str) -> dict[str, Launch]:
-    """What a device's table may choose in place of what is built in; of the 16-bit types, bfloat16."""
+    """All candidates of :mod:`semimedref_kernels.choices`; of the 16-bit types, bfloat16."""
     built_in = patch_mix_configurations() | soft_contrastive_triton.aot_configurations(precision, 256)
     found = {}
     for number in range(max(map(len, CANDIDATES.values()))):

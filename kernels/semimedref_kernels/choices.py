@@ -1,12 +1,12 @@
-"""How large the kernels' tiles are on a device: as built in, or as ``semimedref_kernels.benchmark.tune`` found best.
+"""The sizes of the kernels' tiles on a device: built in, or chosen by ``semimedref_kernels.benchmark.tune``.
 
-What is built in stands beside the kernels and is taken wherever there is no table, so numbers are the same everywhere
-and can be made again. A table is one JSON file for a device's name and a version of the kernels. It is written by that
-command alone: nothing is measured while one trains. With other tiles sums have another order, so last digits may
-differ from the built-in ones; with one table two runs still give the same bits.
+The built-in sizes are defined beside the kernels. Without a table every device uses them, so results can be reproduced.
+A table is one JSON file for the name of a device and a version of the kernels. Only that command writes it; a training
+never measures tiles. Other tiles add in another order, so last digits may differ from those of the built-in sizes. With
+the same table, two runs give the same bits.
 
-Tables lie in ``$SEMIMEDREF_KERNELS_CACHE``, by default ``~/.cache/semimedref_kernels``. Set to nothing, the variable
-makes all be as built in.
+The environment variable ``SEMIMEDREF_KERNELS_CACHE`` names the folder of the tables, by default
+``~/.cache/semimedref_kernels``. If it is empty, the kernels use the built-in sizes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 Choice = Mapping[str, int]
-"""Sizes by the name of the kernel's constant, and compiler options; what it leaves out is as built in."""
+"""Constant of the kernel -> its size, and compiler options. Missing entries have their built-in values."""
 Table = Mapping[str, Choice]
-"""By kernel; a kernel that it leaves out is as built in."""
+"""Kernel -> choice. Missing kernels use their built-in sizes."""
 
 _PIXELS_32 = {"BLOCK": 2048, "num_warps": 4}, {"BLOCK": 2048, "num_warps": 8}, {"BLOCK": 8192, "num_warps": 8}
 _PIXELS_16 = {"BLOCK": 2048, "num_warps": 4}, {"BLOCK": 4096, "num_warps": 8}, {"BLOCK": 8192, "num_warps": 8}
@@ -51,8 +51,9 @@ CANDIDATES: dict[str, tuple[Choice, ...]] = {
     "pushes 32 bit": _TILES_32,
     "pushes 16 bit": _TILES_16,
 }
-"""What may be chosen in place of what is built in. All of it compiles for sm_90 without spills. What is missing would
-spill: pushes in tiles of 128 x 256, small_forward of 64 rows with 4 warps, returned_kernel of 2048 pixels with 8."""
+"""The alternatives to the built-in sizes. All of them compile for sm_90 without spills. Three others are left out
+because they spill: pushes in tiles of 128 x 256, small_forward of 64 rows with 4 warps, and returned_kernel of 2048
+pixels with 8 warps."""
 
 _SOURCES = "patch_mix_triton", "soft_contrastive_tiles", "soft_contrastive_small", "soft_contrastive_triton", "choices"
 _FOLDER = "SEMIMEDREF_KERNELS_CACHE"
@@ -60,33 +61,33 @@ _read: dict[torch.device | str, Table] = {}
 
 
 def choice(kernel: str, like: Tensor, table: Table | None = None, rows: int | None = None) -> Choice:
-    """What is chosen for a kernel; empty if all is as built in.
+    """The choice for a kernel; empty for the built-in sizes.
 
     Args:
-        kernel: its name.
-        like: of the type that the kernel reads, on the device that runs it.
-        table: in place of the device's.
-        rows: of kernels that hold all rows at once, how many.
+        kernel: the name of the kernel.
+        like: a tensor with the kernel's input type, on its device.
+        table: use this table instead of the device's.
+        rows: the number of rows, for kernels that hold all rows at once.
     """
     table = in_use(like.device) if table is None else table
     return table.get(name_of(kernel, like.dtype, rows), {}) if table else {}
 
 
 def name_of(kernel: str, dtype: torch.dtype, rows: int | None = None) -> str:
-    """How a table names a kernel."""
+    """The name of a kernel in a table."""
     return f"{kernel} {8 * dtype.itemsize} bit" + (f" {rows} rows" if rows else "")
 
 
 def options_of(choice: Choice) -> dict[str, int]:
-    """Those of a choice that the compiler takes."""
+    """The compiler options of a choice."""
     return {name: choice[name] for name in ("num_warps", "num_stages") if name in choice}
 
 
 def in_use(device: torch.device | str) -> Table:
-    """The choices that a device's kernels take in this process: read once, from the device's table if there is one.
+    """The choices that this process uses on a device. The first call reads the device's table, if there is one.
 
     Raises:
-        ValueError: if the file is no table of these kernels; the message names it.
+        ValueError: if the file is not a table of these kernels; the message names the file.
     """
     if device not in _read:
         path = path_of(torch.cuda.get_device_name(device)) if torch.device(device).type == "cuda" else None
@@ -95,11 +96,11 @@ def in_use(device: torch.device | str) -> Table:
 
 
 def path_of(device: str, folder: Path | None = None) -> Path | None:
-    """Where the table of a device lies, by the device's name; None if nowhere.
+    """The path of a device's table, or None if the environment variable is empty.
 
     Args:
-        device: its name.
-        folder: in place of the usual one.
+        device: the name of the device.
+        folder: use this folder instead of the usual one.
     """
     if folder is None:
         named = os.environ.get(_FOLDER)
@@ -110,8 +111,8 @@ def path_of(device: str, folder: Path | None = None) -> Path | None:
 
 
 def version() -> str:
-    """16 hex digits of all that decides how fast a choice is: the kernels' sources and Triton's version."""
-    import triton  # which takes a second, and no CPU needs it
+    """A hash (16 hex digits) of the kernels' sources and Triton's version, which decide how fast a choice is."""
+    import triton  # takes a second, and a CPU does not need it
 
     digest = blake2b(triton.__version__.encode(), digest_size=8)
     for name in _SOURCES:
@@ -123,14 +124,14 @@ def read(path: Path) -> Table:
     """The choices of a table.
 
     Raises:
-        ValueError: if it is none, or a choice is none of the candidates.
+        ValueError: if the file is not a table, or a choice is not a candidate.
     """
     cure = "delete it, or make it anew: python -m semimedref_kernels.benchmark.tune"
     try:
         chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"]
         wrong = [name for name, each in chosen.items() if each not in CANDIDATES.get(name, ())]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no table of tiles ({type(error).__name__}: {error}); {cure}") from error
+        raise ValueError(f"{path} is not a table of tiles ({type(error).__name__}: {error}); {cure}") from error
     if wrong:
         raise ValueError(f"{path}: {wrong[0]} must be one of its candidates, got {chosen[wrong[0]]}; {cure}")
     return chosen

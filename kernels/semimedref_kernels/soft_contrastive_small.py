@@ -170,7 +170,7 @@ def forward_launches(
     u: Tensor, v: Tensor, codes: Tensor, codes_v: Tensor, tau: Tensor | float, normalize: bool, offset: int,
     shares: tuple[float, float], precision: str, table: Table | None = None,
 ) -> tuple[list[Launch], Tensor, Tensor]:  # fmt: skip
-    """The two launches, and the loss and ``kept`` that they fill; ``table`` stands in for the device's choices."""
+    """The two launches, and the loss and ``kept`` that they fill; ``table`` replaces the device's choices."""
     (n, D), m = u.shape, len(v)
     side, spans = side_of(n, m), triton.cdiv(D, SPAN)
     loss = torch.empty((), dtype=torch.float32, device=u.device)
@@ -198,7 +198,7 @@ def backward_launch(
     grad: Tensor, u: Tensor, v: Tensor, kept: Tensor, normalize: bool, grad_u: Tensor | None, grad_v: Tensor | None,
     precision: str, table: Table | None = None,
 ) -> Launch:  # fmt: skip
-    """The launch that fills those gradients that are not None; ``table`` stands in for the device's choices."""
+    """The launch that fills those gradients that are not None; ``table`` replaces the device's choices."""
     (n, D), m = u.shape, len(v)
     side = side_of(n, m)
     chosen = choice("small_backward", u, table, side)

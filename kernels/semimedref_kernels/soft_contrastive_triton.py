@@ -300,8 +300,9 @@ def gradients_kernel(
 
 
 def tile_sizes(u: Tensor, chosen: Choice | None = None) -> dict[str, int]:
-    """Rows and columns of a tile, as built in but for what is chosen: the largest that does not spill, as float32's
-    three products take more; and columns of D at a time, 128 bytes, one line of memory."""
+    """Rows and columns of a tile, and columns of D at a time. ``chosen`` replaces built-in sizes. These are the largest
+    that do not spill; float32 needs three products, so its tiles are smaller. The columns of D are 128 bytes, one line
+    of memory."""
     sizes = {"ROWS": 64 if u.dtype == torch.float32 else 128, "COLS": 128}
     sizes |= {name: chosen[name] for name in sizes if chosen and name in chosen}
     return sizes | {"CHUNK": width(u.shape[1], 128 // u.element_size())}
@@ -316,7 +317,7 @@ def row_sizes(D: int) -> dict[str, int]:
 def tile_launch(
     kernel: triton.JITFunction, precision: str, safe: bool, table: Table | None = None, **args: Tensor | float
 ) -> Launch:
-    """:func:`sums_of_exp` or :func:`pushes` over all tiles of u and v; ``table`` stands in for the device's choices."""
+    """:func:`sums_of_exp` or :func:`pushes` over all tiles of u and v; ``table`` replaces the device's choices."""
     (n, D), m = args["u"].shape, len(args["v"])
     chosen = choice(kernel.__name__, args["u"], table)
     sizes = tile_sizes(args["u"], chosen)
@@ -330,7 +331,7 @@ def tile_launch(
 class Large:
     """The forward and backward launches for more than 64 images or texts, in their order.
 
-    Args as in :func:`forward`; all tensors contiguous. ``table`` stands in for the device's choices.
+    Arguments as in :func:`forward`; all tensors are contiguous. ``table`` replaces the device's choices.
     """
 
     def __init__(self, u, v, codes, codes_v, tau, normalize, offset, rows_only, precision, table=None):
@@ -505,7 +506,7 @@ def backward(
 
 
 def aot_configurations(precision: str, D: int, table: Table | None = None) -> dict[str, Launch]:
-    """What to compile ahead of time, by name, as launches of tensors without memory (device ``meta``).
+    """The kernels to compile ahead of time: name -> launch of tensors without memory (device ``meta``).
 
     There is each kernel for float32 and bfloat16 with normalisation, the small kernels for each size of tile, and the
     tile kernels also with a running maximum.
@@ -513,7 +514,7 @@ def aot_configurations(precision: str, D: int, table: Table | None = None) -> di
     Args:
         precision: "tf32x3" for NVIDIA, "ieee" for AMD.
         D: width of the embeddings. It is how often loops run, and how wide the kernels are that take whole rows.
-        table: stands in for a device's choices.
+        table: replaces a device's choices.
     """
     found = {}
     for dtype, short in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):

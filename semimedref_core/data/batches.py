@@ -160,7 +160,7 @@ class Batches:
         return numbers, geometry, reports
 
     def _stack_of_regions(self, reports: Sequence[AnyReport], place: torch.device | None) -> tuple[Stack, list[int]]:
-        """The regions of these reports, each distinct one once, and which of them is that of each report."""
+        """The distinct regions of these reports, and for each report the number of its region."""
         distinct, found = {}, []
         for report in reports:
             zones = report.zones if report.located else None

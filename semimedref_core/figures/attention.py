@@ -13,7 +13,7 @@ from semimedref_core.figures.canvas import PREDICTED, TRUTH, as_text, legend, ou
 
 
 def lay_over(ax: Axes, shape: Sequence[int], weight: np.ndarray, top: float) -> AxesImage:
-    """Lays over a picture how much each place listens to a word, from nothing (dark) to ``top`` (yellow).
+    """Shows the attention of each place to a word over a picture, from 0 (dark) to ``top`` (yellow).
 
     Args:
         ax: shows the picture.

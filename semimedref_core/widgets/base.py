@@ -52,7 +52,7 @@ class Explorer(ipywidgets.VBox):
 
     @contextmanager
     def as_one(self) -> Iterator[None]:
-        """Changes of several controls inside are answered once, at the end."""
+        """Inside, several controls may change. There is one update, at the end."""
         self._waits = True
         try:
             yield

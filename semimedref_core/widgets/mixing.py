@@ -119,7 +119,7 @@ def _why_refused(landed: int, area: int, mean: float, gate: float) -> str:
 
 
 def _how_to_move(mode: str, moves: bool, place: tuple[float, float]) -> str:
-    """What stands below the picture on which the patch is dragged."""
+    """The note below the picture on which the reader drags the patch."""
     if mode == "probability":
         return "The teacher's map decides where the patch lies: 'down in the zone' picks one of its confident pixels."
     if not moves:
@@ -132,7 +132,8 @@ def _how_to_move(mode: str, moves: bool, place: tuple[float, float]) -> str:
 class MixingExplorer(Explorer):
     """Choose two samples, a way to propose, a zone, a place, a size and a gate; see the pair mixed or refused.
 
-    The patch can be dragged on the receiver's picture too. That moves the two controls of the place, and they move it.
+    The reader can also drag the patch on the receiver's picture. This moves the two controls of the place, and these
+    controls move the patch.
 
     Args:
         pairs: N pairs.
@@ -141,7 +142,7 @@ class MixingExplorer(Explorer):
         start: first values of controls by name, if not the defaults.
 
     Attributes:
-        pad: the picture on which the patch is dragged.
+        pad: the picture on which the reader drags the patch.
     """
 
     def __init__(self, pairs: Pairs, probs: np.ndarray, boxes: np.ndarray, **start):

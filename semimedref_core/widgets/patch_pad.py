@@ -1,4 +1,4 @@
-"""A patch that a reader drags on a picture: what the browser shows, and what it tells."""
+"""A picture on which a reader drags a patch: the Python side of ``patch_pad.js``."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from PIL import Image
 from semimedref_core.figures.canvas import SKY
 from semimedref_core.figures.mixing import PATCH
 
-STEPS = 50  # a move along a whole side of a zone's box; about a pixel or two each
+STEPS = 50  # steps along one side of a zone's box; each is one or two pixels
 
 
 class PatchPad(anywidget.AnyWidget):
-    """A picture with zone boxes and a patch, which pointer, finger and arrow keys move inside one of the boxes.
+    """A picture with zone boxes and a patch. Pointer, finger and arrow keys move the patch inside one of the boxes.
 
-    A move is told once it ends: ``place`` changes then, and whoever watches it answers with a new ``patch``.
+    ``place`` changes only at the end of a move. An observer of ``place`` then sets the new ``patch``.
 
     Attributes:
-        picture, size: the picture as an address that holds it, and its height and width in px; see :meth:`show`.
+        picture, size: the picture as a data address, and its height and width in px; :meth:`show` sets both.
         boxes: boxes (y0, x0, y1, x1) px, drawn thin.
         zone: the number of the box in which the patch's centre stays.
         block: side of the patch in px, before it is cut to the box.
-        place: down and across, 0 to 1: where in that box the centre lies.
-        patch: (y0, x0, y1, x1) px; all 0 where there is none.
-        moves: whether it can be moved.
-        accepted: frame solid, else dashed.
-        label: says what is seen, for screen readers.
-        note: stands below the picture.
+        place: position of the centre in that box, down and across, 0 to 1.
+        patch: (y0, x0, y1, x1) px; all 0 without a patch.
+        moves: whether the reader can move the patch.
+        accepted: whether the frame is solid; otherwise it is dashed.
+        label: a description for screen readers.
+        note: the text below the picture.
     """
 
     _esm = Path(__file__).with_name("patch_pad.js")

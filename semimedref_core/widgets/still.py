@@ -48,7 +48,7 @@ def still(picture: bytes, lines: Iterable[str], dpi: int) -> bytes:
     canvas.draw()
     sheet = np.concatenate([np.asarray(canvas.buffer_rgba())[..., :3], below])
     file = io.BytesIO()
-    # By default thin lines are few pixels, and share one colour: two outlines could not be told apart.
+    # Thin lines are few pixels. The default method gives similar lines one colour, so two outlines would look alike.
     fewer = Image.fromarray(sheet).quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     fewer.save(file, format="png", optimize=True)
     return file.getvalue()

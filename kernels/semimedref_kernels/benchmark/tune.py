@@ -1,9 +1,9 @@
-"""Measures other tiles than the built-in ones on this GPU, and writes which are faster.
+"""Measures other tile sizes than the built-in ones on this GPU, and writes the faster ones to a table.
 
-``python -m semimedref_kernels.benchmark.tune``. Programs that start afterwards take them on this device, see
-:mod:`semimedref_kernels.choices`. It takes a minute or two, most of it for the compiler. What it finds of a kernel is
-written at once, so it may be stopped. ``--show`` says what is in use; ``--dry`` takes the same way on a CPU, with the
-kernels in Triton's interpreter, small sizes and few runs.
+The command is ``python -m semimedref_kernels.benchmark.tune``. Programs that start afterwards use the table on this
+device (:mod:`semimedref_kernels.choices`). The command takes a minute or two, mostly for the compiler. It writes the
+result of each kernel at once, so you may stop it. ``--show`` prints the sizes in use. ``--dry`` is a small test on a
+CPU, with the kernels in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from semimedref_kernels.choices import CANDIDATES, Choice, Table, in_use, name_o
 from semimedref_kernels.launch import Launch
 
 MARGIN = 0.97
-"""What is built in stays unless another takes at most this share of its time: the rest is noise."""
-TOLERANCE = 1e-2  # of bfloat16 tiles, whose sums have another order
+"""A choice replaces the built-in size only if it takes at most this share of its time. The rest is noise."""
+TOLERANCE = 1e-2  # for bfloat16 tiles, which add in another order
 
 
 @dataclass(frozen=True)
 class Job:
-    """A kernel to be measured.
+    """The measurement of one kernel.
 
     Attributes:
-        name: by which a table names it.
-        make: from a table to the launch, and to what it has computed with all that goes before it.
-        moved, done: bytes and operations.
+        name: the name of the kernel in a table.
+        make: from a table to the launch and its results. It runs all launches before it too.
+        moved, done: bytes and operations of the launch.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Job:
 
 
 def jobs(device: torch.device, dry: bool) -> Iterator[Job]:
-    """All kernels that have candidates, at a usual size, and what else the loss of many pairs launches forward."""
+    """All kernels with candidates at a usual size, and the other forward launches of the loss of many pairs."""
     for dtype in DTYPES:
         yield from _of_patch_mix(device, dtype, *((2, 32) if dry else (32, 224)))
     for dtype in DTYPES.values():
@@ -94,7 +94,7 @@ def _of_small(inputs: tuple[Tensor, ...]) -> Iterator[Job]:
         return _run(launches)[kernel], [loss, *grads]
 
     kernels = ["small_products", "small_backward"]
-    if u.dtype == torch.float32:  # it reads float32 numbers of both types
+    if u.dtype == torch.float32:  # it reads float32 for both input types
         kernels.append("small_forward")
     for kernel in kernels:
         yield Job(name_of(kernel, u.dtype, n), partial(make, kernel))
@@ -125,7 +125,7 @@ def _of_large(inputs: tuple[Tensor, ...]) -> Iterator[Job]:
         _run([*large.unit(), launch])
         return launch, [block]
 
-    built_in = _run(of({}).forward(kept)[0])  # fills what backward keeps
+    built_in = _run(of({}).forward(kept)[0])  # fills the tensor for backward
     for name, launch in built_in.items():
         if name != "sums_of_exp":
             yield Job(name_of(name, u.dtype), lambda _, launch=launch: (launch, []))
@@ -134,7 +134,7 @@ def _of_large(inputs: tuple[Tensor, ...]) -> Iterator[Job]:
 
 
 def _run(launches: list[Launch]) -> dict[str, Launch]:
-    """The launches by name, after one run of all in their order."""
+    """Runs all launches in order; returns them by name."""
     for launch in launches:
         launch.run()
     return {launch.kernel.__name__: launch for launch in launches}
@@ -149,16 +149,16 @@ def embeddings(n: int, m: int, D: int, dtype: torch.dtype, device: torch.device)
 
 
 def measured(job: Job, timer: Timer, most: int | None = None) -> list[dict]:
-    """Each choice of a job with its median time; the built-in one first.
+    """Each choice of a job with its median time; the built-in one comes first.
 
     Args:
-        job: what is measured.
-        timer: what measures: all choices in turn.
-        most: of candidates; all if None.
+        job: the kernel.
+        timer: measures all choices in turn.
+        most: largest number of candidates; all if None.
 
     Returns:
-        ``choice``, and either ``ms`` and rates, or how it ``failed``: what does not compile or fit, or computes
-        something else, is never chosen and hides no other.
+        For each choice ``choice``, and either ``ms`` and rates, or the reason why it ``failed``. A choice fails if it
+        does not compile, does not fit or gives other results. The others are still measured.
     """
     import triton
 
@@ -188,7 +188,7 @@ def _near(x: Tensor, y: Tensor) -> bool:
 
 
 def best(rows: list[dict]) -> Choice:
-    """The fastest choice, but the built-in one, ``{}``, if none is clearly faster."""
+    """The fastest choice, or ``{}``, the built-in one, if no other is clearly faster."""
     times = [(row["ms"], number) for number, row in enumerate(rows) if "ms" in row]
     if not times or (rows[0].get("ms") is not None and min(times)[0] > MARGIN * rows[0]["ms"]):
         return {}
@@ -196,7 +196,7 @@ def best(rows: list[dict]) -> Choice:
 
 
 def tune(path: Path, device: torch.device, dry: bool) -> None:
-    """Measures all jobs and writes the table after each; what the file had of others stays."""
+    """Measures all jobs and writes the table after each one. Entries of other kernels stay in the file."""
     timer = Timer(seconds=0, least=1) if dry else CudaTimer(seconds=0.1)
     table = {"chosen": {}, "measured": {}}
     if path.is_file():
@@ -213,7 +213,7 @@ def tune(path: Path, device: torch.device, dry: bool) -> None:
 
 
 def _write(path: Path, table: dict) -> None:
-    """The whole file or none of it."""
+    """Replaces the file in one step, so it is never half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_file = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial_file.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
@@ -221,16 +221,16 @@ def _write(path: Path, table: dict) -> None:
 
 
 def show(device: torch.device) -> str:
-    """What is in use on a device, line by line."""
+    """The sizes in use on a device, one line for each kernel."""
     table = in_use(device)
     return "\n".join(f"{name:32} {table.get(name) or 'as built in'}" for name in CANDIDATES)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m semimedref_kernels.benchmark.tune", description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where the table goes, if not to where kernels look for it")
-    parser.add_argument("--show", action="store_true", help="only say what is in use")
-    parser.add_argument("--dry", action="store_true", help="on a CPU, small: to see that it works; needs --folder")
+    parser.add_argument("--folder", type=Path, help="folder of the table; by default the one that the kernels read")
+    parser.add_argument("--show", action="store_true", help="only print the sizes in use")
+    parser.add_argument("--dry", action="store_true", help="a small test on a CPU; needs --folder")
     args = parser.parse_args(argv)
     if importlib.util.find_spec("triton") is None:
         raise SystemExit("this measures Triton's kernels, and Triton is not installed: pip install triton")
@@ -239,12 +239,12 @@ def main(argv: list[str] | None = None) -> int:
         print(show(device))
         return 0
     if device.type == "cpu" and not (args.dry and args.folder):
-        raise SystemExit("no GPU here; --dry --folder FOLDER takes the same way on a CPU")
+        raise SystemExit("no GPU here; --dry --folder FOLDER is a small test on a CPU")
     if args.dry:
         os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
     path = path_of("cpu" if args.dry else torch.cuda.get_device_name(device), args.folder)
     if path is None:
-        raise SystemExit("SEMIMEDREF_KERNELS_CACHE is set to nothing, so no table is read; set it, or name a --folder")
+        raise SystemExit("SEMIMEDREF_KERNELS_CACHE is empty, so no table is read; set it, or name a --folder")
     print(f"kernels of version {version()}: {path}", flush=True)
     tune(path, device, args.dry)
     return 0
