@@ -28,7 +28,8 @@ def carried_out(action: Callable[[argparse.Namespace], int | None], options: arg
     rights = os.umask(0o077)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # for terminals that lack some letters
+            # For terminals that lack some letters; and a log must have each line at once, even if we are killed.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         return action(options) or 0
     except SemiMedRefError as error:
