@@ -65,7 +65,9 @@ class Timer:
         self.seconds, self.least, self.most = seconds, least, most
 
     def once(self, run: Run) -> float:
-        """Milliseconds of one run."""
+        """Milliseconds of one run. The same run comes before it, not timed: otherwise a candidate would pay for the caches
+        that the candidate before it has filled with other data."""
+        run()
         state = run.prepare() if run.prepare else None
         with uninterrupted():
             start = time.perf_counter_ns()
