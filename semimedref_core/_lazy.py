@@ -7,11 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 
-from semimedref_core.errors import SemiMedRefError
-
-
-class MissingPackageError(SemiMedRefError, ImportError):
-    """A feature needs a package that is not installed. The message names the package and its extra."""
+from semimedref_core.errors import MissingPackageError
 
 
 def require(package: str, extra: str, what: str) -> None:

@@ -28,6 +28,10 @@ class TrainingError(SemiMedRefError, RuntimeError):
     """Training cannot start or go on. The message says why, at which step, and what to change."""
 
 
+class MissingPackageError(SemiMedRefError, ImportError):
+    """A feature needs a package that is not installed. The message names the package and says how to install it."""
+
+
 def printable(text: str) -> str:
     r"""Makes a text safe for a terminal: characters that move the cursor, set colours or hide text are escaped.
 

@@ -187,7 +187,8 @@ def test_percentiles_and_turns():
     runs = {name: Run(lambda state, name=name: log.append((name, state)), lambda: "made") for name in "ab"}
     found = Timer(seconds=60, most=3).in_turn(runs)
     # Twice in a row: only the second is timed, so it does not matter which candidate came before.
-    assert log == [("a", "made"), ("a", "made"), ("b", "made"), ("b", "made")] * 5 and [found[name].runs for name in "ab"] == [3, 3]
+    assert log == [("a", "made"), ("a", "made"), ("b", "made"), ("b", "made")] * 5
+    assert [found[name].runs for name in "ab"] == [3, 3]
     assert Timer().in_turn({}) == {}
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from semimedref_core.errors import MissingPackageError
 from semimedref_core.runtime import environment
 
 WITHOUT = """
@@ -48,6 +49,6 @@ print(soft_contrastive_loss(torch.eye(2), torch.eye(2), codes, tau=0.1).isfinite
 def test_a_notebook_that_needs_a_package_says_which(monkeypatch):
     """Notebook 09 asks for the version of Triton in its first cell."""
     monkeypatch.setattr(environment, "version_of", lambda name: None if name == "triton" else "1.0")
-    with pytest.raises(environment.MissingPackage, match="triton not installed .not available for macOS and Windows"):
+    with pytest.raises(MissingPackageError, match="triton not installed .not available for macOS and Windows"):
         environment.versions("triton")
     assert "torch" in environment.versions()

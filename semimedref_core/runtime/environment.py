@@ -9,12 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from semimedref_core.errors import SemiMedRefError
-
-
-class MissingPackage(SemiMedRefError, ImportError):
-    """A needed package is not installed. The message says how to install it."""
-
+from semimedref_core.errors import MissingPackageError
 
 PACKAGES = "torch triton transformers accelerate numpy scipy pandas papermill jupytext ipykernel".split()
 
@@ -36,7 +31,7 @@ def versions(*packages: str) -> str:
     """The versions behind a result, on one line: this project, Python, torch, and further packages.
 
     Raises:
-        MissingPackage: if one of the further packages is not installed.
+        MissingPackageError: if one of the further packages is not installed.
 
     >>> from semimedref_core import versions
     >>> versions("numpy").split(",")[0].split()[0]
@@ -44,7 +39,7 @@ def versions(*packages: str) -> str:
     """
     if absent := [name for name in packages if version_of(name) is None]:
         hint = " (not available for macOS and Windows)" if "triton" in absent else ""
-        raise MissingPackage(
+        raise MissingPackageError(
             f"{', '.join(absent)} not installed{hint}, but needed here: pip install {' '.join(absent)}"
         )
     found = [f"{name} {version(name)}" for name in ("torch", *packages)]

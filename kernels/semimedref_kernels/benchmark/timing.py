@@ -65,8 +65,11 @@ class Timer:
         self.seconds, self.least, self.most = seconds, least, most
 
     def once(self, run: Run) -> float:
-        """Milliseconds of one run. The same run comes before it, not timed: otherwise a candidate would pay for the caches
-        that the candidate before it has filled with other data."""
+        """Milliseconds of one run.
+
+        The same run comes directly before it and is not timed. Otherwise a candidate would pay for the caches that the
+        candidate before it has filled with other data.
+        """
         run()
         state = run.prepare() if run.prepare else None
         with uninterrupted():
