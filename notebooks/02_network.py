@@ -191,7 +191,8 @@ print(f"largest difference {float((ours - X - answer[0]).detach().abs().max()):.
 # ## On which places each word acts
 #
 # The softmax gives each place shares of attention, one for each word. So each word has a map. The figure shows the
-# shares at stride 8, as the mean of the four heads. Yellow places take in much of this word.
+# shares at stride 8, as the mean of the four heads. The stronger the orange of a place, the more it takes in of this
+# word.
 #
 # **Look at** "middle": it has the largest shares, in a band at the height that it names. **Then look at** "right",
 # which is stronger in the right half. Words that name no place have uneven maps too: "unilateral", "one" and "area"

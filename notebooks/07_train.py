@@ -297,8 +297,8 @@ print(f"Dice per image {own:.1f} % with the own reports, {blank:.1f} % with repo
 #
 # Edit the text, or take a quick choice, and watch the predicted contour follow. Which lesions does the network find by
 # itself? Which ones does it find only because the report names their zone? Choose a word under *attention to*: the image
-# shows the attention of each place to it, as in [02](02_network.ipynb). Yellow is most. Without a kernel you see a
-# still picture.
+# shows the attention of each place to it, as in [02](02_network.ipynb). The strongest colour is most. Without a
+# kernel you see a still picture.
 
 # %%
 from semimedref_core.widgets import prediction_explorer

@@ -41,7 +41,9 @@ def prediction_panel(
     if heard:
         word, weight = heard
         lay_over(left, image.shape, weight, weight.max())
-        left.set_title(as_text(f"attention to {word!r}: dark 0, yellow {weight.max():.2f}"), fontsize=TYPE, y=1)
+        left.set_title(
+            as_text(f"attention to {word!r}: no colour 0, full colour {weight.max():.2f}"), fontsize=TYPE, y=1
+        )
     for y0, x0, y1, x1 in boxes:
         left.add_patch(
             Rectangle(
