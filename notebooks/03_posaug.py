@@ -350,8 +350,8 @@ for name, codes in {"whole reports": batch.codes, "augmented texts": read_off}.i
 # Some reports do not say where. PosAug prepares the student for them. To measure this, we trained Semi-MedRef with
 # PosAug at $p$ = 0, 0.1 and 0.5 (the plan `qata_positions.yaml`: QaTa-COV19, masks for 1 % of the pairs, 64 px, three
 # seeds). Then we evaluated each teacher on the 1429 validation pairs, and removed the positions from more and more of
-# the reports. A line is the mean of the seeds, and a small dot is one seed. **Look at** the slopes: the steeper a line
-# falls, the more the network needs the words.
+# the reports. A line is the mean of the seeds, and a small dot is one seed. The circles are our preset. **Look at** the
+# slopes: the steeper a line falls, the more the network needs the words.
 
 # %%
 from semimedref_core.experiments import notebooks_folder
@@ -375,7 +375,7 @@ def losses(curves) -> pd.DataFrame:
 
 
 without_ispg = {name: tables for name, tables in curves.items() if name != "ISPG"}
-figures.removal_curves(without_ispg)
+figures.removal_curves(without_ispg, "PosAug at 0.1")
 plt.show()
 (lost := losses(without_ispg)).round(1)
 
@@ -626,7 +626,7 @@ print(missing_positions.filled_in(report, predicted >= 0.5))
 
 # %%
 curves["ISPG, token read"] = [t[t["reports"] == "soft"] for t in of_seeds["ISPG"]]
-figures.removal_curves(curves)
+figures.removal_curves(curves, "PosAug at 0.1")
 plt.show()
 losses(curves).round(1)
 

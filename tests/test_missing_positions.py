@@ -12,6 +12,8 @@ from semimedref_core import figures
 from semimedref_core.data.chance import source
 from semimedref_core.data.phantom import phantom
 from semimedref_core.evaluation import evaluate, recovery
+from semimedref_core.figures.canvas import BLACK
+from semimedref_core.figures.training import METHOD_COLOURS
 from semimedref_core.missing_positions import MODES, draw_changed, filled_in, text_at_hand, texts_at_hand
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.posaug import stretches
@@ -154,14 +156,23 @@ def test_recoveries_by_hand():
 
 def test_the_figure_has_a_line_a_method_and_says_what_it_shows():
     one, two = table(removed=0.6), table(removed=0.5)
-    figure = figures.removal_curves({"PosAug at 0": [one, two], "PosAug at 0.5": [one]})
+    figure = figures.removal_curves({"PosAug at 0": [one, two], "PosAug at 0.5": [one]}, "PosAug at 0.5")
     (ax,) = figure.axes
     lines = [line for line in ax.lines if line.get_linestyle() != "None"]
     np.testing.assert_allclose([line.get_ydata() for line in lines], [[70, 55], [70, 60]])
     assert {text.get_text() for text in ax.texts} == {"PosAug at 0", "PosAug at 0.5"}
+    assert [line.get_color() for line in lines] == [BLACK, METHOD_COLOURS["semi_medref"]]
     assert "removal rate" in ax.get_xlabel() and ax.get_ylabel() == "Dice per image (%)"
     with pytest.raises(ValueError, match="PosAug at 0: a line is of one kind of reports, got removed, soft"):
         figures.removal_curves({"PosAug at 0": [table(removed=0.6, soft=0.7)]})
+
+
+def test_lines_of_the_figure_differ_without_colour_and_none_has_the_colour_of_supervised_training():
+    figure = figures.removal_curves({f"m{k}": [table(removed=0.1 * k)] for k in range(6)}, "m2")
+    lines = [line for line in figure.axes[0].lines if line.get_linestyle() != "None"]
+    assert len({line.get_marker() for line in lines}) == len({line.get_color() for line in lines}) == 6
+    assert METHOD_COLOURS["supervised"] not in {line.get_color() for line in lines}
+    assert {text.get_color() for text in figure.axes[0].texts} == {"black"}, "pale colours are hard to read"
 
 
 def printed(text):

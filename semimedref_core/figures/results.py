@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -220,13 +221,19 @@ def per_cent(ratio: float) -> str:
     return f"{100 * ratio:g} %"
 
 
-def removal_curves(tables: Mapping[str, Sequence[pd.DataFrame]], metric: str = "dice_image") -> Figure:
+def removal_curves(
+    tables: Mapping[str, Sequence[pd.DataFrame]], method: str = "semi_medref", metric: str = "dice_image"
+) -> Figure:
     """A metric over the removal rate: a line for the mean of each method, and dots for its seeds.
+
+    Lines differ in colour, mark and style, and each has its name at its end. The method has its colour and mark of the
+    other figures. Blue, the colour of supervised training there, is not used.
 
     Args:
         tables: name of the method -> for each seed the rows of one mode in a table of
-            :func:`semimedref_core.tools.positions.reports_table`, such as ``table[table["reports"] == "removed"]``; at
-            most seven methods.
+            :func:`semimedref_core.tools.positions.reports_table`, such as ``table[table["reports"] == "removed"]``.
+            The looks of the others repeat after five.
+        method: the one in the method's colour.
         metric: the metric to draw.
 
     Raises:
@@ -234,9 +241,10 @@ def removal_curves(tables: Mapping[str, Sequence[pd.DataFrame]], metric: str = "
     """
     figure, ax = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
     ends = {}
-    colours = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-    styles = ("solid", "dashed", "dashdot", "dotted")
-    looks = {name: (colours[i], _MARKERS[i], styles[i % 4]) for i, name in enumerate(tables)}
+    # In this order colour-blind readers can tell neighbours apart. Purple is last: they may take it for green or sky.
+    colours, styles = (BLACK, GREEN, SKY, ORANGE, PURPLE), ("--", "-.", ":", "-", "--")
+    others = itertools.cycle(zip(colours, "sD^vP", styles, strict=True))
+    looks = {name: (VERMILION, "o", "-") if name == method else next(others) for name in tables}
     for name, of_seeds in tables.items():
         colour, marker, style = looks[name]
         rows = pd.concat(of_seeds)
@@ -244,7 +252,8 @@ def removal_curves(tables: Mapping[str, Sequence[pd.DataFrame]], metric: str = "
             raise ValueError(f"{name}: a line is of one kind of reports, got {', '.join(rows['reports'].unique())}")
         mean = 100 * rows.groupby("removal_rate")[metric].mean()
         ax.plot(rows["removal_rate"], 100 * rows[metric], ".", color=colour, alpha=0.45, markersize=5)
-        ax.plot(mean.index, mean, color=colour, marker=marker, linestyle=style, linewidth=2, markersize=6)
+        look = {"color": colour, "marker": marker, "linestyle": style, "markeredgecolor": BLACK}
+        ax.plot(mean.index, mean, linewidth=2, markersize=6.5, **look)
         ends[name] = mean.index[-1], mean.iloc[-1]
     low, high = ax.get_ylim()
     order = sorted(ends, key=lambda name: ends[name][1])
@@ -252,8 +261,8 @@ def removal_curves(tables: Mapping[str, Sequence[pd.DataFrame]], metric: str = "
     for name, place in zip(order, places, strict=True):
         colour = looks[name][0]
         ax.annotate(
-            as_text(name), ends[name], (1.06, place), fontsize=TYPE, color=colour, va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3,
+            as_text(name), ends[name], (1.06, place), fontsize=TYPE, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1.2, "shrinkA": 1, "shrinkB": 3,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
     ax.set(xlim=(-0.03, 1.03), ylim=(min(low, places[0]), max(high, places[-1])))
