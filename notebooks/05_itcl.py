@@ -197,7 +197,7 @@ assert torch.isclose(by_hand, op, rtol=1e-12)
 #
 # <details><summary>Solution</summary>
 #
-# A cross-entropy is least where the softmax equals its target. Then it is the entropy of the target. Two rows want
+# A cross-entropy is least where the given shares equal the wanted ones. Then it is their entropy. Two rows want
 # $2/3$ and $1/3$. The third row wants its own text alone, and has entropy 0. The mean over the three rows is
 # $\tfrac23\,(\log 3 - \tfrac23 \log 2) = 0.42$. The loss can come as near to this value as you like.
 # </details>
@@ -209,7 +209,8 @@ check("05.1", least_value)
 # %% [markdown]
 # ## 4 · The floor
 #
-# A cross-entropy is never below the entropy of its target. A soft target has entropy, so ITCL has a *floor* above 0.
+# A cross-entropy is never below the entropy of the wanted shares. Soft positives have entropy, so ITCL has a *floor*
+# above 0.
 # The floor depends only on the reports of the batch. With hard positives it is 0.
 #
 # A network that knows nothing gives an even softmax: each of the $N$ texts gets the same share, and the loss is
@@ -382,8 +383,8 @@ print(f"P of a text at random: {P_valid[~eye].mean():.2f}")
 #
 # ## 7 · Explore
 #
-# The widget draws validation pairs by a seed. The left map is what the positives want, and the right map is what the
-# embeddings give. Both have one scale. Move $\tau$, switch the positives, and compare the network before and after
+# The widget draws validation pairs by a seed. The left map has the *wanted* shares, and the right map the shares that the
+# embeddings *give*. Both have one scale. Move $\tau$, switch the positives, and compare the network before and after
 # training. The widget needs a running kernel; without one you see a still of it.
 #
 # The figure after the widget always shows the first twelve validation pairs and the network trained with soft
@@ -398,7 +399,7 @@ contrast.contrast_explorer(valid.reports, embeddings)
 # %%
 u, v = (x[:12] for x in embeddings["soft positives"])
 found = contrast.contrast(u, v, valid_codes[:12], tau)
-maps = {"wanted: P / row sum": found.target.numpy(), "given: softmax of z": found.softmax.numpy()}
+maps = {"wanted: P / row sum": found.wanted.numpy(), "given: softmax of z": found.given.numpy()}
 heat_maps(maps, [short(report) for report in valid.reports[:12]], "share of text j for image i")
 plt.show()
 print(f"loss {found.loss:.2f}, floor {found.floor:.2f}, log N {math.log(12):.2f}")

@@ -235,14 +235,14 @@ def test_itcl_hard_positives_leave_the_diagonal_alone_in_picture_and_text(pages)
     assert "soft positives, tau 0.070" in soft
     pixels = shown.press("positives", "Space", "ArrowDown", "Enter")
     assert "hard positives, tau 0.070" in shown.said.inner_text() and "below 0.000" in shown.said.inner_text()
-    target = _target(pixels)
-    assert of_colour(target, "#00224e").mean() == pytest.approx(11 / 12, abs=0.02), "12 pairs, each its own text alone"
+    wanted = _wanted(pixels)
+    assert of_colour(wanted, "#00224e").mean() == pytest.approx(11 / 12, abs=0.02), "12 pairs, each its own text alone"
     given = shown.press("tau", "Home")
     expect(shown.said).to_contain_text("hard positives, tau 0.005")
-    assert np.array_equal(_target(given), target) and not np.array_equal(given, pixels), "the temperature moves softmax"
+    assert np.array_equal(_wanted(given), wanted) and not np.array_equal(given, pixels), "the temperature moves softmax"
 
 
-def _target(pixels: np.ndarray) -> np.ndarray:
+def _wanted(pixels: np.ndarray) -> np.ndarray:
     """The inside of the left heat map."""
     height, width = pixels.shape[:2]
     return pixels[int(0.12 * height) : int(0.9 * height), int(0.27 * width) : int(0.575 * width)]

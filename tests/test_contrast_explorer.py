@@ -24,9 +24,9 @@ def batch():
 def test_eq_11_the_loss_is_the_cross_entropy_of_the_two_tables_it_shows(batch):
     _, u, v, codes = batch
     shown, turned = contrast(u, v, codes, 0.5), contrast(v, u, codes, 0.5)
-    by_hand = sum(-(side.target * side.softmax.log()).sum(1).mean() for side in (shown, turned)) / 2
+    by_hand = sum(-(side.wanted * side.given.log()).sum(1).mean() for side in (shown, turned)) / 2
     assert shown.loss == pytest.approx(by_hand.item(), rel=1e-5)
-    torch.testing.assert_close(shown.target.sum(1), torch.ones(20))
+    torch.testing.assert_close(shown.wanted.sum(1), torch.ones(20))
 
 
 def test_hard_positives_are_the_usual_contrastive_loss_and_have_the_floor_0(batch):
@@ -34,7 +34,7 @@ def test_hard_positives_are_the_usual_contrastive_loss_and_have_the_floor_0(batc
     shown, own = contrast(u, v, codes, 0.07, "hard"), torch.arange(20)
     z = normalize(u, dim=1) @ normalize(v, dim=1).T / 0.07
     assert shown.loss == pytest.approx(((cross_entropy(z, own) + cross_entropy(z.T, own)) / 2).item(), rel=1e-5)
-    assert shown.floor == 0 and torch.equal(shown.target, torch.eye(20))
+    assert shown.floor == 0 and torch.equal(shown.wanted, torch.eye(20))
 
 
 def test_no_embeddings_get_below_the_floor_and_descent_comes_close(batch):

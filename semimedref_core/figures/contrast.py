@@ -94,7 +94,7 @@ def temperatures(
     Args:
         taus: ``[T]`` temperatures.
         curves: axis label -> (``hard``, ``soft`` or ``both`` -> ``[T]``).
-        floors: axis label -> (``hard`` or ``soft`` -> the target value), drawn dashed.
+        floors: axis label -> (``hard`` or ``soft`` -> the value that P asks for), drawn dashed.
         tau: the current temperature, which is marked.
     """
     figure, axes = plt.subplots(1, len(curves), figsize=(3.9 * len(curves), 3.6), layout="constrained")

@@ -1,4 +1,4 @@
-"""The ITCL explorer: target similarities and actual similarities of images and texts in a batch, and the loss."""
+"""The ITCL explorer: wanted and given shares of the texts of a batch for each image, and the loss."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ POSITIVES = ("soft", "hard")
 
 @dataclass(frozen=True)
 class Contrast:
-    """Targets, softmax and loss of ITCL for a batch of N pairs.
+    """Wanted shares, given shares and loss of ITCL for a batch of N pairs.
 
     Attributes:
-        target: ``[N, N]``, P divided by its row sums: the target share of text j for image i.
-        softmax: ``[N, N]``, the actual share, ``softmax_j z_ij``.
+        wanted: ``[N, N]``, P divided by its row sums: the share that image i should give to text j.
+        given: ``[N, N]``, the share that it does give, ``softmax_j z_ij``.
         loss: the loss of both directions.
         floor: the smallest possible loss of the batch.
     """
 
-    target: Tensor
-    softmax: Tensor
+    wanted: Tensor
+    given: Tensor
     loss: float
     floor: float
 
@@ -71,7 +71,7 @@ def contrast_explorer(reports: Sequence[Report], embeddings: Mapping[str, tuple[
         rows = np.random.default_rng(seed).permutation(len(reports))[:size]
         u, v = (x[rows] for x in embeddings[network])
         found = contrast(u, v, all_codes[rows], tau, positives)
-        maps = {"target: P / row sum": found.target.numpy(), "given: softmax of z": found.softmax.numpy()}
+        maps = {"wanted: P / row sum": found.wanted.numpy(), "given: softmax of z": found.given.numpy()}
         figure = heat_maps(maps, [short(reports[i]) for i in rows], "share of text j for image i")
         said = (
             f"{positives} positives, tau {tau:.3f}: loss {found.loss:.3f}; no embeddings get below {found.floor:.3f}, "
@@ -88,4 +88,4 @@ def contrast_explorer(reports: Sequence[Report], embeddings: Mapping[str, tuple[
         "positives": ipywidgets.Dropdown(options=POSITIVES, description="positives"),
         "network": ipywidgets.Dropdown(options=list(embeddings), value=list(embeddings)[-1], description="embeddings"),
     }
-    return Explorer(controls, answer, "Two heat maps over images and texts: the wanted and the given softmax")
+    return Explorer(controls, answer, "Two heat maps over images and texts: the wanted and the given shares")

@@ -17,9 +17,9 @@ THREE = (0b000100, 0b000110, 0b001000)
 
 
 def least_value(answer) -> str:
-    hint = "A cross-entropy is smallest if the softmax equals its target. What is left then? Remember all three rows."
+    hint = "A cross-entropy is least if the softmax equals the wanted shares. What is left? Remember all three rows."
     if isinstance(answer, int | float) and answer == 0:
-        return "With soft targets the loss never reaches 0: a row with two target texts cannot put all weight on one."
+        return "With soft positives the loss never reaches 0: a row that wants two texts cannot put all weight on one."
     return about(answer, float(loss_floor(torch.tensor(THREE))), 0.01, hint)
 
 
@@ -32,7 +32,7 @@ def no_room(answer) -> str:
         return ""
     return (
         f"The floor of these four is {floor:.2f}, and a uniform softmax has log 4 = {math.log(4):.2f}. "
-        "What must each row of P look like if its target is uniform? Remember the rule for 0/0."
+        "What must each row of P look like if its wanted shares are uniform? Remember the rule for 0/0."
     )
 
 
@@ -45,7 +45,7 @@ def hard(answer) -> str:
         return "The function returns None."
     z = u @ v.T / tau
     right = (cross_entropy(z, own) + cross_entropy(z.T, own)) / 2
-    hint = "This is not the cross-entropy with only the own text as target."
+    hint = "This is not the cross-entropy with only the own text as positive."
     if abs(float(value) - float(soft_contrastive_loss(u, v, codes, tau))) < 1e-6:
         hint = "This is the loss with soft positives. For which reports is P the identity?"
     return about(value, float(right), 1e-6, hint)
