@@ -62,7 +62,7 @@ from IPython.display import display
 from semimedref_core import Config, Report, build_texts, figures, load_training, patchmix, preparing, reports, versions
 from semimedref_core.methods import release
 from semimedref_core.teaching import check, source_of, stand_in_teacher
-from semimedref_core.tools import OUTCOMES, broken_by_mixing, outcomes, sum_in_boxes, zone_of_patch
+from semimedref_core.tools import FAULTS, OUTCOMES, broken_by_mixing, faults, outcomes, sum_in_boxes, zone_of_patch
 from semimedref_kernels import patch_mix
 from semimedref_kernels.patch_mix import _by_boxes
 
@@ -532,7 +532,8 @@ print(f"{no_lesion:.0f} % are no lesion; the zones of the report take away {100 
 # zone whose two boxes do not meet.
 #
 # `stream` makes batches as training does. It makes each batch twice: once of the images, and once of the masks in
-# place of the images. Both have the same views, because all random draws depend on seed and step alone.
+# place of the images. Both have the same views, because all random draws depend on seed and step alone. A batch holds
+# the boxes of the zones in each view (`zone_boxes`).
 
 # %%
 from semimedref_core import Batches, views
@@ -555,15 +556,8 @@ def stream(config, pairs):
 
 
 # %%
-def boxes_in_views(affine: torch.Tensor) -> torch.Tensor:
-    """Where each sample's own view shows the six zones, ``[B, 6, 4]`` px."""
-    geometry = views.Geometry(affine.numpy(), torch.linalg.det(affine[:, :, :2]).numpy() < 0)
-    return torch.from_numpy(geometry.zone_boxes(boxes, image_size, image_size))
-
-
-# %%
 batch, _, p_now = next(stream(config, pairs))
-placed, giver = boxes_in_views(batch.affine), batch.proposal["partner"]
+placed, giver = batch.zone_boxes, batch.proposal["partner"]
 common = torch.from_numpy(patchmix.common_boxes(placed[giver].numpy(), placed.numpy()))
 assert torch.equal(common, batch.proposal["boxes"])
 offered = [(k, zone) for k, zone in enumerate(batch.proposal["zones"].tolist()) if zone >= 0]
@@ -575,41 +569,22 @@ for name, found in {"donors' boxes": placed[giver], "common boxes": common}.item
 # %% [markdown]
 # What does the cut to the common box buy, and what does it cost? We mix the same pairs in three ways: with patches cut
 # to the donor's box alone, with patches cut to the common box, and with the release's views, which hardly move. The
-# teacher is the stand-in, and we count against the true masks.
-
-# %%
-from scipy import ndimage
-
-
-def count_word_is_wrong(masks: torch.Tensor, reports: list[Report]) -> torch.Tensor:
-    """Whether the count word of a report is not the number of connected lesions."""
-    found = [ndimage.label(mask, np.ones((3, 3)))[1] for mask in masks.numpy()]
-    return torch.tensor([report.lesions != count for report, count in zip(reports, found, strict=True)])
-
-
-# %%
-def faults(batch, s, mixed, told):
-    """For each sample, five things that may be wrong with it after mixing."""
-    own, told = ([Report.parse(t) for t in texts.decode(ids)] for ids in (batch.input_ids, told))
-    before, after = (sum_in_boxes(maps[:, 1:], boxes_in_views(batch.affine)) for maps in (s, mixed))
-    unnamed, lost = broken_by_mixing(before, after, torch.tensor([report.zones for report in told]).bool(), least)
-    covered = ((s[:, 1] == 1) & (mixed[:, 1] == 0)).flatten(1).any(1)
-    counts = count_word_is_wrong(s[:, 1], own), count_word_is_wrong(mixed[:, 1], told)
-    return torch.stack([unnamed, lost, covered, *counts], 1).float()
+# teacher is the stand-in. `faults` checks five things that may be wrong with a mix, against the true masks.
 
 
 # %%
 def limits(config, wanted, donors_box_alone=False):
-    """Acceptance, size of an accepted patch (% of the image), and the shares of :func:`faults` among accepted mixes."""
+    """Acceptance, size of an accepted patch (% of the image), and the shares of `faults` among accepted mixes."""
     offered, areas, found = 0, [], []
     for batch, s, p in stream(config, pairs):
         plan, how = dict(batch.proposal), (config.block, config.patch_mode, config.gate)
         if donors_box_alone:
-            plan["boxes"] = boxes_in_views(batch.affine)[plan["partner"]]
+            plan["boxes"] = batch.zone_boxes[plan["partner"]]
         mixed, _, told, accepted = patchmix.t_patchmix(s, p, batch.text_choices, plan, *how)
+        own, told = ([Report.parse(text) for text in texts.decode(ids)] for ids in (batch.input_ids, told))
         patches, _ = patchmix.patch_boxes(p, **plan, block=how[0], mode=how[1], confident=how[2])
         areas.append((patches[:, 2:] - patches[:, :2]).prod(1)[accepted] / image_size**2)
-        found.append(faults(batch, s, mixed, told)[accepted])
+        found.append(faults(s[:, 1:], mixed[:, 1:], batch.zone_boxes, own, told, least)[accepted].float())
         offered += int((plan["zones"] >= 0).sum())
         if sum(map(len, found)) >= wanted:
             areas, found = torch.cat(areas), torch.cat(found)
@@ -626,13 +601,7 @@ still = {
 
 # %%
 measures = ["offered patches that are accepted", "mean size of an accepted patch, % of the image"]
-measures += ["a lesion in a zone that the text does not name", "a zone that the text names lost its lesion"]
-measures += [
-    "covers part of the sample's own lesion",
-    "count word wrong before mixing",
-    "count word wrong after mixing",
-]
-pd.DataFrame({name: row.numpy() for name, row in still.items()}, measures).round(0).astype(int)
+pd.DataFrame({name: row.numpy() for name, row in still.items()}, [*measures, *FAULTS]).round(0).astype(int)
 
 # %% [markdown]
 # All numbers are per cent. The third line and those below it are shares of the accepted mixes.

@@ -4,7 +4,15 @@ import torch
 
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.reports import Report
-from semimedref_core.tools.mixing_audit import broken_by_mixing, outcomes, sum_in_boxes, zone_of_patch
+from semimedref_core.tools.mixing_audit import (
+    FAULTS,
+    broken_by_mixing,
+    count_lesions,
+    faults,
+    outcomes,
+    sum_in_boxes,
+    zone_of_patch,
+)
 
 BOXES = torch.from_numpy(THIRDS.boxes(12, 12))
 
@@ -27,6 +35,30 @@ def test_only_what_mixing_did_counts_as_broken():
         "what was wrong before, or is a speck, is no fault of mixing"
     )
     assert lost.tolist() == [False, True, False, False]
+
+
+def test_lesions_that_touch_at_a_corner_are_one():
+    masks = torch.zeros(3, 6, 6)
+    masks[0, [0, 1], [0, 1]] = 1
+    masks[1, [0, 2, 5], [0, 2, 5]] = 1
+    assert count_lesions(masks).tolist() == [1, 3, 0]
+
+
+def test_each_fault_of_a_mix_is_told_and_nothing_else():
+    """One sample for each fault, then one with none: a lesion is pasted, and the text names its zone and the number."""
+    before, boxes = torch.zeros(6, 1, 12, 12), BOXES.expand(6, -1, -1)
+    before[:, 0, 1:3, 1:3] = 1  # in zone 0
+    after = before.clone()
+    after[[0, 2, 4, 5], 0, 1:3, 9:11] = 1  # a second lesion in zone 3
+    after[1] = 0
+    after[2, 0, 1, 1] = 0
+    one, two = Report.of([1, 0, 0, 0, 0, 0], 1), Report.of([1, 0, 0, 1, 0, 0], 2)
+    uncounted, miscounted = one.without_count(), Report((1, 0, 0, 0, 0, 0), 3, "unilateral", "lvit")
+    own = [one, one, one, miscounted, one, uncounted]
+    told = [uncounted, uncounted, two, one, Report((1, 0, 0, 1, 0, 0), 3, "bilateral", "lvit"), two]
+    found = faults(before, after, boxes, own, told, least=2)
+    said = [[name for name, wrong in zip(FAULTS, row, strict=True) if wrong] for row in found.tolist()]
+    assert said == [[FAULTS[0]], list(FAULTS[1:3]), [FAULTS[2]], [FAULTS[3]], [FAULTS[4]], []]
 
 
 def test_a_patch_belongs_to_the_zone_that_holds_its_centre():

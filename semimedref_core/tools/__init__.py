@@ -7,7 +7,7 @@ _MODULES = {
     "glossary": "GLOSSARY glossary_table",
     "inspection": "named_tensors tensor_table parameter_table gradient_norms Passes HostReads",
     "memory_traffic": "Meter Access listening bytes_moved",
-    "mixing_audit": "OUTCOMES sum_in_boxes broken_by_mixing zone_of_patch outcomes",
+    "mixing_audit": "OUTCOMES FAULTS sum_in_boxes broken_by_mixing count_lesions faults zone_of_patch outcomes",
     "mixing_rates": "zone_rules release_rates",
     "positions": "counts_with predicted_zones reports_table recoveries",
     "profiling": "Profile profile",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from semimedref_core.reports import Report
@@ -17,6 +18,12 @@ from semimedref_core.reports import Report
 OUTCOMES = ("aligned", "text wrong", "image only", "left alone")
 """The possible outcomes of a sample: patch in image, target and text; patch in image and target, but the text does not
 name its zone or contradicts itself; patch only in the image; no patch."""
+
+FAULTS = (
+    "a lesion in a zone that the text does not name", "a zone that the text names lost its lesion",
+    "covers part of the sample's own lesion", "count word wrong before mixing", "count word wrong after mixing",
+)  # fmt: skip
+"""What may be wrong with a mixed sample, see :func:`faults`."""
 
 
 def sum_in_boxes(maps: Tensor, boxes: Tensor) -> Tensor:
@@ -50,6 +57,39 @@ def broken_by_mixing(before: Tensor, after: Tensor, named: Tensor, least: float)
     """
     before, after = before >= least, after >= least
     return (after & ~before & ~named).any(1), (before & ~after & named).any(1)
+
+
+def count_lesions(masks: Tensor) -> Tensor:
+    """The number of connected lesions in each mask: ``[B, H, W]`` -> ``[B]``. Pixels that touch at a corner are
+    connected."""
+    return torch.tensor([ndimage.label(mask, np.ones((3, 3)))[1] for mask in masks.numpy()])
+
+
+def faults(
+    before: Tensor, after: Tensor, boxes: Tensor, own: Sequence[Report], told: Sequence[Report], least: float
+) -> Tensor:
+    """What is wrong with each sample.
+
+    Args:
+        before, after: ``[B, 1, H, W]`` 0/1, the lesions in the image before and after mixing.
+        boxes: ``[B, 6, 4]`` int64 px (y0, x0, y1, x1), the zones in each view.
+        own, told: B reports each, before and after mixing.
+        least: smallest number of pixels of a lesion in a zone.
+
+    Returns:
+        ``[B, 5]`` bool, in the order of :data:`FAULTS`.
+    """
+    named = torch.tensor([report.zones for report in told]).bool()
+    unnamed, lost = broken_by_mixing(sum_in_boxes(before, boxes), sum_in_boxes(after, boxes), named, least)
+    covered = ((before > 0) & (after == 0)).flatten(1).any(1)
+    counts = _miscounted(own, before), _miscounted(told, after)
+    return torch.stack([unnamed, lost, covered, *counts], 1)
+
+
+def _miscounted(reports: Sequence[Report], masks: Tensor) -> Tensor:
+    """Whether a count word is wrong. A report without a count word is not."""
+    counts = count_lesions(masks[:, 0]).tolist()
+    return torch.tensor([report.lesions not in (count, None) for report, count in zip(reports, counts, strict=True)])
 
 
 def zone_of_patch(patches: Tensor, boxes: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from semimedref_core import views
@@ -23,7 +22,7 @@ from semimedref_core.methods import release
 from semimedref_core.networks import build_texts
 from semimedref_core.patchmix import MIX_COUNTS, PATCH_ZONES, mixed_reports, patch_boxes
 from semimedref_core.reports import Report
-from semimedref_core.tools.mixing_audit import broken_by_mixing, sum_in_boxes
+from semimedref_core.tools.mixing_audit import broken_by_mixing, count_lesions, sum_in_boxes
 from semimedref_kernels import patch_mix
 
 LEAST = 4  # smallest number of lesion pixels in a zone
@@ -76,13 +75,13 @@ def _true_in(
     """The checks of each accepted mix; ``before`` and ``after`` are the lesions in the image."""
     found = []
     lesions = sum_in_boxes(before, boxes), sum_in_boxes(after, boxes)
+    pieces = [count_lesions(masks[:, 0]).tolist() for masks in (before, after)]
     for i in accepted.nonzero()[:, 0].tolist():
         told = {count: mixed_reports(own[i], mix_count=count)[int(zones[i]) + 1] for count in MIX_COUNTS}
         named = torch.tensor([told["none"].zones]).bool()
         broken = broken_by_mixing(lesions[0][[i]], lesions[1][[i]], named, LEAST)
-        pieces = ndimage.label(after[i, 0].numpy(), np.ones((3, 3)))[1]
-        counts = {f"number right, {count}": told[count].lesions in (pieces, None) for count in MIX_COUNTS}
-        own_count = own[i].lesions == ndimage.label(before[i, 0].numpy(), np.ones((3, 3)))[1]
+        counts = {f"number right, {count}": told[count].lesions in (pieces[1][i], None) for count in MIX_COUNTS}
+        own_count = own[i].lesions == pieces[0][i]
         agrees = torch.equal(target[i] >= 0.5, after[i] > 0)
         zones_true = not any(bool(each[0]) for each in broken)
         found.append({"mask true": agrees, "zones true": zones_true, **counts, "number right before": own_count})
