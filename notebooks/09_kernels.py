@@ -468,7 +468,7 @@ for name, (alone, launched) in won.items():
     print(f"{min(case['alone'] for case in rows[name]):.2f} to {max(case['alone'] for case in rows[name]):.2f}")
 
 # %% [markdown]
-# ## To take with you
+# ## What to take away
 #
 # The cell below prints or checks these numbers.
 #

@@ -16,14 +16,14 @@ TILE_COLOURS = {"own": SKY, "both": ORANGE}
 
 
 def traffic_bars(moved: Mapping[str, tuple[float, float]]) -> Figure:
-    """The bytes of one step for each form: name -> (MB read, MB written)."""
+    """The bytes of one call of each form: name -> (MB read, MB written)."""
     figure, ax = plt.subplots(figsize=(9, 0.55 * len(moved) + 1.2), layout="constrained")
     names, (read, written) = list(moved), np.array(list(moved.values())).T
     ax.barh(names, read, color=BLUE, label="read")
     ax.barh(names, written, left=read, color=ORANGE, label="written")
     for row, total in enumerate(read + written):
         ax.text(total + 0.01 * (read + written).max(), row, f"{total:.0f} MB", va="center", fontsize=TYPE)
-    ax.set(xlabel="MB a step", xlim=(0, 1.12 * (read + written).max()))
+    ax.set(xlabel="MB a call", xlim=(0, 1.12 * (read + written).max()))
     ax.invert_yaxis()
     ax.legend(loc="lower right", fontsize=TYPE)
     ax.spines[["top", "right"]].set_visible(False)
@@ -90,7 +90,7 @@ def class_blocks(positives: np.ndarray, ordered: np.ndarray, table: np.ndarray) 
 
 
 def gpu_bounds(spans: Mapping[str, tuple[float, float, float]], bandwidth: float, roofs: Mapping[str, float]) -> Figure:
-    """The limits by bandwidth and by arithmetic units, over operations per byte.
+    """The limits by bandwidth and by arithmetic units, over operations per byte. Each kernel has its name beside it.
 
     Args:
         spans: name -> (operations per byte if every load goes to memory, the same with a perfect cache, roof of the
@@ -98,22 +98,31 @@ def gpu_bounds(spans: Mapping[str, tuple[float, float, float]], bandwidth: float
         bandwidth: bandwidth of the memory, bytes per second.
         roofs: name -> operations per second of the arithmetic units.
     """
-    figure, ax = plt.subplots(figsize=(9, 4.8), layout="constrained")
-    x = np.geomspace(0.01, 2e4, 200)
+    figure, ax = plt.subplots(figsize=(8, 4.8), layout="constrained")
+    font = {"fontsize": TYPE + 1}  # ticks are written out, because raised exponents would be too small to read
+    x, top = np.geomspace(0.01, 2e4, 200), 1e12
     for (name, peak), style in zip(roofs.items(), ("solid", "dashed", "dotted"), strict=False):
-        ax.loglog(x, np.minimum(bandwidth * x, peak) / 1e12, color=BLACK, linestyle=style, linewidth=1)
-        ax.text(x[-1], 1.12 * peak / 1e12, name, fontsize=TYPE, ha="right", va="bottom")
-    ax.text(
-        0.8, 1.6 * bandwidth / 1e12, f"memory:\n{bandwidth / 1e12:.2f} TB/s", fontsize=TYPE, ha="right", va="bottom"
-    )
+        ax.loglog(x, np.minimum(bandwidth * x, peak) / top, color=BLACK, linestyle=style, linewidth=1)
+        ax.text(x[-1], 1.08 * peak / top, name, ha="right", va="bottom", **font)
+    ax.text(0.8, 1.6 * bandwidth / top, f"memory:\n{bandwidth / top:.2f} TB/s", ha="right", va="bottom", **font)
     styles = (VERMILION, "s"), (BLUE, "o"), (ORANGE, "s"), (GREEN, "o"), (SKY, "D")
     for (name, (low, high, peak)), (colour, marker) in zip(spans.items(), styles, strict=False):
         along = np.geomspace(low, high, 50)
-        reached = np.minimum(bandwidth * along, peak) / 1e12
-        ax.plot(along, reached, color=colour, marker=marker, markevery=[0, -1], markersize=8, linewidth=4, label=name)
-    ax.set(xlabel="operations a byte", ylabel="at most, 10¹² operations a second", ylim=(1e-2, 3e3))
+        reached = np.minimum(bandwidth * along, peak) / top
+        look = {"color": colour, "marker": marker, "markersize": 8, "markeredgecolor": BLACK}
+        ax.plot(along, reached, markevery=[0, -1], linewidth=4, **look)
+        if high > 2 * low:  # above the line, else to the right of it
+            place = {"xy": (high, reached[-1]), "xytext": (-10, 4), "ha": "right", "va": "bottom"}
+        else:
+            place = {"xy": (high, reached[-1]), "xytext": (12, -4), "va": "center"}
+        ax.annotate(name, textcoords="offset points", **place, **font)
+    ax.set(xlim=(x[0], 1.3 * x[-1]), ylim=(1e-2, 3e3))
+    ax.set_xlabel("operations a byte", **font)
+    ax.set_ylabel("at most, trillion operations a second", **font)
+    ax.xaxis.set_major_formatter("{x:,g}")
+    ax.yaxis.set_major_formatter("{x:,g}")
+    ax.tick_params(labelsize=TYPE + 1)
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=TYPE, loc="lower right")
     return figure
 
 
