@@ -22,8 +22,10 @@ from semimedref_core.data.own.folder import OwnData
 from semimedref_core.data.own.zones import layout_named
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.pictures import read_colour, read_grey
+from semimedref_core.demo.answer import Demo
 from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.free_reports import FreeReport
+from semimedref_core.inference import SemiMedRef
 from semimedref_core.methods import METHODS, reported_places
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.networks.vocabulary import free_tokenizer, tokens_needed, told_in_training
@@ -361,6 +363,23 @@ def test_a_text_that_is_too_long_tells_the_length_that_would_do(train, mine, tmp
     told = train(dataset="folder", data=mine, output=tmp_path / "run", label_ratio=0.5, text_length=length)
     assert told.status == 0, told.errors
     assert load_texts(tmp_path / "run" / "teacher").length == length
+
+
+def test_a_sentence_too_long_for_a_trained_network_is_to_be_shortened(train, command_line, mine, tmp_path):
+    """Commands that use a network have no setting for its length, so no error may ask for one."""
+    run, told = tmp_path / "run", "Haze in the left lower zone, " + "and more of the same " * 20
+    assert train(dataset="folder", data=mine, output=run, label_ratio=0.5).status == 0
+    cure = r"has \d+ tokens, but this network reads at most 24; shorten it, or train a network with text_length \d+"
+    asked = ["--image", mine / "images/000.png", "--report", told, "--output", tmp_path / "found"]
+    outcome = command_line("predict", "--checkpoint", run, *asked)
+    assert outcome.status == 1 and re.search(cure, outcome.errors), outcome.errors
+    demo = Demo(SemiMedRef.from_pretrained(run), {})
+    with pytest.raises(ConfigError, match=cure):
+        demo.answer(mine / "images/000.png", told)
+    (row,) = np.flatnonzero(table_of(mine)["file_name"] == load_split("folder", "valid", 32, str(mine)).names[0])
+    change(mine, row, text=told)
+    scored = command_line("evaluate", "--checkpoint", run, "--data", mine)
+    assert scored.status == 1 and re.search(cure, scored.errors), scored.errors
 
 
 def test_the_length_that_is_told_holds_whatever_training_makes_of_a_text():

@@ -89,7 +89,8 @@ class Texts:
             ids = self.tokenizer(read, truncation=cut, max_length=self.length if cut else None)["input_ids"]
             if len(ids) > self.length:
                 raise ConfigError(
-                    f"the text {text!r} has {len(ids)} tokens, but only {self.length} fit; raise text_length"
+                    f"the text {text!r} has {len(ids)} tokens, but this network reads at most {self.length}; shorten "
+                    f"it, or train a network with text_length {len(ids)}"
                 )
             padding = [self.tokenizer.pad_token_id] * (self.length - len(ids))
             self._ids[text, cut] = torch.tensor(ids + padding)
