@@ -235,24 +235,8 @@ class Config:
     )
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value, about = getattr(self, field.name), field.metadata
-            if isinstance(value, bool) or not isinstance(value, _KINDS[kind_of(field)]):
-                raise ConfigError(f"{field.name} must be of type {kind_of(field)}, got {value!r}")
-            choices = choices_of(field)
-            if choices and value not in choices:
-                hint = did_you_mean(value, choices)
-                raise ConfigError(f"{field.name}: unknown value {value!r}; choose one of {', '.join(choices)}{hint}")
-            if not isinstance(value, str) and not math.isfinite(value):
-                raise ConfigError(f"{field.name} must be a finite number, got {value}")
-            bounds = [
-                (about["low"], lambda v, b: v >= b, "at least"),
-                (about["above"], lambda v, b: v > b, "above"),
-                (about["high"], lambda v, b: v <= b, "at most"),
-            ]
-            for bound, holds, words in bounds:
-                if bound is not None and not holds(value, bound):
-                    raise ConfigError(f"{field.name} must be {words} {bound}, got {value}")
+        for name in FIELDS:
+            require_valid(name, getattr(self, name))
         mask_values(self.mask_values)
         stride = STRIDE[self.network]
         if self.image_size % stride:
@@ -304,6 +288,31 @@ def _refuse_with_free_texts(config: Config) -> None:
 _TYPES = typing.get_type_hints(Config)
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 """The settings by name. Their metadata hold ``group``, ``meaning`` and the range."""
+
+
+def require_valid(name: str, value) -> None:
+    """Checks the type and the range of one setting.
+
+    Raises:
+        ConfigError: names the setting, its value and the allowed values.
+    """
+    field = FIELDS[name]
+    kind, choices, about = kind_of(field), choices_of(field), field.metadata
+    if isinstance(value, bool) or not isinstance(value, _KINDS[kind]):
+        raise ConfigError(f"{name} must be of type {kind}, got {value!r:.200}")
+    if choices and value not in choices:
+        hint = did_you_mean(value, choices)
+        raise ConfigError(f"{name}: unknown value {value!r:.200}; choose one of {', '.join(choices)}{hint}")
+    if not isinstance(value, str) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, got {value}")
+    bounds = [
+        (about["low"], lambda v, b: v >= b, "at least"),
+        (about["above"], lambda v, b: v > b, "above"),
+        (about["high"], lambda v, b: v <= b, "at most"),
+    ]
+    for bound, holds, words in bounds:
+        if bound is not None and not holds(value, bound):
+            raise ConfigError(f"{name} must be {words} {bound}, got {value!r:.200}")
 
 
 def choices_of(field: dataclasses.Field) -> tuple[str, ...]:

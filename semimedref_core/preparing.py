@@ -15,12 +15,13 @@ from semimedref_core.data.datasets import Training, load_training
 from semimedref_core.data.resident import fit
 from semimedref_core.errors import TrainingError
 from semimedref_core.methods import method_named
-from semimedref_core.networks import Texts, build_texts
+from semimedref_core.networks import Texts, build_texts, each_network
 from semimedref_core.networks.encoders import TEXT_POSITIONS
 from semimedref_core.networks.text_cache import read_once
 from semimedref_core.networks.vocabulary import require_room, told_in_training
 from semimedref_core.positions import LUNGS, Positions
 from semimedref_core.runtime import graphed
+from semimedref_core.runtime.checkpoints import require_loadable
 from semimedref_core.runtime.devices import adamw, grad_scaler, open_device, set_forward
 from semimedref_core.runtime.graphed import Learn
 from semimedref_core.runtime.run_state import RunState
@@ -67,6 +68,8 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     torch.manual_seed(config.seed)
     # The network is built before the known datasets are read, so a wrong setting fails at once.
     student = method.build(config.network, config.image_encoder, config.text_encoder, **arguments)
+    # What could not be loaded after training is refused before training.
+    require_loadable({"arguments": each_network(student)[0].arguments}, config.text_encoder or config.network)
     pairs = pairs or run_pairs(config)
     if method.unlabelled and pairs.unlabelled is None:
         raise TrainingError(

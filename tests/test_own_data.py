@@ -382,6 +382,15 @@ def test_a_sentence_too_long_for_a_trained_network_is_to_be_shortened(train, com
     assert scored.status == 1 and re.search(cure, scored.errors), scored.errors
 
 
+def test_a_network_trained_at_the_smallest_size_can_be_used(train, semimedref, mine, tmp_path):
+    run, smallest = tmp_path / "run", {"dataset": "folder", "data": mine, "label_ratio": 0.5, "image_size": 16}
+    told = train(output=run, method="supervised", **smallest)
+    assert told.status == 0, told.errors
+    found = SemiMedRef.from_pretrained(run).predict(mine / "images/000.png", "Haze")
+    assert found.probability.shape == (64, 64)
+    assert semimedref("evaluate", checkpoint=run, data=mine).status == 0
+
+
 def test_the_length_that_is_told_holds_whatever_training_makes_of_a_text():
     """Mirrored, with a pasted lesion's sentence, and with the vague phrase, which may be longer, on any side."""
     told = ("Infiltrate, upper zone of the right lung. Left lung hazy. Heart normal", "Haze: RLL, left base.", "Haze")

@@ -13,15 +13,16 @@ from transformers.models.convnext import ConvNextConfig, ConvNextModel
 
 from semimedref_core.config import Config
 from semimedref_core.data.real.qata import QATA_COV19
-from semimedref_core.networks import Twins, build_pretrained, build_texts
+from semimedref_core.networks import Twins, build_network, build_pretrained, build_texts
 from semimedref_core.networks.encoders import EncoderError
 from semimedref_core.networks.pretrained import SPECIAL, load_tokenizer
 from semimedref_core.networks.text import GRAMMAR_WORDS
 from semimedref_core.posaug import FUZZY_PHRASE, apply_hits
 from semimedref_core.presets import preset
 from semimedref_core.reports import Report
+from semimedref_core.runtime import checkpoints
 from semimedref_core.runtime.atomic import read_metrics
-from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained, load_texts
+from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained, load_texts, save_pretrained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PIECES = ["uni", "bi", "##lateral"]  # words that this tokenizer has no entry for, in parts
@@ -30,11 +31,11 @@ LEFT = Report.of([0, 0, 1, 0, 0, 0])
 BOTH = Report.of([1, 0, 1, 0, 0, 1], style="release")
 
 
-def write_bert(folder):
+def write_bert(folder, vocabulary: int | None = None):
     """A small BERT with ``vocab.txt``, and a tokenizer class of its own as CXR-BERT's files name one."""
     torch.manual_seed(1)
     shape = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 48}
-    BertModel(BertConfig(vocab_size=len(WORDS), **shape), add_pooling_layer=False).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=vocabulary or len(WORDS), **shape), add_pooling_layer=False).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     foreign = {"tokenizer_class": "CXRBertTokenizer", "auto_map": {"AutoTokenizer": ["trap.CXRBertTokenizer", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps({**foreign, "do_lower_case": True}))
@@ -123,6 +124,29 @@ def test_a_run_with_pretrained_encoders_needs_them_no_more_once_it_is_done(
     (run / "teacher" / "tokenizer.json").unlink()
     refused = semimedref("predict", checkpoint=run / "teacher", **one)
     assert refused.status == 1 and re.search(r"teacher/tokenizer.json: missing, .*copy it from", refused.errors)
+
+
+def test_a_network_with_as_many_words_as_multilingual_bert_can_be_used(train, semimedref, tmp_path):
+    encoder, run = write_bert(tmp_path / "text", 119_547), tmp_path / "run"
+    told = train(output=run, network="mmi_unet", method="supervised", steps=1, eval_every=0, text_encoder=encoder)
+    assert told.status == 0, told.errors
+    assert semimedref("evaluate", checkpoint=run).status == 0
+
+
+def test_a_network_that_could_not_be_loaded_again_is_refused_before_training(
+    train, tmp_path, text_encoder, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "LARGEST_VOCABULARY", 20)
+    told = train(output=tmp_path / "run", network="mmi_unet", text_encoder=text_encoder)
+    message = f"could not be loaded again (vocab_size must be at most 20, got {len(WORDS)}); use a smaller one"
+    assert told.status == 1 and f"{text_encoder}: the network {message}" in told.errors
+    assert not (tmp_path / "run").exists()
+    network = build_network("compact", vocabulary=len(WORDS))
+    with pytest.raises(CheckpointError, match=r"could not be loaded again \(vocabulary must be at most 20"):
+        save_pretrained(tmp_path / "saved", network)
+    with pytest.raises(CheckpointError, match=r"could not be loaded again \(text_length must be at most 512"):
+        save_pretrained(tmp_path / "saved", build_network("compact"), build_texts(length=513))
+    assert not (tmp_path / "saved").exists()
 
 
 @pytest.fixture

@@ -12,13 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from semimedref_core.config import require_valid
 from semimedref_core.errors import FileError, SemiMedRefError
 from semimedref_core.networks import NETWORKS, Texts, build_network, grammar_tokenizer
 from semimedref_core.networks.pretrained import read_tokenizer
 from semimedref_core.runtime.atomic import atomic, read_json, write_json
 
 TOKENIZER = "tokenizer.json"
-LARGEST = 100_000  # largest number in the arguments of a network
+LARGEST = 100_000  # largest number in the arguments of a network, except the size of its vocabulary
+LARGEST_VOCABULARY = 1_000_000  # tokens; multilingual BERT has 119,547, and the largest BERTs have half a million
 HEADER = 10**8  # bytes; safetensors reads no larger header
 LARGEST_ARRAYS = 2**30  # bytes of all arrays of a file; a hundred runs on QaTa-COV19 need a few million
 
@@ -148,6 +150,9 @@ def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None
     tokenizer. A tokenizer other than the grammar's goes into ``tokenizer.json``. The folder is all that is needed to
     use the network.
 
+    Raises:
+        CheckpointError: if :func:`from_pretrained` would refuse the network. Then nothing is written.
+
     >>> import tempfile
     >>> from pathlib import Path
     >>> from semimedref_core import build_network, build_texts, from_pretrained, load_texts, save_pretrained
@@ -160,12 +165,25 @@ def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None
         about["arguments"] = network.arguments
     if texts:
         about |= {"report_text": texts.report_text, "text_length": texts.length, "own_words": texts.own_words}
-        if not texts.own_words:
-            with atomic(folder / TOKENIZER) as temporary:
-                texts.tokenizer.backend_tokenizer.save(str(temporary))
+    require_loadable(about, str(folder))
+    if texts and not texts.own_words:
+        with atomic(folder / TOKENIZER) as temporary:
+            texts.tokenizer.backend_tokenizer.save(str(temporary))
     name = next(name for name, kind in NETWORKS.items() if isinstance(network, kind))
     save_tensors(folder / "model.safetensors", network.state_dict())
     write_json(folder / "config.json", {"network": name, **about})
+
+
+def require_loadable(about: dict, what: str) -> None:
+    """Checks a network's ``config.json`` before it is written, or the network's arguments before it is trained.
+
+    Raises:
+        CheckpointError: if :func:`from_pretrained` would refuse it; ``what`` begins the message.
+    """
+    try:
+        _check_about(about)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{what}: the network could not be loaded again ({error}); use a smaller one") from None
 
 
 def network_folder(folder: str | Path) -> Path:
@@ -250,27 +268,30 @@ def _about(folder: Path) -> dict:
         about = read_json(path)
     except FileError as error:
         raise _no_config(folder, str(error).removeprefix(f"{path}: ")) from None
-    _check_about(folder, about)
+    try:
+        _check_about(about)
+    except (TypeError, ValueError) as error:
+        raise _no_config(folder, error) from None
     return about
 
 
-def _check_about(folder: Path, about: dict) -> None:
-    """Refuses sizes that no network of this project has, before a network is built.
+def _check_about(about: dict) -> None:
+    """Refuses sizes that no network of this project has. Sizes that are settings have the range of the setting, so all
+    that can be trained can be loaded.
 
     Raises:
-        CheckpointError: names the value and the allowed values.
+        TypeError, ValueError: names the value and the allowed values.
     """
     arguments = about.get("arguments", {})
     if not isinstance(arguments, dict):
-        raise _no_config(folder, TypeError("arguments must be names with values"))
-    for name, (low, high) in {"image_size": (32, 4096), "text_length": (1, 512)}.items():
-        value = about.get(name, low)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            what = f"a whole number from {low} to {high}"
-            raise _no_config(folder, ValueError(f"{name} must be {what}, got {value!r:.60}"))
+        raise TypeError("arguments must be names with values")
+    for name in ("image_size", "text_length"):
+        if name in about:
+            require_valid(name, about[name])
     for name, value in _numbers(arguments):
-        if not -1 <= value <= LARGEST:
-            raise _no_config(folder, ValueError(f"{name} must be at most {LARGEST}, got {value!r:.60}"))
+        most = LARGEST_VOCABULARY if name in ("vocabulary", "vocab_size") else LARGEST
+        if not -1 <= value <= most:
+            raise ValueError(f"{name} must be at most {most}, got {value!r:.60}")
 
 
 def _numbers(value, name: str = "arguments") -> Iterator[tuple[str, float]]:
