@@ -99,6 +99,12 @@ class Positions:
         """:attr:`mirror`; without one, each zone itself. Then pictures with a named zone are never mirrored."""
         return self.mirror or tuple(range(len(self)))
 
+    @property
+    def built_in(self) -> bool:
+        """Whether this is one of :data:`LAYOUTS`, also from the patient's view. Otherwise a user's table gave it."""
+        known = [seen for each in LAYOUTS.values() for seen in (each, each.of_the_patient())]
+        return any((self.names, self.shares, self.words) == (each.names, each.shares, each.words) for each in known)
+
     def named(self, zones: Sequence[int]) -> list[str]:
         """The names of the zones that are 1."""
         return [name for name, bit in zip(self.names, zones, strict=True) if bit]

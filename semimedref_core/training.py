@@ -123,6 +123,8 @@ def _run(
     """The steps of :func:`train`, in a folder that only this run uses; ``tell`` gets each line of the log."""
     accelerator, pairs, state = prepared.accelerator, prepared.pairs, prepared.state
     state.data = pairs.digest()
+    if config.text_encoder:  # the setting names a folder, and other files may lie there when the run is resumed
+        state.data += f" {prepared.texts.digest()}"
     if accelerator.is_main_process:
         claim(folder, config, resume)
         for told in pairs.notes:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import own_folders
 import pandas as pd
 import pytest
 import torch
@@ -143,7 +144,24 @@ def test_a_run_goes_on_with_the_data_that_it_began_with_alone(train, stopped, qa
     stopped(data=moved, **options)  # the same data under another path
     change(moved)
     outcome = train(data=moved, **options)
-    assert outcome.status == 1 and "learnt from other pictures, masks or reports" in outcome.errors
+    assert outcome.status == 1 and "learnt from other pictures, masks, reports" in outcome.errors
+
+
+def test_a_run_goes_on_with_the_table_of_positions_that_it_began_with_alone(train, stopped, tmp_path):
+    """Its boxes and words say where patches go and which texts ITCL pulls together."""
+    data, table, moved = own_folders.chest(tmp_path / "mine"), tmp_path / "pos.csv", tmp_path / "elsewhere/pos.csv"
+    table.write_text("words,left,top,right,bottom\nleft,0,0,0.5,1\nright,0.5,0,1,1\n")
+    options = {"output": tmp_path / "run", "dataset": "folder", "data": data, "label_ratio": 0.5, "resume": True}
+    stopped(positions=table, **options)
+    moved.parent.mkdir()
+    shutil.copy(table, moved)
+    stopped(positions=moved, **options)  # the same table under another path
+    sides_swapped, one_moved = "left,0.5,0,1,1\nright,0,0,0.5,1", "left,0,0,0.5,1\nright,0.4,0,1,1"
+    for changed in (sides_swapped, one_moved, "left; on,0,0,0.5,1\nright,0.5,0,1,1"):
+        moved.write_text(f"words,left,top,right,bottom\n{changed}\n")
+        outcome = train(positions=moved, **options)
+        told = "learnt from other pictures, masks, reports, positions"
+        assert outcome.status == 1 and told in outcome.errors, changed
 
 
 def test_a_digest_is_of_all_that_pairs_hold():

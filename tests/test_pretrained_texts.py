@@ -23,6 +23,7 @@ from semimedref_core.reports import Report
 from semimedref_core.runtime import checkpoints
 from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained, load_texts, save_pretrained
+from semimedref_core.runtime.run_state import CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PIECES = ["uni", "bi", "##lateral"]  # words that this tokenizer has no entry for, in parts
@@ -147,6 +148,22 @@ def test_a_network_that_could_not_be_loaded_again_is_refused_before_training(
     with pytest.raises(CheckpointError, match=r"could not be loaded again \(text_length must be at most 512"):
         save_pretrained(tmp_path / "saved", build_network("compact"), build_texts(length=513))
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_run_goes_on_with_the_tokenizer_that_it_began_with_alone(train, stopped, tmp_path, text_encoder):
+    options = {"output": tmp_path / "run", "network": "mmi_unet", "steps": 2, "eval_every": 0, "resume": True}
+    stopped(text_encoder=text_encoder, **options)
+    checkpoint = tmp_path / "run" / CHECKPOINT
+    tensors, about = checkpoints.load_tensors(checkpoint)
+    of_pairs = " ".join(about["state"]["data"].split()[:3])
+    old = {**about, "state": {**about["state"], "data": of_pairs}}
+    checkpoints.save_tensors(checkpoint, tensors, **old)  # as it was before it had a digest of the tokenizer
+    stopped(text_encoder=text_encoder, **options)
+    checkpoints.save_tensors(checkpoint, tensors, **about)
+    words = [*SPECIAL.values(), *reversed(WORDS[len(SPECIAL) :])]
+    (text_encoder / "vocab.txt").write_text("\n".join(words) + "\n")
+    outcome = train(text_encoder=text_encoder, **options)
+    assert outcome.status == 1 and "positions or tokens; put those back" in outcome.errors
 
 
 @pytest.fixture

@@ -94,8 +94,11 @@ class Pairs:
         )
 
     def digest(self) -> str:
-        """A digest of 16 hex digits over names, reports, pictures, masks and the order of these pairs."""
+        """A digest of 16 hex digits over names, reports, pictures, masks and the order of these pairs; also over the
+        layout of the positions, if a user's table gives it. A setting names the other layouts."""
         about = repr((self.images.shape, self.names, [(str(r), r.style) for r in self.reports]))
+        if self.reports and not (layout := self.reports[0].layout).built_in:
+            about += repr((layout.names, layout.shares, layout.words))
         digest = blake2b(about.encode(), digest_size=8)
         for arrays in (self.images, self.masks):
             digest.update(b"none" if arrays is None else np.ascontiguousarray(arrays))

@@ -7,6 +7,7 @@ all settings. Means over seeds are in :mod:`.tables`, differences between method
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from semimedref_core.config import BRING_WEIGHTS, FIELDS, Config
 from semimedref_core.errors import FileError
 from semimedref_core.runtime.atomic import atomic, read_json, read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError, read_arrays, write_arrays
-from semimedref_core.runtime.run_state import CONFIG, VALID
+from semimedref_core.runtime.run_state import CONFIG, PATHS, VALID
 
 NETWORKS = ("student", "teacher")
 METRICS = ["dice_image", "miou_image", "dice_micro", "miou_micro"]
@@ -39,7 +40,6 @@ CONDITIONS = {
 _NOT_COMPARED = {"dataset", "label_ratio", "network", "method", "seed", "data", "eval_every"}
 _OF_METHODS = [name for name in FIELDS if name not in {*CONDITIONS, *_NOT_COMPARED}]
 _ONE_RUN = ["setting", "label_ratio", "method", "variant", "seed", "network"]
-_PATHS = ("image_encoder", "text_encoder")
 LARGEST_TABLE = 2**30  # bytes of an unpacked table; a few hundred runs need 10 million
 _KEPT_EVERY = 50  # steps between two kept log lines
 
@@ -135,7 +135,7 @@ def keep(runs: pd.DataFrame, target: str | Path) -> None:
 
     ``runs.parquet`` is the table. It includes the log of each run, reduced to validations and every 50th step.
     ``counts.npz`` has the pixel counts of the validation images. Paths of this machine are left out: the ``data``
-    folder, and an encoder's absolute path except its last part.
+    folder, and the absolute path of an encoder or a table of positions except its last part.
 
     Args:
         runs: of :func:`finished_runs`.
@@ -146,8 +146,8 @@ def keep(runs: pd.DataFrame, target: str | Path) -> None:
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
     table = runs.drop(columns="setting").assign(data="")
-    for name in _PATHS:
-        table[name] = [Path(path).name if Path(path).is_absolute() else path for path in table[name]]
+    for name in (name for name in PATHS if name in table):  # runs kept earlier lack later settings
+        table[name] = [Path(path).name if os.path.isabs(str(path)) else path for path in table[name]]
     table["log"] = [
         log if isinstance(log, str) else _thin_log(Path(folder))
         for log, folder in zip(table.get("log", [None] * len(table)), table["folder"], strict=True)

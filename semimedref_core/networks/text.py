@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import torch
 import transformers
@@ -81,6 +82,11 @@ class Texts:
         special = {self.tokenizer.pad_token_id, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id}
         words = [[int(i) for i in row if int(i) not in special] for row in input_ids]
         return [self.tokenizer.decode(row).replace(" ,", ",").replace(" .", ".") for row in words]
+
+    def digest(self) -> str:
+        """A digest of 16 hex digits over the tokens and their ids."""
+        known = repr(sorted(self.tokenizer.get_vocab().items()))
+        return blake2b(known.encode(), digest_size=8).hexdigest()
 
     def _encode(self, text: str, cut: bool) -> Tensor:
         if (text, cut) not in self._ids:

@@ -24,6 +24,8 @@ CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config
 VALID, RESULTS = "valid.npz", "results.json"
 SAVED = {"step": int, "scores": dict, "best": float, "stale": int, "seconds": float, "data": str, "since_log": list}
 """The saved entries of a run's state, apart from its tensors, with their types."""
+PATHS = ("image_encoder", "text_encoder", "positions")
+"""Settings that may be the path of a folder or a file. A run may be resumed after the file has moved."""
 _OF_OPTIMIZER = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -39,7 +41,8 @@ class RunState:
         best: the best validation Dice so far; the argument ``choose_by`` of :meth:`judge` says which Dice.
         stale: number of validations since the best one.
         seconds: time until the last checkpoint, summed over the first run and all resumed ones.
-        data: :meth:`.Training.digest` of the training pairs; a run resumes only with the same pairs.
+        data: :meth:`.Training.digest` of the training pairs, and :meth:`.Texts.digest` of a pretrained tokenizer; a run
+            resumes only with the same ones.
         since_log: the loss terms of each step since the last log line.
     """
 
@@ -103,10 +106,11 @@ class RunState:
         networks = sum(map(checkpoints.bytes_of, self.networks.values()))
         tensors, metadata = checkpoints.load_tensors(path, 4 * networks)  # the moments are twice the student
         known = _checked(metadata, path)
-        if self.data and known.get("data", self.data) != self.data:
+        # Older checkpoints have no digest of the tokenizer at the end.
+        if self.data and not f"{self.data} ".startswith(f"{known.get('data', self.data)} "):
             raise CheckpointError(
-                f"{path}: the run there learnt from other pictures, masks or reports; put those "
-                "back, or train in another folder"
+                f"{path}: the run there learnt from other pictures, masks, reports, positions or tokens; put "
+                "those back, or train in another folder"
             )
         for name, network in self.networks.items():
             own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
@@ -244,7 +248,7 @@ def require_there(folder: Path) -> None:
 
 
 def require_same_settings(path: Path, config: Config) -> None:
-    """Checks that a run's ``config.json`` has these settings. Folders of data and encoders may have moved.
+    """Checks that a run's ``config.json`` has these settings. The files that they name may have moved.
 
     Raises:
         CheckpointError: if the file is damaged or has other settings; names each one with both values.
@@ -265,10 +269,10 @@ def require_same_settings(path: Path, config: Config) -> None:
 
 
 def _without_place(name: str, value):
-    """A setting without the places of files: the data folder, and the place of an encoder's folder."""
+    """A setting without the places of files: the data folder, and the place of an encoder or a table of positions."""
     if name == "data":
         return ""
-    return Path(value).name if name in ("image_encoder", "text_encoder") and isinstance(value, str) else value
+    return Path(value).name if name in PATHS and isinstance(value, str) else value
 
 
 class MetricsLog:
