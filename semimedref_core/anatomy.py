@@ -120,7 +120,7 @@ def estimate_grid(masks: np.ndarray, reports: Sequence[AnyReport]) -> Grid:
         reports: N reports of the lungs.
 
     Returns:
-        The grid; :data:`THIRDS` if no pixel votes.
+        The grid; :data:`THIRDS` if no pixel votes, or if the lesions fill too few rows for three bands.
 
     >>> from semimedref_core import estimate_grid, load_training
     >>> pairs = load_training("phantom", label_ratio=0.05, image_size=32).labelled
@@ -139,6 +139,9 @@ def estimate_grid(masks: np.ndarray, reports: Sequence[AnyReport]) -> Grid:
     agreement = above[0][first] + above[1][second] - above[1][first] + above[2][-1] - above[2][second]
     enclosed = rows.cumsum() / rows.sum()
     top, bottom = int(np.searchsorted(enclosed, 0.01)), int(np.searchsorted(enclosed, 0.99)) + 1
-    agreement[(first <= top) | (second <= first) | (second >= bottom)] = -1
+    possible = (first > top) & (second > first) & (second < bottom)
+    if not possible.any():
+        return THIRDS
+    agreement[~possible] = -1
     upper, middle = np.unravel_index(agreement.argmax(), agreement.shape)
     return Grid((top / height, int(upper) / height, int(middle) / height, bottom / height))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -26,6 +26,12 @@ from semimedref_core.runtime.devices import adamw, grad_scaler, open_device, set
 from semimedref_core.runtime.graphed import Learn
 from semimedref_core.runtime.run_state import RunState
 from semimedref_core.step import learned
+
+NO_GRID = (
+    "the labelled masks show too little to estimate where the bands of the zones lie, so each band is a third of the "
+    "picture's height; more labelled pairs may cure this"
+)
+"""A note for the user: lesions of a few rows, or no text that names one or two bands of a side."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     if config.axes == "transposed":
         pairs = pairs.transposed()
     grid = zone_grid(config, pairs)
+    if config.grid == "estimated" and grid is THIRDS:
+        pairs = replace(pairs, notes=(*pairs.notes, NO_GRID))
     student.to(place, memory_format=torch.channels_last)
     optimizer = adamw(student, place, config.lr, config.weight_decay, config.encoder_lr)
     state = RunState(student, method.teacher(student), optimizer, grad_scaler(place, config.precision))

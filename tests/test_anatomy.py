@@ -51,6 +51,15 @@ def test_without_lesions_the_estimate_is_thirds():
     assert estimate_grid(np.zeros((2, 30, 30), np.uint8), [Report.of([0] * 6)] * 2) == THIRDS
 
 
+@pytest.mark.parametrize("height", [1, 2])
+def test_lesions_of_too_few_rows_for_three_bands_give_thirds(height):
+    masks = np.zeros((2, 32, 32), np.uint8)
+    masks[:, 20 : 20 + height, 4:12] = 1
+    assert estimate_grid(masks, [Report.of([0, 0, 1, 0, 0, 0])] * 2) is THIRDS
+    masks[:, 20:23] = 1
+    assert estimate_grid(masks, [Report.of([0, 0, 1, 0, 0, 0])] * 2).cuts == (20 / 32, 21 / 32, 22 / 32, 23 / 32)
+
+
 def test_57_labelled_pairs_of_real_qata_give_nearly_the_grid_of_the_whole_train_split(real_data):
     pairs = load_training("qata", 0.01, data=str(real_data), unlabelled=False).labelled
     np.testing.assert_allclose(estimate_grid(pairs.masks, pairs.reports).cuts, QATA.cuts, atol=0.06)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
+from semimedref_core.anatomy import THIRDS
 from semimedref_core.batch import Unlabelled
 from semimedref_core.config import STRICT, Config, ConfigError
 from semimedref_core.data.asked import picture_asked
@@ -128,6 +129,21 @@ def test_every_method_takes_a_step_on_pictures_in_colours(tmp_path, method):
     prepared.state.step = 2
     losses = training_step(prepared.state, prepared.batches(2), config, prepared.accelerator)
     assert losses["loss"].isfinite() and prepared.batches(2).labelled.images.shape == (2, 3, 32, 32)
+
+
+def test_masks_of_tiny_lesions_are_trained_on_and_the_grid_is_told(train, mine, tmp_path):
+    """At 32 px they are two rows high, too few for the three bands of a zone grid."""
+    for k, path in enumerate(mine.glob("images/*_mask.png")):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[44:48, 4 : 10 + 2 * k] = 255
+        Image.fromarray(mask).save(path)
+    change(mine, range(12), text="Haze in the left lower zone")
+    about = {"dataset": "folder", "data": mine, "label_ratio": 0.5}
+    told = train(output=tmp_path / "run", **about)
+    assert told.status == 0, told.errors
+    assert "note: the labelled masks show too little to estimate where the bands of the zones lie" in told.text
+    assert json.loads((tmp_path / "run/results.json").read_text())["grid"] == list(THIRDS.cuts)
+    assert "bands" not in train(output=tmp_path / "asked", grid="thirds", method="supervised", **about).text
 
 
 # The table
