@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from semimedref_core._progress import progress
 from semimedref_core.config import Config, Device
 from semimedref_core.data.batches import made_ahead
+from semimedref_core.data.own.zones import recorded
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.errors import TrainingError
 from semimedref_core.evaluation import image_counts
 from semimedref_core.evaluation import scores as metrics
 from semimedref_core.networks import Texts, each_network
+from semimedref_core.positions import Positions
 from semimedref_core.preparing import Prepared, prepare
 from semimedref_core.runtime.atomic import own_folder, write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
@@ -201,7 +203,8 @@ def _run(
         write_arrays(folder / VALID, counts)
     about = {**about, **(note or {}), "environment": environment()}
     scores = {name: metrics(pixels) for name, pixels in counts.items()}
-    return _write_results(folder, config, state, prepared.texts, about, scores, accelerator.is_main_process)
+    layout = pairs.labelled.reports[0].layout
+    return _write_results(folder, config, state, prepared.texts, layout, about, scores, accelerator.is_main_process)
 
 
 def _validation_pairs(valid: Pairs, config: Config) -> tuple[Pairs, Pairs]:
@@ -218,7 +221,14 @@ def _validation_pairs(valid: Pairs, config: Config) -> tuple[Pairs, Pairs]:
 
 
 def _write_results(
-    folder: Path, config: Config, state: RunState, texts: Texts, about: dict, scores: dict, write: bool
+    folder: Path,
+    config: Config,
+    state: RunState,
+    texts: Texts,
+    layout: Positions,
+    about: dict,
+    scores: dict,
+    write: bool,
 ) -> dict:
     """Writes the networks and ``results.json`` to the run's folder; returns the contents of ``results.json``."""
     networks = {name: each_network(net)[0] for name, net in state.networks.items()}
@@ -236,7 +246,7 @@ def _write_results(
             note = {"image_size": config.image_size, "axes": config.axes, "trained_on": config.dataset}
             note |= {"text_version": config.texts, "mask_values": config.mask_values}
             if config.dataset == "folder":
-                note |= {"positions": config.positions, "text_sides": config.text_sides}
+                note |= recorded(config.positions, config.text_sides, layout)
             note["valid"] = scores[name]
             save_pretrained(folder / name, network, texts, **note)
         write_json(folder / RESULTS, results)

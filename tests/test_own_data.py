@@ -20,7 +20,7 @@ from semimedref_core.data.asked import picture_asked
 from semimedref_core.data.datasets import load_split, load_training
 from semimedref_core.data.own.doctor import examine_own
 from semimedref_core.data.own.folder import OwnData
-from semimedref_core.data.own.zones import layout_named
+from semimedref_core.data.own.zones import layout_named, layout_of
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.pictures import read_colour, read_grey
 from semimedref_core.demo.answer import Demo
@@ -476,6 +476,42 @@ def test_zones_of_the_table_are_taken_and_contradictions_told(mine):
     assert differ in examine_own(mine).render()
     with pytest.warns(UserWarning, match=rf"the listed ones are taken(.|\n)*{differ}"):
         load_split("folder", "train", 32, str(mine))
+
+
+def test_a_network_keeps_the_table_of_positions_that_it_was_trained_with(
+    train, semimedref, mine, tmp_path, monkeypatch
+):
+    """The table may be named by a relative path, move, or stay on another machine."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("pos.csv").write_text("words,left,top,right,bottom\nleft; l,0,0,0.5,1\nright,0.5,0,1,1\n")
+    run, told = tmp_path / "run", {"dataset": "folder", "data": mine, "label_ratio": 0.5, "positions": "pos.csv"}
+    outcome = train(output=run, method="supervised", **told)
+    assert outcome.status == 0, outcome.errors
+    layout = layout_named("pos.csv")
+    Path("pos.csv").unlink()
+    monkeypatch.chdir("elsewhere")
+    path = run / "teacher" / "config.json"
+    about = json.loads(path.read_text())
+    kept = layout_of(about)
+    assert (kept.names, kept.shares, kept.words) == (layout.names, layout.shares, layout.words)
+    scored = semimedref("evaluate", checkpoint=run, data=mine, reports="removed")
+    assert scored.status == 0, scored.errors
+    demo = Demo(SemiMedRef.from_pretrained(run), {})
+    assert (demo.layout.names, demo.note) == (("left", "right"), "")
+
+    def refused(**entries):
+        path.write_text(json.dumps({**about, **entries}))
+        outcome = semimedref("evaluate", checkpoint=run, data=mine)
+        assert outcome.status == 1
+        return outcome.errors
+
+    damaged = [7, {"words": [["a"]]}, {"words": 3, "boxes": 3}, {"words": [["a"]], "boxes": []},
+               {"words": [["a"]], "boxes": [[0, 0, 0, 1]]}, {"words": [["a"]] * 7, "boxes": [[0, 0, 1, 1]] * 7},
+               {"words": [["a"]], "boxes": [[0, 0, 1, None]]}]  # fmt: skip
+    for table in damaged:
+        assert "layout in the network's config.json: " in refused(layout=table), table
+    assert "gone/pos.csv: no such table of positions" in refused(layout=None, positions="gone/pos.csv"), "an older one"
 
 
 # The doctor

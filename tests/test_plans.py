@@ -101,6 +101,18 @@ def test_an_exponent_without_a_dot_is_a_number_as_people_mean_it(tmp_path):
     assert [run.config.lr for run in read_plan(tmp_path / "plan.yaml").runs] == [0.001, 0.002]
 
 
+def test_files_are_found_from_the_folder_of_the_plan_s_user(plan, tmp_path, monkeypatch):
+    """A notebook runs in the folder of its run, where a relative path leads nowhere."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "pos.csv").touch()
+    block = {"dataset": "folder", "data": "mine", "positions": ["pos.csv", "lung", "gone.csv"]}
+    runs = plan(runs=[block]).runs
+    assert {run.config.data for run in runs} == {str(tmp_path / "mine")}
+    assert [run.config.positions for run in runs] == [str(tmp_path / "pos.csv"), "lung", "gone.csv"]
+    assert [run.name.split("-")[-2] for run in runs] == ["positionspos.csv", "positionslung", "positionsgone.csv"]
+
+
 def test_the_fully_supervised_run_is_a_block_of_its_own(plan):
     found = plan(runs=[BLOCK, {"method": "supervised", "label_ratio": 1, "seed": [0]}]).runs
     assert found[-1].name == "phantom-1-supervised-seed0" and found[-1].config.label_ratio == 1

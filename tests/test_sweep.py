@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import own_folders
 import pandas as pd
 import psutil
 import pytest
@@ -281,6 +282,18 @@ def test_a_plan_that_cannot_work_is_refused_before_anything_runs(command_line, t
     (tmp_path / "plan.yaml").write_text(content)
     outcome = command_line("sweep", tmp_path / "plan.yaml", "--output", tmp_path / "out")
     assert outcome.status == 1 and told in outcome.errors
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("settings, told", [
+    ("positions: gone.csv", "gone.csv: no such table of positions"),
+    ("positions: lung", "1 problem(s)"),
+])  # fmt: skip
+def test_a_plan_on_own_data_with_faults_is_refused_before_anything_runs(command_line, tmp_path, settings, told):
+    mine = own_folders.chest(tmp_path / "mine", zones=["left toe", *[""] * 11])
+    (tmp_path / "plan.yaml").write_text(f"runs: [{{dataset: folder, data: {mine}, {settings}}}]")
+    outcome = command_line("sweep", tmp_path / "plan.yaml", "--output", tmp_path / "out")
+    assert outcome.status == 1 and told in outcome.errors, outcome.errors
     assert not (tmp_path / "out").exists()
 
 

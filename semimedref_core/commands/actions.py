@@ -126,6 +126,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Scores a trained network on a split, with complete reports or with reports without positions."""
     from semimedref_core.data.content import require_content
     from semimedref_core.data.datasets import load_split
+    from semimedref_core.data.own.zones import layout_of
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts, network_folder
     from semimedref_core.tools.positions import recoveries, reports_table
 
@@ -139,7 +140,7 @@ def evaluate(options: argparse.Namespace) -> None:
     checkpoint = network_folder(options.checkpoint)
     network, about = from_pretrained(checkpoint)
     config = _trained_with(about, checkpoint, given(options))
-    of_texts = [about[name] for name in ("positions", "text_sides") if config.dataset == "folder" and name in about]
+    of_texts = [layout_of(about)] if config.dataset == "folder" else []
     where = config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values
     pairs = load_split(*where, *of_texts).with_channels(network.channels)
     require_content(pairs, f"{config.dataset} {options.split}")

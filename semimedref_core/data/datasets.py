@@ -15,6 +15,7 @@ from semimedref_core.data.phantom import phantom
 from semimedref_core.data.real.mosmed import MOSMED_PLUS
 from semimedref_core.data.real.qata import QATA_COV19
 from semimedref_core.data.splits import labelled_indices
+from semimedref_core.positions import Positions
 
 SOURCES = {source.key: source for source in (QATA_COV19, MOSMED_PLUS)}
 """The datasets that are read from files, by name."""
@@ -63,7 +64,7 @@ def load_split(
     data: str = "",
     texts: Texts = "lvit",
     mask_values: str = "",
-    positions: str = "lung",
+    positions: str | Positions = "lung",
     text_sides: TextSides = "image",
 ) -> Pairs:
     """Loads one split with its masks, decoded to one size.
@@ -75,7 +76,8 @@ def load_split(
         data: folder of the real data, see :func:`data_folder`.
         texts: version of the real reports.
         mask_values: the values of real masks that mean lesion; see :func:`semimedref_core.config.mask_values`.
-        positions, text_sides: for your own texts; see :func:`.own.zones.layout_named`.
+        positions, text_sides: for your own texts; see :func:`.own.zones.layout_named`. ``positions`` may also be a
+            layout.
 
     Raises:
         DataError: names all problems of the files.

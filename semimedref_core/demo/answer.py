@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from semimedref_core.data.asked import report_asked
-from semimedref_core.data.own.zones import layout_named
+from semimedref_core.data.own.zones import layout_of
 from semimedref_core.data.pairs import DataError
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.inference import SemiMedRef
@@ -61,8 +61,8 @@ class Demo:
         self.layout, self.note = LUNGS, ""
         if model.about.get("trained_on") == "folder":
             try:
-                self.layout = layout_named(model.about["positions"], model.about["text_sides"])
-            except DataError as error:  # a network works without the table of its training data
+                self.layout = layout_of(model.about)
+            except DataError as error:  # an older network names only the file of its table, and works without it
                 self.layout, self.note = NOWHERE, f"Zones are not shown: {error}."
 
     def start(self) -> dict:

@@ -213,9 +213,10 @@ def _config(where: str, settings: Mapping) -> Config:
         if isinstance(value, list | Mapping):
             raise PlanError(f"{where}: {name} must be one value, got {value!r}; only a block's own settings are axes")
         typed[name] = _number(value) if kind_of(FIELDS[name]) == "float" else value
-    for name in ("data", "image_encoder", "text_encoder"):
+    for name in ("data", "image_encoder", "text_encoder", "positions"):
         place = os.path.expanduser(str(typed.get(name, "")))
-        if os.path.isdir(place):
+        is_table = name == "positions" and place.endswith(".csv") and os.path.isfile(place)
+        if is_table or (name != "positions" and os.path.isdir(place)):
             typed[name] = os.path.abspath(place)  # a run has its own working folder
     try:
         config = Config(**typed)

@@ -20,6 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from semimedref_core.data.datasets import SOURCES, data_folder
+from semimedref_core.data.own.folder import OwnData
 from semimedref_core.experiments import papermill_run
 from semimedref_core.experiments.estimate import estimate
 from semimedref_core.experiments.job import LOG, Job, State, SweepError, Task, run_state
@@ -84,7 +85,7 @@ def check(plan: Plan, folder: Path) -> None:
     Raises:
         SweepError: if the folder has runs that are not in the plan, or a damaged state of a run.
         CheckpointError: if a run there has other settings than in the plan, or damaged results.
-        DataError: if the plan needs real data and their tables are missing.
+        DataError: if the plan needs real or own data, and their tables are missing or have problems.
     """
     named = {run.name for run in plan.runs}
     strangers = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}") if path.parent.name not in named)
@@ -98,11 +99,13 @@ def check(plan: Plan, folder: Path) -> None:
             require_same_settings(folder / run.name / CONFIG, run.config)
         if run_state(folder / run.name).finished or (folder / run.name / RESULTS).is_file():
             read_results(folder / run.name)
-    for dataset, data, texts in {(run.config.dataset, run.config.data, run.config.texts) for run in plan.runs}:
-        if source := SOURCES.get(dataset):
-            layout = source.find(data_folder(data))
-            for split in ("train", "valid"):
-                layout.entries(split, texts)
+    needed = ("dataset", "data", "texts", "positions", "text_sides")
+    for dataset, data, texts, *zones in {tuple(getattr(run.config, name) for name in needed) for run in plan.runs}:
+        for split in ("train", "valid"):
+            if source := SOURCES.get(dataset):
+                source.find(data_folder(data)).entries(split, texts)
+            if dataset == "folder":
+                OwnData.find(data_folder(data), *zones).entries(split)
 
 
 def default_jobs(threads: int) -> int:

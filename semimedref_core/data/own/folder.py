@@ -79,7 +79,7 @@ class OwnData:
     groups: dict[str, str]
 
     @classmethod
-    def find(cls, folder: str | Path, positions: str = "lung", text_sides: str = "image") -> OwnData:
+    def find(cls, folder: str | Path, positions: str | Positions = "lung", text_sides: str = "image") -> OwnData:
         """Reads the table of a folder; no picture is opened.
 
         Args:

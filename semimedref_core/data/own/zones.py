@@ -1,4 +1,5 @@
-"""The zones that texts may name: a built-in layout or a user's table. Also reads zones that a table lists."""
+"""The zones that texts may name: a built-in layout, a user's table, or the table that a network was trained with. Also
+reads zones that a table of pairs lists."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ EDGES = ("left", "top", "right", "bottom")
 _SEPARATOR = re.compile(r"\s*[;|,]\s*")
 
 
-def layout_named(positions: str, text_sides: TextSides = "image") -> Positions:
-    """The layout for the settings ``positions`` and ``text_sides``.
+def layout_named(positions: str | Positions, text_sides: TextSides = "image") -> Positions:
+    """The layout for the settings ``positions`` and ``text_sides``; a layout itself is returned unchanged.
 
     A table has one row for each zone. Its column ``words`` holds the words for the zone, separated by ``;``; new texts
     use the first ones. The columns ``left``, ``top``, ``right`` and ``bottom`` are the edges of its box, as shares of
@@ -26,6 +27,8 @@ def layout_named(positions: str, text_sides: TextSides = "image") -> Positions:
     Raises:
         DataError: names all problems of a table.
     """
+    if isinstance(positions, Positions):
+        return positions
     if positions in LAYOUTS:
         layout = LAYOUTS[positions]
         return layout.of_the_patient() if text_sides == "patient" else layout
@@ -35,6 +38,36 @@ def layout_named(positions: str, text_sides: TextSides = "image") -> Positions:
             f"{positions}: its boxes say already which half of the image each word means; leave text_sides at image"
         )
     return layout
+
+
+def recorded(positions: str, text_sides: TextSides, layout: Positions) -> dict:
+    """The entries for a network's ``config.json`` that :func:`layout_of` reads. They hold the table of a user's layout
+    and the name of its file, without its folder. So the network needs neither the file nor this machine's folders."""
+    if positions in LAYOUTS:
+        return {"positions": positions, "text_sides": text_sides}
+    boxes = [[left, top, right, bottom] for top, left, bottom, right in layout.shares]
+    table = {"words": [list(words) for words in layout.words], "boxes": boxes}
+    return {"positions": Path(positions).name, "text_sides": text_sides, "layout": table}
+
+
+def layout_of(about: dict) -> Positions:
+    """The layout of the texts that a network was trained on.
+
+    Args:
+        about: its ``config.json``. Older ones have no ``layout``, only the path of the table.
+
+    Raises:
+        DataError: if there is no such layout; names all problems.
+    """
+    table = about.get("layout")
+    if table is None:
+        return layout_named(str(about.get("positions", "lung")), about.get("text_sides", "image"))
+    where = "layout in the network's config.json"
+    try:
+        words = [tuple(str(word) for word in list(names)) for names in table["words"]]
+        return _layout(where, words, [tuple(box) for box in table["boxes"]])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{where}: has no words and boxes of zones ({error!r:.80}); get the file again") from None
 
 
 def zones_listed(text: str, layout: Positions) -> tuple[int, ...] | None:
@@ -80,18 +113,29 @@ def _read_table(path: Path) -> Positions:
         raise DataError(
             f"{path}: the columns of a table of positions are words, {', '.join(EDGES)}; see {missing[0]!r}"
         )
-    if not 1 <= len(table) <= MOST_ZONES:
+    words = [tuple(filter(None, (each.strip().lower() for each in cell.split(";")))) for cell in table["words"]]
+    return _layout(str(path), words, list(zip(*(table[name] for name in EDGES), strict=True)))
+
+
+def _layout(where: str, words: Sequence[tuple[str, ...]], boxes: Sequence[Sequence]) -> Positions:
+    """The layout of these words and boxes (left, top, right, bottom).
+
+    Raises:
+        DataError: names all problems; ``where`` begins the message.
+    """
+    if not 1 <= len(words) <= MOST_ZONES:
         raise DataError(
-            f"{path}: lists {len(table)} zones; a table of positions has 1 to {MOST_ZONES}, as ITCL's kernels tell "
+            f"{where}: lists {len(words)} zones; a table of positions has 1 to {MOST_ZONES}, as ITCL's kernels tell "
             f"{2**MOST_ZONES} sets of zones apart; let words share a zone, as the clock in docs/own_data.md does"
         )
-    words = [tuple(filter(None, (each.strip().lower() for each in cell.split(";")))) for cell in table["words"]]
+    if len(words) != len(boxes):
+        raise DataError(f"{where}: has words for {len(words)} zones and {len(boxes)} boxes")
     problems, shares = [], []
-    for row, (names, *edges) in enumerate(zip(words, *(table[name] for name in EDGES), strict=True), 2):
+    for row, (names, edges) in enumerate(zip(words, boxes, strict=True), 2):
         try:
             left, top, right, bottom = map(float, edges)
         except ValueError:
-            problems.append(f"row {row}: edges {', '.join(edges)} are no numbers")
+            problems.append(f"row {row}: edges {', '.join(map(str, edges))} are no numbers")
             shares.append(None)
             continue
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -102,7 +146,7 @@ def _read_table(path: Path) -> Positions:
     problems += [f"row {row}: the same box as row {shares.index(box) + 2}" for row, box in _again(shares) if box]
     problems += [f"row {row}: begins with the same words as another" for row, _ in _again([each[:1] for each in words])]
     if problems:
-        raise DataError("\n".join([f"{path}: {len(problems)} problem(s) in this table of positions:", *problems]))
+        raise DataError("\n".join([f"{where}: {len(problems)} problem(s) in this table of positions:", *problems]))
     return Positions(names=tuple(names[0] for names in words), shares=tuple(shares), words=tuple(words))
 
 
