@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from semimedref_core import example
-from semimedref_core.data.asked import picture_asked, report_asked
+from semimedref_core.data.asked import as_read, picture_asked, report_asked, upright
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.evaluation import predict
 from semimedref_core.figures.pairs import prediction_overlay
@@ -129,12 +129,9 @@ class SemiMedRef(ModelHubMixin):
         picture = picture_asked(Path(image), channels) if isinstance(image, str | Path) else _array(image, channels)
         size = (self.about["image_size"],) * 2
         small = np.array(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
-        pairs = Pairs(small[None], None, (report,), (name,))
-        on_its_side = self.about.get("axes") == "transposed"
-        pairs = pairs.transposed() if on_its_side else pairs
-        probability = next(predict(self.network, pairs, self.texts))[0, 0].numpy()
-        probability = Image.fromarray(probability.T if on_its_side else probability)
-        whole = probability.resize(picture.shape[1::-1], Image.Resampling.BILINEAR)
+        pairs = as_read(Pairs(small[None], None, (report,), (name,)), self.about, channels)
+        probability = upright(next(predict(self.network, pairs, self.texts))[0, 0].numpy(), self.about)
+        whole = Image.fromarray(probability).resize(picture.shape[1::-1], Image.Resampling.BILINEAR)
         return Segmentation(picture, report.render(), np.asarray(whole))
 
     def __repr__(self) -> str:

@@ -3,8 +3,10 @@
 import jupytext
 import matplotlib.pyplot as plt
 import numpy as np
+import own_folders
 import pytest
 import torch
+from PIL import Image
 
 from semimedref_core.data import phantom
 from semimedref_core.evaluation import dice_and_iou, overlap
@@ -14,7 +16,7 @@ from semimedref_core.experiments.results import finished_runs
 from semimedref_core.experiments.statistics import ablations, learning_curves
 from semimedref_core.figures.differences import ablation_bars
 from semimedref_core.figures.results import curve_panels, spread
-from semimedref_core.runtime.checkpoints import CheckpointError
+from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained
 
 
 @pytest.fixture
@@ -102,6 +104,44 @@ def test_runs_with_their_networks_are_shown_on_images_from_the_largest_gain_to_t
         gains = dice_and_iou(b["teacher"])[0] - dice_and_iou(a["teacher"])[0]
     found = dice[1] - dice[0]
     assert (found[0], found[-1]) == pytest.approx((gains.max(), gains.min())) and (np.diff(found) <= 0).all()
+
+
+def assert_as_scored(folder, methods):
+    """The predictions have the Dice that the runs reported, image by image."""
+    runs = finished_runs([folder])
+    pairs, predictions = gains_and_losses(runs, methods, count=100)
+    for method in methods:
+        (run,) = {row.folder for row in runs.itertuples() if row.method == method}
+        with np.load(f"{run}/valid.npz") as counts:
+            reported = dice_and_iou(counts["teacher"])[0]
+        found = dice_and_iou(_overlaps(predictions[method], pairs.masks))[0]
+        assert sorted(found) == pytest.approx(sorted(reported)), method
+    return pairs
+
+
+def test_a_network_that_reads_pictures_on_their_side_is_shown_as_it_was_scored(trained, train, tmp_path, monkeypatch):
+    monkeypatch.setitem(phantom.COUNTS, "valid", 6)
+    (tmp_path / "upright").symlink_to(trained / "semi_medref")
+    told = train(output=tmp_path / "on its side", method="supervised", axes="transposed", steps=30)
+    assert told.status == 0, told.errors
+    pairs = assert_as_scored(tmp_path, ["supervised", "semi_medref"])
+    assert set(map(bytes, pairs.images)) == set(map(bytes, phantom.phantom("valid", size=32).images)), "upright"
+
+
+def test_networks_of_one_s_own_data_are_shown_with_their_positions_and_colours(train, tmp_path):
+    """All validation pictures are grey, but the network learnt from colours."""
+    about = {"zones": ["near", "far"] * 6, "split": ["train"] * 8 + ["valid"] * 4}
+    mine, table = own_folders.skin(tmp_path / "mine", **about), tmp_path / "pos.csv"
+    for k in range(8, 12):
+        path = mine / f"images/{k:03}.png"
+        Image.open(path).convert("L").save(path)
+    table.write_text("words,left,top,right,bottom\nnear,0,0,1,0.5\nfar,0,0.5,1,1\n")
+    for method in ("supervised", "fixmatch"):
+        own = {"dataset": "folder", "data": mine, "positions": table, "label_ratio": 0.5, "method": method}
+        told = train(output=tmp_path / "runs" / method, **own)
+        assert told.status == 0, told.errors
+    assert from_pretrained(tmp_path / "runs/fixmatch")[0].channels == 3
+    assert assert_as_scored(tmp_path / "runs", ["supervised", "fixmatch"]).channels == 1
 
 
 def _overlaps(probs, masks):

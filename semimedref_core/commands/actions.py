@@ -124,9 +124,8 @@ def mixing(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Scores a trained network on a split, with complete reports or with reports without positions."""
+    from semimedref_core.data.asked import as_read, split_asked
     from semimedref_core.data.content import require_content
-    from semimedref_core.data.datasets import load_split
-    from semimedref_core.data.own.zones import layout_of
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts, network_folder
     from semimedref_core.tools.positions import recoveries, reports_table
 
@@ -140,12 +139,8 @@ def evaluate(options: argparse.Namespace) -> None:
     checkpoint = network_folder(options.checkpoint)
     network, about = from_pretrained(checkpoint)
     config = _trained_with(about, checkpoint, given(options))
-    of_texts = [layout_of(about)] if config.dataset == "folder" else []
-    where = config.dataset, options.split, config.image_size, config.data, config.texts, config.mask_values
-    pairs = load_split(*where, *of_texts).with_channels(network.channels)
+    pairs = as_read(split_asked(options.split, config, about), about, network.channels)
     require_content(pairs, f"{config.dataset} {options.split}")
-    if about.get("axes") == "transposed":
-        pairs = pairs.transposed()
     texts, where = load_texts(checkpoint), f"on {len(pairs)} pairs of {config.dataset} {options.split}"
     if options.reports != "all":
         (row,) = reports_table(network, pairs, texts, [options.reports], [rate]).to_dict("records")

@@ -1,17 +1,56 @@
-"""Reads one picture and one sentence for a trained network, in the same way as its training data."""
+"""Reads data for a trained network in the same way as its training data: a picture, a sentence or a split."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
-from semimedref_core.data.pairs import DataError
+from semimedref_core.config import Config
+from semimedref_core.data.datasets import load_split
+from semimedref_core.data.own.zones import layout_of
+from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.dicom import is_dicom, read_dicom
 from semimedref_core.data.real.pictures import read_colour, read_grey
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.positions import NOWHERE, AnyReport
 from semimedref_core.reports import Report
+
+Maps = TypeVar("Maps", np.ndarray, Tensor)
+
+
+def split_asked(split: str, config: Config, about: dict) -> Pairs:
+    """A split with its masks, upright, with the positions that a network learnt from.
+
+    Args:
+        split: ``train``, ``valid`` or ``test``.
+        config: the settings of the data.
+        about: the network's ``config.json``.
+
+    Raises:
+        DataError: names all problems of the files.
+    """
+    zones = [layout_of(about)] if config.dataset == "folder" else []
+    where = config.dataset, split, config.image_size, config.data, config.texts, config.mask_values
+    return load_split(*where, *zones)
+
+
+def as_read(pairs: Pairs, about: dict, channels: int) -> Pairs:
+    """Upright pairs as a network with this ``config.json`` reads them: with its number of channels, and on their side
+    if it was trained so. :func:`upright` turns its predictions back."""
+    pairs = pairs.with_channels(channels)
+    return pairs.transposed() if _on_its_side(about) else pairs
+
+
+def upright(maps: Maps, about: dict) -> Maps:
+    """Predictions ``[..., H, W]`` for pairs of :func:`as_read`, as they lie on the upright pictures."""
+    return maps.swapaxes(-2, -1) if _on_its_side(about) else maps
+
+
+def _on_its_side(about: dict) -> bool:
+    return about.get("axes") == "transposed"
 
 
 def report_asked(text: str, about: dict) -> AnyReport:

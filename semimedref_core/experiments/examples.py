@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from semimedref_core.data.datasets import load_split
+from semimedref_core.data.asked import as_read, split_asked, upright
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.evaluation import dice_and_iou, overlap, predict
+from semimedref_core.experiments.results import settings_of
+from semimedref_core.networks import Texts
 from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained, load_texts
 
 
@@ -27,7 +30,7 @@ def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4)
         count: number of images, from the largest gain to the largest loss, evenly spaced in rank.
 
     Returns:
-        The pairs, and for each method its probabilities ``[count, H, W]``.
+        The pairs, upright, and for each method its probabilities ``[count, H, W]``.
 
     Raises:
         CheckpointError: if a run has no trained network in its folder.
@@ -42,10 +45,11 @@ def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4)
             f"no seed for which {', '.join(methods)} all have trained networks; give the folder of the training "
             "runs, with teacher/ in each run"
         )
-    of_seed = folders[folders["seed"] == min(common)].set_index("method")
-    of_data = of_seed.loc[methods[-1], ["dataset", "data", "texts", "mask_values", "image_size"]].to_dict()
-    pairs = load_split(split="valid", **of_data)
-    probs = {method: _probabilities(Path(of_seed.loc[method, "folder"], "teacher"), pairs) for method in methods}
+    of_seed = folders[folders["seed"] == min(common)].set_index("method")["folder"]
+    teachers = {method: Path(of_seed[method], "teacher") for method in methods}
+    networks = {method: from_pretrained(folder) for method, folder in teachers.items()}
+    pairs = split_asked("valid", settings_of(of_seed[methods[-1]]), networks[methods[-1]][1])
+    probs = {method: _probabilities(*networks[method], load_texts(teachers[method]), pairs) for method in methods}
     masks = torch.from_numpy(pairs.masks)[:, None].bool()
     ours, other = (
         dice_and_iou(overlap(torch.from_numpy(probs[m])[:, None] >= 0.5, masks).numpy())[0] for m in methods[:-3:-1]
@@ -55,6 +59,7 @@ def gains_and_losses(runs: pd.DataFrame, methods: Sequence[str], count: int = 4)
     return pairs.subset(rows.tolist()), {method: probs[method][rows] for method in methods}
 
 
-def _probabilities(checkpoint: Path, pairs: Pairs) -> np.ndarray:
-    network, _ = from_pretrained(checkpoint)
-    return torch.cat(list(predict(network, pairs, load_texts(checkpoint))))[:, 0].numpy()
+def _probabilities(network: nn.Module, about: dict, texts: Texts, pairs: Pairs) -> np.ndarray:
+    """The probabilities ``[N, H, W]`` of a network for upright pairs."""
+    read = as_read(pairs, about, network.channels)
+    return upright(torch.cat(list(predict(network, read, texts)))[:, 0].numpy(), about)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from semimedref_core._lazy import require
 from semimedref_core.config import BRING_WEIGHTS, FIELDS, Config
-from semimedref_core.errors import FileError
+from semimedref_core.errors import ConfigError, FileError
 from semimedref_core.runtime.atomic import atomic, read_json, read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError, read_arrays, write_arrays
 from semimedref_core.runtime.run_state import CONFIG, PATHS, VALID
@@ -224,11 +224,24 @@ def missing_runs(runs: pd.DataFrame) -> list[str]:
     return lines
 
 
+def settings_of(folder: str | Path) -> Config:
+    """The settings of a run, from its ``config.json``. Settings that are unknown now are left out.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        return Config(**{name: value for name, value in _read(path).items() if name in FIELDS})
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}; remove this run, or train it again") from None
+
+
 def _rows(folder: Path) -> list[dict]:
     """Student and teacher of one run."""
     results, config = _read(folder / "results.json"), _read(folder / CONFIG)
+    settings_of(folder)  # checks all values
     try:
-        Config(**{name: value for name, value in config.items() if name in FIELDS})  # checks all values
         about = {
             **config,
             "architecture": config["network"],
