@@ -41,6 +41,7 @@ import torch
 
 from semimedref_core import evaluate, evaluation, example, from_pretrained, load_split, load_texts, versions
 from semimedref_core.figures import attention_maps, by_report, notebook_style, sample_gallery
+from semimedref_core.missing_positions import text_at_hand
 from semimedref_core.teaching import check, source_of
 from semimedref_core.tools import attention, inspection
 
@@ -254,27 +255,31 @@ check("02.2", rows)
 # %% [markdown]
 # ## What the text is worth
 #
-# We take the validation pairs of the phantom whose report names one side. The network gets each image with three
-# texts: its own report; one text for all images, which names every zone and so tells nothing about one image; and the
-# own report with its sides swapped. The cell prints Dice per image of this one network (one seed).
+# We take the validation pairs of the phantom whose report names one side. The network gets each image with four texts:
+#
+# - its own report;
+# - the report with hidden positions: PosAug's token replaces each phrase, and the network knows this token from
+#   training;
+# - a sentence that names every zone. For these images it is a false report: the network also outlines spots that only
+#   look like lesions;
+# - its own report with the sides swapped.
+#
+# The cell prints Dice per image of this one network (one seed).
 
 # %%
 one_sided = valid.subset([i for i, report in enumerate(valid.reports) if len(report.sides) == 1])
-everywhere = ["bilateral pulmonary infection, two infected areas, all left lung and all right lung."]
-told = {
-    "own report": None,
-    "every zone named": everywhere * len(one_sided),
-    "sides swapped": [report.flip().render() for report in one_sided.reports],
-}
+modes = {"own report": "full", "positions hidden": "masked", "every zone named": "none", "sides swapped": "wrong-side"}
+told = {name: [text_at_hand(report, mode) for report in one_sided.reports] for name, mode in modes.items()}
 scores = {name: 100 * evaluate(network, one_sided, texts, told=said)["dice_image"] for name, said in told.items()}
 print(f"{len(one_sided)} pairs, Dice per image in per cent\n{pd.Series(scores).round(1).to_string()}")
-assert scores["own report"] > scores["every zone named"] > scores["sides swapped"]
-print(f"the text is worth {scores['own report'] - scores['every zone named']:.0f} points of Dice per image")
+assert scores["own report"] > scores["positions hidden"] > scores["every zone named"] > scores["sides swapped"]
+print(f"the positions are worth {scores['own report'] - scores['positions hidden']:.0f} points of Dice per image")
 
 # %% [markdown]
-# A wrong side costs more than no side: this network follows its text. A method must not lose that. It has to keep
-# image and text together, because a patch that is pasted without its words would teach the network not to trust the
-# text.
+# A false text costs more than a silent one: this network follows its text. Other notebooks ask the same question of
+# other networks, data and texts, so their numbers differ: 03 hides the positions of real reports, and 07 names every
+# zone. A method must not lose the link from text to image. It has to keep both together, because a patch that is
+# pasted without its words would teach the network not to trust the text.
 #
 # ### Exercise 02.3 (break)
 #

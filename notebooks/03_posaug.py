@@ -323,10 +323,11 @@ figures.text_rows(rows[:5], [report.zones for report in untouched[:5]])
 plt.show()
 
 # %% [markdown]
-# What if ITCL read the zones off the augmented texts? The loss asks how much two pairs share, $P_{ij} = |a_i \cap a_j|
-# /
-# |a_i \cup a_j|$ (Eq. 9; paper: 9). With hidden zones it would ask for too little. The cell measures this on the batch
-# above:
+# What if ITCL read the zones off the augmented texts? The loss asks how much two pairs share (Eq. 9; paper: 9):
+#
+# $$P_{ij} = \frac{|a_i \wedge a_j|}{|a_i \vee a_j|}$$
+#
+# With hidden zones it would ask for too little. The cell measures this on the batch above:
 
 # %%
 from semimedref_kernels import jaccard
@@ -568,7 +569,7 @@ plt.show()
 #   which.
 # - *masked* and *fuzzy* replace the positions as PosAug does.
 # - *wrong-side* swaps left and right, as a negative control.
-# - *none* is the sentence of all zones, which tells nothing about one image.
+# - *none* is the sentence of all zones, the same for every image. It is true only where all zones are infected.
 
 # %%
 from semimedref_core import missing_positions

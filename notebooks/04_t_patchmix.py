@@ -138,12 +138,12 @@ plt.show()
 # the two reports name opposite sides. So the patch lies where the text already says that something is. We have three
 # rules (`patch_zones`):
 #
-# * `receiver`: the paper's rule. The text keeps its zones.
+# * `receiver`: the paper's rule. The text names the pasted zone already, so it keeps its zones.
 # * `donor`: ours. The patch lies where the donor's report names a lesion. The text may get a new zone, so a left-only
 #   report can become bilateral.
 # * `both`: only zones that both reports name.
 #
-# This notebook uses the rule `donor`, as our preset does.
+# This notebook uses the rule `donor`, as our preset does. Only this rule can change the zones of a text.
 #
 # **Where in the zone?** We draw a centre $c$ in the box of the zone $k$. The patch $m$ is the square of side $b$
 # around it, *cut to the box*. So a patch touches one zone only, and we know in advance which zone it may add to the
@@ -232,8 +232,9 @@ source_of(_by_boxes)
 # grey lines mark our gate and the release's. The release's patches are much smaller (16 of 224 px), so more of them
 # fit into a lesion.
 #
-# **Look at** the three curves in each plot: the modes differ at the left and agree at the right. The exercise asks
-# why.
+# **Look at** the three curves in each plot. At the left, *random* accepts fewer patches than the two other modes, which
+# aim at lesions. The curve of *probability* rises, because its patches are centred on pixels with $p_j$ of at least the
+# gate: a stricter gate also makes it aim better. At the right, the three modes agree. The exercise asks why.
 
 # %%
 thresholds = np.linspace(0, 1, 21)
@@ -316,8 +317,9 @@ plt.show()
 # %% [markdown]
 # ## Text (Eq. 8; paper: 8)
 #
-# The paper rewrites the text so that it names what was pasted. We parse the report, add the pasted zone and write the
-# report anew. With $e_k$ for "zone $k$ alone":
+# After a mix the text must name what was pasted. The release, with the receiver's rule, joins the first phrases of the
+# two reports. It also has a function for the union of all phrases, which it never calls; its comment names the paper's
+# equation 8. We parse the report, add the pasted zone and write the report anew. With $e_k$ for "zone $k$ alone":
 #
 # $$\tilde a = a_i \lor e_k, \quad \text{phrases, laterality and number written anew} \qquad (\text{Eq. 8; paper: 8})$$
 #

@@ -379,7 +379,10 @@ print(f"P of a text at random: {P_valid[~eye].mean():.2f}")
 # **Read the rows one by one.** Hard positives bring image and own text much closer (*own*), because this is all that
 # they ask for. They never ask that texts with *some* shared zones come before texts with *none*, and in this run the
 # cosines of *none* are larger. Soft positives do ask for this order, with small differences of cosines, as section 4
-# said. So we expect them to be ahead in *order*. In this run they are, and in *nearest* too.
+# said. So we expect them to be ahead in *order*. In this run they are, and in *nearest* too. But they do not pull an
+# image to its own text: *own* is no larger than before training. Soft positives improve the order of the cosines, not
+# their size. So at $\tau = 0.07$ the loss stays near $\log N$ in our trainings ([06](06_teacher_student.ipynb),
+# [07](07_train.ipynb)).
 #
 # ## 7 · Explore
 #
@@ -414,7 +417,8 @@ print(f"loss {found.loss:.2f}, floor {found.floor:.2f}, log N {math.log(12):.2f}
 # - 93 % of the negatives in a batch of 16 share a zone with the image, and 13 % are the very same text.
 # - The floor of the loss is 2.57 and an even softmax has 2.77: soft positives leave a room of 0.20.
 # - Two texts with $P = 1$ and $P = 1/3$ need to differ in their cosine by 0.08 only, at $\tau = 0.07$.
-# - The order of the cosines follows the shared zones better with soft positives (0.58) than with hard ones (0.40).
+# - The order of the cosines follows the shared zones better with soft positives (0.58) than with hard ones (0.40). Only
+#   hard positives bring an image close to its own text.
 #
 # **Next:** [06 · Teacher and student](06_teacher_student.ipynb), where ITCL is one of four terms of the loss.
 # **Back:** [04 · T-PatchMix](04_t_patchmix.ipynb). **Further on:** [09 · Kernels](09_kernels.ipynb) computes the loss

@@ -116,6 +116,7 @@ print(f"{int(accepted.sum())} of {batch_size} samples are mixed; sample {i} take
 #
 # There are $32 \cdot (3 + 1) \cdot 224^2 = 6.4$ million numbers of 4 bytes, which makes 25.7 MB. The code reads them
 # and writes as many: 51.4 MB. Boxes and partners add a few hundred bytes.
+# </details>
 
 # %%
 least_megabytes = None
@@ -211,6 +212,7 @@ assert torch.equal(row_sums(picture), picture.sum(1))
 #
 # Masked numbers must not count. A zero would count as $e^0 = 1$, while $-\infty$ counts as 0. The kernel subtracts the
 # largest number first, because $e^x$ exceeds float32 above about $x = 88$.
+# </details>
 
 # %%
 log_sum_exp = None  # def log_sum_exp(x): ...
@@ -228,6 +230,7 @@ check("09.2", log_sum_exp)
 # the last four are the beginning of row $i + 1$. Row 2 is empty and gets the lesion of row 3. Rows 3 and 4 get the
 # lesion of the next row too. Row 5 holds lesion, but the next row is empty, so its sum is right by luck. Because of
 # such luck a forgotten mask can stay unnoticed.
+# </details>
 
 # %%
 wrong_rows = None
@@ -311,7 +314,7 @@ assert [sum(kind == "both" for *_, kind in found) for found in views.values()] =
 # around the kernels without the kernels, because a kernel allocates nothing.
 #
 # **Look at** the slopes. For the code as written, four times the pairs take about sixteen times the memory, until a
-# card of 80 GB is full (dashed line). For the fused form they take two to five times as much, because it never holds a
+# card of 80 GB is full (dashed line). For the fused form they take two to six times as much, because it never holds a
 # whole matrix.
 
 # %%

@@ -17,12 +17,14 @@ from semimedref_core.tools.equation_index import (
     ROOT,
     SYMBOLS,
     Equation,
+    code_table,
     equation_table,
     find_tags,
     ledger_table,
     symbol_table,
 )
 from semimedref_core.tools.glossary import GLOSSARY, glossary_table
+from semimedref_core.tools.settings_table import settings_table
 
 FOUND = find_tags()
 ENTRIES = [*EQUATIONS, *LEDGER]
@@ -65,7 +67,8 @@ def test_the_tables_that_people_read_are_those_of_these_sources():
     executed = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
     outputs = [output.get("data", {}) for cell in executed.cells for output in cell.get("outputs", [])]
     shown = [data["text/markdown"] for data in outputs if "text/markdown" in data]
-    assert shown == [equation_table(FOUND), symbol_table(), glossary_table(), ledger_table(FOUND)]
+    tables = [equation_table(FOUND), code_table(FOUND), symbol_table(), glossary_table(), ledger_table(FOUND)]
+    assert shown == [*tables, settings_table()]
 
 
 def test_every_symbol_of_the_training_step_is_in_the_table_of_symbols():

@@ -48,6 +48,7 @@ def pair(tmp_path):
         ("print\\(versions\\(", "print(len(", "import and print versions"),
         ("To remember", "In short", "what to remember"),
         ("# ## The table", "# ## Appendix: The table", "before any appendix"),
+        ("# </details>", "#", "1 cells open <details> without closing it"),
         ("notebook_style\\(100\\)", "notebook_style(100)" + "\nx = 1" * 30, "at most 25"),
     ],
 )

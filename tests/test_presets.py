@@ -11,6 +11,7 @@ from semimedref_core.config import Config
 from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.presets import PRESETS, about, preset, sources
 from semimedref_core.step import schedule
+from semimedref_core.tools.settings_table import settings_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,6 +33,14 @@ def test_compact_names_every_setting_and_paper_differs_from_it_in_the_method_alo
     budget = "dataset network image_size steps batch_size lr weight_decay seed data label_ratio eval_every".split()
     assert [name for name in budget if preset("paper")[name] != preset("compact")[name]] == []
     assert PRESETS[0] == "paper"
+
+
+def test_the_table_of_two_presets_has_each_difference_with_both_values_and_a_reason():
+    rows = [line.strip("| ").split(" | ") for line in settings_table().splitlines()[2:]]
+    a, b = preset("paper"), preset("compact")
+    assert {row[0].split("`")[1] for row in rows} == {name for name in b if a[name] != b[name]}
+    gate = next(row for row in rows if row[0].startswith("`gate`"))
+    assert gate[1:3] == ["0.55", "0.3"] and "larger patch" in gate[3]
 
 
 @pytest.mark.parametrize("name", ["paper", "paper-qata", "paper-mosmed"])

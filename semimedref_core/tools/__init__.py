@@ -3,7 +3,7 @@
 from semimedref_core._lazy import by_module, exports
 
 _MODULES = {
-    "equation_index": "EQUATIONS LEDGER find_tags equation_table ledger_table symbol_table",
+    "equation_index": "EQUATIONS LEDGER find_tags equation_table code_table ledger_table symbol_table",
     "glossary": "GLOSSARY glossary_table",
     "inspection": "named_tensors tensor_table parameter_table gradient_norms Passes HostReads",
     "memory_traffic": "Meter Access listening bytes_moved",
@@ -11,6 +11,7 @@ _MODULES = {
     "mixing_rates": "zone_rules release_rates",
     "positions": "counts_with predicted_zones reports_table recoveries",
     "profiling": "Profile profile",
+    "settings_table": "settings_table",
     "step_cost": "step_costs",
     "launches": "operations operations_of_replay host_seconds",
     "gpu_session": "CASES RUNS smaller",

@@ -62,7 +62,7 @@ EQUATIONS = tuple(
             ("zone vector of a report", r"a \in \{0, 1\}^6"),
             ("labelled and unlabelled pairs", r"|D_L| = \max(1, \mathrm{round}(\rho\, n)),\; D_U = D \setminus D_L"),
             ("PosAug", r"\tilde r: \text{each phrase of } r \text{ is hit independently with probability } p"),
-            ("T-PatchMix: proposal", r"m = \text{square} \cap \text{box of a zone } k \text{ with } a_{ik} = 1"),
+            ("T-PatchMix: proposal", r"m = \text{square} \cap \text{box of a zone } k \text{ that the rule allows}"),
             ("T-PatchMix: gate", r"\langle m, p_j \rangle / |m| \ge \mathrm{conf\_th}"),
             ("T-PatchMix: image", r"m\, s_j + (1 - m)\, s_i"),
             ("T-PatchMix: target", r"\mathbf{1}[m\, p_j + (1 - m)\, p_i \ge 0.5]"),
@@ -313,26 +313,31 @@ def _tags_of(path: Path) -> list[tuple[str, str]]:
 
 
 def equation_table(found: dict[str, Places]) -> str:
-    """The equations with links to functions, notebook cells and tests, in Markdown, for a reader in ``notebooks/``."""
-    lines = ["| | paper's | what | formula | function | notebook | test |", "|---|---|---|---|---|---|---|"]
+    """The equations with links to notebook cells, in Markdown, for a reader in ``notebooks/``."""
+    lines = ["| | paper's | what | formula | notebook |", "|---|---|---|---|---|"]
+    for entry in EQUATIONS:
+        formula = entry.tex.replace("|", r"\vert ")  # a bar would end the cell of the table
+        cells = _cells(found.get(entry.tag, Places()))
+        lines.append(f"| {entry.tag} | {entry.paper} | {entry.title} | ${formula}$ | {cells} |")
+    return "\n".join(lines)
+
+
+def code_table(found: dict[str, Places]) -> str:
+    """The equations with links to functions and tests. A second table, because one with all columns fits no page."""
+    lines = ["| | what | function | test |", "|---|---|---|---|"]
     for entry in EQUATIONS:
         places = found.get(entry.tag, Places())
-        functions = _links(places.functions)
-        formula = entry.tex.replace("|", r"\vert ")  # a bar would end the cell of the table
-        lines.append(
-            f"| {entry.tag} | {entry.paper} | {entry.title} | ${formula}$ | {functions} | {_cells(places)} "
-            f"| {_links(places.tests)} |"
-        )
+        lines.append(f"| {entry.tag} | {entry.title} | {_links(places.functions)} | {_links(places.tests)} |")
     return "\n".join(lines)
 
 
 def ledger_table(found: dict[str, Places]) -> str:
     """The differences to the released code, with links to the cell that shows each and the test that proves it."""
-    lines = ["| | one expects | the released code | here | shown in | proved by |", "|---|---|---|---|---|---|"]
+    lines = ["| | one expects | the released code | here | shown in, proved by |", "|---|---|---|---|---|"]
     for entry in LEDGER:
         places = found.get(entry.tag, Places())
         texts = f"{entry.expected} | {entry.release} | {entry.ours}"
-        lines.append(f"| {entry.tag} | {texts} | {_cells(places)} | {_links(places.tests)} |")
+        lines.append(f"| {entry.tag} | {texts} | {_cells(places)}<br>{_links(places.tests)} |")
     return "\n".join(lines)
 
 

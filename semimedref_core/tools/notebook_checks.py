@@ -31,6 +31,8 @@ def style_problems(source: Path) -> list[str]:
         found.append(f"the third cell does not import and print versions(), tagged {OF_THIS_MACHINE}")
     if not any("**To remember" in cell.source for cell in cells[:walk][-3:]):
         found.append("the end, before any appendix, does not say what to remember")
+    if open_folds := [cell for cell in cells if cell.source.count("<details") != cell.source.count("</details>")]:
+        found.append(f"{len(open_folds)} cells open <details> without closing it; a page would hide all that follows")
     tagged = [cell for cell in cells if "parameters" in _tags(cell)]
     if tagged != cells[1:2]:
         found.append("the second cell, and no other, must be tagged parameters")
