@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -83,6 +84,19 @@ def network_inputs(
         yield weak_view(images, identity), texts(told[part]).to(device)
 
 
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Puts a network in eval mode while the body runs. Afterwards each of its modules has its former mode again, also
+    after an error."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @torch.no_grad()
 def predict(
     network: nn.Module,
@@ -95,7 +109,7 @@ def predict(
     """Yields the lesion probabilities of all pairs, batch by batch: ``[b, 1, H, W]`` float32 on the device.
 
     Args:
-        network: runs in eval mode; afterwards it has its former mode again.
+        network: runs in eval mode. After each batch it has its former mode again, also if it failed there.
         pairs: N, with or without masks.
         texts: turns texts into the network's input.
         device: the device of the network.
@@ -108,11 +122,10 @@ def predict(
     >>> [probs.shape for probs in predict(build_network("compact"), pairs, build_texts(), batch_size=2)]
     [torch.Size([2, 1, 32, 32]), torch.Size([1, 1, 32, 32])]
     """
-    was_training = network.training
-    network.eval()
     for images, ids in network_inputs(pairs, texts, device, batch_size, told):
-        yield network(images, ids).logits.float().sigmoid()
-    network.train(was_training)
+        with eval_mode(network):  # not around the yield, because the caller may train before it asks for more
+            probs = network(images, ids).logits.float().sigmoid()
+        yield probs
 
 
 def image_counts(

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semimedref_core.data.phantom import phantom
-from semimedref_core.evaluation import evaluate, overlap, scores
+from semimedref_core.errors import ConfigError
+from semimedref_core.evaluation import evaluate, overlap, predict, scores
 from semimedref_core.networks import build_network, build_texts
 
 
@@ -56,3 +57,34 @@ def test_the_size_of_a_batch_changes_no_metric():
     torch.manual_seed(0)
     network, texts = build_network("compact"), build_texts()
     assert evaluate(network, pairs, texts, batch_size=3) == pytest.approx(evaluate(network, pairs, texts), abs=1e-6)
+
+
+def modes(network):
+    return {name: module.training for name, module in network.named_modules()}
+
+
+@pytest.mark.parametrize("asked", ["one batch", "all batches", "a failing batch"])
+def test_a_network_in_training_is_in_training_again_after_each_prediction(asked):
+    """Also if only the first batch is wanted, or a text cannot be read; and a part that is frozen stays frozen."""
+    network, pairs, texts = build_network("compact").train(), phantom("valid", 4, 32), build_texts(length=16)
+    network.text.eval()
+    before = modes(network)
+    told = ["no pulmonary infection."] * 2 + ["all " * (99 if asked == "a failing batch" else 1)] * 2
+    probs = predict(network, pairs, texts, batch_size=2, told=told)
+    first = next(probs)
+    assert first.shape == (2, 1, 32, 32) and not first.requires_grad
+    assert modes(network) == before, "between two batches too"
+    if asked == "all batches":
+        assert len(list(probs)) == 1
+    if asked == "a failing batch":
+        with pytest.raises(ConfigError):
+            next(probs)
+    assert modes(network) == before
+
+
+def test_a_network_that_fails_is_left_in_its_former_mode():
+    network = build_network("compact").train()
+    network.register_forward_hook(lambda *_: {}["a fault"])
+    with pytest.raises(KeyError):
+        evaluate(network, phantom("valid", 2, 32), build_texts())
+    assert all(modes(network).values())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from semimedref_core.errors import SemiMedRefError
+from semimedref_core.evaluation import eval_mode
 from semimedref_core.networks.compact import TextCrossAttention
 
 
@@ -45,12 +46,10 @@ def word_attention(network: nn.Module, images: Tensor, input_ids: Tensor) -> dic
             hooks += [ask, module.attention.register_forward_hook(lambda _, __, answer: found.append(answer[1]))]
     if not hooks:
         raise NoAttentionError("this network does not tell how pixels attend to words; `compact` and `lite` do")
-    was_training = network.training
-    network.eval()
     try:
-        network(images, input_ids)
+        with eval_mode(network):
+            network(images, input_ids)
     finally:
-        network.train(was_training)
         for hook in hooks:
             hook.remove()
     sides = [(images.shape[2] // stride, images.shape[3] // stride) for stride in (16, 8)]
