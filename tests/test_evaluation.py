@@ -6,9 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semimedref_core.data.pairs import Pairs
 from semimedref_core.data.phantom import phantom
 from semimedref_core.errors import ConfigError
 from semimedref_core.evaluation import evaluate, overlap, predict, scores
+from semimedref_core.figures.pairs import prediction_gallery
 from semimedref_core.networks import build_network, build_texts
 
 
@@ -50,6 +52,20 @@ def test_an_image_without_lesion_scores_1_if_nothing_is_predicted_else_0():
     one_pixel[0, 0, 0, 0] = True
     assert set(scores(overlap(empty, empty).numpy()).values()) == {1.0}
     assert set(scores(overlap(one_pixel, empty).numpy()).values()) == {0.0}
+
+
+def test_a_gallery_tells_the_dice_that_the_evaluation_gives():
+    """Also for a picture without a lesion in which nothing is found."""
+    empty, lesion = np.zeros((2, 8, 8), np.uint8)
+    lesion[2:5, 2:5] = 1
+    reports = phantom("valid", 4, 32).reports
+    pairs = Pairs(np.zeros((4, 8, 8), np.uint8), np.stack([empty, empty, lesion, lesion]), reports, tuple("abcd"))
+    found = np.stack([empty, lesion, empty, lesion]) * 0.9
+    figure = prediction_gallery(pairs, {"ours": found})
+    told = [text.get_text().rpartition(" ")[2] for ax in figure.axes for text in ax.texts if "Dice" in text.get_text()]
+    masks = torch.from_numpy(pairs.masks)[:, None] > 0
+    counts = overlap(torch.from_numpy(found)[:, None] >= 0.5, masks).numpy()
+    assert told == [f"{scores(count[None])['dice_image']:.2f}" for count in counts] == ["1.00", "0.00", "0.00", "1.00"]
 
 
 def test_the_size_of_a_batch_changes_no_metric():

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from semimedref_core.data.pairs import Pairs
+from semimedref_core.evaluation import dice_and_iou
 from semimedref_core.figures.canvas import DECOY, PREDICTED, TRUTH, TYPE, as_text, legend, outline, panels, show_image
 
 
@@ -52,7 +53,8 @@ def prediction_gallery(pairs: Pairs, predictions: Mapping[str, np.ndarray]) -> F
             show_image(ax, image, report.render() if r == 0 else "")
             outline(ax, mask)
             outline(ax, p, PREDICTED, "dashed")
-            dice = 2 * (mask * (p >= 0.5)).sum() / max(1, mask.sum() + (p >= 0.5).sum())
+            found, lesion = p >= 0.5, mask > 0
+            dice, _ = dice_and_iou(np.array([(found & lesion).sum(), found.sum(), lesion.sum()]))
             ax.text(
                 0.02, 0.03, f"{as_text(method)}  Dice {dice:.2f}", transform=ax.transAxes, color="white", fontsize=TYPE,
                 bbox={"facecolor": "black", "alpha": 0.6, "pad": 2},
