@@ -1,6 +1,7 @@
 """The public API: small, complete, loaded when it is asked for, and each name shows how it is used."""
 
 import doctest
+import importlib
 import inspect
 import re
 import subprocess
@@ -30,6 +31,24 @@ def test_each_name_has_an_example_that_runs(name, one_thread):
     said = []
     failed, tried = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples, out=said.append)
     assert tried and not failed, "".join(said)
+
+
+def with_examples():
+    """The modules of both packages that have examples of names outside the API."""
+    sources = [*(ROOT / "semimedref_core").rglob("*.py"), *(ROOT / "kernels" / "semimedref_kernels").rglob("*.py")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sources if ">>> " in path.read_text()]
+    return sorted(name.removeprefix("kernels.").removesuffix(".__init__") for name in names)
+
+
+@pytest.mark.parametrize("module", with_examples())
+def test_every_other_example_in_a_docstring_runs_too(module, one_thread):
+    known = {id(getattr(semimedref_core, name)) for name in semimedref_core.__all__}
+    loaded, said = importlib.import_module(module), []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for examples in doctest.DocTestFinder(exclude_empty=True).find(loaded):
+        if id(getattr(loaded, examples.name.removeprefix(f"{module}."), None)) not in known:
+            runner.run(examples, out=said.append)
+    assert not runner.failures, "".join(said)
 
 
 def test_no_name_of_the_api_is_that_of_a_module():

@@ -149,6 +149,20 @@ def test_masks_of_tiny_lesions_are_trained_on_and_the_grid_is_told(train, mine, 
 # The table
 
 
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85"])
+def test_a_text_may_hold_any_letter_that_json_allows(mine, letter):
+    """JSON may write a line separator as it is, and programs that write readable JSON do so. Only \\n ends a line."""
+    own_folders.as_jsonl(mine)
+    path = mine / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    rows[0]["text"] = f"Patchy opacity{letter}in the left upper zone."
+    path.write_bytes("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+    own = OwnData.find(mine)
+    assert own.problems == () and sum(map(len, own.splits.values())) == 12
+    told = {entry.image.name: entry.text for split in own.splits.values() for entry in split}
+    assert told["000.png"] == rows[0]["text"]
+
+
 @pytest.mark.parametrize("write", [own_folders.as_jsonl, own_folders.as_parquet])
 def test_the_table_may_be_jsonl_or_parquet(mine, write):
     before = load_split("folder", "train", 32, str(mine))

@@ -25,7 +25,7 @@ def check(name: str, answer: object) -> None:
 
     >>> from semimedref_core.teaching import check
     >>> check("05.1", None)
-    04.1: no answer yet. Replace None, and run the cell again.
+    05.1: no answer yet. Replace None, and run the cell again.
     """
     judge = exercises_of(name.split(".")[0])[name]
     if answer is None:

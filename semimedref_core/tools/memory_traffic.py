@@ -29,8 +29,9 @@ class Meter(TorchDispatchMode):
 
     >>> import torch
     >>> from semimedref_core.tools import Meter
+    >>> numbers = torch.zeros(100)
     >>> with Meter() as meter:
-    ...     doubled = 2 * torch.zeros(100)
+    ...     doubled = 2 * numbers
     >>> meter.operations, meter.read, meter.written, meter.peak
     (1, 400, 400, 400)
     """

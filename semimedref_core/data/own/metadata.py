@@ -141,7 +141,7 @@ def _require_columns(path: Path, columns: list[str]) -> None:
 
 
 def _jsonl(path: Path) -> pd.DataFrame:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would cut texts at U+2028 and others
     read = {number: json.loads(line) for number, line in enumerate(lines) if line.strip()}
     for number, entry in read.items():
         if not isinstance(entry, dict):
