@@ -229,6 +229,33 @@ def test_the_tables_of_several_runs_come_into_one_file_and_a_run_that_comes_agai
     assert {"reports", "removal_rate", "dice_image", "dice_micro"} < set(table)
 
 
+@pytest.mark.parametrize("content, told", [
+    ("a,b\n1,2\n", "no table of `evaluate --csv`, it has no column reports"),
+    ("", "no readable table"),
+    ("a\n1,2\n1,2,3\n", "no readable table"),
+    ("\xff\xfe", "no readable table"),
+])  # fmt: skip
+def test_a_foreign_file_is_refused_before_anything_is_scored(
+    semimedref, finished_run, tmp_path, content, told, monkeypatch
+):
+    monkeypatch.setattr("semimedref_core.tools.positions.image_counts", lambda *_, **__: pytest.fail("scored"))
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content.encode("latin-1"))
+    outcome = semimedref("evaluate", checkpoint=finished_run, reports="all", csv=path)
+    assert outcome.status == 1 and f"{path}: {told}" in outcome.errors and "another --csv" in outcome.errors
+    assert path.read_bytes() == content.encode("latin-1")
+
+
+def test_a_run_may_have_a_number_as_its_name(semimedref, finished_run, small_phantom, tmp_path):
+    (tmp_path / "0001").mkdir()
+    (tmp_path / "0001" / "teacher").symlink_to(finished_run / "teacher")
+    for _ in range(2):
+        given = {"checkpoint": tmp_path / "0001", "reports": "all", "csv": tmp_path / "new" / "all.csv"}
+        assert semimedref("evaluate", **given).errors == ""
+    table = pd.read_csv(tmp_path / "new" / "all.csv", dtype=str)
+    assert set(table["run"]) == {"0001"} and len(table) == len(MODES[1:]) * len(RATES)
+
+
 def test_a_table_of_one_mode_is_not_kept(semimedref, finished_run, tmp_path):
     outcome = semimedref("evaluate", checkpoint=finished_run / "teacher", reports="removed", csv=tmp_path / "all.csv")
     assert outcome.status == 1 and "--csv keeps the table of --reports all" in outcome.errors

@@ -67,3 +67,17 @@ def test_the_command_prints_both_tables(semimedref, small_phantom):
     assert outcome.status == 0, outcome.errors
     assert re.search(r"receiver +donor +both", outcome.text) and re.search(r"as one expects +as it runs", outcome.text)
     assert "6 pairs of phantom valid, 32 px" in outcome.text
+
+
+def test_a_batch_of_one_is_refused_because_it_has_no_partner(semimedref, small_phantom):
+    outcome = semimedref("mixing", image_size=32, count=4, batch_size=1)
+    assert outcome.status == 1 and "batch_size 1 leaves no partner" in outcome.errors
+
+
+def test_where_no_patch_can_be_offered_the_other_shares_are_not_numbers():
+    pairs = load_split("phantom", "valid", 32)
+    healthy = pairs.subset([i for i, report in enumerate(pairs.reports) if not any(report.zones)][:4])
+    assert len(healthy) > 1
+    table = zone_rules(healthy, Config(image_size=32, batch_size=2), proposals=4)
+    assert (table.loc["offered"] == 0).all() and table.drop("offered").isna().all(axis=None)
+    assert {"shows a lesion", "accepted", "mask true", "zones true", "number right, none"} <= set(table.index)

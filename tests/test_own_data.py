@@ -149,6 +149,19 @@ def test_masks_of_tiny_lesions_are_trained_on_and_the_grid_is_told(train, mine, 
 # The table
 
 
+@pytest.mark.parametrize("index", ["file_name", "patient", None])
+def test_a_table_of_parquet_may_have_any_index(mine, index):
+    """Also an index of names, as pandas writes it beside the columns."""
+    table = table_of(mine).assign(patient=[f"p{k}" for k in range(12)])
+    table = table.set_index(index) if index else table.set_axis(list("abcdefghijkl"))
+    table.to_parquet(mine / "metadata.parquet")
+    (mine / "metadata.csv").unlink()
+    own = OwnData.find(mine)
+    assert own.problems == () and own.table.unread == ["patient"]
+    assert [row.number for row in own.table.rows] == list(range(2, 14))
+    assert own.table.rows[3].image == "images/003.png"
+
+
 @pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85"])
 def test_a_text_may_hold_any_letter_that_json_allows(mine, letter):
     """JSON may write a line separator as it is, and programs that write readable JSON do so. Only \\n ends a line."""

@@ -327,6 +327,12 @@ def test_the_mean_share_of_mixed_samples_is_over_the_lines_that_have_it(run):
     assert accepted[0].tolist() == pytest.approx([0.3, 0.3]) and accepted[1].isna().all()
 
 
+def test_a_figure_of_an_unknown_kind_is_refused_before_anything_is_written(run, command_line, tmp_path):
+    told = command_line("compare", run(0.7), "--keep", tmp_path / "kept", "--figure", tmp_path / "curves.word")
+    assert told.status == 1 and "curves.word: figures are not written as word, only as" in told.errors
+    assert not (tmp_path / "kept").exists()
+
+
 def test_compare_keeps_metrics_and_renews_table_and_figure(run, command_line, tmp_path):
     folders = [run(0.7), run(0.6, method="supervised")]
     page, figure = tmp_path / "page.md", tmp_path / "curves.png"

@@ -124,8 +124,11 @@ def mixing(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Scores a trained network on a split, with complete reports or with reports without positions."""
+    import pandas as pd
+
     from semimedref_core.data.asked import as_read, split_asked
     from semimedref_core.data.content import require_content
+    from semimedref_core.runtime.atomic import atomic
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts, network_folder
     from semimedref_core.tools.positions import recoveries, reports_table
 
@@ -137,6 +140,8 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.csv and options.reports != "all":
         raise CommandError("--csv keeps the table of --reports all; give both")
     checkpoint = network_folder(options.checkpoint)
+    run = checkpoint.absolute().parent.name
+    others = _rows_of_other_runs(Path(options.csv), run) if options.csv else None  # before it scores for minutes
     network, about = from_pretrained(checkpoint)
     config = _trained_with(about, checkpoint, given(options))
     pairs = as_read(split_asked(options.split, config, about), about, network.channels)
@@ -150,7 +155,8 @@ def evaluate(options: argparse.Namespace) -> None:
         return
     table = reports_table(network, pairs, texts)
     if options.csv:
-        _add_rows(Path(options.csv), table.assign(run=checkpoint.absolute().parent.name))
+        with atomic(Path(options.csv)) as temporary:
+            pd.concat([others, table.assign(run=run)]).round(4).to_csv(temporary, index=False)
     for metric in ("dice_image", "dice_micro"):
         shown = table.pivot(index="reports", columns="removal_rate", values=metric).loc[table["reports"].unique()]
         say(f"{metric} (%) {where}, by reports and removal rate\n{(100 * shown).round(1).to_string()}")
@@ -190,14 +196,26 @@ def _trained_with(about: dict, checkpoint: Path, given: dict) -> Config:
     return Config(**{**known, **given})
 
 
-def _add_rows(path: Path, table: pandas.DataFrame) -> None:
-    """Adds a run's rows to a CSV file and replaces older rows of the same run."""
+def _rows_of_other_runs(path: Path, run: str) -> pandas.DataFrame | None:
+    """The rows of other runs in a CSV file of ``evaluate --csv``; None if there is no such file yet.
+
+    Raises:
+        CommandError: if the file is not such a table.
+    """
     import pandas as pd
 
-    if path.exists():
-        kept = pd.read_csv(path)
-        table = pd.concat([kept[~kept["run"].isin(table["run"])], table])
-    table.round(4).to_csv(path, index=False)
+    from semimedref_core.experiments.results import METRICS
+
+    if not path.exists():
+        return None
+    columns = ["reports", "removal_rate", *METRICS, "run"]
+    try:
+        kept = pd.read_csv(path, dtype={"run": str, "reports": str}, keep_default_na=False)
+    except (ValueError, OSError) as error:  # errors of pandas and of encodings are ValueErrors
+        raise CommandError(f"{path}: no readable table ({type(error).__name__}); give another --csv") from None
+    if missing := [name for name in columns if name not in kept]:
+        raise CommandError(f"{path}: no table of `evaluate --csv`, it has no column {missing[0]}; give another --csv")
+    return kept[kept["run"] != run]
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -265,9 +283,15 @@ def demo(options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Prints the results of finished runs as one table."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
     from semimedref_core.experiments import results, tables
     from semimedref_core.experiments.verdict import verdict
 
+    if options.figure:
+        kinds = FigureCanvasBase.get_supported_filetypes()
+        if (kind := Path(options.figure).suffix[1:].lower() or "png") not in kinds:
+            raise CommandError(f"{options.figure}: figures are not written as {kind}, only as {', '.join(kinds)}")
     runs = results.finished_runs(options.runs)
     said = verdict(runs)
     say(f"{said.box}\n\n{said.table}\n")

@@ -18,6 +18,7 @@ from semimedref_core.anatomy import QATA, THIRDS
 from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.pairs import Pairs
+from semimedref_core.errors import ConfigError
 from semimedref_core.methods import release
 from semimedref_core.networks import build_texts
 from semimedref_core.patchmix import MIX_COUNTS, PATCH_ZONES, mixed_reports, patch_boxes
@@ -26,6 +27,9 @@ from semimedref_core.tools.mixing_audit import broken_by_mixing, count_lesions, 
 from semimedref_kernels import patch_mix
 
 LEAST = 4  # smallest number of lesion pixels in a zone
+NUMBER_RIGHT = {count: f"number right, {count}" for count in MIX_COUNTS}
+OF_MIXES = ["mask true", "zones true", *NUMBER_RIGHT.values(), "number right before"]
+"""The checks of an accepted mix."""
 
 
 def zone_rules(pairs: Pairs, config: Config, proposals: int = 1000) -> pd.DataFrame:
@@ -41,8 +45,13 @@ def zone_rules(pairs: Pairs, config: Config, proposals: int = 1000) -> pd.DataFr
         One column for each rule, one row for each share. ``offered`` is a share of all samples. ``shows a lesion`` and
         ``accepted`` (by the gate) are shares of the offers. The others are shares of the accepted mixes: the ``mask``
         marks what the image shows; the ``zones`` of the text agree with the image at least as well as before mixing;
-        the number of lesions in the text is right, for each way to count.
+        the number of lesions in the text is right, for each way to count. A share of nothing is NaN.
+
+    Raises:
+        ConfigError: if the batch size is 1.
     """
+    if config.batch_size < 2:
+        raise ConfigError("batch_size 1 leaves no partner to take a patch from; measure mixing with 2 or more")
     return pd.DataFrame({rule: _zone_rule(pairs, replace(config, patch_zones=rule), proposals) for rule in PATCH_ZONES})
 
 
@@ -64,9 +73,14 @@ def _zone_rule(pairs: Pairs, config: Config, proposals: int) -> dict[str, float]
         lesions += int((sum_in_boxes(truth[partner], patches[:, None])[:, 0] >= LEAST)[offered].sum())
         own = [Report.parse(text) for text in texts.decode(batch.input_ids)]
         mixes += _true_in(truth, shown, target, own, zones, accepted, batch.zone_boxes)
-    of_mixes = pd.DataFrame(mixes).mean()
-    shares = {"offered": offers / samples, "shows a lesion": lesions / offers, "accepted": len(mixes) / offers}
-    return {name: 100 * share for name, share in {**shares, **of_mixes}.items()}
+    of_mixes = pd.DataFrame(mixes, columns=OF_MIXES, dtype=float).mean()
+    shares = {"offered": offers / samples, "shows a lesion": _share(lesions, offers)}
+    shares |= {"accepted": _share(len(mixes), offers), **of_mixes}
+    return {name: 100 * share for name, share in shares.items()}
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else np.nan
 
 
 def _true_in(
@@ -80,7 +94,7 @@ def _true_in(
         told = {count: mixed_reports(own[i], mix_count=count)[int(zones[i]) + 1] for count in MIX_COUNTS}
         named = torch.tensor([told["none"].zones]).bool()
         broken = broken_by_mixing(lesions[0][[i]], lesions[1][[i]], named, LEAST)
-        counts = {f"number right, {count}": told[count].lesions in (pieces[1][i], None) for count in MIX_COUNTS}
+        counts = {name: told[count].lesions in (pieces[1][i], None) for count, name in NUMBER_RIGHT.items()}
         own_count = own[i].lesions == pieces[0][i]
         agrees = torch.equal(target[i] >= 0.5, after[i] > 0)
         zones_true = not any(bool(each[0]) for each in broken)
@@ -101,8 +115,9 @@ def release_rates(pairs: Pairs, image_size: int, proposals: int = 1000, seed: in
         Columns ``as one expects`` and ``as it runs``. Rows: ``offered``, the samples with a patch, and ``on the
         right``, the share of these on the right side; phrases are read before or after PosAug (Ledger 13). ``lower
         left``: for reports that name only this zone, the share of lesion pixels in its box as a mean over images, for
-        upright and transposed pictures (Ledger 14); ``nan`` without such reports. ``cut``, the clipped pixels of the
-        strong view, and ``variance``, the remaining variance of the view, for samples with jitter (Ledger 16).
+        upright and transposed pictures (Ledger 14). ``cut``, the clipped pixels of the
+        strong view, and ``variance``, the remaining variance of the view, for samples with jitter (Ledger 16). A share
+        of nothing is NaN.
     """
     rng = np.random.default_rng(seed)
     told = [Report.of(report.zones, style="release").render() for report in pairs.reports]
@@ -146,4 +161,4 @@ def _offers(
         given = plan.zones >= 0
         samples, offered = samples + len(batch), offered + int(given.sum())
         right += int((plan.boxes[given, 0, 1] >= image_size // 2).sum())
-    return {"offered": 100 * offered / samples, "on the right": 100 * right / max(1, offered)}
+    return {"offered": 100 * _share(offered, samples), "on the right": 100 * _share(right, offered)}

@@ -149,7 +149,14 @@ def _jsonl(path: Path) -> pd.DataFrame:
     return pd.DataFrame(list(read.values()), index=list(read), dtype=object)
 
 
-_READERS = {".csv": read_csv, ".jsonl": _jsonl, ".parquet": pd.read_parquet}
+def _parquet(path: Path) -> pd.DataFrame:
+    """The table, with lines counted from 0. A named index of pandas is a column of the file like any other."""
+    table = pd.read_parquet(path)
+    named = [name for name in table.index.names if name is not None]
+    return table.reset_index(level=named).reset_index(drop=True)
+
+
+_READERS = {".csv": read_csv, ".jsonl": _jsonl, ".parquet": _parquet}
 
 
 def _texts(table: pd.DataFrame, name: str, first: int, problems: list[str]) -> list[str]:
