@@ -84,6 +84,11 @@ def network_inputs(
         yield weak_view(images, identity), texts(told[part]).to(device)
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """The device of a network's weights; the CPU if it has none."""
+    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+
+
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
     """Puts a network in eval mode while the body runs. Afterwards each of its modules has its former mode again, also
@@ -102,7 +107,7 @@ def predict(
     network: nn.Module,
     pairs: Pairs,
     texts: Texts | ReadTexts,
-    device="cpu",
+    device: torch.device | str | None = None,
     batch_size: int = 32,
     told: Sequence[str] | None = None,
 ):
@@ -112,7 +117,7 @@ def predict(
         network: runs in eval mode. After each batch it has its former mode again, also if it failed there.
         pairs: N, with or without masks.
         texts: turns texts into the network's input.
-        device: the device of the network.
+        device: the device of the network; by default the one that has its weights.
         batch_size: number of images in a batch.
         told: the N texts for the network, for example from :func:`semimedref_core.missing_positions.texts_at_hand`; by
             default the complete reports.
@@ -122,6 +127,7 @@ def predict(
     >>> [probs.shape for probs in predict(build_network("compact"), pairs, build_texts(), batch_size=2)]
     [torch.Size([2, 1, 32, 32]), torch.Size([1, 1, 32, 32])]
     """
+    device = device_of(network) if device is None else device
     for images, ids in network_inputs(pairs, texts, device, batch_size, told):
         with eval_mode(network):  # not around the yield, because the caller may train before it asks for more
             probs = network(images, ids).logits.float().sigmoid()
@@ -132,7 +138,7 @@ def image_counts(
     network: nn.Module,
     pairs: Pairs,
     texts: Texts | ReadTexts,
-    device="cpu",
+    device: torch.device | str | None = None,
     batch_size: int = 32,
     told: Sequence[str] | None = None,
 ) -> np.ndarray:
@@ -142,7 +148,7 @@ def image_counts(
     """
     masks = torch.from_numpy(pairs.masks)[:, None].bool().split(batch_size)
     counts = [
-        overlap(probs >= 0.5, mask.to(device))
+        overlap(probs >= 0.5, mask.to(probs.device))
         for probs, mask in zip(predict(network, pairs, texts, device, batch_size, told), masks, strict=True)
     ]
     return torch.cat(counts).cpu().numpy()
@@ -152,7 +158,7 @@ def evaluate(
     network: nn.Module,
     pairs: Pairs,
     texts: Texts | ReadTexts,
-    device="cpu",
+    device: torch.device | str | None = None,
     batch_size: int = 32,
     told: Sequence[str] | None = None,
 ) -> dict[str, float]:

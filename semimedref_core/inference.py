@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from semimedref_core import example
+from semimedref_core.config import Device
 from semimedref_core.data.asked import as_read, picture_asked, report_asked, upright
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.evaluation import predict
@@ -27,6 +28,7 @@ from semimedref_core.runtime.checkpoints import (
     network_folder,
     save_pretrained,
 )
+from semimedref_core.runtime.devices import device_named
 
 CARD = """---
 library_name: semimedref
@@ -86,18 +88,22 @@ class SemiMedRef(ModelHubMixin):
         self.network, self.texts, self.about = network, texts, about
 
     @classmethod
-    def from_pretrained(cls, source: str | Path = example.MODEL) -> SemiMedRef:
+    def from_pretrained(cls, source: str | Path = example.MODEL, device: Device = "cpu") -> SemiMedRef:
         """Loads a network.
 
         Args:
             source: a finished run (loads its teacher); its folder ``student`` or ``teacher``; or
                 ``organisation/name@commit`` on the hub, with all 40 digits of the commit, so it always loads the same
                 network. By default the small network of the package.
+            device: ``cpu``, ``cuda``, or ``auto``, which is a GPU if there is one. ``model.network.to(...)`` moves the
+                network later; predictions are made where its weights are.
 
         Raises:
+            DeviceError: if there is no GPU, but ``cuda`` was asked for.
             CheckpointError: if a file is missing, damaged or of another network.
             EncoderError: if the hub has no such network or does not answer.
         """
+        place = device_named(device)
         folder = Path(source)
         if not folder.exists() and "@" in str(source):
             folder = find(source, WEIGHTS[:1])
@@ -109,7 +115,7 @@ class SemiMedRef(ModelHubMixin):
             raise CheckpointError(
                 f"{folder / 'config.json'}: has no image_size, the size of the training images; add it there"
             )
-        return cls(network, load_texts(folder), about)
+        return cls(network.to(place), load_texts(folder), about)
 
     def predict(self, image: str | Path | np.ndarray | Image.Image, text: str) -> Segmentation:
         """Segments one picture with the help of a text.
@@ -130,7 +136,7 @@ class SemiMedRef(ModelHubMixin):
         size = (self.about["image_size"],) * 2
         small = np.array(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
         pairs = as_read(Pairs(small[None], None, (report,), (name,)), self.about, channels)
-        probability = upright(next(predict(self.network, pairs, self.texts))[0, 0].numpy(), self.about)
+        probability = upright(next(predict(self.network, pairs, self.texts))[0, 0].cpu().numpy(), self.about)
         whole = Image.fromarray(probability).resize(picture.shape[1::-1], Image.Resampling.BILINEAR)
         return Segmentation(picture, report.render(), np.asarray(whole))
 

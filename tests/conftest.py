@@ -136,6 +136,8 @@ def semimedref(command_line):
     """``semimedref("predict", image=path, ...)`` is :func:`command_line` with options; ``True`` makes a flag."""
 
     def run(command: str, **options) -> Outcome:
+        if command in ("evaluate", "predict"):
+            options = {"device": "cpu", **options}
         arguments = [command]
         for name, value in options.items():
             arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]

@@ -1,11 +1,12 @@
 """Training on a GPU: the numbers of the CPU, no waiting for the device, every precision, networks that go back."""
 
 import functools
+import re
 
 import pytest
 import torch
 
-from semimedref_core import preparing
+from semimedref_core import SemiMedRef, example, preparing
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import load_training
 from semimedref_core.evaluation import evaluate
@@ -153,3 +154,14 @@ def test_parts_of_a_step_and_its_cost_are_measured():
     assert torch.cuda.get_device_name() == found.device and found.running > 0 and found.peak_memory > 0
     table = step_costs(Config(**SETTINGS), {}, 2, "cuda")
     assert (table["seconds"] > 0).all() and list(table.index) == ["recipe", "ours"]
+
+
+def test_a_trained_network_answers_on_the_gpu_as_on_the_cpu(command_line):
+    picture, report = next(iter(example.pictures().items()))
+    here, there = (SemiMedRef.from_pretrained(device=device) for device in ("cpu", "cuda"))
+    assert next(there.network.parameters()).is_cuda
+    found = [model.predict(picture, report).probability for model in (here, there)]
+    assert abs(found[0] - found[1]).max() < 0.02
+    told = [command_line("evaluate", "--checkpoint", example.MODEL, "--device", name) for name in ("cpu", "cuda")]
+    numbers = [[float(number) for number in re.findall(r"([\d.]+) %", outcome.text)] for outcome in told]
+    assert len(numbers[0]) == 4 and numbers[1] == pytest.approx(numbers[0], abs=0.3)

@@ -5,8 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from semimedref_core import Pairs, SemiMedRef, example, from_pretrained, inference
+from semimedref_core import Pairs, SemiMedRef, example, from_pretrained, inference, load_split
+from semimedref_core.evaluation import image_counts
+from semimedref_core.networks.compact import Prediction
 from semimedref_core.reports import ReportError
+from semimedref_core.runtime.devices import DeviceError
 
 FIRST, REPORT = next(iter(example.pictures().items()))
 
@@ -38,6 +41,32 @@ def test_a_file_an_array_and_a_picture_of_pillow_are_the_same_picture(model):
 def test_an_array_that_is_no_picture_is_refused(model, image):
     with pytest.raises(ValueError, match="a picture must be"):
         model.predict(image, REPORT)
+
+
+def test_the_picture_goes_to_the_device_where_the_network_is(monkeypatch):
+    """The device ``meta`` stands for a GPU here: tensors of two devices do not mix."""
+    model, seen = SemiMedRef.from_pretrained(), []
+
+    def forward(images, ids):
+        seen.extend((images.device.type, ids.device.type))
+        return Prediction(torch.zeros(1, 1, 96, 96), None, None)
+
+    model.network.to("meta")
+    monkeypatch.setattr(model.network, "forward", forward)
+    assert (model.predict(FIRST, REPORT).probability == 0.5).all() and seen == ["meta", "meta"]
+    counts = image_counts(model.network, load_split("phantom", "valid", 96).subset([0]), model.texts)
+    assert counts[0, 1] == 96 * 96 and set(seen) == {"meta"}
+
+
+def test_a_device_that_is_not_there_is_named_at_once(semimedref, monkeypatch, finished_run):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(DeviceError, match="'cuda' was chosen, but torch finds no GPU"):
+        SemiMedRef.from_pretrained(device="cuda")
+    with pytest.raises(DeviceError, match="unknown device 'gpu'"):
+        SemiMedRef.from_pretrained(device="gpu")
+    told = semimedref("evaluate", checkpoint=finished_run, device="cuda")
+    assert told.status == 1 and "torch finds no GPU; use --device auto or cpu" in told.errors
+    assert SemiMedRef.from_pretrained(device="auto").predict(FIRST, REPORT).mask.any()
 
 
 def test_a_sentence_outside_the_grammar_is_refused_by_a_network_that_knows_the_grammar_alone(model):

@@ -130,6 +130,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from semimedref_core.data.content import require_content
     from semimedref_core.runtime.atomic import atomic
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts, network_folder
+    from semimedref_core.runtime.devices import device_named
     from semimedref_core.tools.positions import recoveries, reports_table
 
     rate = options.removal_rate
@@ -142,7 +143,9 @@ def evaluate(options: argparse.Namespace) -> None:
     checkpoint = network_folder(options.checkpoint)
     run = checkpoint.absolute().parent.name
     others = _rows_of_other_runs(Path(options.csv), run) if options.csv else None  # before it scores for minutes
+    place = device_named(options.device)
     network, about = from_pretrained(checkpoint)
+    network.to(place)
     config = _trained_with(about, checkpoint, given(options))
     pairs = as_read(split_asked(options.split, config, about), about, network.channels)
     require_content(pairs, f"{config.dataset} {options.split}")
@@ -236,7 +239,7 @@ def predict(options: argparse.Namespace) -> None:
     stem = Path(options.output or Path(image).stem)
     mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
     _refuse_to_overwrite(mask, overlay)
-    model = SemiMedRef.from_pretrained(options.checkpoint or example.MODEL)
+    model = SemiMedRef.from_pretrained(options.checkpoint or example.MODEL, options.device)
     found = model.predict(image, report)
     stem.parent.mkdir(parents=True, exist_ok=True)
     about = PngInfo()
@@ -272,7 +275,7 @@ def demo(options: argparse.Namespace) -> None:
     from semimedref_core.demo.server import PageServer
     from semimedref_core.inference import SemiMedRef
 
-    model = SemiMedRef.from_pretrained(options.checkpoint or example.MODEL)
+    model = SemiMedRef.from_pretrained(options.checkpoint or example.MODEL, options.device)
     of_phantom = model.about.get("trained_on") == "phantom"  # the package has only pictures of the phantom
     with PageServer(Demo(model, example.pictures() if of_phantom else {}), options.port) as server:
         say(f"{server.address} serves the page to browsers of this machine only. Ctrl-C ends it")

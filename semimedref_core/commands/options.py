@@ -22,13 +22,18 @@ def add_run(command: argparse.ArgumentParser) -> None:
         + "; ".join(f"{name}: {about(name)}" for name in PRESETS)
         + " (default %(default)s)",
     )
-    command.add_argument(
-        "--device", choices=get_args(Device), default="auto", help="auto uses a GPU if there is one (default auto)"
-    )
+    add_device(command)
     for group in GROUPS:
         add_settings(
             command.add_argument_group(group), *(name for name in FIELDS if FIELDS[name].metadata["group"] == group)
         )
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """Adds the option ``--device``."""
+    command.add_argument(
+        "--device", choices=get_args(Device), default="auto", help="auto uses a GPU if there is one (default auto)"
+    )
 
 
 def run_config(options: argparse.Namespace) -> Config:

@@ -7,7 +7,7 @@ import os
 from typing import get_args
 
 from semimedref_core.commands.endings import carried_out
-from semimedref_core.commands.options import add_run, add_settings
+from semimedref_core.commands.options import add_device, add_run, add_settings
 from semimedref_core.commands.suggestions import Parser
 from semimedref_core.config import FIELDS, ReportsAtHand
 from semimedref_core.presets import preset
@@ -188,6 +188,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with --reports all: add the table to this file, under the name of the run's folder",
     )
+    add_device(command)
     add_settings(command, "dataset", "data", "texts", "mask_values")
 
 
@@ -202,6 +203,7 @@ def _predict(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--output", metavar="STEM", help="write STEM_mask.png and STEM_overlay.png (default: the image's name)"
     )
+    add_device(command)
 
 
 def _demo(command: argparse.ArgumentParser) -> None:
@@ -214,6 +216,7 @@ def _demo(command: argparse.ArgumentParser) -> None:
         help="port of this machine; 0: any free port (default %(default)s)",
     )
     command.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
+    add_device(command)
 
 
 def _any_checkpoint(command: argparse.ArgumentParser) -> None:

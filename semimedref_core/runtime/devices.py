@@ -28,22 +28,31 @@ class DeviceError(SemiMedRefError, ValueError):
     """The device is missing or does not support a setting. The message names a setting that works."""
 
 
+def device_named(device: Device) -> torch.device:
+    """The device of a name: ``auto`` (a CUDA GPU if there is one, else the CPU), ``cpu`` or ``cuda``.
+
+    Raises:
+        DeviceError: if there is no such name, or no GPU.
+    """
+    if device not in DEVICES:
+        raise DeviceError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device 'cuda' was chosen, but torch finds no GPU; use --device auto or cpu")
+    return torch.device("cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
 def open_device(device: Device, precision: Precision = "fp32", compile: Compile = "off") -> Accelerator:
     """Opens the device of this process. The result also knows the other processes of the run.
 
     Args:
-        device: ``auto`` (a CUDA GPU if there is one, else the CPU), ``cpu`` or ``cuda``.
+        device: as in :func:`device_named`.
         precision: of ``PRECISIONS``.
         compile: with ``on``, it checks that :func:`torch.compile` works.
 
     Raises:
         DeviceError: if the device is missing, does not support the precision, or has no compiler.
     """
-    if device not in DEVICES:
-        raise DeviceError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device 'cuda' was chosen, but torch finds no GPU; use --device auto or cpu")
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    on_cpu = device_named(device).type == "cpu"
     known = PartialState() if PartialState._shared_state else None
     if known and known.num_processes == 1 and (known.device.type == "cpu") != on_cpu:
         AcceleratorState._reset_state(reset_partial_state=True)  # or accelerate keeps its first device

@@ -23,7 +23,7 @@ from torch import nn
 
 from semimedref_core.data.chance import source
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.evaluation import image_counts, network_inputs, recovery, scores
+from semimedref_core.evaluation import device_of, image_counts, network_inputs, recovery, scores
 from semimedref_core.missing_positions import MODES, draw_changed, filled_in, text_at_hand
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
@@ -52,7 +52,8 @@ def counts_with(network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts, mode
 @torch.no_grad()
 def predicted_zones(network: nn.Module, pairs: Pairs, texts: Texts | ReadTexts) -> np.ndarray:
     """The zone probabilities ``[N, 6]`` that a network with ISPG predicts from the images."""
-    return torch.cat([network.guide(images).sigmoid() for images, _ in network_inputs(pairs, texts)]).cpu().numpy()
+    inputs = network_inputs(pairs, texts, device_of(network))
+    return torch.cat([network.guide(images).sigmoid() for images, _ in inputs]).cpu().numpy()
 
 
 def reports_table(
