@@ -121,8 +121,8 @@ class SemiMedRef(ModelHubMixin):
         """Segments one picture with the help of a text.
 
         Args:
-            image: a file (PNG, JPEG, TIFF, BMP; DICOM with pydicom), a Pillow image, or an array ``[H, W]`` or ``[H, W,
-                3]`` of uint8.
+            image: a file (PNG, JPEG, TIFF, BMP; DICOM with pydicom), a Pillow image, which is read by the same rules as
+                a file (also turned upright by its EXIF data), or an array ``[H, W]`` or ``[H, W, 3]`` of uint8.
             text: a report in the grammar of the training data, or any sentence if the network learnt from free texts.
 
         Raises:
@@ -132,7 +132,7 @@ class SemiMedRef(ModelHubMixin):
         report = report_asked(text, self.about)
         channels = getattr(self.network, "channels", 1)
         name = str(image) if isinstance(image, str | Path) else "picture"
-        picture = picture_asked(Path(image), channels) if isinstance(image, str | Path) else _array(image, channels)
+        picture = picture_asked(Path(image) if isinstance(image, str) else image, channels)
         size = (self.about["image_size"],) * 2
         small = np.array(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
         pairs = as_read(Pairs(small[None], None, (report,), (name,)), self.about, channels)
@@ -150,15 +150,3 @@ class SemiMedRef(ModelHubMixin):
         measured = ", ".join(f"{name} {100 * value:.1f} %" for name, value in self.about.get("valid", {}).items())
         card = CARD.format(**{"trained_on": "?", **self.about, "valid": measured or "?"})
         (save_directory / "README.md").write_text(card, encoding="utf-8")
-
-
-def _array(image: np.ndarray | Image.Image, channels: int) -> np.ndarray:
-    """Converts a picture in memory to grey or colour, as the network needs."""
-    array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
-        raise ValueError(
-            f"a picture must be [H, W] or [H, W, 3] of uint8, got {array.dtype} {list(array.shape)}; or give "
-            "its file, which is then read as a viewer shows it"
-        )
-    pair = Pairs(array[None], None, (None,), ("picture",))
-    return pair.with_channels(channels).images[0]

@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 from semimedref_core import Pairs, SemiMedRef, example, from_pretrained, inference, load_split
+from semimedref_core.data.asked import picture_asked
+from semimedref_core.data.pairs import DataError
 from semimedref_core.evaluation import image_counts
 from semimedref_core.networks.compact import Prediction
 from semimedref_core.reports import ReportError
@@ -37,9 +39,51 @@ def test_a_file_an_array_and_a_picture_of_pillow_are_the_same_picture(model):
     assert np.abs(model.predict(coloured, REPORT).probability - answers[0]).max() < 0.05
 
 
-@pytest.mark.parametrize("image", [np.zeros((8, 8)), np.zeros((8, 8, 4), np.uint8), np.zeros(8, np.uint8)])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_picture_of_pillow_is_read_as_its_file_is(model, tmp_path, mode):
+    """Palettes and deep pictures too: a picture holds more than the numbers of its array."""
+    picture = Image.open(FIRST)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    picture = picture.quantize(64) if mode == "P" else picture if mode == "I;16" else picture.convert(mode)
+    picture.save(tmp_path / "picture.png")
+    for channels in (1, 3):
+        of_file = picture_asked(tmp_path / "picture.png", channels)
+        assert np.array_equal(picture_asked(picture, channels), of_file)
+        assert np.array_equal(picture_asked(Image.open(tmp_path / "picture.png"), channels), of_file)
+    if mode == "P":
+        assert np.abs(model.predict(picture, REPORT).mask.mean() - model.predict(FIRST, REPORT).mask.mean()) < 0.003
+
+
+def test_a_picture_of_pillow_is_turned_as_its_exif_data_say(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(FIRST).crop((0, 0, 192, 100)).save(tmp_path / "turned.png", exif=exif)
+    upright = picture_asked(tmp_path / "turned.png", 1)
+    assert upright.shape == (192, 100)
+    assert np.array_equal(picture_asked(Image.open(tmp_path / "turned.png"), 1), upright)
+
+
+def half_transparent():
+    picture = Image.open(FIRST).convert("RGBA")
+    picture.putalpha(128)
+    return picture
+
+
+@pytest.mark.parametrize("made, told", [
+    (half_transparent, "the picture: is partly transparent, .*; save it without alpha"),
+    (lambda: Image.open(FIRST).convert("RGB").convert("LAB"), "the picture: holds colours of the kind LAB; save it as"),
+    (lambda: Image.fromarray(np.full((8, 8), -5.0, np.float32)), "the picture: holds values from -5 to -5; save it as"),
+    (lambda: Image.new("L", (0, 8)), "the picture: has no pixel"),
+])  # fmt: skip
+def test_a_picture_in_memory_is_refused_as_its_file_would_be(model, made, told):
+    with pytest.raises(DataError, match=told):
+        model.predict(made(), REPORT)
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8), np.uint8)])
 def test_an_array_that_is_no_picture_is_refused(model, image):
-    with pytest.raises(ValueError, match="a picture must be"):
+    with pytest.raises(DataError, match="a picture must be"):
         model.predict(image, REPORT)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from semimedref_core.config import Config
@@ -13,7 +14,7 @@ from semimedref_core.data.datasets import load_split
 from semimedref_core.data.own.zones import layout_of
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.dicom import is_dicom, read_dicom
-from semimedref_core.data.real.pictures import read_colour, read_grey
+from semimedref_core.data.real.pictures import picture_in_memory, read_colour, read_grey
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.positions import NOWHERE, AnyReport
 from semimedref_core.reports import Report
@@ -65,12 +66,30 @@ def report_asked(text: str, about: dict) -> AnyReport:
     return Report.parse(text, about.get("text_version"))
 
 
-def picture_asked(path: Path, channels: int) -> np.ndarray:
+def picture_asked(image: Path | Image.Image | np.ndarray, channels: int) -> np.ndarray:
     """A picture at its own size: ``[H, W]`` uint8 grey values, or ``[H, W, 3]`` for a network of three channels.
 
+    Args:
+        image: a file, a picture of Pillow, or an array ``[H, W]`` or ``[H, W, 3]`` of uint8.
+        channels: 1 or 3.
+
     Raises:
-        DataError: if the file cannot be read.
+        DataError: if the picture cannot be read.
     """
+    if isinstance(image, Path):
+        return _file_asked(image, channels)
+    if isinstance(image, Image.Image):
+        return picture_in_memory(image, channels)
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or not array.size:
+        raise DataError(
+            f"a picture must be [H, W] or [H, W, 3] of uint8, got {array.dtype} {list(array.shape)}; or give its file, "
+            "which is then read as a viewer shows it"
+        )
+    return picture_in_memory(Image.fromarray(array), channels)
+
+
+def _file_asked(path: Path, channels: int) -> np.ndarray:
     if is_dicom(path):
         grey = read_dicom(path)
         return np.repeat(grey[..., None], 3, axis=2) if channels == 3 else grey

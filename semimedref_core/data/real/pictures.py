@@ -1,11 +1,12 @@
-"""Reads one picture file as a viewer shows it: in grey values, in colours or as a mask. Other files are refused by
+"""Reads one picture as a viewer shows it: in grey values, in colours or as a mask. Other files are refused by
 name."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,7 @@ def read_grey(path: Path) -> np.ndarray:
         DataError: if the file is missing or corrupt, has several pictures, is partly transparent, or has values outside
             the range from black to white.
     """
-    picture = _open(path)
-    return _to_8_bits(np.asarray(picture), path) if _is_deep(picture) else np.asarray(picture.convert("L"))
+    return _grey(_open(path), path)
 
 
 def read_colour(path: Path) -> np.ndarray:
@@ -48,10 +48,18 @@ def read_colour(path: Path) -> np.ndarray:
     Raises:
         DataError: as in :func:`read_grey`.
     """
-    picture = _open(path)
-    if _is_deep(picture):
-        return np.repeat(_to_8_bits(np.asarray(picture), path)[..., None], 3, axis=2)
-    return np.asarray(picture.convert("RGB"))
+    return _colours(_open(path), path)
+
+
+def picture_in_memory(picture: Image.Image, channels: int) -> np.ndarray:
+    """A picture of Pillow, by the rules of a file: as :func:`read_grey` (1 channel) or :func:`read_colour` (3) would
+    read it.
+
+    Raises:
+        DataError: as in :func:`read_grey`.
+    """
+    name = "the picture"
+    return (_colours if channels == 3 else _grey)(_upright(picture, name), name)
 
 
 def may_have_colours(path: Path) -> bool:
@@ -79,7 +87,7 @@ def read_mask(path: Path, lesion: Sequence[MaskValue] = ()) -> np.ndarray:
         return _of_values(picture, lesion)
     if picture.mode not in ("1", "L", "LA") and not _is_deep(picture):
         _refuse_colours(np.asarray(picture.convert("RGB")), path)
-    grey = _to_8_bits(np.asarray(picture), path) if _is_deep(picture) else np.asarray(picture.convert("L"))
+    grey = _grey(picture, path)
     _refuse_classes(grey, path)
     return grey > LESION
 
@@ -88,29 +96,44 @@ def _open(path: Path) -> Image.Image:
     """The only picture of a file, decoded and upright."""
     if not path.is_file():
         raise DataError(f"{path}: listed but missing{'' if path.parent.is_dir() else ' (as is its folder)'}")
-    try:
+    with _faults_named(path):
         data = path.read_bytes()
         Image.open(io.BytesIO(data), formats=FORMATS).verify()  # checks the checksums, which decoding does not
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    return _upright(picture, path)
+
+
+def _upright(picture: Image.Image, name: Path | str) -> Image.Image:
+    """A picture, decoded and upright; refuses what viewers show in different ways."""
+    with _faults_named(name):
         frames = getattr(picture, "n_frames", 1)
         white_is_zero = picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
         picture.load()
         picture = ImageOps.exif_transpose(picture)
+    if 0 in picture.size:
+        raise DataError(f"{name}: has no pixel ({picture.width} x {picture.height}); give another one")
+    if frames > 1:
+        raise DataError(f"{name}: holds {frames} pictures; save the right one as a separate file")
+    if picture.mode not in _OF_8_BITS and not _is_deep(picture):
+        raise DataError(f"{name}: holds colours of the kind {picture.mode}; save it as grey or RGB")
+    if white_is_zero and _is_deep(picture):  # Pillow inverts them only at 8 bits
+        raise DataError(f"{name}: its grey value 0 is white; save it with 0 as black")
+    if _is_transparent(picture):
+        raise DataError(f"{name}: is partly transparent, so it looks different in each viewer; save it without alpha")
+    return picture
+
+
+@contextmanager
+def _faults_named(name: Path | str) -> Iterator[None]:
+    """Turns the errors of the system and of Pillow into errors that name the picture."""
+    try:
+        yield
     except OSError as error:
         if error.errno:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
-        raise DataError(f"{path}: corrupt picture, or no {', '.join(FORMATS)} ({_reason(error)})") from error
+            raise DataError(f"{name}: cannot be read ({error.strerror}); check its rights") from error
+        raise DataError(f"{name}: corrupt picture, or no {', '.join(FORMATS)} ({_reason(error)})") from error
     except Exception as error:  # Pillow raises SyntaxError, struct.error and others for broken files
-        raise DataError(f"{path}: corrupt picture ({_reason(error)})") from error
-    if frames > 1:
-        raise DataError(f"{path}: holds {frames} pictures; save the right one as a separate file")
-    if picture.mode not in _OF_8_BITS and not _is_deep(picture):
-        raise DataError(f"{path}: holds colours of the kind {picture.mode}; save it as grey or RGB")
-    if white_is_zero and _is_deep(picture):  # Pillow inverts them only at 8 bits
-        raise DataError(f"{path}: its grey value 0 is white; save it with 0 as black")
-    if _is_transparent(picture):
-        raise DataError(f"{path}: is partly transparent, so it looks different in each viewer; save it without alpha")
-    return picture
+        raise DataError(f"{name}: corrupt picture ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
@@ -128,14 +151,24 @@ def _is_transparent(picture: Image.Image) -> bool:
     return _is_deep(picture) or picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
 
 
-def _to_8_bits(values: np.ndarray, path: Path) -> np.ndarray:
+def _grey(picture: Image.Image, name: Path | str) -> np.ndarray:
+    return _to_8_bits(np.asarray(picture), name) if _is_deep(picture) else np.asarray(picture.convert("L"))
+
+
+def _colours(picture: Image.Image, name: Path | str) -> np.ndarray:
+    if _is_deep(picture):
+        return np.repeat(_to_8_bits(np.asarray(picture), name)[..., None], 3, axis=2)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _to_8_bits(values: np.ndarray, name: Path | str) -> np.ndarray:
     low, high = values.min(), values.max()
     if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1:
         return np.rint(values * 255).astype(np.uint8)
     depth = next((bits for bits in DEPTHS if high < 2**bits), None)
     if not np.isfinite([low, high]).all() or low < 0 or depth is None:
         raise DataError(
-            f"{path}: holds values from {low:g} to {high:g}; save it as grey of 8 or 16 bits, or as numbers from 0 to 1"
+            f"{name}: holds values from {low:g} to {high:g}; save it as grey of 8 or 16 bits, or as numbers from 0 to 1"
         )
     return np.rint(values.astype(np.float64) * (255 / (2**depth - 1))).astype(np.uint8)
 
