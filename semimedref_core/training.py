@@ -80,8 +80,8 @@ def train(
             tracker of accelerate.
 
     Returns:
-        The contents of ``results.json``: metrics of student and teacher on the valid split, the cost, and the
-        environment of the run.
+        The contents of ``results.json``: metrics of student and teacher on the valid split, the cost, digests of the
+        pairs (``valid_pairs``, ``labelled_pairs``), and the environment of the run.
 
     Raises:
         TrainingError: the loss or a weight is not finite, or the method needs unlabelled pairs and there are none.
@@ -194,6 +194,8 @@ def _run(
         "labelled": len(pairs.labelled),
         "unlabelled": len(pairs.unlabelled) if pairs.unlabelled else 0,
         "images": len(reported),
+        "valid_pairs": _identity(reported, config),
+        "labelled_pairs": _identity(pairs.labelled, config),
         "grid": prepared.batches.grid.numbers,
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(accelerator.device),
@@ -218,6 +220,11 @@ def _validation_pairs(valid: Pairs, config: Config) -> tuple[Pairs, Pairs]:
     if len(valid) < 2:
         raise TrainingError("patience needs two validation pairs, one to choose and one to report; set it to 0")
     return valid.subset(range(0, len(valid), 2)), valid.subset(range(1, len(valid), 2))
+
+
+def _identity(pairs: Pairs, config: Config) -> str:
+    """:meth:`.pairs.Pairs.identity` of the pairs as they are in their files, so that all methods have the same."""
+    return (pairs.transposed() if config.axes == "transposed" else pairs).identity()
 
 
 def _write_results(

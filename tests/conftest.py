@@ -198,15 +198,15 @@ def of_qata(finished_run, tmp_path) -> Path:
 
 @pytest.fixture
 def run(tmp_path):
-    """``run(dice, seed=1, variant=..., counts=..., device=..., ...)`` writes a finished run and returns its folder;
-    ``run.folders`` has all.
+    """``run(dice, seed=1, variant=..., counts=..., device=..., pairs=..., ...)`` writes a finished run and returns its
+    folder; ``run.folders`` has all. ``pairs`` are digests, which older runs do not have.
 
     The teacher's metrics are all ``dice``, the student's 0.1 below; or both are those of ``counts`` ``[N, 3]``.
     """
     from semimedref_core.config import Config
     from semimedref_core.evaluation import scores
 
-    def write(dice, counts=None, device="cpu", variant="", variant_of=None, **settings):
+    def write(dice, counts=None, device="cpu", variant="", variant_of=None, pairs=None, **settings):
         folder = tmp_path / "runs" / f"run{len(write.folders):02}"
         folder.mkdir(parents=True)
         metrics = ("dice_image", "miou_image", "dice_micro", "miou_micro")
@@ -216,7 +216,7 @@ def run(tmp_path):
             found = dict.fromkeys(found, scores(counts))
         (folder / "config.json").write_text(json.dumps(Config(**settings).to_dict()))
         about = {"seconds": 60.0, "device": device, "variant": variant, "variant_of": variant_of}
-        (folder / "results.json").write_text(json.dumps({**about, **found}))
+        (folder / "results.json").write_text(json.dumps({**about, **(pairs or {}), **found}))
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 10, "valid": found}) + "\n")
         write.folders.append(folder)
         return folder

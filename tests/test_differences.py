@@ -19,6 +19,7 @@ from semimedref_core.experiments.statistics import (
     paired_difference,
     resampled_difference,
 )
+from semimedref_core.runtime.checkpoints import CheckpointError
 
 
 def counts_of(dice, size=100):
@@ -107,6 +108,20 @@ def test_images_are_paired_so_that_their_difficulty_drops_out(run):
     assert row["difference"] == pytest.approx(0.05, abs=1e-3)
     assert row["high_images"] - row["low_images"] < 0.004, "unpaired, it would be 0.07"
     assert rows.loc["dice_micro", "difference"] == pytest.approx(0.05, abs=1e-3)
+
+
+@pytest.mark.parametrize("masks", [[9, 9, 8], [9, 9]])
+def test_runs_that_were_scored_on_other_masks_are_not_compared(run, masks):
+    """Older runs do not tell their pairs; the sizes of the true lesions do."""
+    one = run(0.5, counts=np.array([[5, 9, 9]] * 3))
+    two = run(0.5, method="cutmix", counts=np.array([[5, 9, size] for size in masks]))
+    runs = finished_runs(run.folders)
+    with pytest.raises(CheckpointError, match=f"{one}, {two}: were scored on different validation masks"):
+        method_differences(runs)
+    with pytest.raises(CheckpointError, match="compare only runs on the same data"):
+        by_lesion_size(
+            *(runs[(runs["method"] == name) & (runs["network"] == "teacher")] for name in ("semi_medref", "cutmix"))
+        )
 
 
 def test_only_seeds_that_both_have_are_compared_and_the_row_says_over_what_its_interval_goes(run):

@@ -2,11 +2,15 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
+import own_folders
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from semimedref_core.config import Config
 from semimedref_core.evaluation import dice_and_iou
@@ -23,6 +27,7 @@ from semimedref_core.experiments.results import (
     run_folders,
     without_help,
 )
+from semimedref_core.experiments.statistics import method_differences
 from semimedref_core.experiments.tables import markdown_table, methods_by_ratio, results_table, write_between
 from semimedref_core.experiments.verdict import verdict
 from semimedref_core.runtime.checkpoints import CheckpointError
@@ -76,6 +81,83 @@ def test_the_encoders_learning_rate_is_told_where_an_encoder_is_pretrained(run):
     folders.append(run(0.8, network="lite", encoder_lr=0.3))
     rates = {"phantom, lite, encoder's lr 0.1", "phantom, lite, encoder's lr 0.3"}
     assert set(finished_runs(folders)["setting"]) == {"phantom, compact", *rates}
+
+
+OF_MINE, OF_OTHERS = ({"valid_pairs": letter * 16, "labelled_pairs": "f" * 16} for letter in "ab")
+
+
+def test_runs_on_two_folders_of_ones_own_are_two_settings_and_are_not_averaged(run):
+    """Both are called ``folder``, and the folders may have moved, so only the pairs tell them apart."""
+    own = {"dataset": "folder", "data": "mine"}
+    folders = [run(0.7, **own, method="supervised", pairs=OF_MINE), run(0.9, **own, pairs=OF_OTHERS, seed=1)]
+    folders += [run(0.8, **own, pairs=OF_MINE, seed=0), run(0.6, **{**own, "data": "moved"}, pairs=OF_MINE, seed=1)]
+    runs = finished_runs(folders)
+    assert set(runs["setting"]) == {"folder, valid pairs aaaaaaaa", "folder, valid pairs bbbbbbbb"}
+    assert method_differences(runs, metrics=("dice_image",))["seeds"].tolist() == [1]
+    table = results_table(runs).reset_index()
+    ours = table[(table["network"] == "teacher") & (table["method"] == "semi_medref")]
+    assert dict(zip(ours["valid_pairs"], ours["dice_image"], strict=True)) == {
+        "aaaaaaaa": "70.0 ± 14.1",
+        "bbbbbbbb": "90.0",
+    }
+
+
+def test_runs_that_learnt_from_other_pairs_are_told_apart_too_at_one_label_ratio(run):
+    other = {**OF_MINE, "labelled_pairs": "e" * 16}
+    folders = [run(0.7, pairs=OF_MINE), run(0.6, label_ratio=0.5, pairs=other)]
+    assert set(finished_runs(folders)["setting"]) == {"phantom"}
+    folders += [run(0.8, seed=1, pairs=other)]
+    runs = finished_runs(folders).set_index(["label_ratio", "seed"])["setting"]
+    assert set(runs) == {"phantom, labelled pairs ffffffff", "phantom, labelled pairs eeeeeeee", "phantom"}
+    assert set(runs[0.5, 0]) == {"phantom"}
+
+
+def test_pairs_are_no_news_where_another_setting_tells_the_runs_apart(run):
+    folders = [run(0.7, image_size=64, pairs=OF_MINE), run(0.7, image_size=96, pairs=OF_OTHERS)]
+    runs = finished_runs(folders)
+    assert (
+        set(runs["setting"]) == {"phantom, 64 px", "phantom, 96 px"}
+        and "valid_pairs" not in results_table(runs).index.names
+    )
+
+
+def test_older_runs_tell_no_pairs_and_are_compared_as_before(run, tmp_path):
+    folders = [run(0.7), run(0.8, seed=1, pairs=OF_MINE)]
+    runs = finished_runs(folders)
+    assert set(runs["setting"]) == {"phantom"} and set(runs["valid_pairs"]) == {"", "a" * 16}
+    keep(runs.drop(columns=["valid_pairs", "labelled_pairs"]), tmp_path / "older")
+    kept = finished_runs([tmp_path / "older", run(0.6, seed=2, pairs=OF_MINE)])
+    assert set(kept["setting"]) == {"phantom"} and kept["valid_pairs"].value_counts().to_dict() == {"": 4, "a" * 16: 2}
+    runs = finished_runs([*folders, run(0.6, seed=2, pairs=OF_OTHERS)]).set_index("seed")["setting"]
+    assert set(runs[0]) == {"phantom, valid pairs unknown"}, "it is not guessed to which of the two it belongs"
+
+
+def test_a_real_run_tells_its_pairs_whatever_its_method_and_its_folder(train, tmp_path):
+    mine = own_folders.chest(tmp_path / "mine")
+    moved = shutil.copytree(mine, tmp_path / "moved")
+    others = shutil.copytree(mine, tmp_path / "others")
+    for path in (others / "images").glob("???.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    given = {"dataset": "folder", "steps": 1, "label_ratio": 0.5}
+    for name, data, how in (
+        ("one", mine, {"method": "supervised"}),
+        ("two", moved, {"method": "fixmatch"}),
+        ("three", others, {"method": "fixmatch"}),
+    ):
+        outcome = train(output=tmp_path / "runs" / name, data=data, **given, **how)
+        assert outcome.status == 0, outcome.errors
+    runs = finished_runs([tmp_path / "runs"])
+    of_run = runs.assign(run=[Path(folder).name for folder in runs["folder"]]).drop_duplicates("run").set_index("run")
+    for name in ("valid_pairs", "labelled_pairs"):
+        assert re.fullmatch(r"[0-9a-f]{16}", of_run.loc["one", name])
+        assert of_run.loc["one", name] == of_run.loc["two", name]
+    assert of_run.loc["one", "setting"] == of_run.loc["two", "setting"] != of_run.loc["three", "setting"]
+
+
+def test_pictures_that_a_method_reads_on_their_side_are_the_same_pairs(train, finished_run, tmp_path):
+    assert train(output=tmp_path / "run", axes="transposed").status == 0
+    one, two = (json.loads((folder / "results.json").read_text()) for folder in (finished_run, tmp_path / "run"))
+    assert one["valid_pairs"] == two["valid_pairs"] != one["labelled_pairs"] == two["labelled_pairs"]
 
 
 def test_what_was_run_most_widely_stands_first(run):

@@ -104,6 +104,18 @@ class Pairs:
             digest.update(b"none" if arrays is None else np.ascontiguousarray(arrays))
         return digest.hexdigest()
 
+    def identity(self) -> str:
+        """A digest of 16 hex digits that says in a run's results which pairs these were: over names, texts, masks, grey
+        values and their order.
+
+        Unlike :meth:`digest` it is the same if a run reads the zones of the texts in another way. Grey values are used
+        because a run sees colours only if one of its own pictures has some.
+        """
+        digest = blake2b(repr((self.names, [report.render() for report in self.reports])).encode(), digest_size=8)
+        for arrays in (self.with_channels(1).images, self.masks):
+            digest.update(b"none" if arrays is None else np.ascontiguousarray(arrays))
+        return digest.hexdigest()
+
     def transposed(self) -> Pairs:
         """Transposed pictures and masks, as the release's network sees them (Ledger 14): rows become columns. The
         reports do not change, so "left" then means the top."""

@@ -37,6 +37,8 @@ CONDITIONS = {
     "text_encoder": "text encoder {}", "text_length": "texts of {} tokens", "precision": "{}",
     "compile": "compile {}", "device": "{}",
 }  # fmt: skip
+# Digests of a run's pairs in its results.json. Older runs have none.
+PAIRS = {"valid_pairs": "valid pairs {}", "labelled_pairs": "labelled pairs {}"}
 _NOT_COMPARED = {"dataset", "label_ratio", "network", "method", "seed", "data", "eval_every"}
 _OF_METHODS = [name for name in FIELDS if name not in {*CONDITIONS, *_NOT_COMPARED}]
 _ONE_RUN = ["setting", "label_ratio", "method", "variant", "seed", "network"]
@@ -51,8 +53,9 @@ def finished_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
     most runs, then smaller label ratios. Columns: the settings (``network`` as ``architecture``), ``method``,
     ``variant`` (the difference from the method's main runs, such as "without PosAug"; empty for main runs), ``plan``,
     ``network`` (student or teacher), ``folder``, ``seconds``, ``device`` (its kind), ``accepted`` (mean share of mixed
-    samples), the metrics (0 to 1), and ``setting``: the dataset and all settings that differ between its runs, except
-    the label ratio.
+    samples), the metrics (0 to 1), ``valid_pairs`` and ``labelled_pairs`` (digests; empty for older runs), and
+    ``setting``: the dataset and all settings that differ between its runs, except the label ratio. If runs of the same
+    settings have different pairs, the setting also names their digests.
 
     Args:
         paths: run folders, folders of run folders, or folders of :func:`keep`.
@@ -252,6 +255,7 @@ def _rows(folder: Path) -> list[dict]:
             "seconds": float(results["seconds"]),
             "device": results["device"].partition(":")[0],
             "accepted": _mean_logged(folder, "accepted"),
+            **{name: str(results.get(name) or "") for name in PAIRS},
         }
         scores = {network: {name: float(results[network][name]) for name in METRICS} for network in NETWORKS}
     except FileError:
@@ -292,7 +296,8 @@ def _read_kept(folder: Path) -> pd.DataFrame:
         raise CheckpointError(f"{path}: cannot be read ({error}); get the file again") from None
     if absent := [name for name in (*_ONE_RUN, "folder", "dataset", *METRICS) if name not in {*table, "setting"}]:
         raise CheckpointError(f"{path}: is not a table of runs: the column {absent[0]} is missing; get the file again")
-    return table.assign(folder=[str(folder / Path(str(name)).name) for name in table["folder"]])
+    digests = {name: table[name].fillna("").astype(str) if name in table else "" for name in PAIRS}
+    return table.assign(folder=[str(folder / Path(str(name)).name) for name in table["folder"]], **digests)
 
 
 def _settings(runs: pd.DataFrame) -> pd.Series:
@@ -304,7 +309,29 @@ def _settings(runs: pd.DataFrame) -> pd.Series:
         if runs.loc[~means_nothing, name].nunique() > 1:
             told = ", " + runs[name].map(lambda value, words=words: words.format(value or "from scratch"))
             names += told.mask(means_nothing, "")
+    for name, words in PAIRS.items():
+        names += differing_pairs(runs, name, names).map(
+            lambda digest, words=words: digest and f", {words}".format(digest)
+        )
     return names
+
+
+def differing_pairs(runs: pd.DataFrame, name: str, *alike: pd.Series) -> pd.Series:
+    """The first digits of each run's digest where runs that are alike learnt from or were scored on different pairs;
+    elsewhere empty.
+
+    Runs without a digest are ``unknown`` there. If all known digests are the same, runs without one are taken to have
+    the same pairs; a paired difference compares their masks too.
+
+    Args:
+        runs: of :func:`finished_runs`.
+        name: one of :data:`PAIRS`.
+        alike: the columns in which runs of the same pairs agree. Labelled pairs are compared only at the same ratio.
+    """
+    ratio = [runs["label_ratio"]] if name == "labelled_pairs" else []
+    known = runs[name].where(runs[name] != "")
+    differ = known.groupby([*alike, *ratio], dropna=False).transform("nunique") > 1
+    return known.str[:8].fillna("unknown").where(differ, "")
 
 
 def _same_column(runs: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:

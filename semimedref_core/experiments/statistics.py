@@ -24,6 +24,7 @@ from scipy import stats
 
 from semimedref_core.evaluation import dice_and_iou
 from semimedref_core.experiments.results import METRICS, counts_of
+from semimedref_core.runtime.checkpoints import CheckpointError
 
 DRAWS, LEVEL = 2000, 0.95
 _OF_DIFFERENCES = "difference low high low_images high_images by_seed seeds over p p_holm verdict".split()
@@ -132,22 +133,35 @@ def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> 
         networks and other images, ``by_seed``, the number of ``seeds``, ``over`` (the source of randomness), ``p`` over
         seeds (and images), ``p_holm`` (equal to ``p`` for this single comparison), and the ``verdict``: "above" or
         "below" if ``p_holm`` is below 5 %, else "not distinguishable", or "one seed".
+
+    Raises:
+        CheckpointError: if two of the runs were scored on different masks.
     """
     pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs")).sort_values("seed")
     by_seed = (pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy()
-    counts = [
-        [counts_of(folder, pair["network"]) for folder in (pair["folder"], pair["folder_theirs"])]
-        for _, pair in pairs.iterrows()
-    ]
-    by_draw = None
-    if counts and all(run is not None for pair in counts for run in pair):
-        by_draw = resampled_difference(np.array(counts), metric)
+    counts = _paired_counts(pairs)
+    by_draw = None if counts is None else resampled_difference(counts, metric)
     low, high = interval(by_seed, by_draw)
     low_images, high_images = (np.nan, np.nan) if by_draw is None else interval(by_seed[:1], by_draw)
     over = " and ".join(["seeds"] * (len(by_seed) > 1) + ["images"] * (by_draw is not None)) or "nothing"
     p = p_value(by_seed, by_draw)
     values = by_seed.mean(), low, high, low_images, high_images, by_seed, len(by_seed), over, p, p, ""
     return _judged([dict(zip(_OF_DIFFERENCES, values, strict=True))])[0]
+
+
+def _paired_counts(pairs: pd.DataFrame) -> np.ndarray | None:
+    """The pixel counts ``[S, 2, N, 3]`` of each seed, ours and theirs; None if a run did not keep them."""
+    of_runs = [(pair[name], pair["network"]) for _, pair in pairs.iterrows() for name in ("folder", "folder_theirs")]
+    counts = [counts_of(*run) for run in of_runs]
+    if not counts or any(run is None for run in counts):
+        return None
+    for (folder, _), run in zip(of_runs, counts, strict=True):
+        if not np.array_equal(run[:, 2], counts[0][:, 2]):
+            raise CheckpointError(
+                f"{of_runs[0][0]}, {folder}: were scored on different validation masks, so no difference between them "
+                "means anything; compare only runs on the same data"
+            )
+    return np.array(counts).reshape(len(pairs), 2, *counts[0].shape)
 
 
 def _judged(family: list[dict]) -> list[dict]:
@@ -279,12 +293,10 @@ def by_lesion_size(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
         ``area_ours`` and ``area_theirs``. Empty if a run did not keep its counts.
     """
     pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs"))
-    counts = [
-        [counts_of(pair[name], pair["network"]) for _, pair in pairs.iterrows()] for name in ("folder", "folder_theirs")
-    ]
-    if not len(pairs) or any(run is None for side in counts for run in side):
+    counts = _paired_counts(pairs)
+    if counts is None:
         return pd.DataFrame()
-    counts = np.array(counts)  # [2, S, N, 3]
+    counts = counts.swapaxes(0, 1)  # [2, S, N, 3]
     target = counts[0, 0, :, 2]
     edges = np.quantile(target[target > 0], [1 / 3, 2 / 3]) if (target > 0).any() else [0, 0]
     names = ["no lesion", "small", "middle", "large"]

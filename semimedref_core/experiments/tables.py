@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from semimedref_core.experiments.results import CONDITIONS, METRICS, SETTINGS, WITHOUT_HELP, without_help
+from semimedref_core.experiments.results import (
+    CONDITIONS,
+    METRICS,
+    PAIRS,
+    SETTINGS,
+    WITHOUT_HELP,
+    differing_pairs,
+    without_help,
+)
 from semimedref_core.runtime.atomic import atomic
 from semimedref_core.runtime.checkpoints import CheckpointError
 
@@ -25,7 +33,10 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     """
     others = [name for name in CONDITIONS if name not in SETTINGS and runs[name].nunique() > 1]
     variant = ["variant"] if runs["variant"].any() else []
-    groups = runs.groupby([*SETTINGS, *others, "method", *variant, "network"], sort=False)
+    alike = [runs[name] for name in (*SETTINGS, *others)]
+    runs = runs.assign(**{name: differing_pairs(runs, name, *alike) for name in PAIRS})
+    pairs = [name for name in PAIRS if runs[name].any()]
+    groups = runs.groupby([*SETTINGS, *others, *pairs, "method", *variant, "network"], sort=False)
     table = groups[METRICS].agg(_mean_and_spread)
     table.insert(0, "seeds", groups["seed"].nunique())
     return table
