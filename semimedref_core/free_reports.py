@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from semimedref_core.places import Phrase
 from semimedref_core.positions import Positions
-from semimedref_core.reading import Phrase, read_positions
+from semimedref_core.reading import read_positions
 
 _SIDE = re.compile(r"(?<![^\W_])(left|right)(?![^\W_])", re.IGNORECASE)
 _SHORT = re.compile(r"\b([lr])(?=[uml][lzq]\b)", re.IGNORECASE)

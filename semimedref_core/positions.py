@@ -46,6 +46,8 @@ class Grammar:
         nouns: other nouns for a place, as in "left lower lobe".
         short: abbreviation -> the side and the row that it means.
         sides: the side of the image that "left" and "right" each mean.
+        closed: whether the reader knows the words of such texts. Then it reads a place only in a sentence of known
+            words.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -54,6 +56,7 @@ class Grammar:
     nouns: frozenset[str]
     short: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     sides: tuple[str, str] = SIDES
+    closed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,16 +200,19 @@ LUNGS = Positions(
     vague="a region of the lung",
     grammar=Grammar(
         rows=(
-            ("upper", "apical", "apex", "apice", "superior"),
+            ("upper", "apical", "apex", "apice", "biapical", "superior"),
             ("middle", "mid", "midzone", "midlung"),
-            ("lower", "basal", "base", "basilar", "inferior"),
+            ("lower", "basal", "bibasal", "base", "basilar", "bibasilar", "inferior"),
         ),
-        alone=frozenset({"apical", "apex", "apice", "basal", "base", "basilar", "superior", "inferior"}),
+        alone=frozenset(
+            "apical apex apice biapical basal bibasal base basilar bibasilar superior inferior".split(),
+        ),
         whole=frozenset({"lung", "lungs", "hemithorax"}),
         nouns=frozenset("lobe lobes zone zones field fields region regions part portion third half".split()),
         short={
             f"{side[0]}{row[0]}l": (side, k) for side in SIDES for k, row in enumerate(("upper", "middle", "lower"))
         },
+        closed=True,
     ),
 )
 """The six zones of the paper. A :class:`.anatomy.Grid` says where its bands begin and end; the shares here are

@@ -4,72 +4,84 @@ The reader looks for the zones of a layout that a text names as affected. If it 
 whole text. A method can learn without a place, but it would learn a wrong place.
 
 - The reader never guesses a side. "Lower lobe opacity" names no zone, also if the text names other places.
-- A denied place is not named: "no opacity in the left lung", "the left lung is clear". If it is unclear what a sentence
-  denies, the text names nothing. A clear case is "opacity in the left lower lobe, no effusion".
-- Words of one place may come in any order, and places may share words: "upper and middle zones of the left lung".
-  If they can be shared in two ways ("lower left and right lung"), the text names nothing.
+- A sentence affirms its places, denies them ("no opacity in the left lung", "the left lung is clear", "the opacity in
+  the left lung has resolved"), or speaks of surgery and devices. If none of this is certain, the text names nothing.
+- About the lungs (:attr:`.positions.Grammar.closed`) a sentence affirms a place only if the reader knows all of its
+  words (:mod:`.reading_words`) and one of them is a finding. A place alone counts too, as in "left lower lung", unless
+  a sentence beside it denies something. With any other layout a word that the reader does not know may be a finding.
+- A place that one sentence affirms and another denies leaves the text open.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from itertools import product, takewhile
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from semimedref_core.positions import SIDES, Grammar, Positions
+from semimedref_core.places import NotSureError, Phrase, Token, places_in
+from semimedref_core.positions import SIDES, Positions
+from semimedref_core.reading_words import kind_of
 
-_PART = re.compile(r"(?:(?!\.\s|\.$)[^!?;\n])+")  # a sentence, or the part before a semicolon
-_BUT = re.compile(r"\b(?:but|however|although|though|whereas|while)\b")
-_TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
-_DENIED = re.compile(r"\s*(?:there (?:is|are|was|were) )?(?:no|without)\b[^,&+/]*")
-_SOUND = re.compile(r"(?:\s*:| (?:is|are|was|were|appears?|remains?|looks?)) (?:clear|normal|unremarkable|spared)\s*")
-_SEEN = frozenset(
-    "opacity opacities opacification consolidation consolidations infiltrate infiltrates infiltration haze hazy "
-    "pneumonia shadow shadowing infection lesion lesions mass masses nodule nodules spot spots patch patches".split()
+_END = re.compile(
+    r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bcf)(?<!\bdr)(?<!\bapprox)\.(?=\s|$)|[!?;]"
+    r"|\n(?=\s*(?:\n|[-*•]|\d+[.)]|$))",
+    re.IGNORECASE,
 )
-_ELSE = (
-    r"(?:pleural |associated |other )*(?:effusions?|pneumothorax|cardiomegaly|cavitations?|calcifications?|o?edema"
-    r"|lymphadenopathy|fractures?|ulcerations?|bleeding)"
+_LINE = re.compile(r"(?<![,:])[ \t]*\n(?=\s*[A-Z][a-z])")
+_BUT = re.compile(r",?\s*\b(?:but|however|although|though|whereas|while)\b")
+_TOKEN = re.compile(r"[^\W_]+(?:(?<=\d)\.\d+)?|[^\w\s]")
+_HEADING = re.compile(
+    r"^.*?\b(?:indications?|history|clinical(?: \w+)?|reason(?: \w+){0,3}|comparison|technique|exam(?:ination)?)\s*:"
+    r".*?\b(?:findings?|report)\s*:",
+    re.DOTALL,
 )
-_ASIDE = re.compile(
-    rf"(?:,? (?:and |with )?(?:no|without) (?:evidence of |signs? of )?{_ELSE}(?:(?:,|,? or|,? and) {_ELSE})*)+ *$"
+"""What stands before the findings: why the patient came, and what was known."""
+_EARLIER = re.compile(
+    r",?\s*\b(?:(?:when |as |in )?(?:compared|comparison) (?:to|with)|since|from) (?:the |an? )?"
+    r"(?:prior|previous|last|earlier|old|most recent) "
+    r"(?:study|exam|examination|film|radiograph|x-ray|ct|scan|image|imaging|chest x-ray)\b"
+    r"(?: (?:of|from|dated) [\d/.-]*\d)?,?"
 )
+_MAY_BE = re.compile(r"\b(?:may|might|could) (?:also )?(?=(?:represent|reflect)\b)")
+_ALL_BUT = re.compile(
+    r"^\s*(?:the |both )?(?:lungs?|lung fields|chest) (?:are |is |appears? )?(?:otherwise )?"
+    r"(?:clear|normal|unremarkable)"
+    r",? (?:except|apart|aside) (?:for|from)\b"
+)
+"""The start of a sentence whose places are affected: "the lungs are clear except for ..."."""
+_MINUS = re.compile(r"\([-–−]\)")
+_NO_LONGER = re.compile(r"\b(?:no longer|no more)\b")
+_ELSE_ABSENT = re.compile(r"[,]*[&w]?n[rt]*[az]*E(?:[,o&]*(?:n[rt]*)?[az]*E)*,*$")
 """The end of a sentence that says that something else is absent. "opacity in the left lower lobe, no effusion" affirms
 the place."""
-_UNSURE = frozenset(
-    "no not non nor neither never none without absent absence negative free clear clears clearing cleared normal "
-    "unremarkable spared sparing spares healthy unaffected uninvolved resolved resolution resolving removed denies "
-    "denied except excepting excluding exclude excluded rule ruled rather instead than unlike compared prior previous "
-    "previously former formerly history outside beyond opposite contralateral ipsilateral or either versus vs nothing "
-    "cannot".split()
+_TAIL = re.compile(r"(?<!i)w[^Pngsmopi]*$")
+_ABSENT = re.compile(r"[tkv]*n[rt]*[a]*(?:[az]*[FE][,o&rt]*)*[az]*[FE][tev]*(?:P(?:,*oP)*)[ev]*,*")
+_SOUND = (
+    re.compile(r"[tq]*P,*[vb]*s[bs,&]*(?:[tn][tnr]*[az]*[FE](?:[,o&]+a*[FE])*)?,*"),
+    re.compile(r"[tqb]*s+[tb]*P,*"),
+    re.compile(r"[tq]*P,*v*n[rt]*(?:[az]*[FE][,o&]*)+e*,*"),
+    re.compile(r"[tq]*P,*[vb]*N[b]*F,*"),
 )
-"""Words by which a sentence may say that a place is not affected."""
-_BESIDE = frozenset("below above beneath under underneath behind between beside adjacent towards toward".split())
-"""Words before a place that change its meaning to another place."""
-_JOINS = frozenset({"and", ",", "&", "+", "/", "plus"})
-_LINKS = frozenset({"the", "of", "in", "on", "at", "-", "within", "both"})
-_BOTH = frozenset({"both", "bilateral", "bilaterally"})
-_ALL = frozenset({"all", "entire", "whole"})
-_BODY = frozenset(
-    "arm arms leg legs limb limbs extremity extremities rib ribs abdomen abdominal lid lids eyelid eyelids tooth teeth "
-    "hand foot knee shoulder quadrant quadrants".split()
+_NOT_HERE = re.compile(r"(?:[tk]*[qz][tkqza]*|[t]*a(?=b*vb+s|b*vb*s))[vb]*s[bs&]*[tz]*|[tb]*s[tb]*[qz]+")
+"""A clause without a place that calls something normal: "contralateral lung clear", "heart normal"."""
+_RESTRICTED = frozenset("otherwise remaining rest remainder elsewhere other".split())
+_NOT_IN_A_ZONE = frozenset(
+    "lingula lingular hilar hilum hila perihilar parahilar suprahilar infrahilar retrocardiac paracardiac paratracheal "
+    "paramediastinal costophrenic cardiophrenic".split()
 )
-"""Nouns that put a side and a height elsewhere on the body, as in "left upper arm". A layout may use some of them."""
+"""Places in a chest that are no zone and no part of one zone."""
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """A part of a text that names these zones: from ``start`` up to ``end``, exclusive."""
+@dataclass
+class _Claims:
+    """What a text says: the phrases that it affirms, with the zones of lesions and of other findings apart."""
 
-    start: int
-    end: int
-    zones: frozenset[int]
-
-
-class _NotSureError(Exception):
-    """The text can be understood in two ways."""
+    phrases: list[Phrase] = field(default_factory=list)
+    lesions: set[int] = field(default_factory=set)
+    others: set[int] = field(default_factory=set)
+    denied: set[int] = field(default_factory=set)
+    sides: set[int] = field(default_factory=set)
 
 
 def read_positions(text: str, layout: Positions) -> tuple[Phrase, ...]:
@@ -80,206 +92,223 @@ def read_positions(text: str, layout: Positions) -> tuple[Phrase, ...]:
     >>> [(text[phrase.start : phrase.end], sorted(phrase.zones)) for phrase in read_positions(text, LUNGS)]
     [('right lower lobe', [5])]
     """
+    claims = _Claims()
     try:
-        return tuple(phrase for part in _parts(text.lower()) for phrase in _affected(*part, layout))
-    except _NotSureError:
+        parts = [_Part(*part, layout) for part in _parts(text)]
+        for k, part in enumerate(parts):
+            part.add_to(claims, [other for other in parts[max(0, k - 1) : k + 2] if other is not part])
+        _require_consistent(claims, layout)
+    except NotSureError:
         return ()
+    return tuple(sorted(claims.phrases, key=lambda phrase: phrase.start))
 
 
-def _parts(text: str) -> Iterator[tuple[str, int]]:
-    """Sentences and parts of sentences, each with its start in the text."""
-    for sentence in _PART.finditer(text):
-        start = sentence.start()
-        for found in (*_BUT.finditer(sentence[0]), None):
-            end = sentence.start() + found.start() if found else sentence.end()
-            yield text[start:end], start
-            start = sentence.start() + found.end() if found else end
+def _parts(text: str) -> Iterator[tuple[str, int, bool]]:
+    """Sentences and parts of sentences in small letters: each with its start in the text, and whether it is asked."""
+    small = "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
+    broken = {line.start() for line in _LINE.finditer(text)} | {found.start() for found in _END.finditer(text)}
+    small = _HEADING.sub(_blank, small)
+    for known in (_EARLIER, _MAY_BE):
+        small = known.sub(_blank, small)
+    start = 0
+    for end in (*sorted(broken), len(text)):
+        sentence = small[start:end]
+        asked = small[end : end + 1] == "?" or re.search(r"(?:^|[\s(])\?\s*$", small[:start]) is not None
+        at = 0
+        for found in (*_BUT.finditer(sentence), None):
+            stop = found.start() if found else len(sentence)
+            if sentence[at:stop].strip():
+                yield sentence[at:stop], start + at, asked
+            at = found.end() if found else stop
+        start = end + 1
 
 
-def _affected(part: str, start: int, layout: Positions) -> list[Phrase]:
-    """The phrases of one part that name affected zones."""
-    aside = _ASIDE.search(part)
-    if aside and _SEEN & set(_TOKEN.findall(part[: aside.start()])):
-        part = part[: aside.start()]
-    tokens = [_Token(found[0], found.start(), found.end()) for found in _TOKEN.finditer(part)]
-    groups = list(_by_grammar(tokens, layout.grammar) if layout.grammar else _by_list(part, tokens, layout))
-    if not groups:
-        return []
-    words = {token.text for token in tokens}
-    if words & _UNSURE:
-        first, last = groups[0][0], groups[0][-1]
-        denied = _DENIED.fullmatch(part[: first.start]) and not words & {"or", "except", "than"}
-        sound = not part[: first.start].strip(" ,the") and _SOUND.fullmatch(part[last.end :])
-        if len(groups) == 1 and (denied or sound):
-            return []
-        raise _NotSureError
-    return [Phrase(start + one.start, start + one.end, one.zones) for group in groups for one in group]
+def _blank(found: re.Match) -> str:
+    """Spaces in place of the words, so that all others stay where they are."""
+    return " " * len(found[0])
 
 
-@dataclass(frozen=True)
-class _Token:
-    text: str
-    start: int
-    end: int
+class _Part:
+    """A part of a text, the places in it, and a letter for each word and each group of places (:data:`KINDS`).
+
+    Two more letters are "l" for a side and "h" for a height that belong to no place.
+    """
+
+    def __init__(self, text: str, start: int, asked: bool, layout: Positions):
+        self.text, self.start, self.asked, self.layout = _ALL_BUT.sub(_blank, text), start, asked, layout
+        self.closed = layout.grammar is not None and layout.grammar.closed
+        self.tokens = [Token(found[0], found.start(), found.end()) for found in _TOKEN.finditer(self.text)]
+        self.words = {token.text for token in self.tokens}
+        self.negative = bool(set("nNosgmpD") & {kind_of(word) for word in self.words})
+
+    def add_to(self, claims: _Claims, beside: Sequence[_Part]) -> None:
+        """Adds what this part says.
+
+        Raises:
+            NotSureError: if that is not certain.
+        """
+        clauses, rest = self._clauses()
+        for clause in clauses:
+            clause._deny(claims)
+        rest._affirm_or_deny(claims, [*clauses, *beside])
+
+    def _clauses(self) -> tuple[list[_Part], _Part]:
+        """Clauses at the end or start that deny their places for certain, and the rest."""
+        clauses, rest = [], self
+        for join in reversed([token for token in self.tokens if token.text in (",", "and", "with")]):
+            head, last = rest._between(0, join.start), rest._between(join.end, len(rest.text))
+            if last._is_denial(listed=True) and not (join.text == "and" and head._ends_with_a_place()):
+                clauses.append(last)
+                rest = head
+        comma = next((token for token in rest.tokens if token.text == ","), None)
+        if comma:
+            first = rest._between(0, comma.start)
+            if first._is_denial(listed=True, absent=False):
+                clauses.append(first)
+                rest = rest._between(comma.end, len(rest.text))
+        return clauses, rest
+
+    def _between(self, start: int, end: int) -> _Part:
+        words = re.match(r"\s*(?:and |with )?", self.text[start:end])
+        start += words.end()
+        return _Part(self.text[start:end], self.start + start, self.asked, self.layout)
+
+    def _ends_with_a_place(self) -> bool:
+        """Whether a place ends the part, or it is unclear: then "and" may list another place."""
+        try:
+            return self._read[1].endswith("P")
+        except NotSureError:
+            return True
+
+    @cached_property
+    def _read(self) -> tuple[list[list[Phrase]], str]:
+        """The groups of places, and the letters."""
+        groups = places_in(self.text, self.tokens, self.layout)
+        spans = [(group[0].start, group[-1].end) for group in groups]
+        longer = {at for found in _NO_LONGER.finditer(self.text) for at in (found.start(), found.end())}
+        letters, inside = "", None
+        for token in self.tokens:
+            span = next((span for span in spans if span[0] <= token.start < span[1]), None)
+            if span is None or span != inside:
+                letters += "P" if span else self._letter(token, longer)
+            inside = span
+        return groups, letters
+
+    def _letter(self, token: Token, longer: set[int]) -> str:
+        if token.start in longer:
+            return "g"
+        if token.end in longer:
+            return "b"
+        grammar = self.layout.grammar
+        if grammar and token.text in SIDES:
+            return "l"
+        if grammar and any(token.text.removesuffix("s") in row for row in grammar.rows):
+            return "h"
+        kind = kind_of(token.text)
+        return "u" if not self.closed and kind in "xzm" else kind
+
+    def _is_denial(self, listed: bool = False, absent: bool = True) -> bool:
+        """Whether the part denies all of its places. In a list of clauses it must deny lesions, and name a place or
+        something outside the lungs."""
+        try:
+            groups, letters = self._read
+        except NotSureError:
+            return False
+        if self.asked or (listed and not groups):
+            return not self.asked and _NOT_HERE.fullmatch(letters) is not None
+        if not self.closed:
+            letters = letters.replace("u", "F")
+        if not groups:
+            return False
+        if any(sound.fullmatch(letters) for sound in _SOUND):
+            return True
+        if absent and _ABSENT.fullmatch(letters) and not self.words & {"change", "changes", "process"}:
+            return not (listed and "E" in letters)
+        return not listed and len(groups) == 1 and "g" in letters and not set(letters) - set("PgtveFEapbr,")
+
+    def _deny(self, claims: _Claims) -> None:
+        groups, letters = self._read
+        if not self.words & _RESTRICTED and ("E" not in letters or "F" in letters):
+            claims.denied |= _zones(groups)
+
+    def _affirm_or_deny(self, claims: _Claims, beside: Sequence[_Part]) -> None:
+        groups, letters = self._read
+        if not groups:
+            self._note_incomplete(letters, claims)
+            return
+        if self._is_denial():
+            self._deny(claims)
+            return
+        if self.asked or _MINUS.search(self.text):
+            raise NotSureError
+        if self.closed and "m" in letters and not set(letters) - set("PmtavebcpkglhN&,"):
+            return  # surgery or a device
+        before, _, after = letters.partition("P")
+        if not self.closed and re.match(r"vb*u", after) and not set("FEu") & set(before):
+            raise NotSureError  # "the upper left corner is ..."
+        letters = re.sub(r"z+(?=E)", "a", self._without_what_is_absent(letters))  # "pleural effusion"
+        letters = self._with_tolerated(letters) if self.closed else letters.replace("u", "F")
+        if set(letters) - set("PFEvetacbrwikhl&,"):
+            raise NotSureError
+        phrases = [phrase for group in groups for phrase in group]
+        lesion, other = "F" in letters, "E" in letters
+        if lesion and other and len(phrases) > 1:
+            raise NotSureError
+        if not lesion and not other:
+            alone = not set(letters) - set("Ptk&,") and not self.text.rstrip().endswith((":", "-", ","))
+            if not alone or any(part.negative for part in beside):
+                raise NotSureError
+        if self.closed:
+            self._note_incomplete(letters, claims)
+        named = _zones(groups)
+        claims.lesions |= named if lesion or not other else set()
+        claims.others |= named if other and not lesion else set()
+        claims.phrases += [Phrase(self.start + one.start, self.start + one.end, one.zones) for one in phrases]
+
+    def _without_what_is_absent(self, letters: str) -> str:
+        found = _ELSE_ABSENT.search(letters)
+        seen = letters[: found.start()] if found else ""
+        return seen if "F" in seen or ("u" in seen and not self.closed) else letters
+
+    @staticmethod
+    def _with_tolerated(letters: str) -> str:
+        """An unknown word before a finding describes it, and so does one after "with" (but not "consistent with")."""
+        before, place, after = letters.partition("P")
+        before = re.sub(r"u{1,2}(?=a*F)", lambda found: "a" * len(found[0]), before)
+        whole = before + place + after
+        tail = _TAIL.search(whole, whole.rindex("P"))
+        if tail and not set("ND") & set(tail[0]):
+            whole = whole[: tail.start()] + tail[0].replace("u", "a").replace("E", "a")
+        return whole
+
+    def _note_incomplete(self, letters: str, claims: _Claims) -> None:
+        """Notes the sides of a lesion without a height: the zones of the text must lie there.
+
+        Raises:
+            NotSureError: for a lesion at a height without a side.
+        """
+        if not self.closed or "F" not in letters or set("nNosgmpD") & set(letters):
+            return
+        if "h" in letters or self.words & _NOT_IN_A_ZONE:
+            raise NotSureError
+        sides = self.layout.grammar.sides
+        words = [token.text for token in self.tokens if token.text in SIDES] if "l" in letters else []
+        claims.sides |= {sides.index(word) for word in words}
 
 
-def _by_list(part: str, tokens: Sequence[_Token], layout: Positions) -> Iterator[list[Phrase]]:
-    """Each place in the text with words for zones; longer words come first."""
-    meant, pattern = _phrases_of(layout)
-    for found in pattern.finditer(part):
-        before = [token.text for token in tokens if token.end <= found.start()]
-        after = [token.text for token in tokens if token.start >= found.end()]
-        _require_plain(before)
-        if not after or after[0] not in _BODY:
-            yield [Phrase(found.start(), found.end(), meant[found[0]])]
+def _zones(groups: Sequence[Sequence[Phrase]]) -> frozenset[int]:
+    return frozenset().union(*(phrase.zones for group in groups for phrase in group))
 
 
-@lru_cache(maxsize=8)
-def _phrases_of(layout: Positions) -> tuple[dict[str, frozenset[int]], re.Pattern]:
-    """A table from words of a layout to the zones that they name, and a pattern that finds these words."""
-    words = {each for known in layout.words for each in known}
-    meant = {each: frozenset(k for k, known in enumerate(layout.words) if each in known) for each in words}
-    any_of = "|".join(re.escape(each) for each in sorted(words, key=lambda each: (-len(each), each)))
-    return meant, re.compile(rf"(?<!\w)(?:{any_of})(?!\w)" if words else r"(?!)")
-
-
-def _require_plain(before: Sequence[str]) -> None:
-    """Refuses a place that is only a landmark, because of the words before it."""
-    close = [word for word in before if word not in ("the", "of", "to")][-1:]
-    if _BESIDE & set(close):
-        raise _NotSureError
-
-
-@dataclass
-class _Item:
-    """The words of one place in a run, between two joining words."""
-
-    sides: list[int] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    both: bool = False
-    alone: bool = False
-    whole: bool = False
-    all: bool = False
-    noun: bool = False
-    start: int = -1
-    end: int = -1
-
-
-def _by_grammar(tokens: Sequence[_Token], grammar: Grammar) -> Iterator[list[Phrase]]:
-    """The places of each run of words of the grammar."""
-    at, stray_height, whole_side = 0, False, False
-    while at < len(tokens):
-        stop = at
-        while stop < len(tokens) and tokens[stop].text in _known(grammar):
-            stop += 1
-        if stop > at:
-            following = tokens[stop].text if stop < len(tokens) else ""
-            items = _items(tokens[at:stop], grammar)
-            found = _places(items, grammar)
-            if found and following not in _BODY:
-                _require_plain([token.text for token in tokens[:at]])
-                whole_side |= any(not item.rows for item in items)
-                yield found
-            stray_height |= not found and any(item.rows for item in items)
-        at = stop + 1
-    if stray_height and whole_side:
-        raise _NotSureError  # "the right lung (lower)": not all of it
-
-
-@lru_cache(maxsize=8)
-def _rows(grammar: Grammar) -> dict[str, int]:
-    """Words for heights and their plurals -> the row that each names."""
-    rows = {word: k for k, words in enumerate(grammar.rows) for word in words}
-    return {f"{word}s": k for word, k in rows.items()} | rows
-
-
-@lru_cache(maxsize=8)
-def _known(grammar: Grammar) -> frozenset[str]:
-    """All words that may be part of a place."""
-    words = {*SIDES, *_BOTH, *_ALL, *_JOINS, *_LINKS, *_rows(grammar)}
-    return frozenset(words | grammar.whole | grammar.nouns | grammar.short.keys())
-
-
-def _items(tokens: Sequence[_Token], grammar: Grammar) -> list[_Item]:
-    """Splits the run at its joining words. Items without a word for a place are left out."""
-    items = [_Item()]
-    for token in tokens:
-        item, word = items[-1], token.text
-        row = _rows(grammar).get(word)
-        if word in _JOINS:
-            items.append(_Item())
-            continue
-        if word in _LINKS - _BOTH:
-            continue
-        if word in grammar.short:
-            side, short_row = grammar.short[word]
-            item.sides.append(grammar.sides.index(side))
-            item.rows.append(short_row)
-        item.sides += [grammar.sides.index(word)] if word in SIDES else []
-        item.both |= word in _BOTH
-        item.rows += [] if row is None else [row]
-        item.alone |= word.removesuffix("s") in grammar.alone
-        item.whole |= word in grammar.whole
-        item.all |= word in _ALL
-        item.noun |= word in grammar.nouns | grammar.whole
-        item.start, item.end = token.start if item.start < 0 else item.start, token.end
-    return [item for item in items if item.start >= 0]
-
-
-def _places(items: list[_Item], grammar: Grammar) -> list[Phrase]:
-    """The phrases that the items of a run form.
+def _require_consistent(claims: _Claims, layout: Positions) -> None:
+    """Refuses a text whose sentences do not fit together.
 
     Raises:
-        _NotSureError: if the items can be understood in two ways.
+        NotSureError: if a zone is affirmed and denied, if other findings lie elsewhere than the lesions (a mask may
+            show either), or if a lesion is on a side of which no zone is named.
     """
-    for item in items:
-        if item.both:
-            if len({*item.sides}) == 1:
-                raise _NotSureError
-            item.sides = [0, 1]
-        elif len({*item.sides}) > 1 or (item.alone and len(item.rows) > 1):
-            raise _NotSureError
-    if not any(item.rows or item.whole for item in items):
-        return []  # a side needs a noun or a height to be a place
-    if not any(item.sides for item in items):
-        if any(item.rows and item.noun for item in items):
-            raise _NotSureError  # a place without its side
-        return []
-    own = [bool(item.sides and (item.rows or item.whole)) for item in items]
-    for k, item in enumerate(items):
-        if own[k] and not item.rows and not item.all and any(other.rows for other in items[:k]):
-            raise _NotSureError  # "lower left and right lung"
-    as_written = [replace(item) for item in items]
-    for k, item in enumerate(items):
-        if not own[k]:
-            _share(item, as_written[:k], as_written[k + 1 :])
-    named = [
-        frozenset(
-            side * len(grammar.rows) + row for side, row in product(item.sides, item.rows or range(len(grammar.rows)))
-        )
-        for item in items
-    ]
-    if all(own):
-        return [Phrase(item.start, item.end, zones) for item, zones in zip(items, named, strict=True)]
-    return [Phrase(items[0].start, items[-1].end, frozenset().union(*named))]
-
-
-def _share(item: _Item, before: list[_Item], after: list[_Item]) -> None:
-    """Adds the words that an item shares with a neighbour, as in "left and right lower lobes".
-
-    Raises:
-        _NotSureError: if not exactly one neighbour can share its words.
-    """
-    if item.sides and after and after[0].sides and (after[0].rows or after[0].whole):
-        item.rows = after[0].rows  # a side alone, before a whole place
-        return
-    givers = []
-    if item.rows and not item.noun:  # "upper and middle left lung", "left upper, middle and lower"
-        givers = [other.sides for other in after if other.sides][:1]
-        givers += [other.sides for other in reversed(before) if other.sides and not other.noun][:1]
-    elif item.rows:  # "left upper and middle lobes": both have the noun
-        sharing = list(takewhile(lambda other: not other.noun, reversed(before)))
-        givers = [other.sides for other in sharing if other.sides][:1]
-    if len(givers) != 1:
-        raise _NotSureError
-    item.sides = givers[0]
+    named = claims.lesions | claims.others
+    if named & claims.denied or (claims.lesions and claims.others - claims.lesions):
+        raise NotSureError
+    if claims.sides and claims.sides - {zone // len(layout.grammar.rows) for zone in named}:
+        raise NotSureError

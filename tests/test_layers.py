@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent / "semimedref_core"
 SETTINGS = {"errors", "presets", "config"}
 METHOD = {
     "positions", "reports", "anatomy", "posaug", "views", "batch", "teacher", "pseudo_labels", "losses", "itcl",
-    "patchmix", "semi_medref", "missing_positions", "reading", "free_reports",
+    "patchmix", "semi_medref", "missing_positions", "reading_words", "places", "reading", "free_reports",
 }  # fmt: skip
 # From the ground up. A module imports from its own layer or lower ones.
 LAYERS = [

@@ -94,7 +94,7 @@ def test_the_page_on_own_data_can_be_followed_line_by_line(command_line, tmp_pat
         told = command_line(*words[1:])
         assert words[0] == "semimedref" and told.status == 0, told.errors
     assert Path("haze_mask.png").is_file() and Path("haze_overlay.png").is_file()
-    code = re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)[1]
+    code = "".join(re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL))
     exec(code.replace("steps=40", "steps=1"), {})
     retina, clock = re.findall(r"```csv\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     Path("retina.csv").write_text(retina)
