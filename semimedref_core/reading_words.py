@@ -19,7 +19,8 @@ KINDS = {
     "bronchiectasis fibrosis fibrotic scarring atelectasis atelectatic collapse collapsed ggo ggos glass groundglass "
     "disease diseased cloudy clouding density densities change changes abnormality abnormalities affected involved "
     "involvement involves involving inflammation inflamed inflammatory tuberculosis tb covid paving reticulation "
-    "reticulations honeycombing emphysema process airspace",
+    "reticulations honeycombing emphysema process airspace "
+    "white blurry blurred",
     # other findings, which a mask of lesions need not show
     "E": "effusion effusions pneumothorax pneumothoraces hydropneumothorax cardiomegaly cavitation cavitations cavity "
     "cavities calcification calcifications oedema edema lymphadenopathy fracture fractures ulceration ulcerations "
@@ -54,10 +55,10 @@ KINDS = {
     "bronchogram bronchograms wide long thick thin walled cavitary cavitating predominantly predominant mainly mostly "
     "mild moderate severe mildly moderately severely minimal minor slight slightly similar extensive marked unilateral "
     "crazy tree bud space calcified bronchial parenchymal localised localized aspiration malignancy malignant neoplasm "
-    "neoplastic contusion early",
+    "neoplastic contusion early band bands streaky",
     "c": "small large larger big bigger tiny new increase increased increasing worsened worsening progressed "
-    "progression progressive developing persist persists persisting persistent persistently stable unchanged again "
-    "still residual recurrent additional further another",
+    "progression progressive developed developing persist persists persisting persistent persistently stable unchanged "
+    "again still residual recurrent additional further another",
     "w": "with measuring measures",
     # what a finding may be
     "i": "representing represent represents reflecting reflect reflects suggestive suggesting suggests consistent "

@@ -80,6 +80,9 @@ READ = [
     ("Also lower right lung.", "right lower"),
     ("Location: right middle lobe", "right middle"),
     ("2 spots, upper left lung", "left upper"),
+    ("white area in the lower part of the left lung", "left lower"),
+    ("blurry area, upper left lung", "left upper"),
+    ("GGO left lower lobe, right upper lobe", "left lower, right upper"),
     ("left lower lung and right upper lung are affected", "left lower, right upper"),
 ]  # fmt: skip
 
