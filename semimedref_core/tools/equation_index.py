@@ -332,7 +332,7 @@ def code_table(found: dict[str, Places]) -> str:
 
 
 def ledger_table(found: dict[str, Places]) -> str:
-    """The differences to the released code, with links to the cell that shows each and the test that proves it."""
+    """The differences from the released code, with links to the cell that shows each and the test that proves it."""
     lines = ["| | one expects | the released code | here | shown in, proved by |", "|---|---|---|---|---|"]
     for entry in LEDGER:
         places = found.get(entry.tag, Places())
