@@ -340,7 +340,7 @@ else:
 plt.show()
 
 # %% [markdown]
-# ## To take with you
+# ## What to take away
 #
 # The cell prints how far the method is above the best other one in the runs that you look at. It also checks these
 # facts about the kept comparison of the exercises (QaTa, compact network, 64 px, 1 % of the masks, Dice per image):

@@ -265,7 +265,7 @@ else:
     print("not measured: milliseconds a step, steps per second, memory, parts of a step, Dice, what the graph saves")
 
 # %% [markdown]
-# ## To take with you
+# ## What to take away
 #
 # **To remember**
 #
@@ -276,8 +276,9 @@ else:
 # - A recorded step may not ask for a value, and every tensor that it reads must keep its address.
 # - A prediction is a count divided by a rate. Only a run measures, and this page says whether there was one.
 #
-# **Back** to [09 · Kernels](09_kernels.ipynb). How to train on a GPU, and on several, is in
-# [docs/training.md](../docs/training.md).
+# **Back:** [09 · Kernels](09_kernels.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells how to train
+# on a GPU, and on several, and [docs/kernels.md](../docs/kernels.md) lists the launches and times of the two kernels.
+# [00 · Start here](00_start_here.ipynb) lists all notebooks.
 
 # %%
 in_graph = predicted.drop(columns="host, one by one").max(1)

@@ -47,6 +47,8 @@ def pair(tmp_path):
         ('folder = ""', "folder = None", "parameter folder is a NoneType"),
         ("print\\(versions\\(", "print(len(", "import and print versions"),
         ("To remember", "In short", "what to remember"),
+        ("What to take away", "To take with you", "has no '## What to take away'"),
+        ("Further on:", "More:", "has no '**Further on:**'"),
         ("# ## The table", "# ## Appendix: The table", "before any appendix"),
         ("# </details>", "#", "1 cells open <details> without closing it"),
         ("notebook_style\\(100\\)", "notebook_style(100)" + "\nx = 1" * 30, "at most 25"),

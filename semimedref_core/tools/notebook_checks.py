@@ -29,8 +29,12 @@ def style_problems(source: Path) -> list[str]:
         found.append("the first cell is no title with 'What you will see'")
     if "versions(" not in cells[2].source or OF_THIS_MACHINE not in _tags(cells[2]):
         found.append(f"the third cell does not import and print versions(), tagged {OF_THIS_MACHINE}")
-    if not any("**To remember" in cell.source for cell in cells[:walk][-3:]):
+    ending = next((cell.source for cell in cells[:walk][-3:] if "**To remember" in cell.source), None)
+    if ending is None:
         found.append("the end, before any appendix, does not say what to remember")
+    else:
+        parts = "## What to take away\n", "**Further on:**"
+        found += [f"the cell of what to remember has no {part.strip()!r}" for part in parts if part not in ending]
     if open_folds := [cell for cell in cells if cell.source.count("<details") != cell.source.count("</details>")]:
         found.append(f"{len(open_folds)} cells open <details> without closing it; a page would hide all that follows")
     tagged = [cell for cell in cells if "parameters" in _tags(cell)]
