@@ -254,6 +254,7 @@ print(f"passes: {looks}; of the student's {taught.made[0][0]} samples {taught.ma
 #
 # `["text-to-image fusion", "decoder"]`. ITCL compares embeddings. An embedding is a projection of the output of one
 # encoder, image or text. Fusion and decoder come later in the network, so the embeddings do not depend on them.
+# </details>
 
 # %%
 without_gradient = None
@@ -316,6 +317,7 @@ assert step_reads.reads == []
 #
 # The `if` looks harmless, but it needs a value. `reads` holds `aten._local_scalar_dense.default`, which is what
 # `.item()` calls.
+# </details>
 
 # %%
 waiting_label = None  # def waiting_label(teacher, x_u, unlabelled, config): ...
@@ -379,11 +381,11 @@ print(f"untrained share of the teacher after 60 steps: {0.99**60:.2f} without th
 
 # %% [markdown]
 # The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. **Left:** both mask
-# losses fall. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** the teacher predicts nothing
-# during the burn-in. After it, fewer and fewer patches pass the gate for some steps, and then more and more. **Right:**
-# one curve is the distance from teacher to student, the other is the distance that the student moves in one step.
-# During most of the burn-in the bound keeps the teacher less than one step behind. Later the teacher is several steps
-# behind. At the end the learning rate goes to 0, the student hardly moves, and the teacher catches up.
+# losses fall. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** during the burn-in nobody asks the
+# teacher. After it, fewer and fewer patches pass the gate for some steps, and then more and more. **Right:** one curve
+# is the distance from teacher to student, the other is the distance that the student moves in one step. During most of
+# the burn-in the bound keeps the teacher less than one step behind. Later the teacher is several steps behind. At the
+# end the learning rate goes to 0, the student hardly moves, and the teacher catches up.
 
 # %%
 run = pd.DataFrame(history)
@@ -411,6 +413,7 @@ print(f"the same distance, as a share of the weights' length: at most {run.gap.m
 #
 # At first nearly all patches pass the gate. An untrained teacher predicts a medium probability for every pixel. This is
 # above the gate almost everywhere, so the student learns noise. Then no patch passes for some steps.
+# </details>
 
 # %%
 no_burn_in = None

@@ -108,6 +108,7 @@ plt.show()
 # `(100, 4.5)`. Labelled: $500 \cdot 8 / 40 = 100$ times. Unlabelled: about 425 steps remain after the burn-in, and this
 # makes $425 \cdot 8 / 760 = 4.5$. So the student can learn the 40 labelled pairs by heart. It sees each of the others
 # fewer than five times.
+# </details>
 
 # %%
 times_seen = None
@@ -257,6 +258,7 @@ replay
 # `{"burn_in": 0.1, "ramp": 0.2}`. $w_u$ needs 50 steps from half to full, so it needs $T = 100$ steps from 0 to full,
 # and $t_0 = 150 - 100 = 50$. As shares of 500 steps these are 0.2 and 0.1. To see the effect, give the parameter
 # `settings` this dictionary and run the notebook again.
+# </details>
 
 # %%
 earlier = None
