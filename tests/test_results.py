@@ -425,3 +425,12 @@ def test_compare_keeps_metrics_and_renews_table_and_figure(run, command_line, tm
     assert told.status == 0, told.errors
     assert "| **70.0**<br>**70.0** |" in page.read_text() and figure.stat().st_size > 5000
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [COUNTS, TABLE]
+
+
+def test_the_page_of_own_data_tells_how_many_samples_were_mixed_in_our_runs():
+    runs = finished_runs([notebooks_folder() / "results"])
+    whole = runs[(runs["method"] == "semi_medref") & (runs["variant"] == "") & (runs["network"] == "teacher")]
+    page = " ".join((notebooks_folder().parent / "docs" / "own_data.md").read_text().split())
+    shares = 100 * whole.groupby("dataset")["accepted"].agg(["min", "max"])
+    qata, phantom = ("{:.0f} to {:.0f} %".format(*shares.loc[name]) for name in ("qata", "phantom"))
+    assert f"{qata} in our runs on QaTa-COV19, {phantom} on the phantom" in page
