@@ -235,8 +235,9 @@ if mixes:
 # ## The run once more, step by step
 #
 # Move the slider, or press play. First comes the burn-in. Then $w_u(t)$ rises (Eq. 15), mixed pairs come in, and the
-# teacher follows the student. The line of text gives the share of mixed samples and the last validation. The
-# widget needs a running kernel. Without a kernel you see a still picture of it.
+# teacher follows the student. The line of text gives the share of mixed samples and the last validation. In the panel
+# at the upper right, $w_u$ and the learning rate are shares of their largest values in the run. The widget needs a
+# running kernel. Without a kernel you see a still picture of it.
 
 # %%
 from semimedref_core.widgets import training_replay

@@ -37,14 +37,16 @@ def test_a_moment_tells_what_was_known_by_then():
     assert (third.validated, third.dice) == (20, second.dice), "the last validation so far, none of the future"
     assert "step 40 of 40" in last.line() and "75 % of the samples were mixed" in last.line()
     assert "Dice at step 40: student 60.0 %, teacher 70.0 %" in last.line()
+    rates = [moment.line().split("learning rate at ")[1].split(";")[0] for moment in (first, second, third, last)]
+    assert [rate.split(" of")[0].rstrip(".") for rate in rates] == ["100 %", "80 %", "40 %", "10 %"]
 
 
 def test_the_curves_are_the_logged_numbers_and_schedules_are_shares_of_their_largest():
     drawn = curves(LINES)
     assert np.array_equal(drawn["DiceCE, mixed"], [(20, 0.75), (30, 0.75), (40, 0.75)])
-    assert np.array_equal(drawn["accepted"], [(20, 0.25), (30, 0.5), (40, 0.75)])
-    assert drawn["w_u of its largest"] == pytest.approx(np.array([(10, 0), (20, 0.2), (30, 1), (40, 1)]))
-    assert drawn["lr of its largest"][:, 1] == pytest.approx([1, 0.8, 0.4, 0.1])
+    assert np.array_equal(drawn["samples mixed"], [(20, 0.25), (30, 0.5), (40, 0.75)])
+    assert drawn["w_u"] == pytest.approx(np.array([(10, 0), (20, 0.2), (30, 1), (40, 1)]))
+    assert drawn["learning rate"][:, 1] == pytest.approx([1, 0.8, 0.4, 0.1])
     assert drawn["teacher"] == pytest.approx(np.array([(20, 30), (40, 70)]))
 
 
@@ -54,6 +56,8 @@ def test_nothing_later_than_the_step_is_drawn_and_the_axes_stay_those_of_the_who
     assert len(drawn) == 8 and all(max(line.get_xdata(), default=0) <= 20 for line in drawn)
     for before, after in zip(early.axes, late.axes, strict=True):
         assert (before.get_xlim(), before.get_ylim()) == (after.get_xlim(), after.get_ylim())
+    *_, dice = late.axes
+    assert 0 < dice.get_ylim()[0] < 30 and dice.get_ylabel() == "validation Dice per image (%)"
     plt.close("all")
 
 

@@ -78,23 +78,27 @@ def mixing_gallery(
     return figure
 
 
-# Panel of the replay -> name of its curve, colour, line style.
+DICE = "validation Dice per image (%)"
+# Label of a panel of the replay -> name of its curve, colour, line style.
 REPLAYED = {
     "mean loss": {
         "DiceCE, labelled": (BLUE, "solid"), "DiceCE, mixed": (VERMILION, "dashed"), "ITCL, labelled": (GREEN, "dotted")
     },
-    "share": {
-        "w_u of its largest": (BLUE, "solid"), "lr of its largest": (GREEN, "dotted"), "accepted": (VERMILION, "dashed")
+    "share of largest, or of samples": {
+        "w_u": (BLUE, "solid"), "learning rate": (GREEN, "dotted"), "samples mixed": (VERMILION, "dashed")
     },
-    "validation Dice per image (%)": {"teacher": (VERMILION, "solid"), "student": (VERMILION, "dotted")},
+    DICE: {"teacher": (VERMILION, "solid"), "student": (VERMILION, "dotted")},
 }  # fmt: skip
 
 
 def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
     """A run's curves up to a step, on the axes of the whole run.
 
+    The axis of Dice starts below its lowest value, so that teacher and student can be told apart.
+
     Args:
-        curves: name as in :data:`REPLAYED` -> ``[n, 2]`` of (step, value); empty curves are left out.
+        curves: name as in :data:`REPLAYED` -> ``[n, 2]`` of (step, value); empty curves are left out. ``w_u`` and
+            ``learning rate`` are shares of their largest, ``samples mixed`` is a share of the samples.
         step: later points are not drawn.
     """
     figure = plt.figure(figsize=(9.6, 6.2))  # no wider, so that a narrow window does not make the letters small
@@ -106,10 +110,13 @@ def replay_panels(curves: Mapping[str, np.ndarray], step: int) -> Figure:
         for name, curve in drawn.items():
             colour, style = styles[name]
             past = curve[curve[:, 0] <= step]
-            ax.plot(*past.T, color=colour, linestyle=style, marker="o", markersize=3, markevery=[-1], label=name)
+            every = 1 if panel == DICE else [-1]  # validations are few: each has a mark
+            ax.plot(*past.T, color=colour, linestyle=style, marker="o", markersize=3, markevery=every, label=name)
         ax.axvline(step, color="grey", linewidth=0.8)
-        top = max((curve[:, 1].max() for curve in drawn.values()), default=1)
-        ax.set(xlabel="step", ylabel=panel, xlim=(0, 1.02 * last), ylim=(0, 1.08 * top))
+        values = np.concatenate([curve[:, 1] for curve in drawn.values()] or [np.ones(1)])
+        low = values.min() - 0.2 * np.ptp(values) - 1 if panel == DICE else 0
+        top = values.max() + 0.08 * (values.max() - low)
+        ax.set(xlabel="step", ylabel=panel, xlim=(0, 1.02 * last), ylim=(low, top))
         ax.locator_params(nbins=5)
         ax.grid(alpha=0.3)
         if drawn:

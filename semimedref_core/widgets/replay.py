@@ -20,7 +20,8 @@ class Moment:
 
     Attributes:
         step, steps: this step and the last step of the run.
-        w_u, lr: unsupervised weight and learning rate of the step.
+        w_u: the unsupervised weight of the step.
+        lr_share: the learning rate of the step, as a share of the highest of the run.
         phase: the pairs from which the student learns at this step.
         accepted: share of the unlabelled samples with a patch; ``None`` before mixing starts.
         validated: the step of the last validation so far; ``None`` before the first.
@@ -30,7 +31,7 @@ class Moment:
     step: int
     steps: int
     w_u: float
-    lr: float
+    lr_share: float
     phase: str
     accepted: float | None
     validated: int | None
@@ -38,7 +39,8 @@ class Moment:
 
     def line(self) -> str:
         """The moment in one line."""
-        parts = [f"step {self.step} of {self.steps}: {self.phase}", f"w_u {self.w_u:.2f}", f"lr {self.lr:.1e}"]
+        parts = [f"step {self.step} of {self.steps}: {self.phase}", f"w_u {self.w_u:.2f}"]
+        parts.append(f"learning rate at {100 * self.lr_share:.0f} % of its highest")
         if self.accepted is not None:
             parts.append(f"{100 * self.accepted:.0f} % of the samples were mixed")
         if self.dice:
@@ -64,8 +66,9 @@ def moment_at(lines: Sequence[dict], step: int) -> Moment:
         phase = "unlabelled pairs at full weight"
     validated = next((line for line in reversed(lines) if "valid" in line and line["step"] <= step), None)
     dice = {name: scores["dice_image"] for name, scores in validated["valid"].items()} if validated else None
+    highest = max(line["lr"] for line in logged)
     return Moment(
-        step, logged[-1]["step"], now["w_u"], now["lr"], phase, now.get("accepted"),
+        step, logged[-1]["step"], now["w_u"], now["lr"] / (highest or 1), phase, now.get("accepted"),
         validated and validated["step"], dice,
     )  # fmt: skip
 
@@ -81,10 +84,11 @@ def curves(lines: Sequence[dict]) -> dict[str, np.ndarray]:
         return curve(lambda line: line[key] / (largest or 1), key)
 
     logged = {"DiceCE, labelled": "loss_labelled", "DiceCE, mixed": "loss_mixed", "ITCL, labelled": "loss_itcl"}
-    logged["accepted"] = "accepted"
+    logged["samples mixed"] = "accepted"
     return {
         **{name: curve(lambda line, key=key: line[key], key) for name, key in logged.items()},
-        **{f"{key} of its largest": of_largest(key) for key in ("w_u", "lr")},
+        "w_u": of_largest("w_u"),
+        "learning rate": of_largest("lr"),
         **{
             network: curve(lambda line, network=network: 100 * line["valid"][network]["dice_image"], "valid")
             for network in ("teacher", "student")
