@@ -262,6 +262,20 @@ def test_labelled_pairs_are_drawn_from_those_with_masks(tmp_path):
     assert len(load_training("folder", 0.3636, 32, str(folder)).labelled) == 8
 
 
+def test_a_split_with_unlabelled_pairs_cannot_be_scored_and_the_error_says_what_can(train, semimedref, tmp_path):
+    """An empty cell of mask_file_name is no missing file."""
+    folder = own_folders.chest(tmp_path / "mine", 24, masks=10)
+    with pytest.raises(DataError) as error:
+        load_split("folder", "train", 32, str(folder))
+    assert "14 of 22 pairs of folder train have no mask, the first is images/010.png" in str(error.value)
+    assert "load_training loads them as unlabelled pairs" in str(error.value) and "missing" not in str(error.value)
+    assert train(dataset="folder", data=folder, output=tmp_path / "run", label_ratio=0.3, steps=1).status == 0
+    scored = {"checkpoint": tmp_path / "run", "data": folder}
+    told = semimedref("evaluate", split="train", **scored)
+    assert told.status == 1 and "have no mask" in told.errors and "the split valid has masks" in told.errors
+    assert semimedref("evaluate", split="valid", **scored).status == 0
+
+
 # Pictures
 
 

@@ -80,7 +80,8 @@ def load_split(
             layout.
 
     Raises:
-        DataError: names all problems of the files.
+        DataError: names all problems of the files. Also if pairs of the split have no mask; :func:`load_training` loads
+            these.
 
     >>> from semimedref_core import load_split
     >>> valid = load_split("phantom", "valid", image_size=32)

@@ -135,8 +135,15 @@ class OwnData:
         """Decodes pairs. They get three channels if their files can hold colours (:func:`grey_if_it_is`).
 
         Raises:
-            DataError: names all problems of the files, in one message.
+            DataError: names all problems of the files, in one message. Also if pairs without a mask are to be loaded
+                with masks.
         """
+        if masks and (bare := [entry.name for entry in entries if entry.name in self.unmasked]):
+            raise DataError(
+                f"{self.table.path}: {len(bare)} of {len(entries)} pairs of {label} have no mask, the first is "
+                f"{bare[0]}, so they cannot be loaded with masks or scored; load_training loads them as unlabelled "
+                "pairs, and the split valid has masks"
+            )
         colours = any(may_have_colours(entry.image) for every in self.splits.values() for entry in every)
         return decode(entries, size, "free", masks, label, values_of(mask_values), colours)
 
