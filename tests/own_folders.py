@@ -79,6 +79,13 @@ def as_parquet(folder: Path) -> None:
     (folder / "metadata.csv").unlink()
 
 
+def as_xlsx(folder: Path) -> None:
+    """The folder's table as ``metadata.xlsx`` in place of the CSV."""
+    table = pd.read_csv(folder / "metadata.csv", dtype=str)
+    table.to_excel(folder / "metadata.xlsx", index=False)
+    (folder / "metadata.csv").unlink()
+
+
 if __name__ == "__main__":
     import sys
 

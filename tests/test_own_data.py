@@ -176,11 +176,41 @@ def test_a_text_may_hold_any_letter_that_json_allows(mine, letter):
     assert told["000.png"] == rows[0]["text"]
 
 
-@pytest.mark.parametrize("write", [own_folders.as_jsonl, own_folders.as_parquet])
-def test_the_table_may_be_jsonl_or_parquet(mine, write):
+@pytest.mark.parametrize("write", [own_folders.as_jsonl, own_folders.as_parquet, own_folders.as_xlsx])
+def test_the_table_may_be_jsonl_parquet_or_a_spreadsheet(mine, write):
     before = load_split("folder", "train", 32, str(mine))
     write(mine)
     assert load_split("folder", "train", 32, str(mine)).digest() == before.digest()
+
+
+@pytest.mark.parametrize("separator, encoding", [(";", "utf-8-sig"), (";", "utf-8"), ("\t", "utf-16"), ("\t", "utf-8")])
+@pytest.mark.parametrize("name", ["metadata.csv", "Metadata.CSV"])
+def test_a_csv_is_read_as_spreadsheet_programs_of_many_countries_write_it(mine, separator, encoding, name):
+    change(mine, 0, text="Übergang, left upper zone, no effusion", file_name="images/000.png")
+    before = load_training("folder", 0.5, 32, str(mine))
+    table = table_of(mine)
+    (mine / "metadata.csv").unlink()
+    table.to_csv(mine / name, index=False, sep=separator, encoding=encoding)
+    assert load_training("folder", 0.5, 32, str(mine)).digest() == before.digest()
+
+
+def test_a_semicolon_table_with_a_semicolon_in_a_text_says_what_to_quote(mine):
+    table = table_of(mine).replace(" zone", "; zone", regex=True)
+    (mine / "metadata.csv").write_text("\n".join(";".join(row) for row in [table.columns, *table.to_numpy()]))
+    with pytest.raises(DataError, match="row 2 has 4 cells and the header 3; put texts with semicolons in quotes"):
+        OwnData.find(mine)
+
+
+def test_a_table_in_another_encoding_or_of_another_program_gets_its_cure(mine, semimedref):
+    change(mine, 1, text="Kein Übergang")
+    table = table_of(mine)
+    table.to_csv(mine / "metadata.csv", index=False, encoding="latin-1")
+    told = semimedref("doctor", data=mine)
+    assert told.status == 1 and "metadata.csv: line 3 is not in UTF-8; save the file in the encoding UTF-8" in told.text
+    assert "Decode" not in told.text and "bergang" not in told.text
+    (mine / "metadata.csv").rename(mine / "metadata.tsv")
+    told = semimedref("doctor", data=mine)
+    assert told.status == 1 and "metadata.tsv is of another kind, save it as .xlsx or .csv" in told.text
 
 
 def test_names_are_texts(tmp_path):
@@ -498,6 +528,21 @@ def test_a_table_of_positions_is_read_and_its_faults_are_told_at_once(tmp_path):
         layout_named(str(path))
     path.write_text("words,left,top,right,bottom\n" + "".join(f"w{k},0,0,1,0.{k + 1}\n" for k in range(7)))
     with pytest.raises(DataError, match="lists 7 zones; .* 1 to 6, as ITCL's kernels tell 64 sets of zones apart"):
+        layout_named(str(path))
+
+
+def test_a_table_of_positions_may_be_written_as_many_countries_do(tmp_path):
+    """With semicolons and decimal commas, or in a spreadsheet; and an error says its own reason."""
+    path, sheet = tmp_path / "retina.csv", tmp_path / "retina.xlsx"
+    path.write_text('words;left;top;right;bottom\n"nasal; nasally";0;0;0,5;1\ntemporal;0,5;0;1;1\n')
+    rows = [("nasal; nasally", 0, 0, 0.5, 1), ("temporal", 0.5, 0, 1, 1)]
+    pd.DataFrame(rows, columns=["words", "left", "top", "right", "bottom"]).to_excel(sheet, index=False)
+    for table in (path, sheet):
+        layout = layout_named(str(table))
+        assert layout.words == (("nasal", "nasally"), ("temporal",))
+        assert layout.shares == ((0, 0, 1, 0.5), (0, 0.5, 1, 1))
+    path.write_text("words;left;top;right;bottom\nnasal; nasally;0;0;0,5;1\n")
+    with pytest.raises(DataError, match="row 2 has 6 cells and the header 5; put texts with semicolons in quotes"):
         layout_named(str(path))
 
 

@@ -84,7 +84,7 @@ def test_a_name_that_leads_elsewhere_or_changes_a_terminal_is_refused(tmp_path, 
 
 SECRET = "Jane Doe, born in 1970"
 BROKEN = {
-    "no UTF-8": ("t.csv", f"Image,Description\n{SECRET},".encode() + b"\xff\xfe\x00", "UnicodeDecodeError"),
+    "no UTF-8": ("t.csv", f"Image,Description\n{SECRET},".encode() + b"\xff\xfe\x00", "line 2 is not in UTF-8"),
     "too many cells": ("t.csv", f"Image,Description\na.png,{SECRET}, two areas\n".encode(), "row 2 has 4 cells"),
     "a quote that is left open": ("t.csv", f'Image,Description\na.png,"{SECRET}\n'.encode(), "no readable table"),
     "no zip": ("t.xlsx", SECRET.encode(), "no readable table"),

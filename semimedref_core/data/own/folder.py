@@ -83,7 +83,7 @@ class OwnData:
         """Reads the table of a folder; no picture is opened.
 
         Args:
-            folder: a folder with ``metadata.csv``, ``.jsonl`` or ``.parquet``.
+            folder: a folder with ``metadata.csv``, ``.xlsx``, ``.jsonl`` or ``.parquet``.
             positions, text_sides: as in :func:`.zones.layout_named`.
 
         Raises:

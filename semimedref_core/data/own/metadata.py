@@ -1,4 +1,5 @@
-"""The table of your own folder: ``metadata.csv``, ``.jsonl`` or ``.parquet``, as in Hugging Face's image folders.
+"""The table of your own folder: ``metadata.csv``, ``.jsonl`` or ``.parquet``, as in Hugging Face's image folders, or
+``metadata.xlsx``.
 
 ============== =========================================================================================================
 file_name      the picture, as a path inside the folder
@@ -23,9 +24,11 @@ import pandas as pd
 
 from semimedref_core.config import did_you_mean
 from semimedref_core.data.pairs import DataError
-from semimedref_core.data.real.report_tables import is_safe, read_csv, reason_of
+from semimedref_core.data.real.files import listed
+from semimedref_core.data.real.report_tables import is_safe, read_table, reason_of, text_of
 
-FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+FILES = ("metadata.csv", "metadata.xlsx", "metadata.jsonl", "metadata.parquet")
+UNREAD = ("metadata.tsv", "metadata.txt", "metadata.xls", "metadata.xlsm", "metadata.ods")
 NEEDED, OPTIONAL = ("file_name", "text"), ("mask_file_name", "split", "zones", "group")
 CELLS = ("file_name", "mask_file_name", "text", "split", "zones", "group")  # of a Row, in its order
 SPLIT_NAMES = {
@@ -82,6 +85,8 @@ def read_metadata(folder: Path) -> Metadata:
     path = find_metadata(folder)
     if path is None:
         what = "is not a folder" if not folder.is_dir() else f"holds none of {', '.join(FILES)}"
+        if others := _among(folder, UNREAD):
+            what += f"; {others[0].name} is of another kind, save it as .xlsx or .csv"
         raise DataError(
             f"{folder}: {what}; the table of your own data has the columns {', '.join(NEEDED)} and, where there are "
             f"any, {', '.join(OPTIONAL)}; see docs/own_data.md"
@@ -118,15 +123,20 @@ def find_metadata(folder: Path) -> Path | None:
     Raises:
         DataError: if there is more than one table.
     """
-    found = [folder / name for name in FILES if (folder / name).is_file()]
+    found = _among(folder, FILES)
     if len(found) > 1:
         raise DataError(f"{folder}: holds {' and '.join(path.name for path in found)}; keep one")
     return found[0] if found else None
 
 
 def is_own(folder: str | Path) -> bool:
-    """Whether a folder has such a table."""
-    return any((Path(folder) / name).is_file() for name in FILES)
+    """Whether a folder has such a table, or one of a kind that is not read."""
+    return bool(_among(Path(folder), (*FILES, *UNREAD)))
+
+
+def _among(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """The files of a folder with one of these names, in any letter case."""
+    return [path for path in listed(folder) if path.name.lower() in names and path.is_file()]
 
 
 def _require_columns(path: Path, columns: list[str]) -> None:
@@ -141,7 +151,7 @@ def _require_columns(path: Path, columns: list[str]) -> None:
 
 
 def _jsonl(path: Path) -> pd.DataFrame:
-    lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would cut texts at U+2028 and others
+    lines = text_of(path).split("\n")  # splitlines() would cut texts at U+2028 and others
     read = {number: json.loads(line) for number, line in enumerate(lines) if line.strip()}
     for number, entry in read.items():
         if not isinstance(entry, dict):
@@ -156,7 +166,7 @@ def _parquet(path: Path) -> pd.DataFrame:
     return table.reset_index(level=named).reset_index(drop=True)
 
 
-_READERS = {".csv": read_csv, ".jsonl": _jsonl, ".parquet": _parquet}
+_READERS = {".csv": read_table, ".xlsx": read_table, ".jsonl": _jsonl, ".parquet": _parquet}
 
 
 def _texts(table: pd.DataFrame, name: str, first: int, problems: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from semimedref_core.config import TextSides
 from semimedref_core.data.pairs import DataError
-from semimedref_core.data.real.report_tables import read_csv, reason_of
+from semimedref_core.data.real.report_tables import read_table, reason_of
 from semimedref_core.positions import LAYOUTS, MOST_ZONES, Positions
 from semimedref_core.reading import read_positions
 
@@ -103,9 +103,11 @@ def better_layout(texts: Sequence[str], layout: Positions) -> str:
 
 def _read_table(path: Path) -> Positions:
     try:
-        table = read_csv(path)
+        table = read_table(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such table of positions") from None
+    except DataError:
+        raise
     except Exception as error:  # errors of encodings and of broken CSV share no base class
         raise DataError(f"{path}: no readable table of positions ({reason_of(error)})") from None
     table = table.rename(columns=lambda name: str(name).strip().lower())
@@ -113,6 +115,7 @@ def _read_table(path: Path) -> Positions:
         raise DataError(
             f"{path}: the columns of a table of positions are words, {', '.join(EDGES)}; see {missing[0]!r}"
         )
+    table[list(EDGES)] = table[list(EDGES)].replace(",", ".", regex=True)  # decimal commas, as many countries write
     words = [tuple(filter(None, (each.strip().lower() for each in cell.split(";")))) for cell in table["words"]]
     return _layout(str(path), words, list(zip(*(table[name] for name in EDGES), strict=True)))
 

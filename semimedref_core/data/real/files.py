@@ -212,7 +212,7 @@ def by_name(folder: Path) -> dict[str, Path]:
         DataError: if two names differ only in letter case, so that a table could mean both.
     """
     found: dict[str, Path] = {}
-    for path in _listed(folder):
+    for path in listed(folder):
         name = path.name.lower()
         if name in found:
             raise DataError(f"{folder}: holds {found[name].name} and {path.name}, which differ in case alone; keep one")
@@ -223,12 +223,17 @@ def by_name(folder: Path) -> dict[str, Path]:
 def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder, without :data:`JUNK`; none if the folder cannot be read."""
     try:
-        return [path for path in _listed(folder) if path.is_dir()]
+        return [path for path in listed(folder) if path.is_dir()]
     except DataError:
         return []
 
 
-def _listed(folder: Path) -> list[Path]:
+def listed(folder: Path) -> list[Path]:
+    """The contents of a folder, sorted, without dot files and :data:`JUNK`; empty if it is not a folder.
+
+    Raises:
+        DataError: if the folder cannot be read.
+    """
     try:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from semimedref_core.data.pairs import DataError
 
 ALL, FIRST_FOUR, LAST = (0, 5), (0, 4), (4, 5)  # fifths of a table's rows
 TEXT_COLUMNS = ("description", "text")
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # between the cells of a CSV file
 Row = tuple[str, str, tuple[int, ...] | None]
 """Name of the image, text, and pseudo-label or None."""
 
@@ -93,9 +96,7 @@ class ReportTable:
         return name, caption, _bits(entry.get("pseudo_label") or "")
 
     def _sheet_rows(self) -> list[Row]:
-        excel = self.path.suffix.lower() == ".xlsx"
-        sheet = _spreadsheet(self.path) if excel else read_csv(self.path)
-        sheet = sheet.rename(columns=lambda name: str(name).strip().lower())
+        sheet = read_table(self.path).rename(columns=lambda name: str(name).strip().lower())
         text = next((column for column in TEXT_COLUMNS if column in sheet.columns), None)
         if "image" not in sheet.columns or text is None:
             raise DataError(f"{self.path}: has columns {list(sheet.columns)}, expected Image and Description (or text)")
@@ -139,10 +140,40 @@ def _of_split(content, split: str):
     return content.get(split, content.get("val") if split == "valid" else None)
 
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """All cells as unchanged text: ``0001``, ``1e5`` and ``NA`` are names."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        return _table(list(csv.reader(file, strict=True)), path)
+def read_table(path: Path) -> pd.DataFrame:
+    """A spreadsheet ``.xlsx`` or a CSV file. All cells are unchanged text: ``0001``, ``1e5`` and ``NA`` are names.
+
+    Raises:
+        DataError: if rows do not fit the header, or a cell or the file's encoding cannot be read as text.
+    """
+    return _spreadsheet(path) if path.suffix.lower() == ".xlsx" else _csv(path)
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    """Cells separated by commas; or by semicolons or tabs, as spreadsheet programs of many countries write them, if the
+    header has these and no comma."""
+    text = text_of(path)
+    there = [mark for mark in _SEPARATORS if mark in text.partition("\n")[0]]
+    mark = there[0] if len(there) == 1 else ","
+    return _table(list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)), path, mark)
+
+
+def text_of(path: Path) -> str:
+    """The text of a file in UTF-8; or in UTF-16, if the file begins with the mark of this encoding.
+
+    Raises:
+        DataError: names the first line that is no such text.
+    """
+    data = path.read_bytes()
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: line {line} is not in {'UTF-16' if marked else 'UTF-8'}; save the file in the encoding UTF-8 "
+            '(spreadsheet programs offer "CSV UTF-8"), or a table as .xlsx'
+        ) from None
 
 
 def _spreadsheet(path: Path) -> pd.DataFrame:
@@ -157,14 +188,14 @@ def _spreadsheet(path: Path) -> pd.DataFrame:
     return _table([_trimmed(row) for row in rows], path)
 
 
-def _table(rows: list[list[str]], path: Path) -> pd.DataFrame:
+def _table(rows: list[list[str]], path: Path, mark: str = ",") -> pd.DataFrame:
     """The rows below the header, without empty rows. The index counts from the first row after the header."""
     header = rows[0] if rows else []
     long = [number for number, row in enumerate(rows, 1) if len(row) > len(header)]
     if long:
         raise DataError(
             f"{path}: row {long[0]} has {len(rows[long[0] - 1])} cells and the header {len(header)}; put texts with "
-            "commas in quotes"
+            f"{_SEPARATORS[mark]} in quotes"
         )
     table = pd.DataFrame([row + [""] * (len(header) - len(row)) for row in rows[1:]], columns=header, dtype=str)
     return table[(table != "").any(axis=1)] if len(table) else table
