@@ -213,6 +213,69 @@ def test_a_table_in_another_encoding_or_of_another_program_gets_its_cure(mine, s
     assert told.status == 1 and "metadata.tsv is of another kind, save it as .xlsx or .csv" in told.text
 
 
+def test_a_row_that_lost_its_last_cells_is_refused_by_its_place(mine):
+    """Else its mask is lost, and the pair counts as unlabelled. Some programs leave out empty cells at the end."""
+    lines = table_of(mine)[["file_name", "text", "mask_file_name"]].to_csv(index=False).splitlines()
+    for row in (4, 8):
+        lines[row] = lines[row].rpartition(",")[0]
+    (mine / "metadata.csv").write_text("\n".join([*lines, "", ",,"]))
+    with pytest.raises(DataError, match=r"2 row\(s\) have fewer cells than the header, the first is row 5 with 2 of 3"):
+        OwnData.find(mine)
+
+
+def test_a_line_with_two_texts_is_refused(mine):
+    own_folders.as_jsonl(mine)
+    path = mine / "metadata.jsonl"
+    path.write_text(path.read_text().replace('"text":', '"text": "Haze in the left lower zone.", "text":', 1))
+    with pytest.raises(DataError, match="line 1: has 'text' 2 times in one entry; keep one"):
+        OwnData.find(mine)
+
+
+def test_a_patient_written_in_two_ways_is_remarked_by_doctor_and_training(semimedref, train, tmp_path):
+    """Else pictures of one patient may be in both splits without a word."""
+    splits = ["train"] * 8 + ["valid"] * 4
+    groups = [f"Patient {k % 8:02}" for k in range(8)] + ["patient 00", "Patient  01", "Patient 20", "Patient 21"]
+    folder = own_folders.chest(tmp_path / "mine", split=splits, group=groups)
+    alike = "2 group(s) are written in several ways, which count as different groups, so pairs of one may be in two"
+    told = semimedref("doctor", data=folder)
+    assert f"WARNING {alike}" in told.text and "'Patient 00' and 'patient 00'" in told.text
+    outcome = train(dataset="folder", data=folder, output=tmp_path / "run", label_ratio=0.5, steps=1)
+    assert f"note: {alike}" in outcome.text
+    assert (
+        "written in several ways"
+        not in examine_own(own_folders.chest(tmp_path / "plain", group=groups[:4] * 3)).render()
+    )
+
+
+def test_cells_that_a_program_wrote_are_remarked(mine):
+    """A formula that failed, and missing values that became words."""
+    for row, text in ((0, "#NAME?"), (2, "nan"), (5, "None")):
+        change(mine, row, text=text)
+    assert (
+        "WARNING lines 2, 4, 7: #NAME?, nan, None, which a program writes for a missing value"
+        in examine_own(mine).render()
+    )
+
+
+@pytest.mark.parametrize("text, denied", [
+    ("No finding.", True),
+    ("No evidence of pneumonia or consolidation. Heart size normal.", True),
+    ("Normal chest radiograph", True),
+    ("The lungs are clear.", True),
+    ("No opacity in the left lung.", False),
+    ("No new opacity.", False),
+    ("No effusion.", False),
+    ("Patchy opacity, heart size normal.", False),
+    ("Opacity without evidence of infection.", False),
+    ("The left lung is clear. Haze on the other side.", False),
+    ("No pneumothorax. Patchy opacity.", False),
+])  # fmt: skip
+def test_the_doctor_names_a_lesion_beside_a_text_that_denies_it(mine, text, denied):
+    change(mine, 3, text=text)
+    kind = "the text denies any finding, the mask shows a lesion: 1\n  images/003.png"
+    assert (kind in examine_own(mine).render()) == denied
+
+
 def test_names_are_texts(tmp_path):
     folder = own_folders.chest(tmp_path / "mine", group=["0001", "1e5", "NA"] * 4)
     rows = OwnData.find(folder).table.rows

@@ -141,7 +141,7 @@ def load_training(
         names = [entry.name for entry in entries["train"]]
         masked = [name not in own.unmasked for name in names]
         chosen, rest = _divide(names, label_ratio, dataset, masked)
-        notes = [*own.notes]
+        notes = [*own.notes, *own.table.remarks]
         if len(chosen) < sum(masked):
             notes.append(
                 f"{len(chosen)} of the {sum(masked)} masks of training pairs are used; --label-ratio "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,6 +22,17 @@ from semimedref_core.data.real.files import in_threads
 from semimedref_core.errors import ConfigError
 from semimedref_core.networks import build_texts
 from semimedref_core.networks.vocabulary import require_room, told_in_training
+
+_FINDINGS = (
+    r"(?:findings?|abnormalit(?:y|ies)|lesions?|infections?|diseases?|opacit(?:y|ies)|consolidations?|infiltrates?"
+    r"|pneumonia)"
+)
+_DENIAL = re.compile(
+    r"(?!.*\b(?:left|right|but|except|other|new|change|longer|upper|middle|lower|with)\b)"
+    rf"(?:(?:there (?:is|are|was|were) )?(?:no|without|negative for)\b[^,]*\b{_FINDINGS}\b[^,]*"
+    rf"|(?!.*\b{_FINDINGS}\b)[^,]*\b(?:normal|clear|unremarkable)\b[^,]*)"
+)
+"""A sentence that denies a finding anywhere. "No change", "no other lesion" and "no effusion" do not."""
 
 
 def examine_own(
@@ -46,7 +58,7 @@ def examine_own(
     for split, entries in own.splits.items():
         parts |= _examine_split(own, split, entries, values_of(mask_values), diagnosis)
     diagnosis.contradictions |= between_splits(parts)
-    diagnosis.warnings += _shared_groups(own)
+    diagnosis.warnings += [*_shared_groups(own), *own.table.remarks]
     if own.table.unread:
         diagnosis.warnings.append(f"columns that are not read: {', '.join(own.table.unread)}")
     every = [entry.text for entries in own.splits.values() for entry in entries]
@@ -110,6 +122,11 @@ def _examine_split(
         "the text names a zone, the mask shows no lesion": [
             name for name in masked if reports[name].located and not masked[name].lesions.count
         ],
+        "the text denies any finding, the mask shows a lesion": [
+            entry.name
+            for entry in entries
+            if entry.name in masked and masked[entry.name].lesions.count and _denies(entry.text)
+        ],
         "more of the lesion in the mirror image of the named zones than in them": _off_side(looks),
     }.items():
         if names:
@@ -118,6 +135,12 @@ def _examine_split(
     if crooked := sum(not seen.square for seen in looks.values()):
         found.labelled.append(f"  {crooked} of {len(looks)} pictures are no squares, and are stretched to one")
     return {name: part for name, part in ((split, masked), (f"{split} without masks", bare)) if part}
+
+
+def _denies(text: str) -> bool:
+    """Whether each sentence denies a finding, or says that all is normal, and none names a side or an exception."""
+    sentences = [sentence for sentence in re.split(r"[.;!?\n]+", text.lower()) if sentence.strip()]
+    return bool(sentences) and all(_DENIAL.fullmatch(sentence.strip()) for sentence in sentences)
 
 
 def _look(entry: OwnEntry, masked: bool, lesion: Sequence[MaskValue]) -> tuple[_Look | None, list[str]]:

@@ -25,7 +25,7 @@ import pandas as pd
 from semimedref_core.config import did_you_mean
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.files import listed
-from semimedref_core.data.real.report_tables import is_safe, read_table, reason_of, text_of
+from semimedref_core.data.real.report_tables import is_safe, once, read_table, reason_of, text_of
 
 FILES = ("metadata.csv", "metadata.xlsx", "metadata.jsonl", "metadata.parquet")
 UNREAD = ("metadata.tsv", "metadata.txt", "metadata.xls", "metadata.xlsm", "metadata.ods")
@@ -39,6 +39,11 @@ SPLIT_NAMES = {
     "dev": "valid",
     "test": "test",
 }
+
+_FAILED = frozenset("#NAME? #N/A #REF! #VALUE! #DIV/0! #NULL! #NUM! #SPILL! #CALC!".split())
+"""What spreadsheets show for a failed formula."""
+_MISSING = frozenset("nan none null na n/a <na> nat undefined".split())
+"""What programs write for a missing value, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,14 @@ class Metadata:
         rows: all lines.
         unread: columns that are not used.
         problems: all problems of the cells.
+        remarks: what can be read but is likely a mistake.
     """
 
     path: Path
     rows: list[Row]
     unread: list[str]
     problems: list[str]
+    remarks: list[str]
 
 
 def read_metadata(folder: Path) -> Metadata:
@@ -114,7 +121,7 @@ def read_metadata(folder: Path) -> Metadata:
     if rows and any(row.split for row in rows) and (bare := [row.number for row in rows if not row.split]):
         problems.append(f"{_lines(bare)}: no split, and others have one; fill in the column, or leave it out")
     unread = [name for name in table.columns if name not in (*NEEDED, *OPTIONAL)]
-    return Metadata(path, rows, unread, problems)
+    return Metadata(path, rows, unread, problems, [*_alike_groups(rows), *_of_no_person(rows)])
 
 
 def find_metadata(folder: Path) -> Path | None:
@@ -152,7 +159,11 @@ def _require_columns(path: Path, columns: list[str]) -> None:
 
 def _jsonl(path: Path) -> pd.DataFrame:
     lines = text_of(path).split("\n")  # splitlines() would cut texts at U+2028 and others
-    read = {number: json.loads(line) for number, line in enumerate(lines) if line.strip()}
+    read = {
+        number: json.loads(line, object_pairs_hook=once(f"{path}: line {number + 1}"))
+        for number, line in enumerate(lines)
+        if line.strip()
+    }
     for number, entry in read.items():
         if not isinstance(entry, dict):
             raise DataError(f"{path}: line {number + 1} is no object with names and values")
@@ -167,6 +178,32 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 
 _READERS = {".csv": read_table, ".xlsx": read_table, ".jsonl": _jsonl, ".parquet": _parquet}
+
+
+def _alike_groups(rows: list[Row]) -> list[str]:
+    """A remark for groups whose names differ only in letter case or spaces: they count as different groups."""
+    names: dict[str, list[str]] = {}
+    for name in dict.fromkeys(row.group for row in rows if row.group):
+        names.setdefault("".join(name.casefold().split()), []).append(name)
+    alike = [" and ".join(map(repr, same)) for same in names.values() if len(same) > 1]
+    if not alike:
+        return []
+    return [
+        f"{len(alike)} group(s) are written in several ways, which count as different groups, so pairs of one may be "
+        f"in two splits: {', '.join(alike[:5])}{', ...' if len(alike) > 5 else ''}; write each in one way"
+    ]
+
+
+def _of_no_person(rows: list[Row]) -> list[str]:
+    """A remark for texts and groups that a program wrote for a missing value or a failed formula."""
+    found = [row for row in rows if row.text.lower() in _MISSING or {row.text, row.group} & _FAILED]
+    if not found:
+        return []
+    shown = ", ".join(dict.fromkeys(row.text if row.group not in _FAILED else row.group for row in found))
+    return [
+        f"{_lines([row.number for row in found])}: {shown}, which a program writes for a missing value or a failed "
+        "formula; fill in the text or group"
+    ]
 
 
 def _texts(table: pd.DataFrame, name: str, first: int, problems: list[str]) -> list[str]:

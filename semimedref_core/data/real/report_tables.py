@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import re
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,7 +70,7 @@ class ReportTable:
             return True
 
     def _json(self):
-        return json.loads(self.path.read_text(encoding="utf-8-sig"))
+        return json.loads(self.path.read_text(encoding="utf-8-sig"), object_pairs_hook=once(str(self.path)))
 
     def _json_rows(self) -> list[Row]:
         content = self._json()
@@ -119,6 +121,21 @@ class ReportTable:
                 f"{self.path}: row {row} names {name!r}; a name must mean a file inside the dataset's folder, without "
                 "control characters"
             )
+
+
+def once(where: str) -> Callable[[list[tuple[str, object]]], dict]:
+    """A hook for ``json.loads``, which otherwise takes the last of several values with the same name.
+
+    The hook raises a DataError for such a name; ``where`` begins the message.
+    """
+
+    def read(pairs: list[tuple[str, object]]) -> dict:
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1:
+                raise DataError(f"{where}: has {name!r} {count} times in one entry; keep one")
+        return dict(pairs)
+
+    return read
 
 
 def is_safe(name: str) -> bool:
@@ -185,17 +202,27 @@ def _spreadsheet(path: Path) -> pd.DataFrame:
         rows = [[_shown(cell, path) for cell in row] for row in sheet.iter_rows()]
     finally:
         book.close()
-    return _table([_trimmed(row) for row in rows], path)
+    return _table([_trimmed(row) for row in rows], path, whole=False)
 
 
-def _table(rows: list[list[str]], path: Path, mark: str = ",") -> pd.DataFrame:
-    """The rows below the header, without empty rows. The index counts from the first row after the header."""
+def _table(rows: list[list[str]], path: Path, mark: str = ",", whole: bool = True) -> pd.DataFrame:
+    """The rows below the header, without empty rows. The index counts from the first row after the header.
+
+    Raises:
+        DataError: if a row has more cells than the header; or fewer, unless ``whole`` is false.
+    """
     header = rows[0] if rows else []
     long = [number for number, row in enumerate(rows, 1) if len(row) > len(header)]
     if long:
         raise DataError(
             f"{path}: row {long[0]} has {len(rows[long[0] - 1])} cells and the header {len(header)}; put texts with "
             f"{_SEPARATORS[mark]} in quotes"
+        )
+    if whole and (short := [number for number, row in enumerate(rows, 1) if any(row) and len(row) < len(header)]):
+        raise DataError(
+            f"{path}: {len(short)} row(s) have fewer cells than the header, the first is row {short[0]} with "
+            f"{len(rows[short[0] - 1])} of {len(header)}, so cells may be lost; separate empty cells by "
+            f"{_SEPARATORS[mark]} too, or save the table as .xlsx"
         )
     table = pd.DataFrame([row + [""] * (len(header) - len(row)) for row in rows[1:]], columns=header, dtype=str)
     return table[(table != "").any(axis=1)] if len(table) else table
