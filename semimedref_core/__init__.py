@@ -34,6 +34,7 @@ _PLACES = {
     # networks
     "build_network": "networks",
     "build_texts": "networks",
+    "told_in_training": "networks.vocabulary",
     "save_pretrained": "runtime.checkpoints",
     "from_pretrained": "runtime.checkpoints",
     "load_texts": "runtime.checkpoints",

@@ -38,6 +38,7 @@ _NOT_UNDERSTOOD = re.compile(
 """Words that we do not swap: they mean a side in a way that we do not understand, or no side at all."""
 _GONE = "\0"  # where a phrase stood
 _WHERE = re.compile(rf"(?:\b(?:in|of|at|on|within|near|over|to) )?(?:\bthe )?{_GONE}", re.IGNORECASE)
+_ARTICLE = re.compile(r"\b(?:the|an?) $", re.IGNORECASE)  # goes if a replacement has its own article
 _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
@@ -163,7 +164,8 @@ class FreeReport:
     def _with_phrases(self, phrases: Sequence[str]) -> str:
         pieces, at = [], 0
         for phrase, words in zip(self.found, phrases, strict=True):
-            pieces += [self.text[at : phrase.start], words]
+            before = self.text[at : phrase.start]
+            pieces += [_ARTICLE.sub("", before) if words.startswith(("a ", "an ")) else before, words]
             at = phrase.end
         return "".join([*pieces, self.text[at:]])
 

@@ -15,8 +15,7 @@ from semimedref_core.data.datasets import Training, load_training
 from semimedref_core.data.resident import fit
 from semimedref_core.errors import TrainingError
 from semimedref_core.methods import method_named
-from semimedref_core.networks import Texts, build_texts, each_network
-from semimedref_core.networks.encoders import TEXT_POSITIONS
+from semimedref_core.networks import Texts, build_texts, each_network, sizes_for
 from semimedref_core.networks.text_cache import read_once
 from semimedref_core.networks.vocabulary import require_room, told_in_training
 from semimedref_core.positions import LUNGS, Positions
@@ -137,11 +136,9 @@ def run_texts(config: Config, pairs: Training) -> tuple[Texts, dict]:
     names = [name for part in trained for name in part.names]
     texts = build_texts(config.report_text, config.text_encoder, config.text_length, told_in_training(reports))
     require_room(texts, [*reports, *pairs.valid.reports], [*names, *pairs.valid.names])
-    arguments = {} if config.text_encoder else {"vocabulary": len(texts.tokenizer)}
+    arguments = {} if config.text_encoder else sizes_for(texts)
     if pairs.labelled.channels > 1:
         arguments["channels"] = pairs.labelled.channels
-    if texts.length > TEXT_POSITIONS and not config.text_encoder:
-        arguments["text_positions"] = texts.length
     return texts, arguments
 
 

@@ -237,6 +237,8 @@ def test_zones_of_opposite_halves_are_not_mixed_and_those_over_the_middle_go_wit
 def test_posaug_hides_the_phrases_of_the_sides_that_are_hit():
     report = FreeReport.of("Haze in the left lower lobe and the right upper zone.", LUNGS)
     assert apply_hits(report, {"left": MASK_TOKEN}) == f"Haze in the {MASK_TOKEN} and the right upper zone."
+    vague = "Haze in a region of the lung and a region of the lung."
+    assert apply_hits(report, {"left": LUNGS.vague, "right": LUNGS.vague}) == vague
     hits = draw_hits(np.random.default_rng(0), 1.0, "fuzz", QUADRANTS.vague)
     assert apply_hits(FreeReport.of("spot, lower left", QUADRANTS), hits) == "spot, a region of the image"
     assert apply_hits(FreeReport.of("a spot", QUADRANTS), hits) == "a spot"
@@ -246,6 +248,4 @@ def test_positions_can_be_taken_out_of_a_free_text():
     report = FreeReport.of("Haze in the left lower lobe.", LUNGS)
     told = {mode: text_at_hand(report, mode) for mode in MODES}
     assert told["full"] == report.text and told["removed"] == "Haze." and told["masked"] == f"Haze in the {MASK_TOKEN}."
-    assert (
-        told["fuzzy"] == "Haze in the a region of the lung." and told["wrong-side"] == "Haze in the right lower lobe."
-    )
+    assert told["fuzzy"] == "Haze in a region of the lung." and told["wrong-side"] == "Haze in the right lower lobe."

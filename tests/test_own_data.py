@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
+import semimedref_core
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.batch import Unlabelled
 from semimedref_core.config import STRICT, Config, ConfigError
@@ -31,7 +32,7 @@ from semimedref_core.methods import METHODS, reported_places
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.networks.vocabulary import free_tokenizer, tokens_needed, told_in_training
 from semimedref_core.patchmix import mixed_reports
-from semimedref_core.posaug import apply_hits
+from semimedref_core.posaug import PosAug, apply_hits
 from semimedref_core.positions import LUNGS, SIDES
 from semimedref_core.preparing import prepare
 from semimedref_core.runtime.checkpoints import from_pretrained, load_texts
@@ -552,6 +553,19 @@ def test_the_length_that_is_told_holds_whatever_training_makes_of_a_text():
         mixed = [mixed for turned in (report, report.flip()) for mixed in mixed_reports(turned)]
         made = [apply_hits(each, hit) for each in mixed for hit in hidden]
         assert 0 <= needed - max(len(ids) for ids in texts.tokenizer(made)["input_ids"]) <= 1
+
+
+def test_a_network_of_the_pieces_reads_whatever_mixing_and_posaug_make_of_free_texts(mine):
+    """With the public names alone: the vocabulary has their words, and the network has the vocabulary's size."""
+    reports = load_split("folder", "train", 32, str(mine)).reports
+    texts = semimedref_core.build_texts(length=70, words_of=semimedref_core.told_in_training(reports))
+    network = semimedref_core.build_network("compact", texts, channels=3)
+    vague, hidden = PosAug(1, "fuzz"), PosAug(1, "mask")
+    mixed = [mixed for report in reports for mixed in mixed_reports(report)]
+    told = [augmented(each, np.random.default_rng(0)) for each in mixed for augmented in (vague, hidden)]
+    assert network(torch.zeros(len(told), 3, 32, 32), texts(told)).logits.isfinite().all()
+    assert not any(piece.startswith("##") for piece in texts.tokenizer.tokenize(f"Also upper left lung. {LUNGS.vague}"))
+    assert network.arguments == {"vocabulary": len(texts.tokenizer), "text_positions": 70, "channels": 3}
 
 
 def test_a_vocabulary_reads_any_sentence_and_does_not_depend_on_the_order_of_texts():

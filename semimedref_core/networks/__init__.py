@@ -13,7 +13,7 @@ from semimedref_core.config import BRING_WEIGHTS
 from semimedref_core.errors import ConfigError
 from semimedref_core.networks.blocks import TwoEncoders
 from semimedref_core.networks.compact import Compact
-from semimedref_core.networks.encoders import EncoderError
+from semimedref_core.networks.encoders import TEXT_POSITIONS, EncoderError
 from semimedref_core.networks.guide_decoder import GuideDecoder
 from semimedref_core.networks.imagenet import load_imagenet
 from semimedref_core.networks.lite import Lite
@@ -25,11 +25,18 @@ from semimedref_core.networks.vocabulary import free_tokenizer
 NETWORKS = {"compact": Compact, "lite": Lite, "guide_decoder": GuideDecoder, "mmi_unet": MMIUNet}
 
 
-def build_network(name: str, **arguments) -> nn.Module:
+def sizes_for(texts: Texts) -> dict[str, int]:
+    """The arguments of a network for these texts: the size of their vocabulary, and their length if it is unusual."""
+    longer = {"text_positions": texts.length} if texts.length > TEXT_POSITIONS else {}
+    return {"vocabulary": len(texts.tokenizer), **longer}
+
+
+def build_network(name: str, texts: Texts | None = None, **arguments) -> nn.Module:
     """Builds a network with random weights.
 
     Args:
         name: one of ``NETWORKS``.
+        texts: the texts that it will read, if their words are not those of the grammar; see :func:`build_texts`.
         arguments: arguments of its constructor, as plain values; by default the vocabulary of the grammar.
             ``network.arguments`` keeps them for ``config.json``.
 
@@ -45,6 +52,7 @@ def build_network(name: str, **arguments) -> nn.Module:
     """
     if name not in NETWORKS:
         raise ConfigError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")
+    arguments = {**(sizes_for(texts) if texts else {}), **arguments}
     network = NETWORKS[name](**{"vocabulary": len(grammar_tokenizer()), **arguments})
     network.arguments, network.image_is_pretrained = arguments, False
     return network
@@ -128,7 +136,9 @@ def build_texts(
         report_text, length: as in :class:`Texts`.
         text_encoder: the text encoder that owns the tokenizer, as in :func:`build_pretrained`; if empty, the grammar's
             tokenizer.
-        words_of: texts whose words replace the grammar's vocabulary; a text encoder has its own vocabulary.
+        words_of: texts whose words replace the grammar's vocabulary; a text encoder has its own vocabulary. Mixing and
+            PosAug add words to free texts, so give the result of :func:`.vocabulary.told_in_training`, and give the
+            network these texts: ``build_network(name, texts)``.
 
     Raises:
         EncoderError: if the tokenizer cannot be found or read.

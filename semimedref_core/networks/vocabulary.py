@@ -52,7 +52,15 @@ def free_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerFast
 
 def told_in_training(reports: Sequence[AnyReport]) -> list[str]:
     """All texts with their own words that training may read: the reports, the reports of their mirror images, the
-    sentences that name a pasted zone, and the replacements of a text or a phrase."""
+    sentences that name a pasted zone, and the replacements of a text or a phrase.
+
+    >>> from semimedref_core import Report, build_network, build_texts, told_in_training
+    >>> reports = [Report.of([0, 0, 1, 0, 0, 0])]  # or ``pairs.reports`` of your own data
+    >>> texts = build_texts(words_of=told_in_training(reports))
+    >>> network = build_network("compact", texts)
+    >>> network.arguments["vocabulary"] == len(texts.tokenizer)
+    True
+    """
     own = [text for report in reports for text in (report.render(), report.flip().render())]
     pasted = [sentence.render() for sentence in _sentences(reports[0])]
     return [*own, *2 * [*pasted, reports[0].layout.vague, EVERYWHERE]]
