@@ -71,6 +71,27 @@ def sent(picture: Image.Image, kind: str) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+@pytest.mark.parametrize("body", [b"{bad", b"\xff\xfe", b"[" * 100_000, b""])
+def test_a_request_that_is_no_json_gets_a_reason_and_no_traceback(server, capfd, body):
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection.request("POST", "/answer", body, {"Content-Type": "application/json"})
+    got = connection.getresponse()
+    assert got.status == 400 and "the request is no JSON" in json.loads(got.read())["error"]
+    connection.close()
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_a_request_of_a_negative_length_is_refused_at_once(server):
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection.putrequest("POST", "/answer")
+    for name, value in (("Content-Type", "application/json"), ("Content-Length", "-1")):
+        connection.putheader(name, value)
+    connection.endheaders()
+    got = connection.getresponse()
+    assert got.status == 400 and "does not say its length" in json.loads(got.read())["error"]
+    connection.close()
+
+
 # What the page is told
 
 

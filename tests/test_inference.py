@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from semimedref_core import Pairs, SemiMedRef, example, from_pretrained, inference, load_split
-from semimedref_core.data.asked import picture_asked
+from semimedref_core.data.asked import picture_asked, report_asked
 from semimedref_core.data.pairs import DataError
 from semimedref_core.evaluation import image_counts
 from semimedref_core.networks.compact import Prediction
@@ -173,3 +173,10 @@ def test_an_exported_network_gives_what_the_eager_one_gives(name):
 def test_pairs_of_arrays_say_what_they_are():
     pairs = Pairs(np.zeros((2, 8, 8, 3), np.uint8), None, (None, None), ("a", "b"))
     assert repr(pairs) == "Pairs(2 of 8 x 8 px, colour, without masks)"
+
+
+@pytest.mark.parametrize("text", [None, 7, ["a text"]])
+@pytest.mark.parametrize("about", [{}, {"trained_on": "folder"}])
+def test_a_report_that_is_no_text_is_refused(text, about):
+    with pytest.raises(ReportError, match="a report is a text, got (NoneType|int|list)"):
+        report_asked(text, about)

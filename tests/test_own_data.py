@@ -277,6 +277,21 @@ def test_the_doctor_names_a_lesion_beside_a_text_that_denies_it(mine, text, deni
     assert (kind in examine_own(mine).render()) == denied
 
 
+def test_names_that_windows_wrote_are_read(mine):
+    before = load_training("folder", 0.5, 32, str(mine))
+    table = table_of(mine)
+    table[["file_name", "mask_file_name"]] = table[["file_name", "mask_file_name"]].replace("/", r"\\", regex=True)
+    table.to_csv(mine / "metadata.csv", index=False)
+    assert "images\\000.png" in (mine / "metadata.csv").read_text()
+    assert load_training("folder", 0.5, 32, str(mine)).digest() == before.digest()
+
+
+def test_a_name_in_another_letter_case_is_asked_about(mine, semimedref):
+    (mine / "images/000.png").rename(mine / "images/000.PNG")
+    told = semimedref("doctor", data=mine)
+    assert told.status == 1 and "000.png: listed but missing (did you mean 000.PNG? Letter case" in told.text
+
+
 def test_names_are_texts(tmp_path):
     folder = own_folders.chest(tmp_path / "mine", group=["0001", "1e5", "NA"] * 4)
     rows = OwnData.find(folder).table.rows

@@ -17,7 +17,7 @@ from semimedref_core.data.real.dicom import is_dicom, read_dicom
 from semimedref_core.data.real.pictures import picture_in_memory, read_colour, read_grey
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.positions import NOWHERE, AnyReport
-from semimedref_core.reports import Report
+from semimedref_core.reports import Report, ReportError
 
 Maps = TypeVar("Maps", np.ndarray, Tensor)
 
@@ -59,8 +59,11 @@ def report_asked(text: str, about: dict) -> AnyReport:
     allowed.
 
     Raises:
-        ReportError: if the network was trained on the strict grammar and the text does not follow it.
+        ReportError: if the network was trained on the strict grammar and the text does not follow it, or if it is no
+            text.
     """
+    if not isinstance(text, str):
+        raise ReportError(f"a report is a text, got {type(text).__name__}; give a sentence about the picture")
     if about.get("trained_on") == "folder":
         return FreeReport.of(text, NOWHERE)
     return Report.parse(text, about.get("text_version"))

@@ -27,6 +27,10 @@ class ServerError(SemiMedRefError):
     """The page cannot be shown, or a request is invalid."""
 
 
+class _BadRequestError(ServerError):
+    """A request that no page sends."""
+
+
 class PageServer(ThreadingHTTPServer):
     """Serves the page of a demo until it is stopped: ``with PageServer(demo, port) as server: ...``.
 
@@ -100,14 +104,30 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.BAD_REQUEST)  # pages of other sites cannot send JSON here without permission
             return
         try:
-            length = int(self.headers.get("Content-Length", 0))
-            if length > LARGEST:
-                raise ServerError(f"the picture is larger than {LARGEST * 3 // 4 // 10**6} MB; make it smaller")
-            answer = self.server.answer(json.loads(self.rfile.read(length)))
+            answer = self.server.answer(self._question())
+        except _BadRequestError as error:
+            self._tell(HTTPStatus.BAD_REQUEST, {"error": str(error)})
         except SemiMedRefError as error:
             self._tell(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error)})
         else:
             self._tell(HTTPStatus.OK, dataclasses.asdict(answer))
+
+    def _question(self) -> dict:
+        """The request of the page.
+
+        Raises:
+            ServerError: if it is too large.
+            _BadRequestError: if it is no JSON.
+        """
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            raise _BadRequestError("the request does not say its length; reload the page")
+        if int(length) > LARGEST:
+            raise ServerError(f"the picture is larger than {LARGEST * 3 // 4 // 10**6} MB; make it smaller")
+        try:
+            return json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError) as error:  # also of encodings
+            raise _BadRequestError(f"the request is no JSON ({type(error).__name__}); reload the page") from None
 
     def _is_meant(self) -> bool:
         """Whether the request uses this machine's own name, so that pages of other sites cannot reach the server."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -227,7 +227,7 @@ def _texts(table: pd.DataFrame, name: str, first: int, problems: list[str]) -> l
 
 
 def _checked(row: Row, problems: list[str]) -> Row:
-    """The row with the main name of its split. Its faults are added to ``problems``."""
+    """The row with the main name of its split and ``/`` between folders. Its faults are added to ``problems``."""
     for what, name in (("file_name", row.image), ("mask_file_name", row.mask)):
         if name and not is_safe(name):
             problems.append(f"line {row.number}: {what} {name!r} must be of a file inside the folder")
@@ -239,7 +239,8 @@ def _checked(row: Row, problems: list[str]) -> Row:
     if row.split and not split:
         problems.append(f"line {row.number}: split {row.split!r} is none of {', '.join(SPLIT_NAMES)}")
         split = row.split
-    return Row(row.number, row.image, row.mask, row.text, split, row.zones, row.group)
+    image, mask = (name.replace("\\", "/") for name in (row.image, row.mask))  # names that Windows wrote
+    return replace(row, image=image, mask=mask, split=split)
 
 
 def _lines(numbers: list[int]) -> str:

@@ -4,9 +4,11 @@ name."""
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -95,12 +97,29 @@ def read_mask(path: Path, lesion: Sequence[MaskValue] = ()) -> np.ndarray:
 def _open(path: Path) -> Image.Image:
     """The only picture of a file, decoded and upright."""
     if not path.is_file():
-        raise DataError(f"{path}: listed but missing{'' if path.parent.is_dir() else ' (as is its folder)'}")
+        raise DataError(f"{path}: listed but missing{_meant(path)}")
     with _faults_named(path):
         data = path.read_bytes()
         Image.open(io.BytesIO(data), formats=FORMATS).verify()  # checks the checksums, which decoding does not
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     return _upright(picture, path)
+
+
+def _meant(path: Path) -> str:
+    """What may be meant by the path of a missing file: the file whose name differs only in letter case."""
+    if not path.parent.is_dir():
+        return " (as is its folder)"
+    meant = _by_small_letters(path.parent, path.parent.stat().st_mtime_ns).get(path.name.lower())
+    return f" (did you mean {meant}? Letter case matters)" if meant else ""
+
+
+@lru_cache(maxsize=8)
+def _by_small_letters(folder: Path, changed: int) -> dict[str, str]:
+    """The names in a folder by their small letters; none if it cannot be read. It is read again only if it changed."""
+    try:
+        return {name.lower(): name for name in os.listdir(folder)}
+    except OSError:
+        return {}
 
 
 def _upright(picture: Image.Image, name: Path | str) -> Image.Image:
