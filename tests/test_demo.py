@@ -225,7 +225,7 @@ def test_a_port_that_is_taken_is_told(command_line, opened, server):
 
 def test_a_network_of_one_s_own_begins_with_pictures_of_one_s_own(command_line, opened, monkeypatch, tmp_path):
     begun = []
-    monkeypatch.setattr(SemiMedRef, "from_pretrained", lambda source: own({"positions": "quadrants"}).model)
+    monkeypatch.setattr(SemiMedRef, "from_pretrained", lambda source, device: own({"positions": "quadrants"}).model)
     monkeypatch.setattr(PageServer, "serve_forever", lambda server: begun.append(server.demo.start()["examples"]))
     assert command_line("demo", "--checkpoint", tmp_path, "--port", 0).status == 0 and begun == [[]]
 
