@@ -1,6 +1,8 @@
 """A picture of any depth is read with its grey levels, or refused by name."""
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from semimedref_core.data.pairs import DataError
-from semimedref_core.data.real.pictures import read_grey
+from semimedref_core.data.real.pictures import read_colour, read_grey, read_mask
 
 RAMP = np.linspace(0, 1, 256, dtype=np.float64).reshape(16, 16)
 
@@ -115,6 +117,56 @@ def test_what_viewers_show_in_different_ways_is_refused_by_name(tmp_path, case):
     ending, picture, options, message = REFUSED[case]
     with pytest.raises(DataError, match=rf"case\.{ending}: .*{message}"):
         read_grey(saved(tmp_path / f"case.{ending}", picture, **options))
+
+
+def write_16_bits(path, values):
+    """A PNG of 16 bits a value, which Pillow cannot write: grey and transparency, RGB or RGBA."""
+    height, width, channels = values.shape
+    kind = {2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)), (b"IDAT", zlib.compress(rows)),
+             (b"IEND", b"")]  # fmt: skip
+    chunks = [struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+              for name, data in parts]  # fmt: skip
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def write_16_bits_tiff(path, values):
+    """An RGB TIFF of 16 bits a value, which Pillow cannot write either."""
+    (height, width, _), data = values.shape, values.astype("<u2").tobytes()
+    tags = [(256, width), (257, height), (258, 16), (259, 1), (262, 2), (273, 8), (277, 3), (278, height),
+            (279, len(data))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    entries = entries.replace(struct.pack("<HHII", 258, 4, 1, 16), struct.pack("<HHII", 258, 3, 3, 8 + len(data)))
+    depths, start = struct.pack("<HHH", 16, 16, 16), 8 + len(data) + 6
+    head = b"II*\0" + struct.pack("<I", start)
+    path.write_bytes(head + data + depths + struct.pack("<H", len(tags)) + entries + b"\0" * 4)
+
+
+@pytest.mark.parametrize("write, channels", [
+    (write_16_bits, 2), (write_16_bits, 3), (write_16_bits, 4), (write_16_bits_tiff, 3),
+], ids=["grey and alpha", "RGB", "RGBA", "RGB TIFF"])  # fmt: skip
+@pytest.mark.parametrize("read", [read_grey, read_colour, read_mask])
+@pytest.mark.parametrize("brightest", [255, 4095])
+def test_colours_of_16_bits_are_refused_since_half_of_each_value_would_be_lost(
+    tmp_path, write, channels, read, brightest
+):
+    """A detector's 12 bits would be grey values from 0 to 15, and a mask of 0 and 255 would be empty."""
+    values = np.repeat(np.rint(RAMP * brightest)[..., None], channels, axis=2)
+    if channels != 3:
+        values[..., -1] = 65535  # opaque
+    path = tmp_path / ("picture.tif" if write is write_16_bits_tiff else "picture.png")
+    write(path, values)
+    with pytest.raises(DataError, match=r"picture\.\w+: holds colours or transparency of 16 bits .* as RGB of 8"):
+        read(path)
+
+
+def test_a_bmp_of_16_bits_a_pixel_is_read(tmp_path):
+    """It has 5 or 6 bits for each colour, and Pillow reads them all."""
+    pixels = np.arange(0, 64, dtype="<u2") * 31
+    head = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54 + 128, 0, 0, 54, 40, 8, 8, 1, 16, 0, 128, 0, 0, 0, 0)
+    (tmp_path / "picture.bmp").write_bytes(head + pixels.tobytes())
+    assert read_colour(tmp_path / "picture.bmp").shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "EPS", "PPM", "ICO", "PDF"])

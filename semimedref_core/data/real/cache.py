@@ -22,7 +22,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-FORMAT = 3  # rises when the way of making pictures changes
+FORMAT = 4  # rises when the way of making pictures changes
 _OURS = re.compile(r"[0-9a-f]{32}\.png|\.[0-9a-f]{32}-\w+\.partial")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits of a grey value
 LESION = 127  # mask values above this are lesion
 _OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # of a TIFF
+_OF_16_BITS = re.compile(r";16[BLN]")  # in Pillow's name for the bytes of a PNG or TIFF; "BGR;16" of a BMP is 5 + 6 + 5
 COLOURED = 32  # the channels of a grey pixel differ by less, even in a JPEG
 _SOFT = 16  # values this close to black or to the brightest value are not a separate class
 _FLAT = 4  # values of a class differ by at most this, even in a JPEG; values of a soft rim differ by more
@@ -127,6 +129,7 @@ def _upright(picture: Image.Image, name: Path | str) -> Image.Image:
     with _faults_named(name):
         frames = getattr(picture, "n_frames", 1)
         white_is_zero = picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        cut = any(_OF_16_BITS.search(str(tile.args)) for tile in getattr(picture, "tile", ()))
         picture.load()
         picture = ImageOps.exif_transpose(picture)
     if 0 in picture.size:
@@ -135,6 +138,11 @@ def _upright(picture: Image.Image, name: Path | str) -> Image.Image:
         raise DataError(f"{name}: holds {frames} pictures; save the right one as a separate file")
     if picture.mode not in _OF_8_BITS and not _is_deep(picture):
         raise DataError(f"{name}: holds colours of the kind {picture.mode}; save it as grey or RGB")
+    if cut and not _is_deep(picture):  # Pillow has no such pictures: it drops the lower 8 bits of each value
+        raise DataError(
+            f"{name}: holds colours or transparency of 16 bits a value, of which only 8 would be read; save it as grey "
+            "of 16 bits or as RGB of 8 bits"
+        )
     if white_is_zero and _is_deep(picture):  # Pillow inverts them only at 8 bits
         raise DataError(f"{name}: its grey value 0 is white; save it with 0 as black")
     if _is_transparent(picture):
