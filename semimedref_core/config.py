@@ -113,7 +113,9 @@ class Config:
     )
     texts: Texts = _setting("data", "version of the real reports")
     mask_values: str = _setting(
-        "data", "values that mean lesion in real masks, such as 85,255 or #ff0000; by default masks have one class"
+        "data",
+        "values that mean lesion in real masks, such as 85,255 or #ff0000; 170=0 names a class that is no lesion; by "
+        "default masks have one class",
     )
     positions: str = _setting(
         "data",
@@ -335,21 +337,25 @@ MaskValue = int | tuple[int, int, int]
 """A grey value as the file holds it, or a colour (red, green, blue)."""
 
 
-def mask_values(text: str) -> tuple[MaskValue, ...]:
-    """The values that the setting ``mask_values`` lists; an empty setting lists none.
+def mask_values(text: str) -> dict[MaskValue, bool]:
+    """The values that the setting ``mask_values`` lists, with whether they mean lesion; an empty setting lists none.
 
     Args:
-        text: whole numbers from 1 to 65535 and colours ``#rrggbb``, separated by commas.
+        text: whole numbers from 1 to 65535 and colours ``#rrggbb``, separated by commas. ``=0`` after a value says that
+            it means no lesion.
 
     Raises:
-        ConfigError: names the part that is neither.
+        ConfigError: names the part that is no value, or says that no value means lesion.
 
     >>> from semimedref_core.config import mask_values
-    >>> mask_values("85, 255"), mask_values("#ff0000"), mask_values("")
-    ((85, 255), ((255, 0, 0),), ())
+    >>> mask_values("85, 255=0"), mask_values("#ff0000"), mask_values("")
+    ({85: True, 255: False}, {(255, 0, 0): True}, {})
     """
     parts = [part.strip() for part in text.split(",")] if text.strip() else []
-    return tuple(dict.fromkeys(_mask_value(part) for part in parts))
+    listed = {_mask_value(part.removesuffix("=0")): not part.endswith("=0") for part in parts}
+    if listed and not any(listed.values()):
+        raise ConfigError(f"mask_values: {text!r} names no lesion value; list one without =0 too")
+    return listed
 
 
 def _mask_value(part: str) -> MaskValue:

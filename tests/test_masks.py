@@ -106,7 +106,7 @@ def test_colours_are_named_whatever_their_hue(saved, one, other, mode):
 
 @pytest.mark.parametrize(
     "text, lesion",
-    [("85,255", LARGE | SMALL), ("85", LARGE), (" 255 ", SMALL), ("7", LARGE & SMALL)],
+    [("85,255", LARGE | SMALL), ("85", LARGE), (" 255 ", SMALL), ("85,255=0", LARGE), ("7,85=0", LARGE & SMALL)],
 )
 def test_a_setting_says_which_values_are_lesion(saved, text, lesion):
     assert np.array_equal(read_mask(saved(classes(85, 255)), mask_values(text)), lesion)
@@ -119,10 +119,46 @@ def test_a_setting_names_colours_too_and_values_of_16_bits(saved):
     assert np.array_equal(read_mask(saved(classes(1, 2).astype(np.uint16) * 500), mask_values("1000")), SMALL)
 
 
-@pytest.mark.parametrize("text", ["red", "85;255", "-1", "0", "70000", "85,,255", "1.5", "#ff00", "1e2", "٣"])
+@pytest.mark.parametrize(
+    "text", ["red", "85;255", "-1", "0", "70000", "85,,255", "1.5", "85=1", "85==0", "#ff00", "1e2", "٣"]
+)
 def test_a_setting_that_names_no_value_is_refused(text):
     with pytest.raises(ConfigError, match="mask_values: .* is no mask value"):
         Config(mask_values=text)
+
+
+ONE = LARGE * np.uint8(255)
+OTHERS = {
+    "0 and 255": (Image.fromarray(ONE), "255"),
+    "black and white, 1 bit": (Image.fromarray(ONE).convert("1"), "255"),
+    "a palette": (Image.fromarray(ONE).quantize(2), "255"),
+    "16 bits": (Image.fromarray(ONE.astype(np.uint16) * 257), "65535"),
+    "red": (Image.fromarray(classes((255, 0, 0), (0, 0, 0))), "#ff0000"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_mask_of_values_that_the_setting_does_not_list_is_refused_and_not_emptied(saved, case):
+    """Some masks of a folder hold 0 and 1, so their cure is ``--mask-values 1``; the others hold something else."""
+    picture, value = OTHERS[case]
+    path = saved(picture)
+    with pytest.raises(
+        DataError, match=rf"mask.png: holds the values {value} and none .*; add {value} to .* {value}=0"
+    ):
+        read_mask(path, mask_values("1"))
+    assert np.array_equal(read_mask(path, mask_values(f"1,{value}")), LARGE)
+    assert not read_mask(path, mask_values(f"1,{value}=0")).any()
+    assert not read_mask(saved(classes(0, 0)), mask_values("1")).any(), "an empty mask is one"
+
+
+def test_a_mask_of_another_class_may_have_a_soft_rim(saved):
+    rim = BOTH.filter(ImageFilter.GaussianBlur(2))
+    assert not read_mask(saved(rim), mask_values("#ff0000,255=0")).any()
+
+
+def test_a_setting_needs_a_lesion_value():
+    with pytest.raises(ConfigError, match="mask_values: '85=0' names no lesion value"):
+        Config(mask_values="85=0")
 
 
 def test_the_setting_reaches_training_evaluation_and_the_doctor(semimedref, train, qata_folder, tmp_path):

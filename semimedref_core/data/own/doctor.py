@@ -86,7 +86,7 @@ class _Look:
 
 
 def _examine_split(
-    own: OwnData, split: str, entries: Sequence[OwnEntry], lesion: Sequence[MaskValue], diagnosis: Diagnosis
+    own: OwnData, split: str, entries: Sequence[OwnEntry], lesion: Mapping[MaskValue, bool], diagnosis: Diagnosis
 ) -> dict[str, dict[str, Contents]]:
     """Adds the findings to the diagnosis; returns the contents of the readable pairs, with and without masks."""
 
@@ -132,6 +132,8 @@ def _examine_split(
         if names:
             kinds[f"{split}: {kind}"] = names
     _compare_sides(split, looks, diagnosis, found)
+    if without := sum(not seen.lesions.count for seen in masked.values()):
+        found.labelled.append(f"  {without} of {len(masked)} masks show no lesion")
     if crooked := sum(not seen.square for seen in looks.values()):
         found.labelled.append(f"  {crooked} of {len(looks)} pictures are no squares, and are stretched to one")
     return {name: part for name, part in ((split, masked), (f"{split} without masks", bare)) if part}
@@ -143,7 +145,7 @@ def _denies(text: str) -> bool:
     return bool(sentences) and all(_DENIAL.fullmatch(sentence.strip()) for sentence in sentences)
 
 
-def _look(entry: OwnEntry, masked: bool, lesion: Sequence[MaskValue]) -> tuple[_Look | None, list[str]]:
+def _look(entry: OwnEntry, masked: bool, lesion: Mapping[MaskValue, bool]) -> tuple[_Look | None, list[str]]:
     pictures, problems = entry.pictures(masked, lesion)
     if problems:
         return None, problems

@@ -12,6 +12,7 @@ import numpy as np
 from semimedref_core.config import MaskValue
 from semimedref_core.data.real.agreement import Lesions
 from semimedref_core.data.real.files import Entry
+from semimedref_core.data.real.pictures import NO_VALUES
 from semimedref_core.data.real.wording import against_itself
 from semimedref_core.reports import Report
 
@@ -49,7 +50,7 @@ class Contents:
         )
 
 
-def look_at(entry: Entry, lesion: Sequence[MaskValue] = ()) -> tuple[Contents | None, list[str]]:
+def look_at(entry: Entry, lesion: Mapping[MaskValue, bool] = NO_VALUES) -> tuple[Contents | None, list[str]]:
     """The contents of a pair's files (None if they cannot be read), and all their problems."""
     pictures, problems = entry.pictures(lesion=lesion)
     if problems:

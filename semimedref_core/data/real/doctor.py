@@ -90,7 +90,7 @@ def _shared_patients(patients: Mapping[str, Sequence[str | None]]) -> list[str]:
 
 
 def _examine_split(
-    layout: Layout, split: str, diagnosis: Diagnosis, lesion: Sequence[MaskValue]
+    layout: Layout, split: str, diagnosis: Diagnosis, lesion: Mapping[MaskValue, bool]
 ) -> dict[str, Contents]:
     """Adds the findings to the diagnosis; returns the contents of the readable pairs, by name."""
     files, problems = layout.splits[split], diagnosis.problems

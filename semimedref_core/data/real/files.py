@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from semimedref_core._progress import progress
 from semimedref_core.config import MaskValue
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.cache import keep, kept_at, read_kept
-from semimedref_core.data.real.pictures import read_colour, read_grey, read_mask
+from semimedref_core.data.real.pictures import NO_VALUES, read_colour, read_grey, read_mask
 from semimedref_core.data.real.wording import against_itself, counted
 from semimedref_core.positions import AnyReport
 from semimedref_core.reports import Report, ReportError
@@ -68,13 +68,13 @@ class Entry:
         return against_itself(report)
 
     def pictures(
-        self, masks: bool = True, lesion: Sequence[MaskValue] = (), colours: bool = False
+        self, masks: bool = True, lesion: Mapping[MaskValue, bool] = NO_VALUES, colours: bool = False
     ) -> tuple[list[np.ndarray], list[str]]:
         """Image ``[H, W]`` uint8 and (on request) mask ``[H, W]`` bool at full size, and all their problems.
 
         Args:
             masks: whether to read the mask.
-            lesion: the mask values that mean lesion; see :func:`.pictures.read_mask`.
+            lesion: the mask values that mean lesion, and those that do not; see :func:`.pictures.read_mask`.
             colours: whether the image is ``[H, W, 3]``, red, green and blue.
         """
         pictures, problems = [], []
@@ -97,7 +97,7 @@ def decode(
     style: str,
     masks: bool,
     label: str,
-    lesion: Sequence[MaskValue] = (),
+    lesion: Mapping[MaskValue, bool] = NO_VALUES,
     colours: bool = False,
 ) -> Pairs:
     """Reads all entries into memory. One message reports the problems of all entries.
@@ -112,7 +112,7 @@ def decode(
         style: style of the reports, ``lvit`` or ``release``.
         masks: ``False`` neither needs nor reads the masks.
         label: name of the data in the progress bar and the message.
-        lesion: the mask values that mean lesion; see :func:`.pictures.read_mask`.
+        lesion: the mask values that mean lesion, and those that do not; see :func:`.pictures.read_mask`.
         colours: whether images keep their colours.
 
     It warns of pseudo-labels that contradict their text, with all names, and of reports that contradict themselves.
@@ -130,7 +130,7 @@ def decode(
         report, problems = None, []
         places = [
             kept_at(entries[i].image, "colours" if colours else "image", size),
-            *([kept_at(entries[i].mask, f"mask {lesion}" if lesion else "mask", size)] if masks else []),
+            *([kept_at(entries[i].mask, f"mask {dict(lesion)}" if lesion else "mask", size)] if masks else []),
         ]
         pictures = [read_kept(place, size) for place in places]
         fresh = any(picture is None for picture in pictures)

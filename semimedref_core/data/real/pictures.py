@@ -7,10 +7,11 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -30,6 +31,7 @@ _SOFT = 16  # values this close to black or to the brightest value are not a sep
 _FLAT = 4  # values of a class differ by at most this, even in a JPEG; values of a soft rim differ by more
 _RINGING = 64  # a JPEG may have spots with values up to this beside edges
 _SPECK = 4  # largest number of pixels that are ignored
+NO_VALUES: Mapping[MaskValue, bool] = MappingProxyType({})  # without the setting mask_values
 _CURE = "save it with lesion 255 and background 0, or name the lesion values in mask_values"
 
 
@@ -75,20 +77,23 @@ def may_have_colours(path: Path) -> bool:
         return False
 
 
-def read_mask(path: Path, lesion: Sequence[MaskValue] = ()) -> np.ndarray:
+def read_mask(path: Path, lesion: Mapping[MaskValue, bool] = NO_VALUES) -> np.ndarray:
     """A mask as ``[H, W]`` bool, true where the lesion is.
 
     Args:
         path: the file.
-        lesion: the values in the file that mean lesion; all other values are background. Without values, the mask must
-            have one class: pixels above half of white are lesion, and edges may be soft.
+        lesion: the values in the file that mean lesion, and those that do not; see
+            :func:`semimedref_core.config.mask_values`. All other values are background, but not all of a mask's values
+            may be unlisted. Without values, the mask must have one class: pixels above half of white are lesion, and
+            edges may be soft.
 
     Raises:
-        DataError: as in :func:`read_grey`; without values also for a mask with colours or several classes.
+        DataError: as in :func:`read_grey`; without values also for a mask with colours or several classes; with values
+            also for a mask that is not empty and has no lesion, unless its most frequent value is a listed one.
     """
     picture = _open(path)
     if lesion:
-        return _of_values(picture, lesion)
+        return _of_values(picture, lesion, path)
     if picture.mode not in ("1", "L", "LA") and not _is_deep(picture):
         _refuse_colours(np.asarray(picture.convert("RGB")), path)
     grey = _grey(picture, path)
@@ -200,17 +205,43 @@ def _to_8_bits(values: np.ndarray, name: Path | str) -> np.ndarray:
     return np.rint(values.astype(np.float64) * (255 / (2**depth - 1))).astype(np.uint8)
 
 
-def _of_values(picture: Image.Image, lesion: Sequence[MaskValue]) -> np.ndarray:
-    if _is_deep(picture):
-        return np.isin(np.asarray(picture), [value for value in lesion if isinstance(value, int)])
-    rgb = np.asarray(picture.convert("RGB"))
-    return np.any([(rgb == np.array(value)).all(axis=2) for value in lesion], axis=0)
+def _of_values(picture: Image.Image, listed: Mapping[MaskValue, bool], path: Path) -> np.ndarray:
+    """The pixels of the lesion values. A mask of other values alone would be empty without a word, such as one of 0 and
+    255 in a folder whose other masks have 0 and 1. So it is refused, unless its main value is listed as no lesion."""
+    lesion = [value for value, means_lesion in listed.items() if means_lesion]
+    deep = _is_deep(picture)
+    values = np.asarray(picture if deep else picture.convert("RGB"))
+    if deep:
+        mask, drawn = np.isin(values, [value for value in lesion if isinstance(value, int)]), values != 0
+    else:
+        mask = np.any([(values == np.array(value)).all(axis=2) for value in lesion], axis=0)
+        drawn = values.any(axis=2)
+    if mask.any() or not drawn.any():
+        return mask
+    found = [each if deep or len({*each}) > 1 else each[0] for each in _most(_plain(values[drawn]))]
+    if found[0] not in listed:
+        shown, first = ", ".join(map(_shown, found)), _shown(found[0])
+        raise DataError(
+            f"{path}: holds the values {shown} and none that mask_values lists as lesion; add {first} to mask_values "
+            f"if it is lesion too, or {first}=0 if it is something else"
+        )
+    return mask
+
+
+def _plain(pixels: np.ndarray) -> Iterable:
+    """Pixels as plain numbers or tuples of numbers."""
+    return map(tuple, pixels.tolist()) if pixels.ndim > 1 else pixels.tolist()
+
+
+def _shown(value: float | tuple[int, int, int]) -> str:
+    """A value as the setting ``mask_values`` lists it."""
+    return "#{:02x}{:02x}{:02x}".format(*value) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _refuse_colours(rgb: np.ndarray, path: Path) -> None:
     coloured = np.ptp(rgb, axis=2) >= COLOURED
     if coloured.any():
-        shown = ", ".join(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in _most(map(tuple, rgb[coloured])))
+        shown = ", ".join(map(_shown, _most(_plain(rgb[coloured]))))
         raise DataError(f"{path}: mask with colours ({shown}); {_CURE}")
 
 
@@ -240,6 +271,6 @@ def _refuse_classes(grey: np.ndarray, path: Path) -> None:
         raise DataError(f"{path}: mask with isolated spots of the values {shown}, which would be lost; {_CURE}")
 
 
-def _most(values) -> list:
+def _most(values: Iterable) -> list:
     """The three most frequent values."""
     return [value for value, _ in Counter(values).most_common(3)]
