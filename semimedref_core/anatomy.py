@@ -115,12 +115,16 @@ def estimate_grid(masks: np.ndarray, reports: Sequence[AnyReport]) -> Grid:
     Shares replace counts because reports name "lower" far more often than "upper". The outer cuts leave out 1 % of the
     lesion pixels at each end.
 
+    A cut that the pairs do not tell (:func:`untold_cuts`) is that of :data:`THIRDS`. Otherwise a band that no report
+    names would get a single row.
+
     Args:
         masks: ``[N, H, W]``, 1 where the lesion is.
         reports: N reports of the lungs.
 
     Returns:
-        The grid; :data:`THIRDS` if no pixel votes, or if the lesions fill too few rows for three bands.
+        The grid; :data:`THIRDS` itself if no pixel votes, if the lesions fill too few rows for three bands, or if the
+        told cuts lie beyond the others.
 
     >>> from semimedref_core import estimate_grid, load_training
     >>> pairs = load_training("phantom", label_ratio=0.05, image_size=32).labelled
@@ -144,4 +148,25 @@ def estimate_grid(masks: np.ndarray, reports: Sequence[AnyReport]) -> Grid:
         return THIRDS
     agreement[~possible] = -1
     upper, middle = np.unravel_index(agreement.argmax(), agreement.shape)
-    return Grid((top / height, int(upper) / height, int(middle) / height, bottom / height))
+    untold = untold_cuts(by_phrase)
+    estimated = (top / height, int(upper) / height, int(middle) / height, bottom / height)
+    cuts = tuple(THIRDS.cuts[k] if k in untold else cut for k, cut in enumerate(estimated))
+    return Grid(cuts) if np.all(np.diff(cuts) > 0) else THIRDS
+
+
+def untold_cuts(by_phrase: np.ndarray) -> frozenset[int]:
+    """The cuts of a grid, 0 to 3, that labelled pairs do not tell.
+
+    An inner cut is told if some lesions have the band above it in their phrase without the band below, and others the
+    band below without the band above. An outer cut is told if the inner cut of its band is.
+
+    Args:
+        by_phrase: ``[8, H]``, see :func:`lesion_rows`.
+    """
+    seen = [code for code in range(1, 7) if by_phrase[code].any()]
+    untold = set()
+    for inner, outer in ((1, 0), (2, 3)):
+        sides = {(code >> (inner - 1) & 1, code >> inner & 1) for code in seen}
+        if not sides >= {(1, 0), (0, 1)}:
+            untold |= {inner, outer}
+    return frozenset(untold)

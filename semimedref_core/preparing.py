@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from accelerate import Accelerator
 
-from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid
+from semimedref_core.anatomy import QATA, THIRDS, Grid, estimate_grid, lesion_rows, untold_cuts
 from semimedref_core.config import Config, Device
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import Training, load_training
@@ -31,6 +31,11 @@ NO_GRID = (
     "picture's height; more labelled pairs may cure this"
 )
 """A note for the user: lesions of a few rows, or no text that names one or two bands of a side."""
+HALF_A_GRID = (
+    "no labelled pair tells where {} lies, so its edges are those of thirds of the picture's height; more labelled "
+    "pairs may cure this"
+)
+"""A note for the user: no text names this band without its neighbour."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,7 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     if config.axes == "transposed":
         pairs = pairs.transposed()
     grid = zone_grid(config, pairs)
-    if config.grid == "estimated" and grid is THIRDS:
-        pairs = replace(pairs, notes=(*pairs.notes, NO_GRID))
+    pairs = replace(pairs, notes=(*pairs.notes, *_of_grid(config, pairs, grid)))
     student.to(place, memory_format=torch.channels_last)
     optimizer = adamw(student, place, config.lr, config.weight_decay, config.encoder_lr)
     state = RunState(student, method.teacher(student), optimizer, grad_scaler(place, config.precision))
@@ -151,3 +155,13 @@ def zone_grid(config: Config, pairs: Training) -> Grid | Positions:
     if config.grid == "estimated":
         return estimate_grid(pairs.labelled.masks, pairs.labelled.reports)
     return {"qata": QATA, "thirds": THIRDS}[config.grid]
+
+
+def _of_grid(config: Config, pairs: Training, grid: Grid | Positions) -> list[str]:
+    """What a user needs to know of an estimated grid: the bands that the labelled pairs do not tell."""
+    if config.grid != "estimated" or not isinstance(grid, Grid):
+        return []
+    untold = untold_cuts(lesion_rows(pairs.labelled.masks, pairs.labelled.reports))
+    if grid is THIRDS or len(untold) == len(grid.cuts):
+        return [NO_GRID]
+    return [HALF_A_GRID.format("lower" if 2 in untold else "upper")] if untold else []

@@ -56,8 +56,35 @@ def test_lesions_of_too_few_rows_for_three_bands_give_thirds(height):
     masks = np.zeros((2, 32, 32), np.uint8)
     masks[:, 20 : 20 + height, 4:12] = 1
     assert estimate_grid(masks, [Report.of([0, 0, 1, 0, 0, 0])] * 2) is THIRDS
-    masks[:, 20:23] = 1
-    assert estimate_grid(masks, [Report.of([0, 0, 1, 0, 0, 0])] * 2).cuts == (20 / 32, 21 / 32, 22 / 32, 23 / 32)
+
+
+def pairs_of(*bands):
+    """Two pairs for each set of bands of the left side, with lesions that fill these bands of the grid of QaTa."""
+    zones = [(*named, 0, 0, 0) for named in bands for _ in range(2)]
+    masks = np.zeros((len(zones), 100, 40), np.uint8)
+    for mask, named in zip(masks, zones, strict=True):
+        for (top, _, end, _), is_named in zip(QATA.boxes(100, 40), named, strict=True):
+            mask[top:end, 2:18] |= is_named
+    return masks, [Report.of(named) for named in zones]
+
+
+UPPER, MIDDLE, LOWER = np.eye(3, dtype=int).tolist()
+
+
+@pytest.mark.parametrize("bands, cuts", [
+    ([UPPER, MIDDLE, LOWER], QATA.cuts),
+    ([UPPER, [0, 1, 1], LOWER], (0.10, 0.37, 2 / 3, 1)),
+    ([UPPER, MIDDLE], (0.10, 0.37, 2 / 3, 1)),
+    ([MIDDLE, LOWER], (0, 1 / 3, 0.57, 0.90)),
+    ([UPPER, LOWER], THIRDS.cuts),
+    ([LOWER], THIRDS.cuts),
+    ([UPPER, [0, 1, 1]], (0.10, 0.37, 2 / 3, 1)),
+    ([[0, 1, 1]], THIRDS.cuts),
+    ([[1, 1, 0], [0, 1, 1]], THIRDS.cuts),
+])  # fmt: skip
+def test_a_band_that_no_labelled_pair_tells_keeps_its_third(bands, cuts):
+    """It became a single row, into which T-PatchMix pasted the lesions of "lower"."""
+    np.testing.assert_allclose(estimate_grid(*pairs_of(*bands)).cuts, cuts, atol=0.02)
 
 
 def test_57_labelled_pairs_of_real_qata_give_nearly_the_grid_of_the_whole_train_split(real_data):

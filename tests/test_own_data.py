@@ -147,6 +147,16 @@ def test_masks_of_tiny_lesions_are_trained_on_and_the_grid_is_told(train, mine, 
     assert "bands" not in train(output=tmp_path / "asked", grid="thirds", method="supervised", **about).text
 
 
+def test_a_band_that_no_labelled_text_names_is_a_third_and_is_told(train, mine, tmp_path):
+    keep = [k for k in range(12) if k // 2 % 3 < 2]  # upper and middle
+    table_of(mine).iloc[keep].assign(split=["train"] * 6 + ["valid"] * 2).to_csv(mine / "metadata.csv", index=False)
+    told = train(dataset="folder", data=mine, output=tmp_path / "run", label_ratio=1.0, method="supervised")
+    assert told.status == 0, told.errors
+    assert "note: no labelled pair tells where lower lies, so its edges are those of thirds" in told.text
+    grid = json.loads((tmp_path / "run/results.json").read_text())["grid"]
+    assert grid[2:] == list(THIRDS.cuts[2:]) and 0.2 < grid[1] < 0.5
+
+
 # The table
 
 
