@@ -45,6 +45,23 @@ def test_values_that_have_no_place_between_black_and_white_are_refused_by_name(t
         read_grey(path)
 
 
+@pytest.mark.parametrize("high", [1.0001, 1.02, 1.9, 3.7, 254.5])
+def test_fractions_beyond_1_are_refused_as_nobody_knows_which_value_is_white(tmp_path, high):
+    """A picture that was scaled to 0 to 1 and then sharpened became black, with grey values of 0 and 1."""
+    path = tmp_path / "sharp.tif"
+    Image.fromarray((RAMP * high).astype(np.float32)).save(path)
+    with pytest.raises(DataError, match=rf"sharp.tif: holds values from 0 to {high:g} with fractions; .* from 0 to 1"):
+        read_grey(path)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_whole_numbers_in_a_file_of_floats_are_read_as_those_in_one_of_integers(tmp_path, bits):
+    values = np.rint(RAMP * (2**bits - 1))
+    for kind in (np.float32, np.uint16):
+        Image.fromarray(values.astype(kind)).save(tmp_path / f"{np.dtype(kind)}.tif")
+    assert np.array_equal(read_grey(tmp_path / "float32.tif"), read_grey(tmp_path / "uint16.tif"))
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
 def test_pictures_of_8_bits_are_read_as_before(tmp_path, mode):
     path = tmp_path / "picture.png"

@@ -197,12 +197,23 @@ def _to_8_bits(values: np.ndarray, name: Path | str) -> np.ndarray:
     low, high = values.min(), values.max()
     if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1:
         return np.rint(values * 255).astype(np.uint8)
-    depth = next((bits for bits in DEPTHS if high < 2**bits), None)
-    if not np.isfinite([low, high]).all() or low < 0 or depth is None:
+    depth = _depth(values)
+    # Fractions beyond 1 have no known white: 0 to 1.02 would be read as the two darkest grey values of 8 bits.
+    broken = depth is not None and bool((values != np.rint(values)).any())
+    if depth is None or broken:
         raise DataError(
-            f"{name}: holds values from {low:g} to {high:g}; save it as grey of 8 or 16 bits, or as numbers from 0 to 1"
+            f"{name}: holds values from {low:g} to {high:g}{' with fractions' if broken else ''}; save it as grey of 8 "
+            "or 16 bits, or as numbers from 0 to 1"
         )
     return np.rint(values.astype(np.float64) * (255 / (2**depth - 1))).astype(np.uint8)
+
+
+def _depth(values: np.ndarray) -> int | None:
+    """The smallest of the depths, in bits, that holds all values; None if there is none."""
+    low, high = values.min(), values.max()
+    if not np.isfinite([low, high]).all() or low < 0:
+        return None
+    return next((bits for bits in DEPTHS if high < 2**bits), None)
 
 
 def _of_values(picture: Image.Image, listed: Mapping[MaskValue, bool], path: Path) -> np.ndarray:
