@@ -804,6 +804,52 @@ def test_a_dicom_file_is_read_through_its_window_and_with_white_as_white(tmp_pat
         picture_asked(path, 1)
 
 
+def test_padding_of_a_dicom_file_is_black_and_takes_no_grey_levels(tmp_path):
+    """As one value or a range: otherwise the whole picture shares a few levels beside the padding."""
+    ramp = 100 + np.arange(64).reshape(8, 8)
+    padded = ramp.copy()
+    padded[0] = 4000
+    path = tmp_path / "chest.dcm"
+    write_dicom(path, ramp[1:])
+    alone = picture_asked(path, 1)
+    for kind in ("MONOCHROME2", "MONOCHROME1"):
+        write_dicom(path, padded, kind, PixelPaddingValue=4000)
+        inside = picture_asked(path, 1)
+        assert not inside[0].any() and np.array_equal(inside[1:], alone if kind == "MONOCHROME2" else 255 - alone)
+    padded[0, ::2] = 3990
+    write_dicom(path, padded, PixelPaddingValue=4000, PixelPaddingRangeLimit=3980)
+    assert np.array_equal(picture_asked(path, 1)[1:], alone) and not picture_asked(path, 1)[0].any()
+
+
+@pytest.mark.parametrize("tags, told", [
+    ({"PatientOrientation": ["R", "F"]}, r"is stored mirrored \(PatientOrientation R.F\); turn it in a viewer"),
+    ({"PatientOrientation": ["L", "H"]}, r"is stored upside down \(PatientOrientation L.H\); turn it in a viewer"),
+    ({"PresentationLUTShape": "INVERSE"}, "both that small values are black .* and that they are white"),
+    ({"WindowCenter": 30000, "WindowWidth": 10}, "has one grey value, so it shows nothing; look at its window"),
+    ({"RescaleSlope": 0, "RescaleIntercept": 5}, "has one grey value, so it shows nothing; .*RescaleSlope"),
+    ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}, "has one grey value"),
+])  # fmt: skip
+def test_a_dicom_file_that_would_be_shown_wrong_is_refused_by_name(tmp_path, tags, told):
+    path = tmp_path / "chest.dcm"
+    write_dicom(path, np.arange(64).reshape(8, 8) * 60, **tags)
+    with pytest.raises(DataError, match=rf"chest.dcm: .*{told}"):
+        picture_asked(path, 1)
+
+
+@pytest.mark.parametrize("tags", [
+    {"PatientOrientation": ["L", "F"]}, {"PatientOrientation": ["A", "F"]}, {"PatientOrientation": ["P", "L"]},
+    {"PatientOrientation": ""}, {"PixelPaddingValue": 4000}, {"PresentationLUTShape": "IDENTITY"},
+])  # fmt: skip
+def test_usual_tags_change_nothing(tmp_path, tags):
+    path, ramp = tmp_path / "chest.dcm", np.arange(64).reshape(8, 8) * 60
+    write_dicom(path, ramp)
+    plain = picture_asked(path, 1)
+    write_dicom(path, ramp, **tags)
+    assert np.array_equal(picture_asked(path, 1), plain)
+    write_dicom(path, ramp, "MONOCHROME1", PresentationLUTShape="INVERSE")
+    assert np.array_equal(picture_asked(path, 1), 255 - plain)
+
+
 def test_a_dicom_file_without_pydicom_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     (tmp_path / "chest.dcm").write_bytes(b"\0" * 128 + b"DICM")

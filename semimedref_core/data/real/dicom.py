@@ -21,8 +21,11 @@ def is_dicom(path: Path) -> bool:
 def read_dicom(path: Path) -> np.ndarray:
     """A grey picture as ``[H, W]`` uint8, scaled by the file's window, or else from its smallest to its largest value.
 
+    Padding (the tag PixelPaddingValue, also as a range) is black, and counts for neither end of the scale.
+
     Raises:
-        DataError: if pydicom is missing, or the file is damaged, has colours, or holds several pictures.
+        DataError: if pydicom is missing, or the file is damaged, has colours, holds several pictures, is mirrored or
+            upside down, has contradictory tags on what is white, or has only one grey value through its window.
     """
     try:
         import pydicom
@@ -34,15 +37,51 @@ def read_dicom(path: Path) -> np.ndarray:
     try:
         picture = pydicom.dcmread(path)
         kind, frames = str(picture.PhotometricInterpretation), int(picture.get("NumberOfFrames", 1) or 1)
-        values = apply_voi_lut(apply_modality_lut(picture.pixel_array, picture), picture).astype(np.float64)
+        stored = picture.pixel_array
+        values = apply_voi_lut(apply_modality_lut(stored, picture), picture).astype(np.float64)
+        padding, strange = _padding(picture, stored), _strange(picture)
     except Exception as error:  # pydicom and its decoders raise different errors for broken files
         raise DataError(f"{path}: not a readable DICOM picture ({type(error).__name__}: {error})") from None
     if kind not in ("MONOCHROME1", "MONOCHROME2") or frames > 1 or values.ndim != 2:
         what = f"{frames} pictures" if frames > 1 else f"colours of the kind {kind}"
         raise DataError(f"{path}: holds {what}; save one grey picture as PNG")
-    low, high = _window(picture, values)
+    if strange:
+        raise DataError(f"{path}: {strange}")
+    shown = values[~padding]
+    low, high = _window(picture, shown) if shown.size else (0.0, 0.0)
     grey = np.rint(np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
-    return 255 - grey if kind == "MONOCHROME1" else grey  # there the smallest value is white
+    if len(np.unique(grey[~padding])) < 2:
+        raise DataError(
+            f"{path}: has one grey value, so it shows nothing; look at its window (WindowCenter, WindowWidth) and its "
+            "slope (RescaleSlope), or save it as PNG from a viewer"
+        )
+    grey = 255 - grey if kind == "MONOCHROME1" else grey  # there the smallest value is white
+    grey[padding] = 0
+    return grey
+
+
+def _padding(picture, stored: np.ndarray) -> np.ndarray:
+    """Which pixels only fill the picture up to a rectangle."""
+    if picture.get("PixelPaddingValue") is None:
+        return np.zeros(stored.shape, bool)
+    ends = picture.PixelPaddingValue, picture.get("PixelPaddingRangeLimit")
+    low, high = sorted(int(end if end is not None else ends[0]) for end in ends)
+    return (stored >= low) & (stored <= high)
+
+
+def _strange(picture) -> str:
+    """Why a viewer would turn or invert the stored picture, and the cure; empty if it would not."""
+    across, down = [*(picture.get("PatientOrientation") or ()), "", ""][:2]
+    if str(across).startswith("R") or str(down).startswith("H"):
+        what = "upside down" if str(down).startswith("H") else "mirrored"
+        return f"is stored {what} (PatientOrientation {across}\\{down}); turn it in a viewer, and save it as PNG"
+    # With MONOCHROME1, INVERSE only repeats that small values are white.
+    if picture.get("PresentationLUTShape") == "INVERSE" and picture.PhotometricInterpretation == "MONOCHROME2":
+        return (
+            "says both that small values are black (MONOCHROME2) and that they are white (PresentationLUTShape "
+            "INVERSE); save it as PNG from a viewer"
+        )
+    return ""
 
 
 def _window(picture, values: np.ndarray) -> tuple[float, float]:
