@@ -850,6 +850,25 @@ def test_usual_tags_change_nothing(tmp_path, tags):
     assert np.array_equal(picture_asked(path, 1), 255 - plain)
 
 
+def test_a_dicom_file_in_the_table_is_a_picture_but_no_mask(mine, semimedref):
+    grey = read_grey(mine / "images/000.png")
+    write_dicom(mine / "images/000.dcm", grey * 16)
+    change(mine, 0, file_name="images/000.dcm")
+    pairs = load_split("folder", "train", 32, str(mine))
+    assert {"images/000.dcm"} <= set(pairs.names) and semimedref("doctor", data=mine).status == 0
+    assert np.array_equal(read_grey(mine / "images/000.dcm"), picture_asked(mine / "images/000.dcm", 1))
+    write_dicom(mine / "images/001_mask.dcm", grey * 16)
+    change(mine, 1, mask_file_name="images/001_mask.dcm")
+    told = semimedref("doctor", data=mine)
+    assert "001_mask.dcm: is a DICOM file, which may be a picture but not a mask; save the mask as PNG" in told.text
+
+
+def test_a_file_that_is_no_picture_is_told_without_the_words_of_a_library(tmp_path):
+    (tmp_path / "000.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="000.png: corrupt picture, or no PNG, JPEG, TIFF, BMP$"):
+        read_grey(tmp_path / "000.png")
+
+
 def test_a_dicom_file_without_pydicom_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     (tmp_path / "chest.dcm").write_bytes(b"\0" * 128 + b"DICM")

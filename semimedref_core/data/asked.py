@@ -13,7 +13,7 @@ from semimedref_core.config import Config
 from semimedref_core.data.datasets import load_split
 from semimedref_core.data.own.zones import layout_of
 from semimedref_core.data.pairs import DataError, Pairs
-from semimedref_core.data.real.dicom import is_dicom, read_dicom
+from semimedref_core.data.real.dicom import is_dicom
 from semimedref_core.data.real.pictures import picture_in_memory, read_colour, read_grey
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.positions import NOWHERE, AnyReport
@@ -93,11 +93,11 @@ def picture_asked(image: Path | Image.Image | np.ndarray, channels: int) -> np.n
 
 
 def _file_asked(path: Path, channels: int) -> np.ndarray:
+    read = read_colour if channels == 3 else read_grey
     if is_dicom(path):
-        grey = read_dicom(path)
-        return np.repeat(grey[..., None], 3, axis=2) if channels == 3 else grey
+        return read(path)  # its errors name a cure of their own
     try:
-        return read_colour(path) if channels == 3 else read_grey(path)
+        return read(path)
     except DataError as error:
         reason = str(error).removeprefix(f"{path}: ").replace("listed but ", "")
         raise DataError(f"{path}: cannot be read as an image ({reason}); give a PNG or JPEG") from None

@@ -14,11 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from semimedref_core.config import MaskValue
 from semimedref_core.data.pairs import DataError
+from semimedref_core.data.real.dicom import is_dicom, read_dicom
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # only these: for some other formats Pillow starts external programs
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a grey value
@@ -39,13 +40,13 @@ def read_grey(path: Path) -> np.ndarray:
     """A picture of any mode as ``[H, W]`` uint8 grey values, rotated according to its EXIF data.
 
     A picture of more than 8 bits is scaled by the smallest bit depth that holds its brightest value. So 12-bit values
-    in a 16-bit file keep their contrast.
+    in a 16-bit file keep their contrast. A DICOM file is read by :func:`.dicom.read_dicom`.
 
     Raises:
         DataError: if the file is missing or corrupt, has several pictures, is partly transparent, or has values outside
             the range from black to white.
     """
-    return _grey(_open(path), path)
+    return read_dicom(path) if is_dicom(path) else _grey(_open(path), path)
 
 
 def read_colour(path: Path) -> np.ndarray:
@@ -54,6 +55,8 @@ def read_colour(path: Path) -> np.ndarray:
     Raises:
         DataError: as in :func:`read_grey`.
     """
+    if is_dicom(path):
+        return np.repeat(read_dicom(path)[..., None], 3, axis=2)
     return _colours(_open(path), path)
 
 
@@ -105,6 +108,8 @@ def _open(path: Path) -> Image.Image:
     """The only picture of a file, decoded and upright."""
     if not path.is_file():
         raise DataError(f"{path}: listed but missing{_meant(path)}")
+    if is_dicom(path):
+        raise DataError(f"{path}: is a DICOM file, which may be a picture but not a mask; save the mask as PNG")
     with _faults_named(path):
         data = path.read_bytes()
         Image.open(io.BytesIO(data), formats=FORMATS).verify()  # checks the checksums, which decoding does not
@@ -160,6 +165,8 @@ def _faults_named(name: Path | str) -> Iterator[None]:
     """Turns the errors of the system and of Pillow into errors that name the picture."""
     try:
         yield
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: corrupt picture, or no {', '.join(FORMATS)}") from error
     except OSError as error:
         if error.errno:
             raise DataError(f"{name}: cannot be read ({error.strerror}); check its rights") from error
@@ -169,7 +176,7 @@ def _faults_named(name: Path | str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).replace(" <_io.BytesIO object", " the file <").partition(" <")[0] or type(error).__name__
+    return str(error).partition(" <")[0] or type(error).__name__
 
 
 def _is_deep(picture: Image.Image) -> bool:
