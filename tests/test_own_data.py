@@ -762,6 +762,16 @@ def test_the_doctor_finds_groups_and_pictures_in_two_splits(mine):
     assert "train and valid: pictures that are the same, pixel by pixel: 1\n  images/000.png = images/011.png" in told
 
 
+def test_the_doctor_names_pictures_that_exif_data_turn_and_their_masks_not(mine):
+    """A mask that was drawn on the stored pixels would be upside down."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for name in ("000.png", "001.png", "001_mask.png"):
+        Image.open(mine / "images" / name).save(mine / "images" / name, exif=exif)
+    told = examine_own(mine, positions="none").render()
+    assert re.findall("EXIF data turn picture and mask differently.*: (1\n  .*)\n", told) == ["1\n  images/000.png"]
+
+
 # DICOM
 
 

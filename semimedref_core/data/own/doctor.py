@@ -19,6 +19,7 @@ from semimedref_core.data.real.agreement import Share
 from semimedref_core.data.real.contradictions import Contents, between_splits, of_split
 from semimedref_core.data.real.diagnosis import Diagnosis, SplitDiagnosis
 from semimedref_core.data.real.files import in_threads
+from semimedref_core.data.real.pictures import orientation
 from semimedref_core.errors import ConfigError
 from semimedref_core.networks import build_texts
 from semimedref_core.networks.vocabulary import require_room, told_in_training
@@ -112,6 +113,9 @@ def _examine_split(
     diagnosis.problems += [f"{split}: {problem}" for problem in wrong]
     kinds |= {f"{split}: {kind}": names for kind, names in of_masks.items()}
     reports = {entry.name: entry.free for entry in entries}
+    turned = [
+        entry.name for entry in entries if entry.name in masked and orientation(entry.image) != orientation(entry.mask)
+    ]
     for kind, names in {
         "texts that name no zone, so T-PatchMix and PosAug leave them alone": [
             name for name, report in reports.items() if not report.located and own.layout.words[0]
@@ -127,6 +131,7 @@ def _examine_split(
             for entry in entries
             if entry.name in masked and masked[entry.name].lesions.count and _denies(entry.text)
         ],
+        "EXIF data turn picture and mask differently; is the mask drawn on the picture as viewers show it?": turned,
         "more of the lesion in the mirror image of the named zones than in them": _off_side(looks),
     }.items():
         if names:

@@ -27,6 +27,7 @@ LESION = 127  # mask values above this are lesion
 _OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # of a TIFF
 _OF_16_BITS = re.compile(r";16[BLN]")  # in Pillow's name for the bytes of a PNG or TIFF; "BGR;16" of a BMP is 5 + 6 + 5
+_ORIENTATION = 0x0112  # of EXIF data
 COLOURED = 32  # the channels of a grey pixel differ by less, even in a JPEG
 _SOFT = 16  # values this close to black or to the brightest value are not a separate class
 _FLAT = 4  # values of a class differ by at most this, even in a JPEG; values of a soft rim differ by more
@@ -78,6 +79,16 @@ def may_have_colours(path: Path) -> bool:
             return picture.mode not in ("1", "L", "LA") and not _is_deep(picture)
     except Exception:  # Pillow raises OSError, SyntaxError and others; reading the picture reports the problem
         return False
+
+
+def orientation(path: Path) -> int:
+    """How a viewer turns the picture of a file, according to its EXIF data: 1 (not at all) to 8; 1 if it cannot be
+    read."""
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            return picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # as in may_have_colours
+        return 1
 
 
 def read_mask(path: Path, lesion: Mapping[MaskValue, bool] = NO_VALUES) -> np.ndarray:
