@@ -772,6 +772,21 @@ def test_the_doctor_names_pictures_that_exif_data_turn_and_their_masks_not(mine)
     assert re.findall("EXIF data turn picture and mask differently.*: (1\n  .*)\n", told) == ["1\n  images/000.png"]
 
 
+def test_the_doctor_tells_that_pictures_of_one_device_get_different_scales(mine):
+    """12-bit pictures whose brightest values are 1000 and 1030 differ in grey by a factor of 4."""
+    for k in range(12):
+        grey = read_grey(mine / f"images/{k:03}.png").astype(float)
+        deep = np.rint(grey * ((1000 if k % 3 else 1030) / grey.max())).astype(np.uint16)
+        Image.fromarray(deep).save(mine / f"images/{k:03}.png")
+    told = examine_own(mine).render()
+    assert "brightest value: 8 by 10 bits (such as images/" in told and ", 4 by 12 bits (such as images/" in told
+    assert "save all with the same scale, as grey of 8 bits" in told
+    for k in range(0, 12, 3):
+        values = np.asarray(Image.open(mine / f"images/{k:03}.png"))
+        Image.fromarray(np.minimum(values, 1000)).save(mine / f"images/{k:03}.png")
+    assert "brightest value" not in examine_own(mine).render()
+
+
 # DICOM
 
 

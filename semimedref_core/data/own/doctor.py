@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,7 +20,7 @@ from semimedref_core.data.real.agreement import Share
 from semimedref_core.data.real.contradictions import Contents, between_splits, of_split
 from semimedref_core.data.real.diagnosis import Diagnosis, SplitDiagnosis
 from semimedref_core.data.real.files import in_threads
-from semimedref_core.data.real.pictures import orientation
+from semimedref_core.data.real.pictures import depth_of, orientation
 from semimedref_core.errors import ConfigError
 from semimedref_core.networks import build_texts
 from semimedref_core.networks.vocabulary import require_room, told_in_training
@@ -59,7 +60,7 @@ def examine_own(
     for split, entries in own.splits.items():
         parts |= _examine_split(own, split, entries, values_of(mask_values), diagnosis)
     diagnosis.contradictions |= between_splits(parts)
-    diagnosis.warnings += [*_shared_groups(own), *own.table.remarks]
+    diagnosis.warnings += [*_shared_groups(own), *_depths(own), *own.table.remarks]
     if own.table.unread:
         diagnosis.warnings.append(f"columns that are not read: {', '.join(own.table.unread)}")
     every = [entry.text for entries in own.splits.values() for entry in entries]
@@ -205,6 +206,23 @@ def _shared_groups(own: OwnData) -> list[str]:
                 f"{later} does not show how well new ones are segmented; the first is {shared[0]}"
             )
     return warnings
+
+
+def _depths(own: OwnData) -> list[str]:
+    """A warning if deep pictures are scaled by different depths."""
+    entries = [entry for entries in own.splits.values() for entry in entries]
+    first, counts = {}, Counter()
+    for entry, bits in zip(entries, in_threads(lambda entry: depth_of(entry.image), entries, "depths"), strict=True):
+        if bits:
+            first.setdefault(bits, entry.name)
+            counts[bits] += 1
+    if len(counts) < 2:
+        return []
+    told = ", ".join(f"{counts[bits]} by {bits} bits (such as {first[bits]})" for bits in sorted(counts))
+    return [
+        f"pictures of more than 8 bits are scaled by their own brightest value: {told}; so the same value has a "
+        "different grey in them. If they are of one device, save all with the same scale, as grey of 8 bits"
+    ]
 
 
 def _too_long(own: OwnData, text_length: int) -> list[str]:

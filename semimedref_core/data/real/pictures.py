@@ -91,6 +91,18 @@ def orientation(path: Path) -> int:
         return 1
 
 
+def depth_of(path: Path) -> int | None:
+    """The depth in bits by which :func:`read_grey` scales a picture of more than 8 bits; None for all other files."""
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            values = np.asarray(picture) if _is_deep(picture) else None
+    except Exception:  # as in may_have_colours
+        return None
+    if values is None or (np.issubdtype(values.dtype, np.floating) and values.max() <= 1):
+        return None
+    return _depth(values)
+
+
 def read_mask(path: Path, lesion: Mapping[MaskValue, bool] = NO_VALUES) -> np.ndarray:
     """A mask as ``[H, W]`` bool, true where the lesion is.
 
