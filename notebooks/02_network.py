@@ -41,7 +41,6 @@ import torch
 
 from semimedref_core import evaluate, evaluation, example, from_pretrained, load_split, load_texts, versions
 from semimedref_core.figures import attention_maps, by_report, notebook_style, sample_gallery
-from semimedref_core.missing_positions import text_at_hand
 from semimedref_core.teaching import check, source_of
 from semimedref_core.tools import attention, inspection
 
@@ -267,9 +266,13 @@ check("02.2", rows)
 # The cell prints Dice per image of this one network (one seed).
 
 # %%
+from semimedref_core import missing_positions
+
 one_sided = valid.subset([i for i, report in enumerate(valid.reports) if len(report.sides) == 1])
 modes = {"own report": "full", "positions hidden": "masked", "every zone named": "none", "sides swapped": "wrong-side"}
-told = {name: [text_at_hand(report, mode) for report in one_sided.reports] for name, mode in modes.items()}
+told = {
+    name: [missing_positions.text_at_hand(report, mode) for report in one_sided.reports] for name, mode in modes.items()
+}
 scores = {name: 100 * evaluate(network, one_sided, texts, told=said)["dice_image"] for name, said in told.items()}
 print(f"{len(one_sided)} pairs, Dice per image in per cent\n{pd.Series(scores).round(1).to_string()}")
 assert scores["own report"] > scores["positions hidden"] > scores["every zone named"] > scores["sides swapped"]

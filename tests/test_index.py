@@ -24,7 +24,7 @@ from semimedref_core.tools.equation_index import (
     symbol_table,
 )
 from semimedref_core.tools.glossary import GLOSSARY, glossary_table
-from semimedref_core.tools.settings_table import settings_table
+from semimedref_core.tools.two_presets import settings_table
 
 FOUND = find_tags()
 ENTRIES = [*EQUATIONS, *LEDGER]
