@@ -43,7 +43,7 @@
 # | [07 · Training](07_train.ipynb) | all of it, against supervised training | 20 | 4 min |
 # | [08 · Results](08_results.ipynb) | the verdict: finished runs on QaTa-COV19 and the phantom | 30 | 1 min |
 # | [09 · Kernels](09_kernels.ipynb) | the two heavy operations in Triton | 35 | 20 s |
-# | [10 · Training on a GPU](10_gpu_training.ipynb) | what a step costs a GPU, counted; what a GPU measured, where a run was kept | 10 | 30 s |
+# | [10 · What a GPU step costs, counted](10_gpu_training.ipynb) | launches, operations and bytes of a step, and what bounds it | 10 | 30 s |
 #
 # **If you have ten minutes,** look at the figures below and read the verdict in [08](08_results.ipynb). **If you want
 # the method,** read 01 to 06 in order. **If you want to train,** go to [07](07_train.ipynb) and

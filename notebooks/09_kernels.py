@@ -487,7 +487,7 @@ for name, (alone, launched) in won.items():
 # - On the H100 of the record, our older patch mixing was fastest in 12 of 12 forward cases on the GPU alone, and in 4
 #   of 12 with launches. Our older loss was fastest in 0 of 12 cases of 1024 pairs and more.
 #
-# **Next:** [10 · Training on a GPU](10_gpu_training.ipynb) looks at a whole step. **Back:** [08 ·
+# **Next:** [10 · What a GPU step costs, counted](10_gpu_training.ipynb) looks at a whole step. **Back:** [08 ·
 # Results](08_results.ipynb). **Further on:** [docs/kernels.md](../docs/kernels.md) lists all launches, times on a CPU,
 # and the command that measures on a GPU. [04 · T-PatchMix](04_t_patchmix.ipynb) and [05 · ITCL](05_itcl.ipynb) explain
 # what the two kernels compute.

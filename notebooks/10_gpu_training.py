@@ -13,15 +13,15 @@
 # ---
 
 # %% [markdown]
-# # 10 · Training on a GPU
+# # 10 · What a GPU step costs, counted
 #
-# **What you will see.** The same training, on a GPU: `lite` and `mmi_unet` at 224 px with half precision, on real
-# pictures. After this notebook you
+# **What you will see.** How much work one training step gives to a GPU, counted without a GPU: for `compact` and `lite`,
+# and for `lite` and `mmi_unet` at 224 px with half precision. After this notebook you
 #
 # - know how much work a step is: launches, operations and bytes, counted without a GPU;
 # - can say why a small step waits for launches, and what a *CUDA graph* does about it;
 # - have run the same code on this CPU, a few steps at a small size;
-# - have seen what a GPU measured, **if a run was kept**. This notebook says where nothing was measured.
+# - have seen what a GPU measured, **if a run of its script was kept**. This notebook says where nothing was measured.
 #
 # **What you need.** One training step from [06](06_teacher_student.ipynb), and a whole training from
 # [07](07_train.ipynb).
@@ -50,6 +50,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semimedref_core import Config, build_network, build_texts, train, versions
 from semimedref_core.data import datasets, phantom
+from semimedref_core.experiments import finished_runs, notebooks_folder
 from semimedref_core.figures import notebook_style, step_bounds, training_curves
 from semimedref_core.runtime import graphed
 from semimedref_core.teaching import check, source_of
@@ -66,13 +67,18 @@ print(versions("accelerate"))
 # trains two of them in full. It
 # needs a GPU and at most eight minutes. It writes one file, and this notebook shows the file in the folder `results`. The
 # table lists these four cases. The script trains `lite` and `mmi_unet` in full. For `compact` it times steps only.
+# Short trainings on a GPU that were not made by this script are in [08](08_results.ipynb). The cell counts them.
 
 # %% tags=["nbval-ignore-output"]
 about = ["network", "dataset", "image_size", "batch_size", "precision", "steps"]
 print(pd.DataFrame({name: vars(RUNS.get(name, case)) for name, case in CASES.items()}).loc[about].T)
 path = Path("results") / kept
 record = json.loads(path.read_text()) if path.is_file() else None
-print(f"\nmeasured on {record['device']}" if record else "\nNo run was kept: nothing here was measured on a GPU.")
+print(f"\nmeasured on {record['device']}" if record else "\nNo run of this script is kept: no times of it to show.")
+on_gpu = finished_runs([notebooks_folder() / "results"]).query("device == 'cuda'")
+print(
+    f"In 08: {on_gpu['folder'].nunique()} short trainings on a GPU, with {', '.join(on_gpu['architecture'].unique())}"
+)
 
 # %% [markdown]
 # ## 2 · The work of a step, counted without a GPU
@@ -236,14 +242,14 @@ with tempfile.TemporaryDirectory() as folder:
     results = train(small, folder, device="cpu")
     lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
 print(f"{results['step']} steps on the {results['device']}, and {len(lines)} lines of metrics")
-logs = {name: run["lines"] for name, run in record["runs"].items()} if record else {"this run, on the CPU": lines}
-training_curves(logs)
-plt.show()
+if record:
+    training_curves({name: run["lines"] for name, run in record["runs"].items()})
+    plt.show()
 
 # %% [markdown]
-# The left panel shows the loss on labelled pairs. The right panel shows the Dice of student (dotted) and teacher on
-# validation pairs. The curves come from the kept runs. Where none were kept, they come from the few steps above. So few
-# steps only show that the code runs: Dice may well fall in them.
+# So few steps only show that the code runs, so no curve of them is drawn. If runs of the script are kept, the figure
+# shows these: the loss on labelled pairs at the left, and at the right the Dice of student (dotted) and teacher on
+# validation pairs.
 #
 # ## 6 · What was measured
 

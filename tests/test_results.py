@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from semimedref_core.config import Config
-from semimedref_core.evaluation import dice_and_iou
+from semimedref_core.experiments.pages import page_parts
 from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.plan import read_plan
 from semimedref_core.experiments.results import (
     COUNTS,
     METRICS,
@@ -27,6 +28,7 @@ from semimedref_core.experiments.results import (
     run_folders,
     without_help,
 )
+from semimedref_core.experiments.standing import standing
 from semimedref_core.experiments.statistics import method_differences
 from semimedref_core.experiments.tables import markdown_table, methods_by_ratio, results_table, write_between
 from semimedref_core.experiments.verdict import verdict
@@ -194,14 +196,14 @@ def test_a_method_with_fewer_seeds_is_marked_and_one_that_did_not_run_has_an_emp
         run(0.9, method="cutmix", label_ratio=0.5),
     ]
     table = methods_by_ratio(finished_runs(folders))
-    assert table.loc["cutmix"].tolist() == ["60.0 (1 of 2 seeds)", "90.0"]
+    assert table.loc["cutmix"].tolist() == ["60.0 (1 of 2 seeds)", "90.0 (1 seed)"]
     assert table.loc["semi_medref"].tolist() == ["75.0 ± 7.1", ""]
 
 
 def test_the_readme_table_has_both_metrics_and_the_best_of_each_in_bold(run):
     lines = markdown_table(finished_runs([run(0.7), run(0.6, method="supervised")])).splitlines()
     assert lines[0] == "|  | supervised | semi_medref |"
-    assert lines[2:] == ["| phantom, 5 % | 60.0<br>60.0 | **70.0**<br>**70.0** |"]
+    assert lines[2:] == ["| phantom, 5 % | 60.0<br>60.0<br>1 seed | **70.0**<br>**70.0**<br>1 seed |"]
 
 
 def test_a_cell_of_the_readme_table_says_how_many_seeds_where_others_of_the_row_have_more(run):
@@ -225,7 +227,7 @@ def test_runs_without_our_help_are_a_comparison_and_a_row_of_their_own(run):
         "| phantom, 100 %",
     ]
     last = [line.rpartition(" | ")[2] for line in lines]
-    assert last == ["semi_medref |", "--- |", "60.0<br>60.0 |", "80.0<br>80.0 |", " |"]
+    assert last == ["semi_medref |", "--- |", "60.0<br>60.0<br>1 seed |", "80.0<br>80.0<br>1 seed |", " |"]
     assert without_help(finished_runs(run.folders[:3])).empty
     assert without_help(finished_runs(run.folders[4:])).empty, "there is nothing to compare them with"
 
@@ -233,8 +235,8 @@ def test_runs_without_our_help_are_a_comparison_and_a_row_of_their_own(run):
 def test_the_pages_say_what_the_committed_runs_say():
     """``semimedref compare notebooks/results --markdown docs/results.md`` (and README.md)"""
     runs = finished_runs([notebooks_folder() / "results"])
-    said = verdict(runs)
-    parts = {"verdict": said.box, "claims": said.table, "results": markdown_table(runs)}
+    parts = page_parts(runs, verdict(runs))
+    assert list(parts) == ["verdict", "claims", "results", "pretrained"]
     root = notebooks_folder().parent
     for page, names in ((root / "README.md", ["verdict"]), (root / "docs" / "results.md", list(parts))):
         for name in names:
@@ -263,30 +265,44 @@ def test_the_page_of_results_tells_the_runs_of_the_pretrained_network():
     assert f"{100 * share:.1f} % of all masks" in section
 
 
-def test_the_page_of_results_tells_what_the_parts_and_small_lesions_say_with_the_pretrained_network():
+def test_the_page_of_results_tells_what_more_masks_give_the_pretrained_network():
     runs = finished_runs([notebooks_folder() / "results"])
-    runs = runs[(runs["architecture"] == "lite") & (runs["network"] == "teacher")]
+    runs = runs[(runs["architecture"] == "lite") & (runs["network"] == "teacher") & (runs["method"] == "supervised")]
     page = (notebooks_folder().parent / "docs" / "results.md").read_text()
     section = " ".join(page.partition("## Where labels matter")[2].partition("\n### ")[0].split())
-    assert f"runs {len(runs)} exist" in section
+    assert f"as {len(read_plan(notebooks_folder() / 'plans' / 'qata_lite.yaml').runs)} runs" in section
+    dice = 100 * runs[runs["variant"] == ""].groupby("label_ratio")["dice_image"].mean()
+    assert "gains from 1 to 15 % of the masks. From 15 to 100 % it gains nothing in 1500 steps" in section
+    assert dice[0.15] - dice[0.05] > 1 and dice[0.05] - dice[0.01] > 1 and dice[1.0] - dice[0.15] < 0.5
 
-    at = runs[runs["label_ratio"] == 0.01].set_index(["method", "variant", "seed"])
-    dice = 100 * at["dice_image"]
-    whole = dice["semi_medref", ""]
-    assert "below UniMatch and our own `flip_sync`, in each of three seeds" in section
-    assert all((whole < dice[other, ""]).all() and len(whole) == 3 for other in ("unimatch", "flip_sync"))
-    parts = [dice["semi_medref", f"without {part}"] for part in ("T-PatchMix", "PosAug", "ITCL")]
-    assert "within 0.5 points, seed by seed (two or three seeds)" in section
-    assert all((part - whole).abs().max() < 0.5 and len(part) in (2, 3) for part in parts)
 
-    ours, theirs = (
-        [counts_of(folder, "teacher") for folder in at["folder"][name, ""]] for name in ("semi_medref", "flip_sync")
+def test_how_a_method_stands_is_told_seed_by_seed(run):
+    targets = np.repeat([10, 50, 200], 10)
+    for seed in range(2):
+        worse = np.where(targets == 10, 0, targets)
+        for dice, counts, settings in (
+            (0.6, worse, {}),
+            (0.7, targets, {"method": "cutmix"}),
+            (0.5 + 0.2 * seed, targets, {"method": "cps"}),
+            (0.61 + 0.01 * seed, targets, {"patch_p": 0.0, "variant": "without T-PatchMix"}),
+        ):
+            run(dice, seed=seed, counts=np.stack([counts, targets, targets], 1), **settings)
+    run(0.5, method="fixmatch"), run(0.4, method="supervised")
+    runs = finished_runs(run.folders)
+    for metric in ("dice_image", "dice_micro"):  # as told, and not as counted
+        for (method, seed), dice in {("cps", 0): 0.5, ("cps", 1): 0.7, ("cutmix", 0): 0.7, ("cutmix", 1): 0.7}.items():
+            runs.loc[(runs["method"] == method) & (runs["seed"] == seed), metric] = dice
+        runs.loc[(runs["method"] == "semi_medref") & (runs["variant"] == ""), metric] = 0.6
+        runs.loc[runs["variant"] != "", metric] = 0.61 + 0.01 * runs["seed"]
+    count, ranks, changes, sizes = standing(runs)
+    assert count == "**10 runs** are kept, 2 of them with one setting changed."
+    assert (
+        "Per image, in every common seed, `semi_medref` is above `fixmatch` (1 seed); it is below `cutmix` (2 seeds); "
+        "it is neither above nor below `cps` (2 seeds)." in ranks
     )
-    size = ours[0][:, 2]
-    ahead = np.mean([dice_and_iou(b)[0] - dice_and_iou(a)[0] for a, b in zip(ours, theirs, strict=True)], 0)
-    assert "`flip_sync` is two points ahead (seeds 1 to 3), for the half with the largest ones it is level" in section
-    assert round(100 * ahead[size <= np.quantile(size, 0.25)].mean()) == 2
-    assert abs(100 * ahead[size >= np.median(size)].mean()) < 0.2
+    assert "+1.0 to +2.0 (without T-PatchMix, 2 seeds)" in changes
+    assert "above `cutmix`, by thirds of the images: -100.0 for small lesions, +0.0 for middle" in sizes
+    assert standing(runs.iloc[:0]) == ["No run has finished."]
 
 
 def test_the_comparison_takes_what_the_trials_chose():
@@ -423,7 +439,7 @@ def test_compare_keeps_metrics_and_renews_table_and_figure(run, command_line, tm
         "compare", folders[0].parent, "--keep", tmp_path / "kept", "--markdown", page, "--figure", figure
     )
     assert told.status == 0, told.errors
-    assert "| **70.0**<br>**70.0** |" in page.read_text() and figure.stat().st_size > 5000
+    assert "| **70.0**<br>**70.0**<br>1 seed |" in page.read_text() and figure.stat().st_size > 5000
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [COUNTS, TABLE]
 
 

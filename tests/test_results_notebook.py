@@ -13,9 +13,9 @@ from semimedref_core.evaluation import dice_and_iou, overlap
 from semimedref_core.experiments.examples import gains_and_losses
 from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.experiments.results import finished_runs
-from semimedref_core.experiments.statistics import ablations, learning_curves
-from semimedref_core.figures.differences import ablation_bars
-from semimedref_core.figures.results import curve_panels, spread
+from semimedref_core.experiments.statistics import ablations, learning_curves, method_differences
+from semimedref_core.figures.differences import ablation_bars, difference_forest
+from semimedref_core.figures.results import cost_and_accuracy, score_panels, spread, timed
 from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained
 
 
@@ -87,7 +87,7 @@ def test_a_comparison_that_has_barely_begun_says_what_it_lacks(run, notebook):
     assert "phantom, 5 % labels: semi_medref (seed 1); cutmix (seed 0)" in told
     assert "no seed for which semi_medref and another method both ran" in told and "no ablations" in told
     assert "no runs of semi_medref and another method without our help" in told
-    assert len(figures) == 2
+    assert "left out: phantom" in told and len(figures) == 1
 
 
 def test_runs_with_their_networks_are_shown_on_images_from_the_largest_gain_to_the_largest_loss(
@@ -159,15 +159,44 @@ def test_labels_beside_curves_do_not_touch_and_stay_near_their_curve():
     assert spread([1.0, 1.0, 1.2, 9.0], 1.0) == pytest.approx([1.0667 - 1, 1.0667, 1.0667 + 1, 9.0], abs=1e-3)
 
 
-def test_training_with_all_masks_is_a_line_beside_curves_and_a_point_alone(run):
+def test_training_with_all_masks_is_a_line_beside_others_and_a_mark_alone(run):
     for ratio in (0.05, 0.2, 1.0):
         run(0.5 + 0.1 * ratio, method="supervised", label_ratio=ratio)
     curves = learning_curves(finished_runs(run.folders))
-    (ax,) = curve_panels(curves).axes
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["5 %", "20 %"]
-    assert "supervised, all masks" in [text.get_text() for text in ax.texts]
-    (ax,) = curve_panels(curves[curves["label_ratio"] == 1]).axes
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["supervised"] and not ax.texts
+    figure = score_panels(curves)
+    (ax,) = figure.axes
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [pytest.approx(60)]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["5 % labels", "20 % labels"]
+    (ax,) = score_panels(curves[curves["label_ratio"] == 1]).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["supervised"]
+    assert not [line for line in ax.lines if line.get_linestyle() == "--"]
+
+
+def test_a_single_seed_has_a_small_mark_and_no_interval(run):
+    for seed in range(3):
+        run(0.6 + 0.01 * seed, seed=seed), run(0.5, seed=seed, method="supervised")
+    run(0.55, method="cps", counts=np.tile([22, 40, 40], (5, 1)))
+    runs = finished_runs(run.folders)
+    (ax,) = score_panels(learning_curves(runs)).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["supervised", "cps", "semi_medref"]
+    assert {line.get_ydata()[0]: line.get_markersize() for line in ax.lines} == {0: 7, 1: 4, 2: 7}
+    assert sorted(bar.get_segments()[0][0][1] for bar in ax.collections) == [0, 2]
+    (ax,) = difference_forest(method_differences(runs)).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["supervised", "cps, 1 seed"]
+    assert {line.get_ydata()[0] for line in ax.lines if line.get_linewidth() == 1.2 and len(line.get_xdata()) == 2} == {
+        0
+    }
+
+
+def test_times_are_shown_only_where_supervised_training_is_the_fastest(run):
+    for size in (32, 64):
+        run(0.5, method="supervised", image_size=size), run(0.6, image_size=size)
+    runs = finished_runs(run.folders)
+    runs.loc[runs["method"] == "semi_medref", "seconds"] = 90
+    runs.loc[(runs["method"] == "supervised") & (runs["image_size"] == 64), "seconds"] = 600
+    curves = learning_curves(runs)
+    assert set(timed(curves)["setting"]) == {"phantom, 32 px"} and len(timed(curves)) == 2
+    assert len(cost_and_accuracy(timed(curves)).axes) == 1
 
 
 def test_a_variant_far_below_the_others_does_not_hide_small_differences(run):

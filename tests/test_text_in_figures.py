@@ -51,7 +51,7 @@ FIGURES = {
     "reports side by side": lambda run: mixing.rewritten_reports([(Said(), BAD, Said())]),
     "curves of a training": lambda run: training.training_curves({BAD: LOG}),
     "phrases": lambda run: dataset.phrase_bars(pd.DataFrame({"a": [0.5], "b": [0.4]}, index=[BAD])),
-    "learning curves": lambda run: results.curve_panels(curves(run)),
+    "learning curves": lambda run: results.score_panels(curves(run)),
     "sizes": lambda run: differences.size_bars({BAD: pd.DataFrame({"ours": [0.5], "theirs": [0.4]}, index=["small"])}),
 }  # fmt: skip
 

@@ -3,10 +3,11 @@
 import pytest
 
 from semimedref_core.experiments.results import finished_runs
-from semimedref_core.experiments.verdict import WATERFALL, verdict, waterfall
+from semimedref_core.experiments.verdict import ALL_PARTS, WATERFALL, main_result, verdict, waterfall
 
 ABOVE_SUPERVISED = "better than supervised training"
 ABOVE_BASELINES = "better than the best semi-supervised baseline"
+POSAUG_HELPS = "PosAug helps, with whole reports"
 
 
 def judged(runs) -> dict:
@@ -44,7 +45,28 @@ def test_one_seed_tests_nothing(run):
     run(0.7, label_ratio=0.01)
     run(0.6, label_ratio=0.01, method="cutmix")
     run(0.5, label_ratio=0.01, method="supervised")
-    assert set(judged(finished_runs(run.folders)).values()) == {"untested"}
+    runs = finished_runs(run.folders)
+    assert set(judged(runs).values()) == {"untested"}
+    claims = verdict(runs).claims.set_index("claim")["measured"]
+    assert claims[ABOVE_BASELINES] == "per image +10.0 over cutmix; micro +10.0 over cutmix; 1 seed", (
+        "no interval, no p"
+    )
+
+
+def test_a_claim_tells_holm_s_p_and_whose_it_is(run):
+    for seed in range(3):
+        run(0.7 + 0.01 * seed, seed=seed, label_ratio=0.01)
+        run(0.6, seed=seed, label_ratio=0.01, method="supervised")
+        run(0.8, seed=seed, label_ratio=1.0, method="supervised")
+    said = verdict(finished_runs(run.folders))
+    claims = said.claims.set_index("claim")
+    assert claims.loc[ABOVE_SUPERVISED, "measured"].startswith(
+        "per image +11.0 [+8.5, +13.5] over supervised, p 0.003; "
+    )
+    assert set(claims.loc[claims["whose"] == "ours"].index) == {
+        "the fewest masks reach 97 % of all masks' Dice per image"
+    }
+    assert "| claim | whose | labels |" in said.table
 
 
 def test_a_part_is_told_as_what_it_adds(run):
@@ -54,9 +76,9 @@ def test_a_part_is_told_as_what_it_adds(run):
         run(0.73 + 0.001 * seed, seed=seed, label_ratio=0.01, variant="without PosAug")
     runs = finished_runs(run.folders)
     said, claims = judged(runs), verdict(runs).claims.set_index("claim")
-    assert said["ITCL helps", "1 %"] == "supported" and said["PosAug helps", "1 %"] == "contradicted"
+    assert said["ITCL helps", "1 %"] == "supported" and said[POSAUG_HELPS, "1 %"] == "contradicted"
     assert "per image +1.9 [+1.7, +2.1]" in claims.loc["ITCL helps", "measured"]
-    assert "per image -3.1" in claims.loc["PosAug helps", "measured"]
+    assert "per image -3.1" in claims.loc[POSAUG_HELPS, "measured"]
 
 
 @pytest.mark.parametrize(("dice", "said"), [(0.79, "supported"), (0.7, "contradicted")])
@@ -93,8 +115,12 @@ def test_the_box_has_five_lines_and_says_so_where_the_method_has_not_run(run):
     other = finished_runs([run(0.7, method="cps")])
     assert verdict(other).lines == ("No finished runs of semi_medref: nothing can be said.",)
     run(0.6, method="supervised", seed=1)
-    lines = verdict(finished_runs([*run.folders, run(0.8, seed=1)])).lines
-    assert len(lines) == 5 and "Over supervised training: +20.0 at 5 % (one seed)." in lines
+    run(0.8, seed=1)
+    lines = verdict(finished_runs(run.folders)).lines
+    assert len(lines) == 4 and "Over supervised training: +20.0 at 5 % (one seed)." in lines
+    run(0.75, seed=1, variant=ALL_PARTS)
+    lines = verdict(finished_runs(run.folders)).lines
+    assert len(lines) == 5
 
 
 def test_the_waterfall_adds_up_over_the_seeds_that_all_steps_have(run):
@@ -107,3 +133,64 @@ def test_the_waterfall_adds_up_over_the_seeds_that_all_steps_have(run):
     assert steps["difference"][1:].tolist() == pytest.approx([0.05] * 5) and set(steps["seeds"][1:]) == {2}
     assert steps["mean"].iloc[0] + steps["difference"][1:].sum() == pytest.approx(steps["mean"].iloc[-1])
     assert waterfall(finished_runs(run.folders), 0.05).empty
+
+
+def test_a_step_that_nobody_ran_is_part_of_the_next_one_and_named(run):
+    for seed in range(3):
+        for number, (_, method, variant) in enumerate(WATERFALL):
+            if number not in (1, 3):
+                run(0.5 + 0.05 * number, seed=seed, method=method, variant=variant, label_ratio=0.01)
+    steps = waterfall(finished_runs(run.folders), 0.01)
+    assert steps["step"].tolist() == ["supervised", "shared recipe, our additions", "PosAug, T-PatchMix", "ITCL"]
+    assert steps["difference"][1:].tolist() == pytest.approx([0.1, 0.1, 0.05])
+    assert steps["missing"].tolist() == [
+        "", "semi_medref without our help, without all three parts", "semi_medref PosAug alone", "",
+    ]  # fmt: skip
+    runs = finished_runs(run.folders)
+    assert waterfall(runs[runs["variant"] != ALL_PARTS], 0.01).empty, "nothing parts the recipe from the three parts"
+
+
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [
+        (
+            0.69,
+            "Nearly all of the gain over supervised training comes from the shared recipe and our additions (+9.0).",
+        ),
+        (0.66, "Most of the gain over supervised training"),
+        (0.61, "Less than half of the gain over supervised training"),
+        (0.71, "All of the gain over supervised training"),
+    ],
+)
+def test_where_the_gain_comes_from_is_one_computed_sentence(run, without, said):
+    for seed, noise in enumerate((-0.02, 0.0, 0.02)):
+        run(0.7, seed=seed, label_ratio=0.01)
+        run(without + noise, seed=seed, label_ratio=0.01, variant=ALL_PARTS)
+        run(0.6, seed=seed, label_ratio=0.01, method="supervised")
+    runs = finished_runs(run.folders)
+    told = main_result(runs)
+    assert told.startswith(said) and told == verdict(runs).lines[-1] and told.endswith("(network compact, 1 %).")
+    assert f"add {100 * (0.7 - without):+.1f} [" in told
+    assert ("which may be chance" in told) == (abs(0.7 - without) < 0.05)
+
+
+def test_without_a_gain_the_sentence_says_so_and_one_seed_has_no_interval(run):
+    run(0.5, label_ratio=0.01)
+    run(0.49, label_ratio=0.01, variant=ALL_PARTS)
+    assert main_result(finished_runs(run.folders)) == ""
+    run(0.6, label_ratio=0.01, method="supervised")
+    assert main_result(finished_runs(run.folders)) == (
+        "There is no gain over supervised training (-10.0). The paper's three parts together add +1.0 (one seed) "
+        "(network compact, 1 %)."
+    )
+
+
+def test_the_sentence_is_of_the_first_setting_with_two_seeds(run):
+    for seed in range(2):
+        for dice, settings in ((0.7, {}), (0.69, {"variant": ALL_PARTS}), (0.6, {"method": "supervised"})):
+            run(dice + 0.001 * seed, seed=seed, label_ratio=0.01, **settings)
+            if seed == 0:
+                run(dice, label_ratio=0.01, network="lite", **settings)
+    run(0.65, label_ratio=0.01, network="lite", method="cps")
+    runs = finished_runs(run.folders)
+    assert runs["architecture"].iloc[0] == "lite" and "(network compact, 1 %)" in main_result(runs)

@@ -289,6 +289,7 @@ def compare(options: argparse.Namespace) -> None:
     from matplotlib.backend_bases import FigureCanvasBase
 
     from semimedref_core.experiments import results, tables
+    from semimedref_core.experiments.pages import page_parts
     from semimedref_core.experiments.verdict import verdict
 
     if options.figure:
@@ -302,14 +303,13 @@ def compare(options: argparse.Namespace) -> None:
     if options.keep:
         results.keep(runs, options.keep)
     if options.markdown:
-        parts = {"verdict": said.box, "claims": said.table, "results": tables.markdown_table(runs)}
-        tables.write_between(options.markdown, parts)
+        tables.write_between(options.markdown, page_parts(runs, said))
     if options.figure:
         from semimedref_core.experiments.statistics import learning_curves
-        from semimedref_core.figures.results import curve_panels
+        from semimedref_core.figures.results import score_panels
 
         bare = learning_curves(results.without_help(runs))
-        curve_panels(learning_curves(runs), bare=bare).savefig(options.figure, dpi=120)
+        score_panels(learning_curves(runs), bare=bare).savefig(options.figure, dpi=120)
 
 
 def notebooks(options: argparse.Namespace) -> int:

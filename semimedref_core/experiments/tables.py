@@ -52,8 +52,9 @@ def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: st
     """One row for each method, one column for each setting and label ratio: mean ± standard deviation over seeds, in
     per cent.
 
-    Methods are sorted by their average distance from the mean of a column. If a method has fewer seeds than others in
-    the column, the cell shows their number. If a method has no run there, the cell is empty. Variants are left out.
+    Methods are sorted by their average distance from the mean of a column. If a method has a single seed, or fewer
+    seeds than others in the column, the cell shows their number. If a method has no run there, the cell is empty.
+    Variants are left out.
     """
     chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
     means = chosen.groupby(["setting", "label_ratio", "method"])[metric].mean()
@@ -62,18 +63,22 @@ def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: st
     for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
         seeds = group["seed"].nunique()
         cells = {
-            method: _mean_and_spread(rows[metric]) + (f" ({len(rows)} of {seeds} seeds)" if len(rows) < seeds else "")
+            method: f"{_mean_and_spread(rows[metric])} {_few_seeds(len(rows), seeds)}".strip()
             for method, rows in group.groupby("method")
         }
         table[f"{setting}, {100 * ratio:g} %"] = pd.Series(cells)
     return table.fillna("")
 
 
+def _few_seeds(count: int, most: int) -> str:
+    return f"({count} of {most} seeds)" if count < most else "(1 seed)" if count == 1 else ""
+
+
 def markdown_table(runs: pd.DataFrame) -> str:
     """:func:`methods_by_ratio` for a README: one row for each setting and label ratio, one column for each method.
 
-    Each cell shows Dice per image, below it micro Dice, and the number of seeds if others in the row have more. The
-    best of a row is bold. A row of :func:`without_help` comes before its main row.
+    Each cell shows Dice per image, below it micro Dice, and the number of seeds if it is one or others in the row have
+    more. The best of a row is bold. A row of :func:`without_help` comes before its main row.
     """
     metrics = "dice_image", "dice_micro"
     helped, bare = ([methods_by_ratio(some, metric) for metric in metrics] for some in (runs, without_help(runs)))

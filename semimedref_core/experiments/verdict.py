@@ -28,7 +28,7 @@ NO_BASELINE = ("supervised", "semi_medref_release")
 
 OF_PARTS = {
     "without T-PatchMix": "T-PatchMix helps",
-    "without PosAug": "PosAug helps",
+    "without PosAug": "PosAug helps, with whole reports",
     "without ITCL": "ITCL helps",
     "hard positives": "soft positives are better than hard ones",
     "mixed, but own text": "the text must follow the patch",
@@ -36,6 +36,9 @@ OF_PARTS = {
 """Variant of the method -> the claim that it tests: the method without a part should be worse."""
 
 NEAR_FULL = 0.97
+PAPERS, OURS = "paper", "ours"
+"""Whose a claim is. Ours is only the share of all masks' Dice, a goal that this project has set itself."""
+
 UNSEEN = {
     "all of it on MosMedData+": "its pictures could not be had; its texts are read and tested",
     "all of it with the paper's pretrained encoders": "their weights could not be had; the code loads and tests them",
@@ -53,6 +56,10 @@ WATERFALL = (
 )
 """What each bar adds to the previous one, with its method and variant."""
 
+NETWORK_WORDS = {"lite": "lite (EfficientNet-Lite0 from ImageNet)", "compact": "compact (from scratch)"}
+SHARES = ((1.0, "All"), (0.85, "Nearly all"), (0.5, "Most"), (-float("inf"), "Less than half"))
+"""From this share of a gain on -> its name."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -61,7 +68,7 @@ class Verdict:
     Attributes:
         lines: five lines to read first, about the first setting.
         claims: a row for each setting, claim and label ratio: ``setting`` (empty where no run can say), ``claim``,
-            ``labels``, ``measured``, ``verdict``.
+            ``whose`` (paper, or ours), ``labels``, ``measured``, ``verdict``.
     """
 
     lines: tuple[str, ...]
@@ -75,10 +82,13 @@ class Verdict:
     @property
     def table(self) -> str:
         """The claims in Markdown: a table for each setting."""
-        head = "| claim | labels | what we measured (points of Dice, 95 % interval) | verdict |\n" + "| --- " * 4 + "|"
+        names = "claim", "whose", "labels", "what we measured (points of Dice, 95 % interval, Holm's p)", "verdict"
+        head = f"| {' | '.join(names)} |\n" + "| --- " * len(names) + "|"
         tables = []
         for setting, claims in self.claims.groupby("setting", sort=False):
-            rows = [f"| {r.claim} | {r.labels} | {r.measured} | **{r.verdict}** |" for r in claims.itertuples()]
+            rows = [
+                f"| {r.claim} | {r.whose} | {r.labels} | {r.measured} | **{r.verdict}** |" for r in claims.itertuples()
+            ]
             tables.append("\n".join([f"**{setting or 'What could not be run'}**\n", head, *rows]))
         return "\n\n".join(tables)
 
@@ -96,9 +106,12 @@ def verdict(runs: pd.DataFrame, method: str = "semi_medref") -> Verdict:
     mains = runs[(runs["network"] == "teacher") & (runs["method"] == method) & (runs["variant"] == "")]
     settings = [runs[runs["setting"] == setting] for setting in dict.fromkeys(mains["setting"])] or [runs.iloc[:0]]
     (lines, rows), *others = (_of_setting(here, method) for here in settings)
+    if not runs.empty and (told := main_result(runs, method)):
+        lines = (*lines, told)
     rows += [row for _, more in others for row in more if row["measured"] != NO_RUNS]
     rows += [{"claim": claim, "measured": why, "verdict": UNTESTED} for claim, why in UNSEEN.items()]
-    return Verdict(lines, pd.DataFrame(rows, columns=["setting", "claim", "labels", "measured", "verdict"]).fillna(""))
+    columns = ["setting", "claim", "whose", "labels", "measured", "verdict"]
+    return Verdict(lines, pd.DataFrame(rows, columns=columns).fillna({"whose": PAPERS}).fillna(""))
 
 
 def _of_setting(runs: pd.DataFrame, method: str) -> tuple[tuple[str, ...], list[dict]]:
@@ -120,25 +133,87 @@ def _of_setting(runs: pd.DataFrame, method: str) -> tuple[tuple[str, ...], list[
 def waterfall(runs: pd.DataFrame, ratio: float, metric: str = "dice_image") -> pd.DataFrame:
     """The gain of each step from supervised training to the whole method, at one label ratio.
 
+    A step without runs is part of the next one, and the table says which run is missing.
+
     Args:
         runs: as in :func:`verdict`, of one setting.
         ratio: the label ratio.
 
     Returns:
-        A row for each step of :data:`WATERFALL`: ``step``, ``mean``, and the columns of
-        :func:`.statistics.paired_difference` to the previous step, over common seeds. Empty unless all steps have runs.
+        A row for each step of :data:`WATERFALL` that has runs: ``step`` (what it adds), ``mean``, ``missing`` (the runs
+        before it that are not there), and the columns of :func:`.statistics.paired_difference` to the previous step,
+        over the seeds that all steps have. Empty without runs of the first step, of the last one and of the method
+        without all three parts, or without a common seed.
     """
     chosen = runs[(runs["network"] == "teacher") & (runs["label_ratio"] == ratio)]
-    steps = [chosen[(chosen["method"] == name) & (chosen["variant"] == variant)] for _, name, variant in WATERFALL]
-    if any(step.empty for step in steps):
+    found, added, missing = [], [], []
+    for name, method, variant in WATERFALL:
+        step = chosen[(chosen["method"] == method) & (chosen["variant"] == variant)]
+        added.append(name)
+        if step.empty:
+            if variant in ("", ALL_PARTS):
+                return pd.DataFrame()
+            missing.append(f"{method} {variant}")
+            continue
+        found.append((", ".join(added), "; ".join(missing), step))
+        added, missing = [], []
+    seeds = set.intersection(*(set(step["seed"]) for _, _, step in found))
+    if not seeds:
         return pd.DataFrame()
-    seeds = set.intersection(*(set(step["seed"]) for step in steps))
-    steps = [step[step["seed"].isin(seeds)] for step in steps]
-    rows = []
-    for (name, _, _), before, step in zip(WATERFALL, [None, *steps], steps, strict=False):
-        added = {} if before is None else paired_difference(step, before, metric)
-        rows.append({"step": name, "mean": step[metric].mean(), **added})
+    rows, before = [], None
+    for name, lacking, step in found:
+        step = step[step["seed"].isin(seeds)]
+        gain = {} if before is None else paired_difference(step, before, metric)
+        rows.append({"step": name, "mean": step[metric].mean(), "missing": lacking, **gain})
+        before = step
     return pd.DataFrame(rows)
+
+
+def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> str:
+    """One sentence on where the gain over supervised training comes from, at the fewest masks.
+
+    It is about the first setting that has at least two seeds of supervised training, of the method without all three
+    parts, and of the whole method; else about the first one with a single seed. Whether the parts together are sure is
+    Holm's verdict among all variants of the setting.
+
+    Returns:
+        The sentence; empty if no setting has all of these runs.
+    """
+    told = []
+    teachers = runs[runs["network"] == "teacher"].sort_values("label_ratio", kind="stable")
+    for (_, ratio), here in teachers.groupby(["setting", "label_ratio"], sort=False):
+        supervised = here[(here["method"] == "supervised") & (here["variant"] == "")]
+        without = here[(here["method"] == method) & (here["variant"] == ALL_PARTS)]
+        if not set(supervised["seed"]) & set(without["seed"]):
+            continue
+        parts = ablations(here, method, metrics=(metric,))
+        parts = _turned(parts[parts["variant"] == ALL_PARTS])
+        if len(parts):
+            recipe, part = paired_difference(without, supervised, metric), parts.iloc[0]
+            where = f"network {here['architecture'].iloc[0]}, {percent(ratio)}"
+            told.append((min(recipe["seeds"], part["seeds"]) < 2, _origin(recipe["difference"], part, where)))
+    return min(told, key=lambda each: each[0])[1] if told else ""
+
+
+def _origin(recipe: float, part: pd.Series, where: str) -> str:
+    """The sentence of :func:`main_result`: the gain before the three parts, and the gain of the parts."""
+    whole = recipe + part["difference"]
+    if whole <= 0:
+        first = f"There is no gain over supervised training ({_signed(whole)})"
+    else:
+        most = next(word for least, word in SHARES if recipe / whole >= least)
+        first = (
+            f"{most} of the gain over supervised training comes from the shared recipe and our additions "
+            f"({_signed(recipe)})"
+        )
+    judged = {"above": "", "below": "", "one seed": " (one seed)"}.get(part["verdict"], ", which may be chance")
+    return f"{first}. The paper's three parts together add {_points(part)}{judged} ({where})."
+
+
+def _points(row: pd.Series) -> str:
+    """``+0.8 [+0.0, +1.6]``; a single seed has no interval."""
+    interval = in_points(pd.DataFrame([row]))["95 %"].iloc[0] if row["seeds"] > 1 else ""
+    return f"{_signed(row['difference'])} {interval}".strip()
 
 
 def _best_baseline(differences: pd.DataFrame) -> pd.DataFrame:
@@ -192,26 +267,29 @@ def _near_full(runs: pd.DataFrame, method: str) -> list[dict]:
     ours = ours.loc[ours["label_ratio"] == ours["label_ratio"].min(), ["label_ratio", "dice_image"]]
     claim = f"the fewest masks reach {100 * NEAR_FULL:g} % of all masks' Dice per image"
     if full.empty or ours.empty:
-        return [{"claim": claim, "labels": "", "measured": NO_RUNS, "verdict": UNTESTED}]
+        return [{"claim": claim, "whose": OURS, "labels": "", "measured": NO_RUNS, "verdict": UNTESTED}]
     reached = ours["dice_image"].to_numpy() / full.mean()
     ratio = percent(ours["label_ratio"].iloc[0])
     spread = f" ± {100 * reached.std(ddof=1):.1f}" if len(reached) > 1 else ""
     judged = UNTESTED if len(reached) < 2 else SUPPORTED if reached.mean() >= NEAR_FULL else CONTRADICTED
     measured = f"{100 * reached.mean():.1f}{spread} %, {_seeds(len(reached))}"
-    return [{"claim": claim, "labels": ratio, "measured": measured, "verdict": judged}]
+    return [{"claim": claim, "whose": OURS, "labels": ratio, "measured": measured, "verdict": judged}]
 
 
 def _told(group: pd.DataFrame, whose: str = "") -> str:
-    """``per image +1.2 [+0.4, +2.0] over unimatch, micro ..., 5 seeds``."""
-    group = group.sort_values("metric")  # per image first
-    shown = in_points(group)
+    """``per image +1.2 [+0.4, +2.0] over unimatch, p 0.012; micro ...; 5 seeds``. One seed: no interval, no p."""
     parts = []
-    for name, points, bounds, (_, row) in zip(
-        group["metric"], shown["points"], shown["95 %"], group.iterrows(), strict=True
-    ):
+    for _, row in group.sort_values("metric").iterrows():  # per image first
+        metric = {"dice_image": "per image", "dice_micro": "micro"}[row["metric"]]
         other = f" over {row[whose]}" if whose else ""
-        parts.append(f"{ {'dice_image': 'per image', 'dice_micro': 'micro'}[name] } {points} {bounds}".strip() + other)
-    return f"{', '.join(parts)}; {_seeds(group['seeds'].min())}"
+        p = f", p {row['p_holm']:.3f}" if row["seeds"] > 1 else ""
+        parts.append(f"{metric} {_points(row)}{other}{p}")
+    return "; ".join([*parts, _seeds(group["seeds"].min())])
+
+
+def _signed(share: float) -> str:
+    """``+0.8`` points, and ``0.0`` without a sign."""
+    return f"{100 * share:+.1f}".replace("-0.0", "0.0").replace("+0.0", "0.0")
 
 
 def _seeds(count: int) -> str:
@@ -242,25 +320,24 @@ def _lines(
     of_images = against[against["metric"] == "dice_image"]
     supervised = of_images[of_images["against"] == "supervised"]
     best = _best_baseline(of_images)
-    full = curves[(curves["method"] == method) & curves["of_full"].notna()]
+    full = curves[(curves["method"] == method) & curves["of_full"].notna() & (curves["label_ratio"] < 1)]
+    reached = ", ".join(f"{100 * row.of_full:.1f} % at {percent(row.label_ratio)}" for row in full.itertuples())
     return (
-        f"{first['dataset']}, network {first['architecture']}, {first['image_size']} px, {first['steps']} steps of "
-        f"{first['batch_size']} and {first['batch_size']} pairs; teacher, valid split, Dice per image; seeds: "
+        f"{first['dataset']}, network {NETWORK_WORDS.get(first['architecture'], first['architecture'])}, "
+        f"{first['image_size']} px, {first['steps']} steps of {first['batch_size']} and {first['batch_size']} pairs; "
+        "teacher, valid split, Dice per image; seeds: "
         + ", ".join(f"{count} at {percent(ratio)}" for ratio, count in seeds.items())
         + ".",
-        "Over supervised training: " + _by_ratio(supervised) + ".",
+        f"Over supervised training: {_by_ratio(supervised)}."
+        + (f" Of supervised training with all masks and as many steps it reaches {reached}." if reached else ""),
         "Over the best semi-supervised baseline: " + _by_ratio(best, named=True) + ".",
         "What each part adds: " + _parts(parts[parts["metric"] == "dice_image"]) + ".",
-        "Of supervised training with all masks and as many steps it reaches "
-        + (", ".join(f"{100 * row.of_full:.1f} % at {percent(row.label_ratio)}" for row in full.itertuples()) or "?")
-        + ".",
     )
 
 
 def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
     said = [
-        f"{100 * row.difference:+.1f} at {percent(row.label_ratio)} "
-        f"({f'{row.against}, ' if named else ''}{row.verdict})"
+        f"{_signed(row.difference)} at {percent(row.label_ratio)} ({f'{row.against}, ' if named else ''}{row.verdict})"
         for row in differences.sort_values("label_ratio").itertuples()
     ]
     return "; ".join(said) or NO_RUNS
@@ -272,7 +349,9 @@ def _parts(parts: pd.DataFrame) -> str:
         rows = parts[parts["variant"] == variant].sort_values("label_ratio")
         if len(rows):
             worth = ", ".join(
-                f"{-100 * row.difference:+.1f} at {percent(row.label_ratio)}" for row in rows.itertuples()
+                f"{_signed(-row.difference)} at {percent(row.label_ratio)}{' (one seed)' * (row.seeds < 2)}"
+                for row in rows.itertuples()
             )
-            said.append(f"{variant.removeprefix('without ')} {worth}")
+            reports = " (with whole reports; without positions see notebook 03)" if variant == "without PosAug" else ""
+            said.append(f"{variant.removeprefix('without ')} {worth}{reports}")
     return "; ".join(said) or NO_RUNS

@@ -11,7 +11,7 @@ _MODULES = {
     "contrast": "short heat_maps pulls temperatures embedding_space",
     "step": "step_flow sample_strip pseudo_label_gallery gradient_map schedule_curves trajectory_curves",
     "training": "training_curves mixing_gallery replay_panels",
-    "results": "curve_panels cost_and_accuracy removal_curves",
+    "results": "score_panels timed cost_and_accuracy removal_curves",
     "attention": "attention_maps by_report",
     "waterfall": "waterfall_panels",
     "differences": "difference_forest ablation_bars size_bars",

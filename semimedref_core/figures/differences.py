@@ -11,71 +11,66 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from semimedref_core.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, SKY, TYPE, VERMILION, as_text
-from semimedref_core.figures.results import METRIC_NAMES, panel_title
+from semimedref_core.figures.results import METRIC_NAMES, PAGE, grid, panel_title
 
 
 def difference_forest(differences: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> Figure:
     """The difference between a method and each other one, in points. The thick interval is over images, the thin one
-    also over seeds.
+    also over seeds; a single seed has no thin one.
 
-    Small dots are single seeds. The other method with the best mean has a filled mark. Each setting has a row of
-    panels, with one panel for each label ratio. Each panel has its own axis, so one sees whether an interval contains
-    zero even if differences are small.
+    Small dots are single seeds. The other method with the best mean has a filled mark. There is a panel for each
+    setting and label ratio, with a row for each method that ran there. Each panel has its own axis, so one sees whether
+    an interval contains zero even if differences are small.
 
     Args:
         differences: a table of :func:`semimedref_core.experiments.statistics.method_differences`.
     """
     chosen = differences[differences["metric"] == metric]
-    settings = [group for _, group in chosen.groupby("setting", sort=False)]
-    order = list(chosen.groupby("against")["difference"].mean().sort_values(ascending=False).index)
-    names = [[name for name in order if name in set(group["against"])] for group in settings]
-    columns = max(group["label_ratio"].nunique() for group in settings)
-    heights = [0.9 + 0.3 * len(rows) for rows in names]
-    figure, axes = plt.subplots(
-        len(settings), columns, figsize=(max(7.4, 1.6 + 2.3 * columns), 0.5 + sum(heights)), layout="constrained",
-        squeeze=False, sharey="row", height_ratios=heights,
-    )  # fmt: skip
-    for row, group, others in zip(axes, settings, names, strict=True):
-        panels = list(group.groupby(["setting", "label_ratio"], sort=False))
-        for ax, (about, panel) in zip(row, panels, strict=False):
-            _rows(ax, others, panel)
-            for _, difference in panel.iterrows():
-                colour = VERMILION if difference["difference"] > 0 else BLUE
-                _interval(ax, others.index(difference["against"]), difference, colour, filled=difference["best"])
-            ax.set_title(panel_title(*about), fontsize=TYPE)
-        for ax in row[len(panels) :]:
-            ax.remove()
+    panels = list(chosen.groupby(["setting", "label_ratio"], sort=False))
+    figure, axes = grid([len(panel) for _, panel in panels])
+    for ax, (about, panel) in zip(axes, panels, strict=True):
+        panel = panel.sort_values("difference", ascending=False, ignore_index=True)
+        _rows(ax, [_with_seeds(row.against, row.seeds) for row in panel.itertuples()], panel)
+        for place, difference in panel.iterrows():
+            colour = VERMILION if difference["difference"] > 0 else BLUE
+            _interval(ax, place, difference, colour, filled=difference["best"])
+        ax.set_title(panel_title(*about, 28), fontsize=TYPE)
     _explain(figure, f"{METRIC_NAMES[metric]}: {method} minus the other (points)", "filled: the best other method")
     return figure
+
+
+def _with_seeds(name: str, seeds: int) -> str:
+    return f"{name}, 1 seed" if seeds == 1 else name
 
 
 def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
     """The loss or gain of each variant against the whole method, in points: bars with the intervals of the forest plot.
 
-    There is a panel for each setting and label ratio. If one variant loses far more than most, a second panel shows the
-    values near zero.
+    There is a line of panels for each setting and label ratio, with a row for each variant that ran there. If one
+    variant loses far more than most, a second panel shows the values near zero.
 
     Args:
         ablated: a table of :func:`semimedref_core.experiments.statistics.ablations`.
     """
     chosen = ablated[ablated["metric"] == metric]
-    names = list(chosen.groupby("variant")["difference"].mean().sort_values().index)
-    near = 4 * chosen["difference"].abs().median()
-    views = [None, near] if chosen["difference"].abs().max() > 2 * near else [None]
-    panels = [(*panel, view) for panel in chosen.groupby(["setting", "label_ratio"], sort=False) for view in views]
-    size = (max(7.4, 2.6 + 3.6 * len(panels)), 1.3 + 0.36 * len(names))
-    figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True)
-    for ax, (about, group, view) in zip(axes[0], panels, strict=True):
-        _rows(ax, names, chosen)
-        for _, row in group.iterrows():
-            place = names.index(row["variant"])
-            ax.barh(
-                place, 100 * row["difference"], color=SKY if row["difference"] < 0 else ORANGE, height=0.62, alpha=0.7
-            )
-            _interval(ax, place, row, "0.25", filled=True)
-        if view:
-            ax.set_xlim(-100 * view, 100 * view)
-        ax.set_title("the same, near zero" if view else panel_title(*about), fontsize=TYPE)
+    lines = list(chosen.groupby(["setting", "label_ratio"], sort=False))
+    heights = [0.9 + 0.34 * len(group) for _, group in lines]
+    figure = plt.figure(figsize=(PAGE, 0.6 + sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(lines), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (about, group) in zip(parts, lines, strict=True):
+        group = group.sort_values("difference", ignore_index=True)
+        near = 4 * group["difference"].abs().median()
+        views = [None, near] if group["difference"].abs().max() > 2 * near else [None]
+        names = [textwrap.fill(_with_seeds(row.variant, row.seeds), 24) for row in group.itertuples()]
+        for ax, view in zip(part.subplots(1, len(views), sharey=True, squeeze=False)[0], views, strict=True):
+            _rows(ax, names, group)
+            for place, row in group.iterrows():
+                colour = SKY if row["difference"] < 0 else ORANGE
+                ax.barh(place, 100 * row["difference"], color=colour, height=0.62, alpha=0.7)
+                _interval(ax, place, row, "0.25", filled=True)
+            if view:
+                ax.set_xlim(-100 * view, 100 * view)
+            ax.set_title("the same, near zero" if view else panel_title(*about, 28), fontsize=TYPE)
     _explain(figure, f"{METRIC_NAMES[metric]}: variant minus the whole method (points)", "bar: mean")
     return figure
 
@@ -86,7 +81,7 @@ def size_bars(tables: dict[str, pd.DataFrame], method: str = "semi_medref") -> F
     Args:
         tables: title -> :func:`semimedref_core.experiments.statistics.by_lesion_size`.
     """
-    figure, ax = plt.subplots(figsize=(7.5, 1.2 + 0.72 * len(tables)), layout="constrained")
+    figure, ax = plt.subplots(figsize=(PAGE, 1.2 + 0.72 * len(tables)), layout="constrained")
     colours = {"no lesion": "0.6", "small": SKY, "middle": GREEN, "large": PURPLE}
     drawn = {}
     for group, table in enumerate(tables.values()):
@@ -110,7 +105,8 @@ def size_bars(tables: dict[str, pd.DataFrame], method: str = "semi_medref") -> F
 
 
 def _interval(ax: Axes, place: int, row: pd.Series, colour: str, filled: bool) -> None:
-    ax.plot([100 * row["low"], 100 * row["high"]], [place] * 2, color=colour, linewidth=1.2, zorder=2)
+    if row["seeds"] > 1:
+        ax.plot([100 * row["low"], 100 * row["high"]], [place] * 2, color=colour, linewidth=1.2, zorder=2)
     ax.plot(
         [100 * row["low_images"], 100 * row["high_images"]],
         [place] * 2,
@@ -131,7 +127,7 @@ def _rows(ax: Axes, names: list[str], rows: pd.DataFrame) -> None:
     """
     ax.axvline(0, color="black", linewidth=1)
     ax.grid(axis="x", alpha=0.3)
-    ax.set_yticks(range(len(names)), map(as_text, names))
+    ax.set_yticks(range(len(names)), map(as_text, names), fontsize=TYPE)
     ax.set_ylim(len(names) - 0.4, -0.6)
     seen = [
         rows["difference"],
@@ -145,5 +141,5 @@ def _rows(ax: Axes, names: list[str], rows: pd.DataFrame) -> None:
 
 
 def _explain(figure: Figure, what: str, mark: str) -> None:
-    intervals = "95 %: thick over images (if kept), thin over seeds as well; dots: seeds"
-    figure.supxlabel(f"{what}\n{intervals}; {mark}", fontsize=TYPE)
+    intervals = "95 %: thick over images (if kept), thin over seeds as well"
+    figure.supxlabel(f"{what}\n{intervals}\ndots: seeds; {mark}", fontsize=TYPE)

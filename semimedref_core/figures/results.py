@@ -1,8 +1,9 @@
-"""Finished runs: accuracy over label ratio, and over training time."""
+"""Finished runs: the score of each method at each label ratio, and over training time."""
 
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, TYPE, VERMILION, as_text
 
@@ -21,6 +23,12 @@ METRIC_NAMES = {
 }
 _GREY = "0.45"
 _MARKERS = "osD^vPX<>*"
+_RATIO_LOOKS = tuple(
+    {"color": colour, "marker": marker}
+    for colour, marker in ((VERMILION, "o"), (BLUE, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (BLACK, "P"))
+)
+PAGE, ROW = 6.4, 0.24
+"""Inches: the width of a page's column, where text of 10 points stays readable, and the height of a row of text."""
 
 
 def method_styles(methods: Iterable[str], method: str) -> dict[str, dict]:
@@ -33,148 +41,117 @@ def method_styles(methods: Iterable[str], method: str) -> dict[str, dict]:
     return styles
 
 
-def curve_panels(
+def score_panels(
     curves: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image", bare: pd.DataFrame | None = None
 ) -> Figure:
-    """Mean over seeds by label ratio, with 95 % intervals: one panel for each setting.
+    """The mean over seeds of each method at each label ratio: one panel for each setting, one row for each method.
 
-    The method and supervised training have bands, the others have bars. Both need three or more seeds: with two seeds,
-    Student's interval spans thirteen standard errors on each side. A dashed line is supervised training with all masks.
-    A setting with one label ratio is shown as points, with one column for each method.
+    The rows are sorted by the mean at the smallest label ratio. A bar is the 95 % interval over seeds. It needs three
+    or more seeds: with two, Student's interval spans thirteen standard errors on each side. A single seed has a small
+    mark. A dashed line is supervised training with all masks.
 
     Args:
         curves: of :func:`semimedref_core.experiments.statistics.learning_curves`.
-        method: drawn in front.
+        method: its rows are shaded.
         metric: the metric of the curves.
         bare: the same for runs :func:`semimedref_core.experiments.results.without_help`, drawn as hollow marks.
     """
-    styles = method_styles(curves["method"], method)
     bare = curves.iloc[:0] if bare is None else bare[bare["method"] != "supervised"]
     ratios = curves.groupby("setting")["label_ratio"].transform("nunique")
-    settings = list(curves[(curves["label_ratio"] < 1) | (ratios == 1)].groupby("setting", sort=False))
-    widths = [5.6 if group["label_ratio"].nunique() > 1 else max(2.8, 1.6 + 0.3 * len(group)) for _, group in settings]
-    figure, axes = plt.subplots(
-        1, len(settings), figsize=(sum(widths) + 0.4, 4.4), width_ratios=widths, layout="constrained", squeeze=False
-    )
-    for ax, (setting, group) in zip(axes[0], settings, strict=True):
+    shown = curves[(curves["label_ratio"] < 1) | (ratios == 1)]
+    looks = dict(zip(np.sort(shown["label_ratio"].unique()), itertools.cycle(_RATIO_LOOKS), strict=False))
+    settings = list(shown.groupby("setting", sort=False))
+    figure, axes = grid([group["method"].nunique() for _, group in settings])
+    for ax, (setting, group) in zip(axes, settings, strict=True):
         full = curves[(curves["setting"] == setting) & (curves["label_ratio"] == 1) & (group["label_ratio"].max() < 1)]
         full = full[full["method"] == "supervised"]
-        several = group["label_ratio"].nunique() > 1
         hollow = bare[(bare["setting"] == setting) & bare["label_ratio"].isin(group["label_ratio"])]
-        labels = []
-        if several:
-            labels = _curves(ax, group, styles, method)
-            _hollow(ax, hollow, hollow["label_ratio"], styles)
-            ax.set_title(panel_title(setting), fontsize=TYPE)
-        else:
-            order = list(group.sort_values("mean")["method"])
-            _columns(ax, group, styles)
-            _hollow(ax, hollow, hollow["method"].map(order.index), styles)
-            ax.set_title(panel_title(setting, group["label_ratio"].iloc[0]), fontsize=TYPE)
+        order = list(group.sort_values(["label_ratio", "mean"])["method"].drop_duplicates())
+        if method in order:
+            ax.axhspan(order.index(method) - 0.45, order.index(method) + 0.45, color="0.92", zorder=0)
+        for row in group.to_dict("records"):
+            _score(ax, order.index(row["method"]), row, looks[row["label_ratio"]])
+        for row in hollow.to_dict("records"):
+            if row["method"] in order:
+                _score(ax, order.index(row["method"]), row, looks[row["label_ratio"]] | {"markerfacecolor": "white"})
         for mean in full["mean"]:
-            ends = (group["label_ratio"].min(), group["label_ratio"].max()) if several else (-0.5, len(group) - 0.5)
-            ax.hlines(100 * mean, *ends, color=BLUE, linestyle="dashed", linewidth=1.2)
-            ax.annotate(
-                "supervised, all masks", (ends[0], 100 * mean), (0, 3), textcoords="offset points", fontsize=TYPE,
-                color=BLUE,
-            )  # fmt: skip
-        _limit(
-            ax,
-            np.append(group[["low", "high"]].to_numpy()[group["seeds"] > 2], [group["mean"], group["mean"]]),
-            [*full["mean"], *hollow["mean"], *labels],
-        )
-        ax.grid(axis="y", alpha=0.3)
+            ax.axvline(100 * mean, color="black", linestyle="dashed", linewidth=1.2, zorder=1)
+        sure = group.loc[group["seeds"] > 2, ["low", "high"]].to_numpy().ravel()
+        _limit(ax, np.concatenate([sure, *(table["mean"] for table in (group, full, hollow))]))
+        ax.set_yticks(range(len(order)), map(as_text, order), fontsize=TYPE)
+        ax.set_ylim(-0.6, len(order) - 0.4)
+        ax.set_title(panel_title(setting, width=28), fontsize=TYPE)
+        ax.grid(axis="x", alpha=0.3)
+    handles = [
+        Line2D([], [], linestyle="none", markersize=7, label=f"{per_cent(ratio)} labels", **look)
+        for ratio, look in looks.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), fontsize=TYPE, frameon=False,
+                  handletextpad=0.1, columnspacing=1.0)  # fmt: skip
+    told = f"{METRIC_NAMES[metric]} (%), valid split; bar: 95 % over three or more seeds; small: 1 seed"
+    if (curves["label_ratio"] == 1).any():
+        told += "\ndashed: supervised training with all masks"
     if len(bare):
-        figure.supxlabel(
-            "hollow: without our help (pseudo-labels cut to reported zones, mirrored teacher)", fontsize=TYPE
-        )
-    axes[0, 0].set_ylabel(f"{METRIC_NAMES[metric]} (%), valid split")
+        told += "\nhollow: without our help (pseudo-labels cut to reported zones, mirrored teacher)"
+    figure.supxlabel(told, fontsize=TYPE)
     return figure
 
 
-def _curves(ax: Axes, group: pd.DataFrame, styles: dict, method: str) -> list[float]:
-    """Draws the curves with their names at their ends; returns the places of the names, as shares."""
-    names = list(group.groupby("method")["mean"].mean().sort_values().index)
-    ratios = np.sort(group["label_ratio"].unique())
-    ends = {}
-    for number, name in enumerate(names):
-        rows, style = group[group["method"] == name], styles[name]
-        shift = 1 + 0.012 * (number - len(names) / 2)  # bars are beside each other, not on top of each other
-        if name in (method, "supervised"):
-            band = 100 * rows["low"], 100 * rows["high"]
-            ax.fill_between(
-                rows["label_ratio"], *band, rows["seeds"] > 2, color=style["color"], alpha=0.18, linewidth=0
-            )
-            shift = 1
-        else:
-            sure = rows[rows["seeds"] > 2]
-            ax.vlines(shift * sure["label_ratio"], 100 * sure["low"], 100 * sure["high"], color="0.75", zorder=1)
-        ax.plot(shift * rows["label_ratio"], 100 * rows["mean"], markersize=5, **style)
-        ends[name] = rows["label_ratio"].iloc[-1], 100 * rows["mean"].iloc[-1]
-    ax.set_xscale("log")
-    ax.set_xticks(ratios, [per_cent(ratio) for ratio in ratios])
-    ax.minorticks_off()
-    ax.set_xlim(ratios[0] / 1.12, ratios[-1] * (ratios[-1] / ratios[0]) ** 0.36)
-    ax.set_xlabel("share of the training pairs with masks")
-    low, high = 100 * group["mean"].min(), 100 * group["mean"].max()
-    order = sorted(ends, key=lambda name: ends[name][1])
-    places = spread([ends[name][1] for name in order], 0.085 * (high - low + 4))
-    for name, place in zip(order, places, strict=True):
-        colour = styles[name]["color"]
-        # Dotted where it crosses the panel, so that nobody takes it for a curve.
-        look = {"color": colour, "linewidth": 0.8, "linestyle": "-" if ends[name][0] == ratios[-1] else ":"}
-        ax.annotate(
-            as_text(name), ends[name], (ratios[-1] * 1.13, place), fontsize=TYPE, color=colour, va="center",
-            fontweight="bold" if name == method else None,
-            arrowprops={"arrowstyle": "-", "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5), **look},
-        )  # fmt: skip
-    return [place / 100 for place in places]
+def _score(ax: Axes, place: int, row: dict, look: dict) -> None:
+    """One mean, with its interval if it has three or more seeds; a single seed is small."""
+    if row["seeds"] > 2:
+        ax.hlines(place, 100 * row["low"], 100 * row["high"], color=look["color"], linewidth=2, alpha=0.5, zorder=2)
+    ax.plot(100 * row["mean"], place, linestyle="none", markersize=7 if row["seeds"] > 1 else 4, zorder=3, **look)
 
 
-def _hollow(ax: Axes, rows: pd.DataFrame, places: pd.Series, styles: dict) -> None:
-    for place, row in zip(places, rows.to_dict("records"), strict=True):
-        look = {**styles[row["method"]], "markerfacecolor": "white", "zorder": 5}
-        ax.plot(place, 100 * row["mean"], markersize=6, **look)
-
-
-def _columns(ax: Axes, group: pd.DataFrame, styles: dict) -> None:
-    group = group.sort_values("mean", ignore_index=True)
-    for position, row in group.iterrows():
-        style = styles[row["method"]]
-        if row["seeds"] > 2:
-            ax.plot(
-                [position] * 2, [100 * row["low"], 100 * row["high"]], color=style["color"], linewidth=1.6, alpha=0.6
-            )
-        ax.plot(position, 100 * row["mean"], markersize=7, **style)
-    ax.set_xticks(
-        range(len(group)), group["method"].map(as_text), rotation=50, ha="right", rotation_mode="anchor", fontsize=TYPE
+def grid(rows: Sequence[int]) -> tuple[Figure, list[Axes]]:
+    """Panels in two columns as wide as a page's column, each high enough for so many rows of text; the last of an odd
+    number is alone."""
+    lines = -(-len(rows) // 2)
+    heights = [0.95 + ROW * max(rows[2 * line : 2 * line + 2]) for line in range(lines)]
+    figure, axes = plt.subplots(
+        lines, 2, figsize=(PAGE, 1.1 + sum(heights)), height_ratios=heights, layout="constrained", squeeze=False
     )
-    ax.set_xlim(-0.6, len(group) - 0.4)
+    for ax in axes.flat[len(rows) :]:
+        ax.remove()
+    return figure, list(axes.flat[: len(rows)])
 
 
-def _limit(ax: Axes, values: np.ndarray, more: list[float]) -> None:
-    """Sets the limits of the y axis for the important values; the interval of two seeds may leave the panel."""
-    values = 100 * np.append(values, more)
-    low, high = np.nanmin(values), np.nanmax(values)
-    ax.set_ylim(low - 0.05 * (high - low) - 0.5, high + 0.05 * (high - low) + 0.8)
+def _limit(ax: Axes, shares: np.ndarray) -> None:
+    """Fits the x axis to the important values; the interval of two seeds may leave the panel."""
+    low, high = 100 * np.nanmin(shares), 100 * np.nanmax(shares)
+    ax.set_xlim(low - 0.05 * (high - low) - 0.5, high + 0.05 * (high - low) + 0.5)
+
+
+def timed(curves: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the smallest label ratio of the settings whose times say something.
+
+    A step of supervised training sees the fewest images. If it was not the fastest, then the times of that setting say
+    more of what else the computer did. Without it nobody can tell.
+
+    Args:
+        curves: of :func:`semimedref_core.experiments.statistics.learning_curves`.
+    """
+    smallest = curves[curves["label_ratio"] == curves.groupby("setting")["label_ratio"].transform("min")]
+    fastest = smallest["minutes"] <= smallest.groupby("setting")["minutes"].transform("min")
+    believed = smallest.loc[fastest & (smallest["method"] == "supervised"), "setting"]
+    return smallest[smallest["setting"].isin(believed)]
 
 
 def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> Figure:
-    """The metric over the mean minutes of a run, at the smallest label ratio: one panel for each setting.
+    """The metric over the mean minutes of a run: one panel for each setting.
 
     A grey line joins the methods that no other method beats in both. The legend is sorted by the means.
 
     Args:
-        curves: of :func:`semimedref_core.experiments.statistics.learning_curves`.
+        curves: of :func:`timed`.
     """
     styles = method_styles(curves["method"], method)
     settings = list(curves.groupby("setting", sort=False))
-    size = (3.9 * len(settings) + 1.4, 3.8)
     handles = {}
-    figure, axes = plt.subplots(1, len(settings), figsize=size, layout="constrained", squeeze=False)
-    for ax, (setting, group) in zip(axes[0], settings, strict=True):
-        ratio = group["label_ratio"].min()
-        rows = group[group["label_ratio"] == ratio].sort_values("minutes")
+    figure, axes = grid([9] * len(settings))
+    for ax, (setting, group) in zip(axes, settings, strict=True):
+        rows = group.sort_values("minutes")
         front = rows[rows["mean"] >= rows["mean"].cummax()]
         ax.plot(front["minutes"], 100 * front["mean"], color="0.8", linewidth=4, zorder=1, solid_capstyle="round")
         for row in rows.itertuples():
@@ -182,15 +159,16 @@ def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric:
             handles[row.method] = ax.plot(row.minutes, 100 * row.mean, **style)[0]
         ax.set(xlabel="minutes a run", xlim=(0, 1.08 * rows["minutes"].max()))
         ax.margins(y=0.08)
-        ax.set_title(panel_title(setting, ratio), fontsize=TYPE)
+        ax.set_title(panel_title(setting, rows["label_ratio"].iloc[0], 28), fontsize=TYPE)
         ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel(f"{METRIC_NAMES[metric]} (%)")
+    figure.supylabel(f"{METRIC_NAMES[metric]} (%)", fontsize=TYPE)
     order = list(
         curves.groupby("method")["mean"].mean().sort_values(ascending=False).index.intersection(handles, sort=False)
     )
     figure.legend(
-        [handles[name] for name in order], map(as_text, order), loc="outside right upper", fontsize=TYPE, frameon=False
-    )
+        [handles[name] for name in order], map(as_text, order), loc="outside lower center", ncols=4, fontsize=TYPE,
+        frameon=False,
+    )  # fmt: skip
     return figure
 
 
@@ -210,11 +188,11 @@ def _start(block: list, gap: float) -> float:
     return block[0] / block[1] - gap * (block[1] - 1) / 2
 
 
-def panel_title(setting: str, ratio: float | None = None) -> str:
-    """The title of a panel: the data in the first line, other settings in the second."""
+def panel_title(setting: str, ratio: float | None = None, width: int = 200) -> str:
+    """The title of a panel: the data in the first line, other settings below it, in lines of so many letters."""
     dataset, _, others = setting.partition(", ")
     labels = "" if ratio is None else f", {per_cent(ratio)} labels"
-    return as_text(f"{dataset}{labels}" + (f"\n{others}" if others else ""))
+    return as_text("\n".join([f"{dataset}{labels}", *textwrap.wrap(others, width)]))
 
 
 def per_cent(ratio: float) -> str:

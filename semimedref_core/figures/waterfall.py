@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from semimedref_core.figures.canvas import BLUE, SKY, VERMILION
-from semimedref_core.figures.results import METRIC_NAMES
+from semimedref_core.figures.results import METRIC_NAMES, PAGE
 
 _WIDTH = 0.62
 
 
 def waterfall_panels(tables: Mapping[str, pd.DataFrame], metric: str = "dice_image") -> Figure:
-    """One panel for each table: a full bar at both ends, and between them the gain of each step with its 95 % interval.
+    """One panel for each table: a full bar at both ends, and between them the gain of each step. It has its 95 %
+    interval if there are three or more seeds.
 
     Gains are red, losses are light blue. The axis starts just below the lowest bar. So compare the numbers at the bars,
     not the lengths of the bars.
@@ -27,14 +28,17 @@ def waterfall_panels(tables: Mapping[str, pd.DataFrame], metric: str = "dice_ima
         tables: title -> :func:`semimedref_core.experiments.verdict.waterfall`.
         metric: the metric of the tables.
     """
-    figure, axes = plt.subplots(
-        1, len(tables), figsize=(0.8 + 5.2 * len(tables), 4.6), layout="constrained", squeeze=False
-    )
-    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
+    figure, axes = plt.subplots(len(tables), 1, figsize=(PAGE, 4.3 * len(tables)), layout="constrained", squeeze=False)
+    for ax, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
         _panel(ax, table)
-        ax.set_title(title, fontsize=12)
-    axes[0, 0].set_ylabel(f"{METRIC_NAMES[metric]} (%), valid split", fontsize=11)
+        ax.set_title(f"{title}, {_seeds(table)}", fontsize=12)
+        ax.set_ylabel(f"{METRIC_NAMES[metric]} (%), valid split", fontsize=11)
     return figure
+
+
+def _seeds(table: pd.DataFrame) -> str:
+    count = int(table["seeds"].iloc[-1])
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _panel(ax: Axes, table: pd.DataFrame) -> None:
@@ -51,9 +55,11 @@ def _panel(ax: Axes, table: pd.DataFrame) -> None:
         low, high = sorted((means[place - 1], means[place]))
         up = row["difference"] >= 0
         ax.bar(place, high - low, _WIDTH, low, color=VERMILION if up else SKY, alpha=0.75)
-        ends = means[place - 1] + 100 * np.array([row["low"], row["high"]])
-        ax.vlines(place, *ends, color="0.25", linewidth=1.4)
-        top = max(high, np.nan_to_num(ends, nan=-np.inf).max())
+        top = high
+        if row["seeds"] > 2:  # two seeds have an interval of thirteen standard errors, one has none
+            ends = means[place - 1] + 100 * np.array([row["low"], row["high"]])
+            ax.vlines(place, *ends, color="0.25", linewidth=1.4)
+            top = max(high, ends.max())
         ax.annotate(
             f"{100 * row['difference']:+.1f}",
             (place, top),
