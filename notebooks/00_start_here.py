@@ -108,8 +108,8 @@ print(f"of the first 200 images {100 * share:.0f} % hold decoys")
 #    pixel, the pseudo-label.
 # 2. T-PatchMix changes image, target and text together. PosAug has hidden some phrases of the texts before (box *plan
 #    of the mixing*).
-# 3. The student learns from the labelled pairs and from the mixed ones. ITCL pulls the embeddings of an image and its
-#    report together.
+# 3. The student learns from the labelled pairs and from the mixed ones. ITCL orders the embeddings of images
+#    and texts by the zones that they share.
 # 4. The teacher follows the student, as a moving average of its weights.
 #
 # ![One training step as boxes and arrows](pictures/step.png)

@@ -109,7 +109,7 @@ source_of(type(network).forward)
 # %% [markdown]
 # Which shapes do the tensors have on the way? Hooks note them while the network looks at our pair. Text is batch x
 # tokens x channels. Maps are batch x channels x height x width. Numbers in the names are strides: the side shrinks
-# from 24 to 6 and grows again to 96.
+# from 24 to 6 and grows again to 24; the head enlarges the map four times, to 96.
 
 # %%
 shapes = {}
@@ -194,8 +194,8 @@ print(f"largest difference {float((ours - X - answer[0]).detach().abs().max()):.
 # shares at stride 8, as the mean of the four heads. The stronger the orange of a place, the more it takes in of this
 # word.
 #
-# **Look at** "middle": it has the largest shares, in a band at the height that it names. **Then look at** "right",
-# which is stronger in the right half. Words that name no place have uneven maps too: "unilateral", "one" and "area"
+# **Look at** "middle": it has the largest shares, in a band at the height that it names and in the upper right lung.
+# **Then look at** "right", which is stronger in the right half. Words that name no place have uneven maps too: "unilateral", "one" and "area"
 # are strongest over the decoy on the left. The table gives the mean and the largest share of each word.
 
 # %%
@@ -281,8 +281,8 @@ print(f"the positions are worth {scores['own report'] - scores['positions hidden
 # %% [markdown]
 # A false text costs more than a silent one: this network follows its text. Other notebooks ask the same question of
 # other networks, data and texts, so their numbers differ: 03 hides the positions of real reports, and 07 names every
-# zone. A method must not lose the link from text to image. It has to keep both together, because a patch that is
-# pasted without its words would teach the network not to trust the text.
+# zone. A method must not lose the link from text to image. Notebook 04 pastes patches between images. If
+# the text did not change with them, the network would learn to distrust it.
 #
 # ### Exercise 02.3 (break)
 #

@@ -232,9 +232,10 @@ source_of(_by_boxes)
 # grey lines mark our gate and the release's. The release's patches are much smaller (16 of 224 px), so more of them
 # fit into a lesion.
 #
-# **Look at** the three curves in each plot. At the left, *random* accepts fewer patches than the two other modes, which
-# aim at lesions. The curve of *probability* rises, because its patches are centred on pixels with $p_j$ of at least the
-# gate: a stricter gate also makes it aim better. At the right, the three modes agree. The exercise asks why.
+# **Look at** the three curves in each plot. At low gates, but not at 0, *random* accepts the fewest patches, because the
+# two other modes aim at lesions. The curve of *probability* rises at first: its patches are centred on pixels with
+# $p_j$ of at least the gate, so a small gate already makes it aim. At the right, the purities agree. The exercise asks
+# why.
 
 # %%
 thresholds = np.linspace(0, 1, 21)
@@ -327,7 +328,8 @@ plt.show()
 #
 # **Why seven texts?** The gate decides on the device. If we wrote the text afterwards, the computer would wait for the
 # device in every step. But a patch adds one of six zones or none. So we tokenise seven texts while we make the batch,
-# and the device picks one. The last three lines of `t_patchmix` pick it, and its second line is Eq. 5 to 7.
+# and the device picks one. The last three lines of `t_patchmix` pick it, and its second line is Eq. 5, Eq. 6, and Eq. 7 before
+# its cut at 0.5.
 #
 # In the figure below, grey words go and yellow words come. **Look at** the number: it changes with the zones.
 

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # 05 · ITCL: pairs that show the same zones are no strangers
 #
-# **What you will see.** ITCL is the image-text contrastive loss of Semi-MedRef. It ties each image to its report.
-# After this notebook you
+# **What you will see.** ITCL is the image-text contrastive loss of Semi-MedRef. It compares each image with all
+# reports of a batch, and reports that share zones with it are partly right. After this notebook you
 #
 # - know what the usual contrastive loss gets wrong about reports, and how often;
 # - can compute ITCL by hand, with its *soft positives*;
@@ -306,7 +306,7 @@ pulls(u5.numpy(), v5.numpy(), arrows, five)
 plt.show()
 
 # %% [markdown]
-# Both losses pull an image to its own text, and both push it away from texts that share nothing. They differ for texts
+# In this drawing both losses pull an image to its own text, and both push it away from texts that share nothing. They differ for texts
 # that share some zones (*some shared*): hard positives push the image away from them, soft positives pull it closer.
 #
 # ## 6 · What training makes of the embeddings

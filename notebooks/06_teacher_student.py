@@ -60,7 +60,8 @@ print(versions())
 # *pseudo-labels*.
 #
 # The pseudo-labels of an untrained teacher are noise. So we first train both networks for 60 steps on the phantom, and
-# we record each step for section 9. Then we take the next step apart.
+# we record each step for section 9. Then we take one step of the plain method apart. The training before it also used
+# our additions, which an appendix explains.
 
 # %%
 from accelerate import Accelerator

@@ -76,7 +76,8 @@ print(said.box)
 #
 # - *supported* if the difference has the sign that the claim says, per image and micro, and Holm's p is below 5 % for
 #   both;
-# - *contradicted* if one of the two has the opposite sign and is as sure;
+# - *contradicted* if one of the two has the opposite sign and is as sure; the claim on the share of all masks' Dice has
+#   no p, and is contradicted if the mean is below 97 %;
 # - *not distinguishable* if neither holds;
 # - *untested* if there are no runs with at least two seeds.
 #
@@ -96,6 +97,9 @@ said.claims.set_index(["setting", "claim", "labels"])
 # methods have: teacher and student, and pseudo-labels for strong views. *Our additions*: pseudo-labels are cut to the reported zones
 # and made on the mirror image, and a named zone that is found empty teaches nothing. Then come the paper's three parts.
 # If nobody made the runs between two steps, one bar adds both, and the cell names the missing runs.
+#
+# The order matters: a step shows what a part adds to the steps before it. The section *As in the papers* has the method
+# without our additions.
 #
 # **Look at** which steps are large. Then look at the black line of a step, which is its interval (for three seeds or
 # more). If the line crosses the start of the step, the step can be chance.
@@ -125,12 +129,12 @@ print(verdict.main_result(runs, method, metric))
 # **Paired.** We compare runs of the same seed on the same images. For seed $s$ of $S$ the difference is $d_s$, and the
 # mean of these is $\bar d$. Some images are hard for every method, and pairing removes this effect.
 #
-# **Interval over seeds.** $\bar d \pm t\,s/\sqrt{S}$, where $s$ is the standard deviation of the $d_s$ and $t$ the
+# **Interval over seeds.** $\bar d \pm t\,\sigma_d/\sqrt{S}$, where $\sigma_d$ is the standard deviation of the $d_s$ and $t$ the
 # 97.5 % point of Student's distribution with $S - 1$ degrees of freedom. For three seeds $t = 4.3$, for six $2.6$.
 #
 # **Over images as well.** We draw the validation images anew 2000 times, with replacement, the same ones for both
-# methods. Each draw gives another $\bar d$. To each we add a random error of the size that the seeds show (a draw of
-# $t\,s/\sqrt{S}$). The interval holds 95 % of the results. The *p value* is twice the share of the results on the other
+# methods. Each draw gives another $\bar d$. To each we add a random error of the size that the seeds show (a draw
+# from Student's distribution, times $\sigma_d/\sqrt{S}$). The interval holds 95 % of the results. The *p value* is twice the share of the results on the other
 # side of 0.
 #
 # **Holm.** If the methods are equal, one of twenty comparisons has p below 5 % by chance, on average. Holm's rule
@@ -262,7 +266,7 @@ print("\n".join(missing) or "no method lacks a seed that another one has")
 # pairs, because all runs of one label ratio have the same labelled pairs. A small mark is a single seed, which says
 # little. Hollow marks are the runs of the section *As in the papers*.
 #
-# **Look at** the red marks first: there a method has the fewest masks and the most to gain. Then go along a row to
+# **Look at** the orange marks first: there a method has the fewest masks and the most to gain. Then go along a row to
 # the dashed line. This line is supervised training with *all* masks in as many steps. (These steps are few for so many
 # masks. Longer training would raise the line.)
 
@@ -323,7 +327,8 @@ for (setting, ratio), rows in judged.groupby(["setting", "label_ratio"], sort=Fa
 #
 # Each bar is a variant minus the whole method. A variant is the method with one setting changed. A bar to the left
 # means that the change costs Dice. If one variant loses many times what the others lose, a second panel shows the same
-# bars near zero. All of it is with whole reports. What PosAug is worth without positions is in [03](03_posaug.ipynb).
+# bars near zero. All of it except *without reports* and *reports without counts* is with whole
+# reports. What PosAug is worth without positions is in [03](03_posaug.ipynb).
 #
 # **Look at** the lines, which are intervals. If the line of a bar includes 0, the bar can be chance.
 

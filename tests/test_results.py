@@ -28,7 +28,7 @@ from semimedref_core.experiments.results import (
     run_folders,
     without_help,
 )
-from semimedref_core.experiments.standing import standing
+from semimedref_core.experiments.seed_by_seed import standing
 from semimedref_core.experiments.statistics import method_differences
 from semimedref_core.experiments.tables import markdown_table, methods_by_ratio, results_table, write_between
 from semimedref_core.experiments.verdict import verdict

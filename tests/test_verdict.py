@@ -155,11 +155,12 @@ def test_a_step_that_nobody_ran_is_part_of_the_next_one_and_named(run):
     [
         (
             0.69,
-            "Nearly all of the gain over supervised training comes from the shared recipe and our additions (+9.0).",
+            "nearly all of the gain over supervised training (+10.0) comes from the shared recipe and our additions "
+            "(+9.0).",
         ),
-        (0.66, "Most of the gain over supervised training"),
-        (0.61, "Less than half of the gain over supervised training"),
-        (0.71, "All of the gain over supervised training"),
+        (0.66, "most of the gain over supervised training"),
+        (0.61, "less than half of the gain over supervised training"),
+        (0.71, "all of the gain over supervised training"),
     ],
 )
 def test_where_the_gain_comes_from_is_one_computed_sentence(run, without, said):
@@ -169,8 +170,8 @@ def test_where_the_gain_comes_from_is_one_computed_sentence(run, without, said):
         run(0.6, seed=seed, label_ratio=0.01, method="supervised")
     runs = finished_runs(run.folders)
     told = main_result(runs)
-    assert told.startswith(said) and told == verdict(runs).lines[-1] and told.endswith("(network compact, 1 %).")
-    assert f"add {100 * (0.7 - without):+.1f} [" in told
+    assert told.startswith(f"With the network compact and 1 % of the masks, {said}") and told == verdict(runs).lines[-1]
+    assert f"the paper's three parts give {100 * (0.7 - without):+.1f} [" in told
     assert ("which may be chance" in told) == (abs(0.7 - without) < 0.05)
 
 
@@ -180,8 +181,8 @@ def test_without_a_gain_the_sentence_says_so_and_one_seed_has_no_interval(run):
     assert main_result(finished_runs(run.folders)) == ""
     run(0.6, label_ratio=0.01, method="supervised")
     assert main_result(finished_runs(run.folders)) == (
-        "There is no gain over supervised training (-10.0). The paper's three parts together add +1.0 (one seed) "
-        "(network compact, 1 %)."
+        "With the network compact and 1 % of the masks, recipe, additions and parts give no gain over supervised "
+        "training (-10.0). Added last, the paper's three parts give +1.0 (one seed)."
     )
 
 
@@ -193,4 +194,15 @@ def test_the_sentence_is_of_the_first_setting_with_two_seeds(run):
                 run(dice, label_ratio=0.01, network="lite", **settings)
     run(0.65, label_ratio=0.01, network="lite", method="cps")
     runs = finished_runs(run.folders)
-    assert runs["architecture"].iloc[0] == "lite" and "(network compact, 1 %)" in main_result(runs)
+    assert runs["architecture"].iloc[0] == "lite" and "network compact and 1 %" in main_result(runs)
+
+
+def test_a_part_with_fewer_seeds_than_another_says_so(run):
+    for seed in range(3):
+        run(0.7 + 0.01 * seed, seed=seed, label_ratio=0.01)
+        run(0.6, seed=seed, label_ratio=0.01, method="supervised")
+        run(0.69 + 0.01 * seed, seed=seed, label_ratio=0.01, variant="without T-PatchMix")
+        if seed < 2:
+            run(0.68 + 0.01 * seed, seed=seed, label_ratio=0.01, variant="without PosAug")
+    (line,) = [line for line in verdict(finished_runs(run.folders)).lines if line.startswith("What each part")]
+    assert "T-PatchMix +1.0 at 1 %;" in line and "PosAug +2.0 at 1 % (2 seeds)" in line

@@ -12,7 +12,7 @@ _MODULES = {
     "statistics": "paired_difference method_differences ablations learning_curves by_lesion_size in_points",
     "tables": "results_table methods_by_ratio markdown_table write_between",
     "verdict": "Verdict waterfall",
-    "standing": "standing as_list",
+    "seed_by_seed": "standing as_list",
     "examples": "gains_and_losses",
 }
 __getattr__, __dir__, __all__ = exports(__name__, by_module(_MODULES))

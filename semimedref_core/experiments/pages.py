@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from semimedref_core.config import BRING_WEIGHTS
-from semimedref_core.experiments.standing import as_list, standing
+from semimedref_core.experiments.seed_by_seed import as_list, standing
 from semimedref_core.experiments.tables import markdown_table
 from semimedref_core.experiments.verdict import Verdict
 

@@ -57,7 +57,7 @@ WATERFALL = (
 """What each bar adds to the previous one, with its method and variant."""
 
 NETWORK_WORDS = {"lite": "lite (EfficientNet-Lite0 from ImageNet)", "compact": "compact (from scratch)"}
-SHARES = ((1.0, "All"), (0.85, "Nearly all"), (0.5, "Most"), (-float("inf"), "Less than half"))
+SHARES = ((1.0, "all"), (0.85, "nearly all"), (0.5, "most"), (-float("inf"), "less than half"))
 """From this share of a gain on -> its name."""
 
 
@@ -190,7 +190,7 @@ def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "
         parts = _turned(parts[parts["variant"] == ALL_PARTS])
         if len(parts):
             recipe, part = paired_difference(without, supervised, metric), parts.iloc[0]
-            where = f"network {here['architecture'].iloc[0]}, {percent(ratio)}"
+            where = f"network {here['architecture'].iloc[0]} and {percent(ratio)} of the masks"
             told.append((min(recipe["seeds"], part["seeds"]) < 2, _origin(recipe["difference"], part, where)))
     return min(told, key=lambda each: each[0])[1] if told else ""
 
@@ -199,15 +199,15 @@ def _origin(recipe: float, part: pd.Series, where: str) -> str:
     """The sentence of :func:`main_result`: the gain before the three parts, and the gain of the parts."""
     whole = recipe + part["difference"]
     if whole <= 0:
-        first = f"There is no gain over supervised training ({_signed(whole)})"
+        first = f"recipe, additions and parts give no gain over supervised training ({_signed(whole)})"
     else:
         most = next(word for least, word in SHARES if recipe / whole >= least)
         first = (
-            f"{most} of the gain over supervised training comes from the shared recipe and our additions "
-            f"({_signed(recipe)})"
+            f"{most} of the gain over supervised training ({_signed(whole)}) comes from the shared recipe and "
+            f"our additions ({_signed(recipe)})"
         )
     judged = {"above": "", "below": "", "one seed": " (one seed)"}.get(part["verdict"], ", which may be chance")
-    return f"{first}. The paper's three parts together add {_points(part)}{judged} ({where})."
+    return f"With the {where}, {first}. Added last, the paper's three parts give {_points(part)}{judged}."
 
 
 def _points(row: pd.Series) -> str:
@@ -345,12 +345,17 @@ def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
 
 def _parts(parts: pd.DataFrame) -> str:
     said: list[str] = []
+    most = parts.groupby("label_ratio")["seeds"].max()
+
+    def fewer(row) -> str:
+        """The number of seeds, if it is one or below that of another part."""
+        return " (one seed)" if row.seeds < 2 else f" ({row.seeds} seeds)" if row.seeds < most[row.label_ratio] else ""
+
     for variant in list(OF_PARTS)[:3]:
         rows = parts[parts["variant"] == variant].sort_values("label_ratio")
         if len(rows):
             worth = ", ".join(
-                f"{_signed(-row.difference)} at {percent(row.label_ratio)}{' (one seed)' * (row.seeds < 2)}"
-                for row in rows.itertuples()
+                f"{_signed(-row.difference)} at {percent(row.label_ratio)}{fewer(row)}" for row in rows.itertuples()
             )
             reports = " (with whole reports; without positions see notebook 03)" if variant == "without PosAug" else ""
             said.append(f"{variant.removeprefix('without ')} {worth}{reports}")

@@ -49,7 +49,11 @@ GLOSSARY = tuple(
             "A later addition: the network predicts zones from the image and reads them as one more token.",
             "03_posaug",
         ),
-        ("ITCL", "The contrastive loss that ties each image to its report.", "05_itcl"),
+        (
+            "ITCL",
+            "The contrastive loss between images and reports, in which shared zones make soft positives.",
+            "05_itcl",
+        ),
         ("labelled pair", "An image and a report with a mask; *unlabelled* pairs have no mask.", "01_data"),
         (
             "ledger",
@@ -74,11 +78,15 @@ GLOSSARY = tuple(
             "06_teacher_student",
         ),
         ("purity", "The share of true lesion in the patches that pass the gate.", "04_t_patchmix"),
-        ("ramp", "The steps in which the weight of the unlabelled loss grows from 0 to its full value.", "07_train"),
+        (
+            "ramp",
+            "The steps in which the weight of the unlabelled loss grows from 0 to its full value.",
+            "06_teacher_student",
+        ),
         ("referring image segmentation", "A sentence says which object of an image is to be outlined.", "01_data"),
         ("release", "The code that the authors of the paper have published.", "01_data"),
         ("soft positive", "Another pair that shares zones, and so counts as a partial match in ITCL.", "05_itcl"),
-        ("strong view", "A weak view with other brightness, contrast, blur and noise.", "07_train"),
+        ("strong view", "A weak view with other brightness, contrast, blur and noise.", "06_teacher_student"),
         ("student", "The network that learns by gradients.", "03_posaug"),
         (
             "T-PatchMix",
