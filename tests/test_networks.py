@@ -85,7 +85,7 @@ def test_a_merge_that_only_doubles_the_first_phrase_passes_24_tokens_and_cutting
     texts = build_texts()
     ids = texts.tokenizer(merged)["input_ids"]
     assert len(ids) > 24 and "right lung" in merged and "right lung" not in texts.tokenizer.decode(ids[:24])
-    with pytest.raises(ValueError, match="only 24 fit"):
+    with pytest.raises(ValueError, match="this network reads at most 24; shorten it"):
         texts([merged])
     assert max(len(texts.tokenizer(mixed.render())["input_ids"]) for mixed in mixed_reports(own)) <= 24
 
@@ -124,7 +124,7 @@ def test_what_happens_to_the_features_happens_between_encoder_and_decoder():
 
 
 def test_a_text_that_is_too_long_is_refused_not_cut():
-    with pytest.raises(ValueError, match="only 24 fit"):
+    with pytest.raises(ValueError, match="this network reads at most 24; shorten it"):
         build_texts()(["upper " * 30])
 
 
