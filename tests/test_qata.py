@@ -209,7 +209,7 @@ def remove_table(root):
         (break_columns, r"train.csv: has columns \['image', 'words'\], expected Image and Description"),
         (break_blank_name, r"train.csv: rows \[3\] name no image"),
         (break_empty, "train.csv: empty split"),
-        (break_encoding, "train.csv: no readable table of reports .*get the file again"),
+        (break_encoding, "train.csv: line 2 is not in UTF-8; save the file in the encoding UTF-8"),
         (remove_table, r"no lvit texts for split 'train' \(there are: release\); add Train_text.xlsx or .*train.csv"),
     ],
 )
