@@ -63,8 +63,8 @@ print(versions("pandas"))
 # last one says where the gain comes from, for a setting that has runs of it.
 #
 # `lite` is EfficientNet-Lite0, which starts from ImageNet weights, and `compact` starts from scratch
-# ([02](02_network.ipynb)). `unimatch` and all other methods have one line each in [this
-# table](#The-methods-and-the-runs).
+# ([02](02_network.ipynb)). `unimatch` and all other methods have one line each in the table of
+# the section *The methods and the runs*.
 
 # %%
 runs = experiments.finished_runs([folder or experiments.notebooks_folder() / "results"])

@@ -147,13 +147,14 @@ def judge_by_step(state: RunState, scores: dict, *how) -> bool:
 judge = RunState.judge
 
 if __name__ == "__main__":
+    out, sys.stdout = sys.stdout, sys.stderr  # only the report goes to standard output; training prints notes
     plan, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     torch.set_num_threads(1)  # also: a child of a process with busy threads hangs
     COUNTS.update(train=24, valid=6)
     training.train(Config(image_size=32, steps=1, batch_size=2, label_ratio=0.25), folder / "warm-up", device="cpu")
     if sys.argv[3:]:
         count, seed = map(int, sys.argv[3:])
-        print(json.dumps(killed_at_random(next(iter(plan.values()))["settings"], folder, count, seed)))
+        print(json.dumps(killed_at_random(next(iter(plan.values()))["settings"], folder, count, seed)), file=out)
         sys.exit()
     report = {}
     for run, about in plan.items():
@@ -165,4 +166,4 @@ if __name__ == "__main__":
                 sys.exit(f"{run}: attempt {i} ended with status {status} and was to be killed at {kill}")
             if kill:
                 report[run].append(left_in(folder / run))
-    print(json.dumps(report))
+    print(json.dumps(report), file=out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -18,8 +17,6 @@ from semimedref_core.data.real.pictures import picture_in_memory, read_colour, r
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.positions import NOWHERE, AnyReport
 from semimedref_core.reports import Report, ReportError
-
-Maps = TypeVar("Maps", np.ndarray, Tensor)
 
 
 def split_asked(split: str, config: Config, about: dict) -> Pairs:
@@ -45,7 +42,7 @@ def as_read(pairs: Pairs, about: dict, channels: int) -> Pairs:
     return pairs.transposed() if _on_its_side(about) else pairs
 
 
-def upright(maps: Maps, about: dict) -> Maps:
+def upright(maps: np.ndarray | Tensor, about: dict) -> np.ndarray | Tensor:
     """Predictions ``[..., H, W]`` for pairs of :func:`as_read`, as they lie on the upright pictures."""
     return maps.swapaxes(-2, -1) if _on_its_side(about) else maps
 
