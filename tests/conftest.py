@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each core has tests of its own, with 
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
+import own_folders
 import pytest
 import torch
 from hypothesis import settings
@@ -231,3 +232,9 @@ def no_figure_stays_open():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A folder of twelve chest pictures with free sentences, all with masks."""
+    return own_folders.chest(tmp_path / "mine")

@@ -16,6 +16,18 @@ SENTENCES = (
 )
 
 
+def table_of(folder):
+    return pd.read_csv(folder / "metadata.csv", dtype=str, keep_default_na=False)
+
+
+def change(folder, row, **cells):
+    """Writes other cells into a line of the table."""
+    table = table_of(folder)
+    for name, value in cells.items():
+        table.loc[row, name] = value
+    table.to_csv(folder / "metadata.csv", index=False)
+
+
 def chest(folder: Path, count: int = 12, size: int = 64, masks: int | None = None, **columns) -> Path:
     """Grey pictures with a bright spot that a free sentence tells of; the first ``masks`` have a mask (default all)."""
     masks, rng, rows = count if masks is None else masks, np.random.default_rng(0), []
