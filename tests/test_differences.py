@@ -34,7 +34,7 @@ def test_a_resample_scores_as_the_images_drawn_would(metric):
     counts = np.sort(rng.integers(0, 50, (20, 3)), 1)
     counts[:3] = 0  # no lesion, nothing found
     nothing = counts * [0, 0, 1]
-    found = resampled_difference(np.stack([[counts, nothing]]), metric)
+    found = resampled_difference(np.stack([[counts, nothing]]))[metric]
     assert found.shape == (DRAWS,)
     drawn = np.random.default_rng(0).integers(0, 20, (50, 20))  # scipy's own first draws, batch by batch
     theirs = [scores(counts[chosen])[metric] - scores(nothing[chosen])[metric] for chosen in drawn]

@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ from papermill.iorw import papermill_io
 from PIL import Image
 
 from semimedref_core.errors import SemiMedRefError
+from semimedref_core.experiments.shipped import notebooks_folder
 
 KERNEL = "python3"
 CELL_TIMEOUT = 3600  # seconds; papermill's default has no limit
@@ -26,14 +26,6 @@ CELL_TIMEOUT = 3600  # seconds; papermill's default has no limit
 
 class NotebookError(SemiMedRefError, RuntimeError):
     """A notebook could not be run. The message says which one, why, and what to do."""
-
-
-def notebooks_folder() -> Path:
-    """The folder of the notebooks, their plans and kept results: in the checkout, or where pip installed them."""
-    checkout = Path(__file__).parents[2] / "notebooks"
-    if (checkout / "07_train.py").is_file():
-        return checkout
-    return Path(sysconfig.get_path("data")) / "share" / "semimedref" / "notebooks"
 
 
 def run_notebook(name: str, folder: str | Path, parameters: dict, timeout: int | None = CELL_TIMEOUT) -> Path:

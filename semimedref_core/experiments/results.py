@@ -351,15 +351,17 @@ def _refuse_twins(runs: pd.DataFrame) -> None:
 
 def _refuse_mixtures(runs: pd.DataFrame) -> None:
     """Refuses unnamed differences: seeds are averaged, but every other difference needs a name."""
-    for (_, _, method, variant, _), group in runs.groupby([name for name in _ONE_RUN if name != "seed"]):
-        for name in _OF_METHODS:
-            values = group[name].dropna().drop_duplicates() if name in group else ()
-            if len(values) > 1:
-                first, second = (group["folder"][group[name] == value].iloc[0] for value in values.iloc[:2])
-                raise CheckpointError(
-                    f"{first}, {second}: both are {f'{method} {variant}'.strip()}, but {name} is {values.iloc[0]!r} "
-                    f"and {values.iloc[1]!r}; remove one, or name the difference by --variant"
-                )
+    groups = runs.groupby([name for name in _ONE_RUN if name != "seed"])
+    names = [name for name in _OF_METHODS if name in runs]
+    differ = groups[names].nunique() > 1
+    for key, columns in differ[differ.any(axis=1)].iterrows():
+        group, name = groups.get_group(key), columns.idxmax()
+        values = group[name].dropna().drop_duplicates()
+        first, second = (group["folder"][group[name] == value].iloc[0] for value in values.iloc[:2])
+        raise CheckpointError(
+            f"{first}, {second}: both are {f'{group.method.iloc[0]} {group.variant.iloc[0]}'.strip()}, but {name} is "
+            f"{values.iloc[0]!r} and {values.iloc[1]!r}; remove one, or name the difference by --variant"
+        )
 
 
 def _mean_logged(folder: Path, name: str) -> float:

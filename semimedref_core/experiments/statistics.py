@@ -18,6 +18,8 @@ corrected p values (Holm, Scandinavian Journal of Statistics, 1979). The interva
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -27,35 +29,34 @@ from semimedref_core.experiments.results import METRICS, counts_of
 from semimedref_core.runtime.checkpoints import CheckpointError
 
 DRAWS, LEVEL = 2000, 0.95
+SCORES = ("dice", "miou")
+"""The first word of each metric, in the order of :func:`semimedref_core.evaluation.dice_and_iou`."""
 _OF_DIFFERENCES = "difference low high low_images high_images by_seed seeds over p p_holm verdict".split()
 
 
-def resampled_difference(counts: np.ndarray, metric: str) -> np.ndarray:
+def resampled_difference(counts: np.ndarray) -> dict[str, np.ndarray]:
     """The difference between two methods, as the mean over seeds, for each bootstrap sample of the images.
 
     Args:
         counts: ``[S, 2, N, 3]`` pixel counts (both, predicted, target) of S seeds, ours and theirs, N images.
-        metric: one of the metrics.
 
     Returns:
-        ``[DRAWS]`` differences. All seeds, both methods and all metrics use the same drawn images.
+        Metric -> ``[DRAWS]`` differences. All seeds, both methods and all metrics use the same drawn images.
     """
-    which, images = int(metric.startswith("miou")), counts.shape[2]
-    of_images = dice_and_iou(counts)[which]
-    difference = (of_images[:, 0] - of_images[:, 1]).mean(0)
+    images = counts.shape[2]
+    of_images = [(scores[:, 0] - scores[:, 1]).mean(0) for scores in dice_and_iou(counts)]
     pixels = np.moveaxis(counts, 2, -1).astype(np.float64)  # [S, 2, 3, N]
 
     def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
         # Only the number of draws of each image matters, so a sum over drawn images is a product with these numbers.
         times = np.stack([np.bincount(row, minlength=images) for row in drawn.reshape(-1, images)], 1)
-        if metric.endswith("image"):
-            found = difference @ times / images
-        else:
-            micro = dice_and_iou(np.moveaxis(pixels @ times, 2, -1))[which]
-            found = (micro[:, 0] - micro[:, 1]).mean(0)
-        return found.reshape(drawn.shape[:-1])
+        micro = dice_and_iou(np.moveaxis(pixels @ times, 2, -1))
+        found = {"image": np.stack(of_images) @ times / images}
+        found["micro"] = np.stack([(scores[:, 0] - scores[:, 1]).mean(0) for scores in micro])
+        of_metrics = [found[over][SCORES.index(score)] for score, over in (name.split("_") for name in METRICS)]
+        return np.stack(of_metrics).reshape(-1, *drawn.shape[:-1])
 
-    return stats.bootstrap(
+    drawn = stats.bootstrap(
         (np.arange(images),),
         statistic,
         n_resamples=DRAWS,
@@ -65,6 +66,7 @@ def resampled_difference(counts: np.ndarray, metric: str) -> np.ndarray:
         vectorized=True,
         rng=np.random.default_rng(0),
     ).bootstrap_distribution
+    return dict(zip(METRICS, drawn, strict=True))
 
 
 def interval(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> tuple[float, float]:
@@ -121,32 +123,43 @@ def _moved_by_seeds(by_seed: np.ndarray, by_draw: np.ndarray) -> np.ndarray:
 
 
 def paired_difference(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> dict:
+    """The difference of one metric; see :func:`paired_differences`. The verdict is that of a single comparison."""
+    (row,) = paired_differences(ours, theirs, (metric,))
+    return _judged([row])[0]
+
+
+def paired_differences(ours: pd.DataFrame, theirs: pd.DataFrame, metrics: Sequence[str]) -> list[dict]:
     """The difference between two groups of runs, as the mean over their common seeds.
 
     Args:
         ours, theirs: rows of :func:`semimedref_core.experiments.results.finished_runs`, one network, one row for each
             seed.
-        metric: one of the metrics.
+        metrics: some of the metrics.
 
     Returns:
-        ``difference``, ``low`` and ``high`` (shares, -1 to 1), ``low_images`` and ``high_images`` for these trained
-        networks and other images, ``by_seed``, the number of ``seeds``, ``over`` (the source of randomness), ``p`` over
-        seeds (and images), ``p_holm`` (equal to ``p`` for this single comparison), and the ``verdict``: "above" or
-        "below" if ``p_holm`` is below 5 %, else "not distinguishable", or "one seed".
+        For each metric: ``difference``, ``low`` and ``high`` (shares, -1 to 1), ``low_images`` and ``high_images`` for
+        these trained networks and other images, ``by_seed``, the number of ``seeds``, ``over`` (the source of
+        randomness), ``p`` over seeds (and images), ``p_holm`` (``p``, until it is one of a family), and the
+        ``verdict``. It stays empty until the family is known: "above" or "below" if ``p_holm`` is below 5 %, else "not
+        distinguishable", or "one seed".
 
     Raises:
         CheckpointError: if two of the runs were scored on different masks.
     """
-    pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs")).sort_values("seed")
-    by_seed = (pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy()
+    needed = ["seed", "folder", "network", *metrics]
+    pairs = ours[needed].merge(theirs[needed], on="seed", suffixes=("", "_theirs")).sort_values("seed")
     counts = _paired_counts(pairs)
-    by_draw = None if counts is None else resampled_difference(counts, metric)
-    low, high = interval(by_seed, by_draw)
-    low_images, high_images = (np.nan, np.nan) if by_draw is None else interval(by_seed[:1], by_draw)
-    over = " and ".join(["seeds"] * (len(by_seed) > 1) + ["images"] * (by_draw is not None)) or "nothing"
-    p = p_value(by_seed, by_draw)
-    values = by_seed.mean(), low, high, low_images, high_images, by_seed, len(by_seed), over, p, p, ""
-    return _judged([dict(zip(_OF_DIFFERENCES, values, strict=True))])[0]
+    by_draws = {} if counts is None else resampled_difference(counts)
+    rows = []
+    for metric in metrics:
+        by_seed, by_draw = (pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy(), by_draws.get(metric)
+        low, high = interval(by_seed, by_draw)
+        low_images, high_images = (np.nan, np.nan) if by_draw is None else interval(by_seed[:1], by_draw)
+        over = " and ".join(["seeds"] * (len(by_seed) > 1) + ["images"] * (by_draw is not None)) or "nothing"
+        p = p_value(by_seed, by_draw)
+        values = by_seed.mean(), low, high, low_images, high_images, by_seed, len(by_seed), over, p, p, ""
+        rows.append(dict(zip(_OF_DIFFERENCES, values, strict=True)))
+    return rows
 
 
 def _paired_counts(pairs: pd.DataFrame) -> np.ndarray | None:
@@ -220,14 +233,15 @@ def method_differences(
     chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
     for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
         ours = group[group["method"] == method]
-        for metric in metrics:
-            found = []
-            for against, theirs in group[group["method"] != method].groupby("method", sort=False):
-                if set(ours["seed"]) & set(theirs["seed"]):
+        found = {metric: [] for metric in metrics}
+        for against, theirs in group[group["method"] != method].groupby("method", sort=False):
+            if set(ours["seed"]) & set(theirs["seed"]):
+                for metric, row in zip(metrics, paired_differences(ours, theirs, metrics), strict=True):
                     about = {"setting": setting, "label_ratio": ratio, "against": against, "metric": metric}
-                    found.append({**about, **paired_difference(ours, theirs, metric)})
-            best = min(found, key=lambda row: (-row["seeds"], row["difference"]), default=None)
-            rows += [{**row, "best": row["against"] == best["against"]} for row in _judged(found)]
+                    found[metric].append({**about, **row})
+        for family in found.values():
+            best = min(family, key=lambda row: (-row["seeds"], row["difference"]), default=None)
+            rows += [{**row, "best": row["against"] == best["against"]} for row in _judged(family)]
     return pd.DataFrame(rows, columns=["setting", "label_ratio", "against", "metric", *_OF_DIFFERENCES, "best"])
 
 
@@ -247,9 +261,9 @@ def ablations(
         found = {metric: [] for metric in metrics}
         for variant, changed in group[group["variant"] != ""].groupby("variant", sort=False):
             if set(full["seed"]) & set(changed["seed"]):
-                for metric in metrics:
+                for metric, row in zip(metrics, paired_differences(changed, full, metrics), strict=True):
                     about = {"setting": setting, "label_ratio": ratio, "variant": variant, "metric": metric}
-                    found[metric].append({**about, **paired_difference(changed, full, metric)})
+                    found[metric].append({**about, **row})
         rows += [row for family in found.values() for row in _judged(family)]
     return pd.DataFrame(rows, columns=["setting", "label_ratio", "variant", "metric", *_OF_DIFFERENCES])
 
