@@ -57,6 +57,8 @@ WATERFALL = (
 """What each bar adds to the previous one, with its method and variant."""
 
 NETWORK_WORDS = {"lite": "lite (EfficientNet-Lite0 from ImageNet)", "compact": "compact (from scratch)"}
+SURE = {"above": "sure", "below": "sure", "not distinguishable": "may be chance"}
+"""Verdict of a difference -> how sure it is, in words; ``one seed`` stays as it is."""
 SHARES = ((1.0, "all"), (0.85, "nearly all"), (0.5, "most"), (-float("inf"), "less than half"))
 """From this share of a gain on -> its name."""
 
@@ -170,14 +172,17 @@ def waterfall(runs: pd.DataFrame, ratio: float, metric: str = "dice_image") -> p
 
 
 def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "dice_image") -> str:
-    """One sentence on where the gain over supervised training comes from, at the fewest masks.
+    """Where the gain over supervised training comes from, at the fewest masks, in two or three sentences.
 
-    It is about the first setting that has at least two seeds of supervised training, of the method without all three
+    The parts added last are worth less than the parts added to a recipe without our additions. So the third sentence,
+    if there are such runs, compares methods without our additions.
+
+    They are about the first setting that has at least two seeds of supervised training, of the method without all three
     parts, and of the whole method; else about the first one with a single seed. Whether the parts together are sure is
     Holm's verdict among all variants of the setting.
 
     Returns:
-        The sentence; empty if no setting has all of these runs.
+        The sentences; empty if no setting has all of these runs.
     """
     told = []
     teachers = runs[runs["network"] == "teacher"].sort_values("label_ratio", kind="stable")
@@ -191,12 +196,13 @@ def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "
         if len(parts):
             recipe, part = paired_difference(without, supervised, metric), parts.iloc[0]
             where = f"network {here['architecture'].iloc[0]} and {percent(ratio)} of the masks"
-            told.append((min(recipe["seeds"], part["seeds"]) < 2, _origin(recipe["difference"], part, where)))
+            sentence = " ".join([_origin(recipe["difference"], part, where), *_bare(here, method, metric)])
+            told.append((min(recipe["seeds"], part["seeds"]) < 2, sentence))
     return min(told, key=lambda each: each[0])[1] if told else ""
 
 
 def _origin(recipe: float, part: pd.Series, where: str) -> str:
-    """The sentence of :func:`main_result`: the gain before the three parts, and the gain of the parts."""
+    """Two sentences of :func:`main_result`: the gain before the three parts, and the gain of the parts."""
     whole = recipe + part["difference"]
     if whole <= 0:
         first = f"recipe, additions and parts give no gain over supervised training ({_signed(whole)})"
@@ -206,8 +212,14 @@ def _origin(recipe: float, part: pd.Series, where: str) -> str:
             f"{most} of the gain over supervised training ({_signed(whole)}) comes from the shared recipe and "
             f"our additions ({_signed(recipe)})"
         )
-    judged = {"above": "", "below": "", "one seed": " (one seed)"}.get(part["verdict"], ", which may be chance")
+    judged = f" ({SURE.get(part['verdict'], part['verdict'])})"
     return f"With the {where}, {first}. Added last, the paper's three parts give {_points(part)}{judged}."
+
+
+def _bare(here: pd.DataFrame, method: str, metric: str) -> list[str]:
+    """The method against the best baseline where no method has our additions; nothing without such runs."""
+    best = _best_baseline(method_differences(without_help(here), method, metrics=(metric,)))
+    return [f"With nothing of ours for any method, it is {_by_ratio(best, named=True)}."] if len(best) else []
 
 
 def _points(row: pd.Series) -> str:
@@ -328,18 +340,21 @@ def _lines(
         "teacher, valid split, Dice per image; seeds: "
         + ", ".join(f"{count} at {percent(ratio)}" for ratio, count in seeds.items())
         + ".",
-        f"Over supervised training: {_by_ratio(supervised)}."
-        + (f" Of supervised training with all masks and as many steps it reaches {reached}." if reached else ""),
-        "Over the best semi-supervised baseline: " + _by_ratio(best, named=True) + ".",
+        f"Against supervised training: {_by_ratio(supervised)}."
+        + (f" It reaches this share of the Dice with all masks and as many steps: {reached}." if reached else ""),
+        "Against the best semi-supervised baseline: " + _by_ratio(best, named=True) + ".",
         "What each part adds: " + _parts(parts[parts["metric"] == "dice_image"]) + ".",
     )
 
 
 def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
-    said = [
-        f"{_signed(row.difference)} at {percent(row.label_ratio)} ({f'{row.against}, ' if named else ''}{row.verdict})"
-        for row in differences.sort_values("label_ratio").itertuples()
-    ]
+    """``1.0 worse than unimatch at 1 % of the masks (sure); ...``"""
+    said = []
+    for row in differences.sort_values("label_ratio").itertuples():
+        size = _signed(abs(row.difference)).lstrip("+")
+        worth = "level" if size == "0.0" else f"{size} {'better' if row.difference > 0 else 'worse'}"
+        than = f" {'with' if worth == 'level' else 'than'} {row.against}" if named else ""
+        said.append(f"{worth}{than} at {percent(row.label_ratio)} ({SURE.get(row.verdict, row.verdict)})")
     return "; ".join(said) or NO_RUNS
 
 
