@@ -31,7 +31,7 @@
 #
 # **What you need.** Zones and their boxes from [01](01_data.ipynb). Student and teacher from [03](03_posaug.ipynb).
 #
-# **Time.** About 20 minutes to read, with the exercises; about 30 seconds to run.
+# **Time.** About 20 minutes to read, with the exercises and without the appendices; about 30 seconds to run.
 #
 # A patch goes from a *donor* $j$ into a *receiver* $i$. $s$ is an image as the student sees it. $p$ is the teacher's
 # probability of lesion at each pixel. The *target* is the mask that the student shall learn. The method has an
@@ -62,7 +62,7 @@ from IPython.display import display
 from semimedref_core import Config, Report, build_texts, figures, load_training, patchmix, preparing, reports, versions
 from semimedref_core.methods import release
 from semimedref_core.teaching import check, source_of, stand_in_teacher
-from semimedref_core.tools import FAULTS, OUTCOMES, broken_by_mixing, faults, outcomes, sum_in_boxes, zone_of_patch
+from semimedref_core.tools import FAULTS, OUTCOMES, broken_by_mixing, faults, outcomes, sum_in_boxes
 from semimedref_kernels import patch_mix
 from semimedref_kernels.patch_mix import _by_boxes
 
@@ -477,8 +477,10 @@ MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, 
 #
 # **Next:** [05 · ITCL](05_itcl.ipynb) uses the zones of the texts for a contrastive loss. **Back:** [03 ·
 # PosAug](03_posaug.ipynb). **Further on:** [06](06_teacher_student.ipynb) shows T-PatchMix inside one training step,
-# and [08](08_results.ipynb) measures what it is worth. Four appendices follow: what the three rules propose, pixels
-# that the teacher marks wrongly, views that move the zones, and the released code.
+# and [08](08_results.ipynb) measures what it is worth.
+#
+# You can stop here at a first reading. Four appendices follow for those who want to check more: what the three rules
+# propose, pixels that the teacher marks wrongly, views that move the zones, and the released code beside ours.
 
 # %%
 k = int(np.abs(thresholds - gate).argmin())
@@ -535,24 +537,23 @@ print(f"{no_lesion:.0f} % are no lesion; the zones of the report take away {100 
 # zone's box in the donor's view, cut to its box in the receiver's (`patchmix.common_boxes`). T-PatchMix proposes no
 # zone whose two boxes do not meet.
 #
-# `stream` makes batches as training does. It makes each batch twice: once of the images, and once of the masks in
-# place of the images. Both have the same views, because all random draws depend on seed and step alone. A batch holds
-# the boxes of the zones in each view (`zone_boxes`).
+# `batches_with_truth` makes batches as training does. It makes each batch twice: once of the images, and once of the
+# masks in place of the images. Both have the same views, because all random draws depend on seed and step alone. A
+# batch holds the boxes of the zones in each view (`zone_boxes`).
 
 # %%
-from semimedref_core import Batches, views
+from itertools import islice
+
+from semimedref_core import views
 from semimedref_core.methods import reported_places
+from semimedref_core.tools import batches_with_truth, mix_as_released, mix_ours
 
 
-def stream(config, pairs):
-    """Batches without end: batch, strong view with the truth as its second channel, the stand-in's probabilities."""
-    config = replace(config, teacher_view="same")  # the truth is asked of the view as it lies
-    grid = preparing.zone_grid(config, loaded)
-    pictures = Batches(loaded.labelled, pairs, config, texts, grid)
-    masks = Batches(loaded.labelled, replace(pairs, images=pairs.masks), config, texts, grid)
-    for step in range(10**6):
-        batch = pictures(step).unlabelled
-        truth = views.place_masks(masks(step).unlabelled.images, batch.affine)
+def seen_by_stand_in(config, pairs):
+    """Batch, strong view with the truth as its second channel, probabilities of the stand-in; without end."""
+    config = replace(config, teacher_view="same")  # the stand-in looks at the view as it lies
+    made = batches_with_truth(loaded.labelled, pairs, config, texts, preparing.zone_grid(config, loaded))
+    for step, (batch, truth) in enumerate(made):
         certain = stand_in_teacher(truth, np.random.default_rng([seed, step])).clamp(1e-6, 1 - 1e-6)
         weak = views.weak_view(batch.images, batch.affine)
         p = reported_places.label(lambda *_, p=certain: SimpleNamespace(logits=p.logit()), weak, batch, config)
@@ -560,7 +561,7 @@ def stream(config, pairs):
 
 
 # %%
-batch, _, p_now = next(stream(config, pairs))
+batch, _, p_now = next(seen_by_stand_in(config, pairs))
 placed, giver = batch.zone_boxes, batch.proposal["partner"]
 common = torch.from_numpy(patchmix.common_boxes(placed[giver].numpy(), placed.numpy()))
 assert torch.equal(common, batch.proposal["boxes"])
@@ -577,19 +578,16 @@ for name, found in {"donors' boxes": placed[giver], "common boxes": common}.item
 
 
 # %%
-def limits(config, wanted, donors_box_alone=False):
+def limits(config, wanted, **how):
     """Acceptance, size of an accepted patch (% of the image), and the shares of `faults` among accepted mixes."""
     offered, areas, found = 0, [], []
-    for batch, s, p in stream(config, pairs):
-        plan, how = dict(batch.proposal), (config.block, config.patch_mode, config.gate)
-        if donors_box_alone:
-            plan["boxes"] = batch.zone_boxes[plan["partner"]]
-        mixed, _, told, accepted = patchmix.t_patchmix(s, p, batch.text_choices, plan, *how)
-        own, told = ([Report.parse(text) for text in texts.decode(ids)] for ids in (batch.input_ids, told))
-        patches, _ = patchmix.patch_boxes(p, **plan, block=how[0], mode=how[1], confident=how[2])
-        areas.append((patches[:, 2:] - patches[:, :2]).prod(1)[accepted] / image_size**2)
-        found.append(faults(s[:, 1:], mixed[:, 1:], batch.zone_boxes, own, told, least)[accepted].float())
-        offered += int((plan["zones"] >= 0).sum())
+    for batch, s, p in seen_by_stand_in(config, pairs):
+        mix = mix_ours(batch, s, p, config, **how)
+        own = [Report.parse(text) for text in texts.decode(batch.input_ids)]
+        wrong = faults(s[:, 1:], mix.images[:, 1:], batch.zone_boxes, own, mix.reports(texts), least)
+        found.append(wrong[mix.accepted].float())
+        areas.append((mix.patches[:, 2:] - mix.patches[:, :2]).prod(1)[mix.accepted] / image_size**2)
+        offered += int((batch.proposal["zones"] >= 0).sum())
         if sum(map(len, found)) >= wanted:
             areas, found = torch.cat(areas), torch.cat(found)
             return 100 * torch.cat([torch.tensor([len(areas) / offered]), areas.mean(0, keepdim=True), found.mean(0)])
@@ -665,55 +663,30 @@ for name, (offered, of_right) in found.items():
 # itself.
 
 # %%
-from semimedref_core import anatomy
-
-long_texts = build_texts(length=40)
-
-
-def release_mix(batch, s, p, config):
-    """One batch as the release mixes it: patch zones, mixed images, token ids, accepted."""
-    read = texts.decode(batch.input_ids)
-    plan = release.propose(rng, read, image_size, image_size, config.patch_mode, p=1.0)
-    pairs_of_texts = [(own, read[j]) for own, j in zip(read, plan.partner, strict=True)]
-    choices = torch.stack([long_texts(release.mixed_texts(*pair, config.patch_mode)) for pair in pairs_of_texts])
-    plan = {name: torch.as_tensor(value) for name, value in vars(plan).items()}
-    how = config.block, config.patch_mode, config.gate
-    mixed, _, ids, accepted = release.paste_then_gate(s, p, choices, plan, *how)
-    patches, _ = patchmix.patch_boxes(p, **plan, block=how[0], mode=how[1], confident=how[2])
-    return zone_of_patch(patches, torch.from_numpy(anatomy.THIRDS.boxes(image_size, image_size))), mixed, ids, accepted
-
-
-# %%
-def our_mix(batch, s, p, config):
-    """The same for ours."""
-    how = config.block, config.patch_mode, config.gate
-    mixed, _, ids, accepted = patchmix.t_patchmix(s, p, batch.text_choices, batch.proposal, *how)
-    _, zones = patchmix.patch_boxes(p, **batch.proposal, block=how[0], mode=how[1], confident=how[2])
-    return zones, mixed, ids, accepted
-
-
-# %%
-from itertools import islice
-
 in_their_words = replace(pairs, reports=tuple(Report.of(r.zones, style="release") for r in pairs.reports))
-theirs = Config(**data | release.SETTINGS)
+theirs, long_texts = Config(**data | release.SETTINGS), build_texts(length=40)
+
+
+def as_released(*what):
+    return mix_as_released(*what, long_texts, rng)
+
+
 ways = {
-    "release": (release_mix, theirs),
-    "release, probability-driven": (release_mix, replace(theirs, patch_mode="probability")),
-    "ours, the release's settings": (our_mix, theirs),
-    "ours": (our_mix, config),
+    "release": (as_released, theirs),
+    "release, probability-driven": (as_released, replace(theirs, patch_mode="probability")),
+    "ours, the release's settings": (mix_ours, theirs),
+    "ours": (mix_ours, config),
 }
 
 # %%
 found, clipped = {}, Counter()
 for name, (mix, way) in ways.items():
     found[name] = []
-    for batch, s, p_now in islice(stream(replace(way, patch_p=1.0), in_their_words), steps):
-        zones, mixed, ids, accepted = mix(batch, s, p_now, way)
-        told = [Report.parse(text) for text in texts.decode(ids)]
-        became = outcomes(s, mixed, accepted, told, zones.tolist())
-        found[name] += became[zones.numpy() >= 0].tolist()
-        clipped[name] += int((ids[:, texts.length :] != 0).any(1).sum())
+    for batch, s, p_now in islice(seen_by_stand_in(replace(way, patch_p=1.0), in_their_words), steps):
+        made = mix(batch, s, p_now, way)
+        became = outcomes(s, made.images, made.accepted, made.reports(texts), made.zones.tolist())
+        found[name] += became[made.zones.numpy() >= 0].tolist()
+        clipped[name] += int((made.input_ids[:, texts.length :] != 0).any(1).sum())
 
 # %% [markdown]
 # What becomes of a proposal? There are four outcomes:

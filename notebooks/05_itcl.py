@@ -48,12 +48,11 @@ import torch
 from IPython.display import display
 from torch.nn.functional import normalize
 
-from semimedref_core import Config, Report, itcl, load_split, reports, versions
-from semimedref_core.figures import embedding_space, heat_maps, notebook_style, pulls, short, temperatures
+from semimedref_core import Config, Report, figures, itcl, load_split, reports, versions
 from semimedref_core.teaching import check, source_of
 from semimedref_kernels import jaccard, soft_contrastive_loss, soft_contrastive_plain
 
-notebook_style(100)
+figures.notebook_style(100)
 print(versions())
 
 # %% [markdown]
@@ -114,7 +113,7 @@ P = jaccard(codes[:12])
 named = [{zone for zone, bit in zip(reports.ZONES, report.zones, strict=True) if bit} for report in twelve]
 for i, j in [(0, 1), (0, 2), (1, 2)]:
     both, either = len(named[i] & named[j]), len(named[i] | named[j])
-    print(f"{short(twelve[i])} | {short(twelve[j])}: {both} of {either} zones, P = {P[i, j]:.2f}")
+    print(f"{figures.short(twelve[i])} | {figures.short(twelve[j])}: {both} of {either} zones, P = {P[i, j]:.2f}")
     assert math.isclose(P[i, j], both / max(1, either), rel_tol=1e-6)
 print(f"two reports without infection: P = {jaccard(torch.zeros(2, dtype=torch.long)).tolist()}")
 
@@ -124,7 +123,9 @@ print(f"two reports without infection: P = {jaccard(torch.zeros(2, dtype=torch.l
 # of the image, and the usual loss treats them as negatives.
 
 # %%
-heat_maps({"soft positives: P": P.numpy(), "hard positives": np.eye(12)}, [short(report) for report in twelve], "P")
+figures.heat_maps(
+    {"soft positives: P": P.numpy(), "hard positives": np.eye(12)}, [figures.short(report) for report in twelve], "P"
+)
 plt.show()
 
 # %% [markdown]
@@ -149,7 +150,7 @@ def on_circle(*degrees):
 
 
 def table(matrix, title):
-    names = [short(report) for report in three]
+    names = [figures.short(report) for report in three]
     print(f"{title}\n{pd.DataFrame(matrix.numpy(), names, ['v1', 'v2', 'v3']).round(2)}\n")
 
 
@@ -176,14 +177,17 @@ table(-wanted * z.log_softmax(1), "wanted times -log given: what each entry adds
 # %% [markdown]
 # The source of Eq. 11 computes this in another order. We have
 # $\log\mathrm{softmax}_j\,z_{ij} = z_{ij} - \mathrm{lse}_i$ with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$. So the loss
-# is a mean of `lse` minus a weighted mean of $z$. `pull_u` holds, for each image, the weighted sum of the texts that
-# the loss pulls it to. Notebook [09](09_kernels.ipynb) shows how `class_sums` finds this sum without the matrix $P$.
+# is a mean of `lse` minus a weighted mean of $z$. The cell checks this form too. In the source, `pull_u` holds, for each
+# image, the weighted sum of the texts that the loss pulls it to. Notebook [09](09_kernels.ipynb) shows how `class_sums`
+# finds this sum without the matrix $P$.
 # (For a small batch the function calls `whole_forward`, which keeps $z$ for the backward pass.)
 
 # %%
 display(source_of(soft_contrastive_plain.forward))
 image_to_text = -(wanted * z.log_softmax(1)).sum(1).mean()
 text_to_image = -(wanted * z.T.log_softmax(1)).sum(1).mean()  # P is symmetric, z is not
+other_order = (z.logsumexp(1) - (wanted * z).sum(1)).mean()
+assert torch.isclose(other_order, image_to_text, rtol=1e-12)
 by_hand, op = (image_to_text + text_to_image) / 2, soft_contrastive_loss(u3, v3, codes3, tau3)
 print(f"image to text {image_to_text:.4f}, text to image {text_to_image:.4f}")
 print(f"loss by hand {by_hand:.4f}, by soft_contrastive_loss {op:.4f}")
@@ -210,8 +214,7 @@ check("05.1", least_value)
 # ## 4 · The floor
 #
 # A cross-entropy is never below the entropy of the wanted shares. Soft positives have entropy, so ITCL has a *floor*
-# above 0.
-# The floor depends only on the reports of the batch. With hard positives it is 0.
+# above 0. The floor depends only on the reports of the batch. With hard positives it is 0.
 #
 # A network that knows nothing gives an even softmax: each of the $N$ texts gets the same share, and the loss is
 # $\log N$. So $\log N$ minus the floor is the *room*, the most that a network can gain over knowing nothing. The cell
@@ -302,12 +305,13 @@ for title, loss in losses.items():
     arrows[title] = 2 * du.numpy()
     moved = normalize(u5 + du, dim=1) @ normalize(v5 + dv, dim=1).T - u5 @ v5.T
     print(f"{title}: " + ", ".join(f"{name} {moved[rows].mean():+.2f}" for name, rows in groups.items()))
-pulls(u5.numpy(), v5.numpy(), arrows, five)
+figures.pulls(u5.numpy(), v5.numpy(), arrows, five)
 plt.show()
 
 # %% [markdown]
-# In this drawing both losses pull an image to its own text, and both push it away from texts that share nothing. They differ for texts
-# that share some zones (*some shared*): hard positives push the image away from them, soft positives pull it closer.
+# In this drawing both losses pull an image to its own text, and both push it away from texts that share nothing. They
+# differ for texts that share some zones (*some shared*): hard positives push the image away from them, soft positives
+# pull it closer.
 #
 # ## 6 · What training makes of the embeddings
 #
@@ -344,17 +348,20 @@ networks = {"untrained": build_network("compact")}
 networks |= {title: train_encoders(loss, title) for title, loss in losses.items()}
 
 # %% [markdown]
-# We measure on 200 validation pairs. The first four columns are mean cosines of an image and a text:
+# We measure on 200 validation pairs. The left panel and the first four columns are mean cosines of an image and a text:
 #
 # - *own*: its own text;
 # - *same*, *some*, *none*: other texts that name the same zones, share some zones, or share none.
 #
-# The other two columns do not depend on how large the cosines are:
+# The right panel and the other two columns do not depend on how large the cosines are:
 #
 # - *order* is the rank correlation of cosine and $P$ over all other texts. It is 1 if a text with a larger $P$ always
 #   has a larger cosine.
 # - *nearest* is the mean $P$ of an image and the closest text of another pair. The last line of the output says what
 #   chance gives.
+#
+# **Look at** the orange line between *some* and *none*: it rises, so texts that share nothing with the image come
+# closer to it than texts that share something. The blue line falls there, as it should, but by little.
 
 # %%
 from scipy.stats import spearmanr
@@ -372,11 +379,17 @@ for name, network in networks.items():
     nearest = P_valid[range(len(valid)), cosine.masked_fill(eye, -2).argmax(1)].mean()
     order = spearmanr(cosine[~eye], P_valid[~eye]).statistic
     scores.loc[name] = [*(cosine[group].mean().item() for group in groups.values()), order, nearest.item()]
+
+# %%
+chance = {"order": 0.0, "nearest": P_valid[~eye].mean().item()}
+spoken = {"own": "own text", "same": "same zones", "some": "some shared", "none": "none shared"}
+figures.trained_embeddings(scores, spoken, chance)
+plt.show()
 print(scores.round(2).to_string())
-print(f"P of a text at random: {P_valid[~eye].mean():.2f}")
+print(f"P of a text at random: {chance['nearest']:.2f}")
 
 # %% [markdown]
-# **Read the rows one by one.** Hard positives bring image and own text much closer (*own*), because this is all that
+# **What the figure says.** Hard positives bring image and own text much closer (*own*), because this is all that
 # they ask for. They never ask that texts with *some* shared zones come before texts with *none*, and in this run the
 # cosines of *none* are larger. Soft positives do ask for this order, with small differences of cosines, as section 4
 # said. So we expect them to be ahead in *order*. In this run they are, and in *nearest* too. But they do not pull an
@@ -403,7 +416,7 @@ contrast.contrast_explorer(valid.reports, embeddings)
 u, v = (x[:12] for x in embeddings["soft positives"])
 found = contrast.contrast(u, v, valid_codes[:12], tau)
 maps = {"wanted: P / row sum": found.wanted.numpy(), "given: softmax of z": found.given.numpy()}
-heat_maps(maps, [short(report) for report in valid.reports[:12]], "share of text j for image i")
+figures.heat_maps(maps, [figures.short(report) for report in valid.reports[:12]], "share of text j for image i")
 plt.show()
 print(f"loss {found.loss:.2f}, floor {found.floor:.2f}, log N {math.log(12):.2f}")
 
@@ -464,7 +477,9 @@ hard_curves, soft_curves = (np.array([at_temperature(kind, t) for t in taus]).T 
 curves = {"loss": {"hard": hard_curves[0], "soft": soft_curves[0]}, "texts that count": {"both": soft_curves[1]}}
 curves["mean length of dL/du"] = {"hard": hard_curves[2], "soft": soft_curves[2]}
 least = itcl.loss_floor(codes[rows]).item()
-temperatures(taus, curves, {"loss": {"soft": least}, "texts that count": {"soft": math.exp(least), "hard": 1}}, tau)
+figures.temperatures(
+    taus, curves, {"loss": {"soft": least}, "texts that count": {"soft": math.exp(least), "hard": 1}}, tau
+)
 plt.show()
 print("tau    soft loss  hard loss  texts that count  gradient soft  hard")
 for t in (0.005, 0.07, 0.3, 1.0):
@@ -492,5 +507,5 @@ for name, (u, v) in embeddings.items():
     spaces[name] = tuple(part.numpy() for part in (centred @ axes.T).split(len(u)))
     print(f"{name}: gap {(u.mean(0) - v.mean(0)).norm():.2f}, spread of images {u.std(0).norm():.2f}, ", end="")
     print(f"of texts {v.std(0).norm():.2f}")
-embedding_space(spaces, valid.reports)
+figures.embedding_space(spaces, valid.reports)
 plt.show()

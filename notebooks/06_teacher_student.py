@@ -102,7 +102,7 @@ print(f"DiceCE on labelled pairs: {history[0]['loss_labelled']:.2f} at first, {h
 # `_u` unlabelled, `_mix` mixed. The sections below take the same steps with the same names, and they must end at the
 # same loss.
 #
-# You can skip three things for now. `label`, `weigh` and `mix` are functions that other methods replace. The lines
+# You can skip three things for now. `label`, `weigh`, `mix` and `mask_loss` are functions that other methods replace. The lines
 # below `burning_in` are the burn-in, which section 9 explains. The lines after `if seen.zones is None` belong to ISPG,
 # an addition that predicts the zones from the image (an appendix of [03](03_posaug.ipynb)).
 
@@ -288,6 +288,10 @@ print(f"tensors of weights with a gradient: student {moved} of {len(list(student
 # `HostReads` counts such requests, here in the forward pass, the backward pass and the update of the teacher. It cannot
 # look inside our own two operations, patch mixing and ITCL, and it counts each of them as one. On a GPU these two are
 # Triton kernels ([09](09_kernels.ipynb)).
+#
+# `operations` counts everything that PyTorch is asked for, also a view of a tensor, which costs a GPU nothing. [Notebook
+# 10](10_gpu_training.ipynb) counts a whole step with its optimiser, and only what computes something. So its number is
+# smaller.
 
 # %%
 with HostReads() as step_reads:
@@ -552,24 +556,20 @@ print(f"right half blank: {samples} of {len(p)} samples miss a named zone, {pixe
 # the decay during the first five epochs, and again from epoch 22 to 51, there by at most 0.001.
 
 # %%
-default = Config()
-span = range(default.steps)
-compact = pd.DataFrame([vars(step.schedule(default, t)) for t in span], index=pd.Index(span, name="step"))
-compact["unbounded"] = default.ema_decay
-epoch = math.ceil(5659 / 32)  # in steps
-span = pd.Index([t / epoch for t in range(100 * epoch)], name="epoch")
-release = pd.DataFrame({"w_u": [0.3 * ema.ramp(t, 5, 15) for t in span]}, index=span)
-release["decay"] = [ema.ema_decay(t, 5 * epoch, 20 * epoch, 0.99, 0.999) for t in range(len(span))]
-release["unbounded"] = [0.99 + (0.999 - 0.99) * ema.ramp(t, 5, 20) for t in span]
-release["lr"] = [1e-6 + (3e-4 - 1e-6) * (1 + math.cos(math.pi * t / 200)) / 2 for t in span]  # T_max 200, no warm-up
-figures.schedule_curves(
-    {f"our defaults, {default.steps} steps": compact, "the release's settings, 100 epochs": release}
-)
+from semimedref_core.methods import release
+
+default, epoch = Config(), math.ceil(5659 / 32)  # steps of an epoch
+ours = pd.DataFrame([vars(step.schedule(default, t)) for t in range(default.steps)]).rename_axis("step")
+theirs = pd.DataFrame([release.schedule(t, epoch) for t in range(100 * epoch)])
+ours["unbounded"], theirs["unbounded"] = default.ema_decay, theirs["decay"]
+theirs["decay"] = theirs["decay"].clip(upper=(1 + theirs.index) / (10 + theirs.index))  # with our bound
+theirs.index = (theirs.index / epoch).rename("epoch")
+figures.schedule_curves({f"our defaults, {default.steps} steps": ours, "the release's settings, 100 epochs": theirs})
 plt.show()
 
 # %%
-print(compact.iloc[[0, 89, 90, 150, 209, 210, 599]].round(4).to_string())
-print(release.iloc[[0, 5 * epoch, 20 * epoch, 25 * epoch, 100 * epoch - 1]].round(6).to_string())
+print(ours.iloc[[0, 89, 90, 150, 209, 210, 599]].round(4).to_string())
+print(theirs.iloc[[0, 5 * epoch, 20 * epoch, 25 * epoch, 100 * epoch - 1]].round(6).to_string())
 for decay in (0.99, 0.999):
     print(f"the bound allows a decay of {decay} from step {round((10 * decay - 1) / (1 - decay))}")
 

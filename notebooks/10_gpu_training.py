@@ -21,8 +21,8 @@
 #
 # - know how much work a step is: launches, operations and bytes, counted without a GPU;
 # - can say why a small step waits for launches, and what a *CUDA graph* does about it;
-# - have run the same code on this CPU, a few steps at a small size;
-# - have seen what a GPU measured, **if a run of its script was kept**. This notebook says where nothing was measured.
+# - have compared the counts with the two times that a GPU gave us;
+# - have run the same code on this CPU, a few steps at a small size, and can measure all of it on your GPU.
 #
 # **What you need.** One training step from [06](06_teacher_student.ipynb), and a whole training from
 # [07](07_train.ipynb).
@@ -34,7 +34,8 @@ kept = "gpu_training.json"  # what a GPU has measured, in the folder results bes
 steps = 12  # of the small run on the CPU
 operations_per_second = 4e14  # what products in bf16 reach on an H100, 40 % of what is printed on it
 bytes_per_second = 2.4e12  # what copies reach on an H100, measured
-host_seconds = 37e-6  # of the host for each operation: 36 ms a step, measured on an H200, by 966 operations
+measured = {64: 36, 224: 41}  # ms of a step of compact with 8 + 8 pairs on an H200, by image size in px
+host_seconds = 37e-6  # of the host for each operation: 36 ms by about 960 operations
 launch_seconds = 2.5e-6  # of a small kernel inside a graph: a guess
 
 # %% tags=["nbval-ignore-output"]
@@ -64,11 +65,13 @@ print(versions("accelerate"))
 # %% [markdown]
 # ## 1 · What is trained, and what was measured
 #
-# `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks, one of them at two sizes, and
-# trains two of them in full. It
-# needs a GPU and at most eight minutes. It writes one file, and this notebook shows the file in the folder `results`. The
-# table lists these four cases. The script trains `lite` and `mmi_unet` in full. For `compact` it times steps only.
-# Short trainings on a GPU that were not made by this script are in [08](08_results.ipynb). The cell counts them.
+# `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks, one of them at two sizes. The
+# table lists these four cases. The script also trains `lite` and `mmi_unet` in full. It needs a GPU and at most eight
+# minutes. It writes one file, and this notebook shows the file in the folder `results`.
+#
+# We have not run this script on a GPU yet. An H200 gave us two times of `compact` before the script was written: 36 ms
+# a step at 64 px, and 41 ms at 224 px, with 8 + 8 pairs and no graph. Short trainings on a GPU are in
+# [08](08_results.ipynb). The cell counts them.
 
 # %% tags=["nbval-ignore-output"]
 about = ["network", "dataset", "image_size", "batch_size", "precision", "steps"]
@@ -88,9 +91,10 @@ print(
 # memory. We run one step there, from after the burn-in, and count every operation that computes something. On a GPU each
 # operation is one launch, or a few.
 #
-# **Arithmetic.** Let $F$ be the operations of a forward pass of one pair, and $E$ those of the encoders alone. A backward
-# pass costs two forward passes. Take $n$ labelled and $n$ unlabelled pairs. The student sees $2n$ samples whole, and $n$ with
-# its encoders only. The teacher sees $n$. So a step takes $n\,(3\,(2F + E) + F)$ operations.
+# **Arithmetic.** Let $F$ be the floating-point operations of a forward pass of one pair, and $E$ those of the encoders
+# alone. A backward pass costs two forward passes. Take $n$ labelled and $n$ unlabelled pairs. The student sees $2n$
+# samples whole, and $n$ with its encoders only. The teacher sees $n$. So a step takes $n\,(3\,(2F + E) + F)$
+# floating-point operations.
 
 
 # %%
@@ -139,29 +143,43 @@ work.round({"operations": 0, "TFLOP": 2, "GB": 1})
 # divided by the rates in the parameters cell. They are arithmetic, not results.
 
 # %%
-predicted = (
-    pd.DataFrame(
-        {
-            "host, one by one": work["operations"] * host_seconds,
-            "launches in a graph": work["operations"] * launch_seconds,
-            "products": work["TFLOP"] * 1e12 / operations_per_second,
-            "bytes": work["GB"] * 1e9 / bytes_per_second / 2,
-        }
-    )
-    * 1000
-)
+seconds = {"host, one by one": work["operations"] * host_seconds}
+seconds["launches in a graph"] = work["operations"] * launch_seconds
+seconds["products"] = work["TFLOP"] * 1e12 / operations_per_second
+seconds["bytes"] = work["GB"] * 1e9 / bytes_per_second / 2
+predicted = 1000 * pd.DataFrame(seconds)
 predicted.loc["compact", "bytes"] *= 2  # it runs in float32
+
+# %%
 print(predicted.round(2))
 step_bounds(predicted)
 plt.show()
 
 # %% [markdown]
-# Each bar is the least time that a step needs for one of these things, on a logarithmic axis. Where the host starts the
-# operations one by one, the host takes longest in all cases: 36, 49, 49 and 85 ms (`compact`, `lite_96`, `lite`,
-# `mmi_unet`). The 36 ms of `compact` are measured on an H200; the rate of the others comes from them. A graph removes that time. `compact` and `lite_96` are then bound by their launches, 2.4 and 3.3 ms. `lite`
-# and `mmi_unet` are bound by bytes, 6 and 34 ms: hundreds of small
-# operations read and write whole maps. Their products alone would take 0.5 and 11 ms. A graph cannot help there. Fused
-# operations (`compile="on"`) can.
+# Each bar is the least time that a step needs for one of these things, on a logarithmic axis.
+#
+# - Where the host starts the operations one by one, the host takes longest in all cases: 36 ms for `compact`, 49 ms for
+#   `lite` at both sizes, 85 ms for `mmi_unet`. The 36 ms are measured; the rate of the others comes from them.
+# - A graph removes that time. `compact` and `lite_96` are then bound by their launches, 2.4 and 3.3 ms.
+# - `lite` and `mmi_unet` at 224 px are bound by bytes, 6 and 34 ms: hundreds of small operations read and write whole
+#   maps. Their products alone would take 0.5 and 11 ms. A graph cannot help there. Fused operations (`compile="on"`)
+#   can.
+#
+# **Does the host really decide?** If it does, the size of the picture hardly matters. At 224 px a picture has 12 times
+# as many pixels as at 64 px. The cell counts a step of `compact` at both sizes, and prints the two times that the H200
+# gave us.
+
+# %%
+at_size = {}
+for side, milliseconds in measured.items():
+    counted = operations(replace(CASES["compact"], image_size=side), CASES["compact"].steps - 1, few_pairs(side))
+    moved = 1000 * counted.bytes / bytes_per_second
+    at_size[f"{side} px"] = {"operations": counted.total, "bytes, ms": moved, "measured, ms": milliseconds}
+print(pd.DataFrame(at_size).T.round(1).to_string())
+
+# %% [markdown]
+# The operations stay the same. The bytes grow 9 times, because weights and texts do not grow with the picture. The
+# measured time grows by 5 ms only. A step that waits for its host behaves like this.
 #
 # ### Exercise 10.1 (predict)
 #
@@ -182,8 +200,8 @@ check("10.1", times_as_fast)
 # ### Exercise 10.2 (change)
 #
 # The host's time does not depend on the number of pairs, and the bytes grow with it. The table counts `mmi_unet` with 32
-# labelled and 32 unlabelled pairs. Change that number, the same for both. From how many labelled pairs on do the bytes of `mmi_unet` take
-# as long as its host? Answer with a number.
+# labelled and 32 unlabelled pairs. Change that number, the same for both. From how many labelled pairs on do the bytes of
+# `mmi_unet` take as long as its host? Answer with a number.
 #
 # <details><summary>Solution</summary>
 #
@@ -248,11 +266,13 @@ if record:
     plt.show()
 
 # %% [markdown]
-# So few steps only show that the code runs, so no curve of them is drawn. If runs of the script are kept, the figure
-# shows these: the loss on labelled pairs at the left, and at the right the Dice of student (dotted) and teacher on
-# validation pairs.
+# So few steps only show that the code runs, so no curve of them is drawn.
 #
-# ## 6 · What was measured
+# ## 6 · Measure it on your GPU
+#
+# Run `python -m semimedref_core.tools.gpu_session FOLDER`, copy `FOLDER/gpu_training.json` to `notebooks/results`, and
+# run this notebook again. Section 5 then has a figure of the trainings: the loss on labelled pairs at the left, and at
+# the right the Dice of student (dotted) and teacher on validation pairs. The next cell then prints the times.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -277,17 +297,22 @@ else:
 # **To remember**
 #
 # - A step of Semi-MedRef with `compact` hands about 960 operations to the device. As a graph it is one launch, with
-#   about ten small operations around it.
+#   about ten small operations around it. ([06](06_teacher_student.ipynb) counts about 1700, because it also counts views
+#   of tensors, which cost a GPU nothing.)
 # - A graph helps where the host takes longest. If a launch in a graph takes 2.5 µs, `compact` becomes about 15 times as
 #   fast. `mmi_unet` with 32 + 32 pairs becomes about 2.5 times as fast, because its bytes take the next longest.
 # - A recorded step may not ask for a value, and every tensor that it reads must keep its address.
-# - A prediction is a count divided by a rate. Only a run measures, and this page says whether there was one.
+# - A prediction is a count divided by a rate. It can be held against a time: 12 times as many pixels took an H200 41 ms
+#   instead of 36, because the step waits for its host.
 #
 # **Back:** [09 · Kernels](09_kernels.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells how to train
 # on a GPU, and on several, and [docs/kernels.md](../docs/kernels.md) lists the launches and times of the two kernels.
 # [00 · Start here](00_start_here.ipynb) lists all notebooks.
 
 # %%
+small_step, large_step = at_size.values()
+assert small_step["operations"] == large_step["operations"]
+assert 8.5 < large_step["bytes, ms"] / small_step["bytes, ms"] < 9.5
 in_graph = predicted.drop(columns="host, one by one").max(1)
 gain = predicted["host, one by one"] / in_graph
 assert 900 < work.loc["compact", "operations"] < 1050 and left.total <= 12

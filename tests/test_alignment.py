@@ -1,9 +1,16 @@
 """What is counted when image, target and text are compared: each kind of disagreement is told, and nothing else."""
 
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
 import torch
 
-from semimedref_core.anatomy import THIRDS
+from semimedref_core import Config, build_texts, load_split, views
+from semimedref_core.anatomy import QATA, THIRDS
 from semimedref_core.reports import Report
+from semimedref_core.tools.known_truth import batches_with_truth, mix_as_released, mix_ours
 from semimedref_core.tools.mixing_audit import (
     FAULTS,
     broken_by_mixing,
@@ -76,3 +83,52 @@ def test_outcomes_are_read_off_the_tensors():
     told = [whole, whole, miscounted, whole, whole]
     became = outcomes(images, mixed, accepted, told, zones=[0, 4, 0, 0, 0])
     assert became.tolist() == ["aligned", "text wrong", "text wrong", "image only", "left alone"]
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return load_split("phantom", "valid", 32).subset(range(24))
+
+
+def made(pairs, count=4, **settings):
+    """The first batches of training, each with the truth of its views."""
+    config = Config(image_size=32, batch_size=8, posaug_p=0.0, teacher_view="same", **settings)
+    texts = build_texts(length=40)
+    return config, texts, list(islice(batches_with_truth(pairs, pairs, config, texts, QATA), count))
+
+
+def test_a_second_channel_with_the_truth_shows_what_a_mixed_image_shows(pairs):
+    config, texts, batches = made(pairs)
+    accepted = 0
+    for batch, truth in batches:
+        s = torch.cat([views.weak_view(batch.images, batch.affine), truth], 1)
+        mix = mix_ours(batch, s, truth, config)
+        for k in mix.accepted.nonzero()[:, 0].tolist():
+            y0, x0, y1, x1 = mix.patches[k].tolist()
+            assert torch.equal(mix.images[k, :, y0:y1, x0:x1], s[batch.proposal["partner"][k], :, y0:y1, x0:x1])
+            assert mix.reports(texts)[k].zones[mix.zones[k]] == 1
+        accepted += int(mix.accepted.sum())
+        assert torch.equal(mix.images[~mix.accepted], s[~mix.accepted])
+    assert accepted > 5
+
+
+def test_without_the_receivers_box_patches_are_at_least_as_large(pairs):
+    def area(**how):
+        config, _, batches = made(pairs)
+        patches = torch.cat([mix_ours(batch, truth, truth, config, **how).patches for batch, truth in batches])
+        return (patches[:, 2:] - patches[:, :2]).prod(1)
+
+    cut, whole = area(), area(donors_box_alone=True)
+    assert (whole >= cut).all() and (whole > cut).any()
+
+
+def test_the_released_order_leaves_refused_patches_in_the_image(pairs):
+    restyled = replace(pairs, reports=tuple(Report.of(each.zones, style="release") for each in pairs.reports))
+    config, texts, batches = made(restyled, gate=0.55, patch_size=0.5)
+    rng, pasted_alone = np.random.default_rng(0), 0
+    for batch, truth in batches:
+        mix = mix_as_released(batch, truth, truth, config, texts, rng)
+        changed = (mix.images != truth).flatten(1).any(1)
+        pasted_alone += int((changed & ~mix.accepted).sum())
+        assert (mix.zones[mix.accepted] >= 0).all()
+    assert pasted_alone > 0

@@ -380,3 +380,10 @@ def test_the_variant_trains_from_the_command_line_with_the_papers_preset(
     dice = about["valid"]["dice_micro"]
     # Half of the pairs chose the weights, so evaluate, which takes all, need not find the same.
     assert scored.status == 0 and 0 <= dice <= 1, scored.errors
+
+
+def test_its_schedule_ramps_weight_and_decay_over_different_spans():
+    at = [release.schedule(step, epoch=10) for step in (0, 50, 125, 200, 150, 250, 1000)]
+    assert [each["w_u"] for each in at] == pytest.approx([0, 0, 0.15, 0.3, 0.2, 0.3, 0.3])
+    assert [each["decay"] for each in at] == pytest.approx([0.99, 0.99, 0.993375, 0.99675, 0.9945, 0.999, 0.999])
+    assert at[0]["lr"] == 3e-4 and at[-1]["lr"] == pytest.approx((3e-4 + 1e-6) / 2), "half-way after 100 of 200 epochs"

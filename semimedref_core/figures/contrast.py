@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -83,6 +84,34 @@ def pulls(u: np.ndarray, v: np.ndarray, arrows: Mapping[str, np.ndarray], report
     figure.legend(
         marks, names, loc="outside lower center", ncols=3, fontsize=10, frameon=False, title="u: image (dot), v: text"
     )
+    return figure
+
+
+def trained_embeddings(scores: pd.DataFrame, groups: Mapping[str, str], chance: Mapping[str, float]) -> Figure:
+    """What training has made of the embeddings: cosines of groups of texts at the left, their order at the right.
+
+    Args:
+        scores: a row for each network, a column for each group and each measure. The first word of a network's name
+            chooses its colour: ``hard``, ``soft`` or another one.
+        groups: column -> its label; the values are mean cosines.
+        chance: column -> the value that chance gives, drawn as a dotted line; the values are shares or correlations.
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.2, 3.8), layout="constrained", gridspec_kw={"width_ratios": (1.5, 1)}
+    )
+    width = 0.8 / len(scores)
+    for k, (name, row) in enumerate(scores.iterrows()):
+        look = {"color": POSITIVE_COLOURS.get(name.split()[0], "0.6"), "label": name}
+        left.plot(range(len(groups)), row[list(groups)], "o-", **look)
+        right.bar(np.arange(len(chance)) + (k - (len(scores) - 1) / 2) * width, row[list(chance)], width, **look)
+    for k, value in enumerate(chance.values()):
+        right.plot((k - 0.45, k + 0.45), (value, value), ":", color=BLACK, label="chance" if k == 0 else None)
+    left.set_xticks(range(len(groups)), groups.values())
+    left.set(ylabel="mean cosine of image and text", xlim=(-0.3, len(groups) - 0.7))
+    right.set_xticks(range(len(chance)), chance)
+    left.grid(alpha=0.3, axis="y")
+    marks, names = right.get_legend_handles_labels()
+    figure.legend(marks, names, loc="outside lower center", ncols=len(names), frameon=False)
     return figure
 
 

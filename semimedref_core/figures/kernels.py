@@ -163,12 +163,12 @@ def step_bounds(clocks: pd.DataFrame) -> Figure:
     Args:
         clocks: one row for each case, one column for each limit; ms above 0.
     """
-    figure, ax = plt.subplots(figsize=(9, 0.9 + 0.75 * len(clocks)), layout="constrained")
+    figure, ax = plt.subplots(figsize=(8, 0.9 + 0.75 * len(clocks)), layout="constrained")
     thick, colours = 0.8 / clocks.shape[1], (VERMILION, ORANGE, BLUE, SKY, GREEN)
     for place, (clock, colour) in enumerate(zip(clocks, colours, strict=False)):
         at = np.arange(len(clocks)) + thick * (place - (clocks.shape[1] - 1) / 2)
         bars = ax.barh(at, clocks[clock], 0.9 * thick, color=colour, label=clock)
-        ax.bar_label(bars, [f"{value:.2g}" for value in clocks[clock]], fontsize=9, padding=3)
+        ax.bar_label(bars, [f"{value:.2g}" for value in clocks[clock]], fontsize=10, padding=3)
     ax.set_yticks(range(len(clocks)), clocks.index, fontsize=10)
     ax.set(xscale="log", xlabel="least time of a step, ms", xlim=(clocks.min().min() / 2, 4 * clocks.max().max()))
     ax.invert_yaxis()

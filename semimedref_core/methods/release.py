@@ -30,6 +30,7 @@ Ledger 17 ``choose_by = student``     the student's micro Dice chooses the weigh
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -48,7 +49,7 @@ from semimedref_core.posaug import draw_hits
 from semimedref_core.presets import preset
 from semimedref_core.reports import HEIGHTS, SIDES, Report
 from semimedref_core.semi_medref import semi_medref
-from semimedref_core.teacher import Teacher
+from semimedref_core.teacher import Teacher, ramp
 from semimedref_kernels import patch_mix
 
 _OF_MIXING = "patch_p patch_size gate grid weak_view strong_view teacher_view pseudo_labels unfound".split()
@@ -174,6 +175,28 @@ def step(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float | Tensor
     """The paper's step with the release's mixing; ``mask_loss = dice`` also leaves out the cross-entropy."""
     loss = dice if config.mask_loss == "dice" else dice_ce
     return semi_medref(student, teacher, batch, w_u, config, mix=paste_then_gate, mask_loss=loss)
+
+
+def schedule(step: int, epoch: int) -> dict[str, float]:
+    """The schedule of the release's training, for comparison with :func:`semimedref_core.step.schedule`.
+
+    After 5 epochs of burn-in, the weight of the unlabelled loss grows to 0.3 over 15 epochs, and the decay of the
+    teacher from 0.99 to 0.999 over 20 epochs. The learning rate follows half a cosine of 200 epochs without warm-up.
+
+    Args:
+        step: from 0.
+        epoch: number of steps of an epoch.
+
+    Returns:
+        ``w_u``, ``decay`` and ``lr`` of this step.
+    """
+    at = step / epoch
+    cosine = (1 + math.cos(math.pi * at / 200)) / 2
+    return {
+        "w_u": 0.3 * ramp(at, 5, 15),
+        "decay": 0.99 + (0.999 - 0.99) * ramp(at, 5, 20),
+        "lr": 1e-6 + (3e-4 - 1e-6) * cosine,
+    }
 
 
 def dice(logits: Tensor, target: Tensor, weight: None = None) -> Tensor:

@@ -8,6 +8,7 @@ _MODULES = {
     "inspection": "named_tensors tensor_table parameter_table gradient_norms Passes HostReads",
     "memory_traffic": "Meter Access listening bytes_moved",
     "mixing_audit": "OUTCOMES FAULTS sum_in_boxes broken_by_mixing count_lesions faults zone_of_patch outcomes",
+    "known_truth": "batches_with_truth Mix mix_ours mix_as_released",
     "mixing_rates": "zone_rules release_rates",
     "positions": "counts_with predicted_zones reports_table recoveries",
     "profiling": "Profile profile",

@@ -7,6 +7,7 @@ teacher, so the errors come from the rules and not from a network.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,13 @@ from torch import Tensor
 from semimedref_core import views
 from semimedref_core.anatomy import QATA, THIRDS
 from semimedref_core.config import Config
-from semimedref_core.data.batches import Batches
 from semimedref_core.data.pairs import Pairs
 from semimedref_core.errors import ConfigError
 from semimedref_core.methods import release
 from semimedref_core.networks import build_texts
 from semimedref_core.patchmix import MIX_COUNTS, PATCH_ZONES, mixed_reports, patch_boxes
 from semimedref_core.reports import Report
+from semimedref_core.tools.known_truth import batches_with_truth
 from semimedref_core.tools.mixing_audit import broken_by_mixing, count_lesions, sum_in_boxes
 from semimedref_kernels import patch_mix
 
@@ -58,12 +59,10 @@ def zone_rules(pairs: Pairs, config: Config, proposals: int = 1000) -> pd.DataFr
 def _zone_rule(pairs: Pairs, config: Config, proposals: int) -> dict[str, float]:
     config = replace(config, method="semi_medref", patch_p=1.0, posaug_p=0.0)
     texts, grid = build_texts(length=40), THIRDS if config.grid == "thirds" else QATA
-    pictures = Batches(pairs, pairs, config, texts, grid)
-    masks = Batches(pairs, replace(pairs, images=pairs.masks), config, texts, grid)  # same chance, other pixels
     samples, offers, lesions, mixes = 0, 0, 0, []
-    for step in range(-(-proposals // config.batch_size)):
-        batch = pictures(step).unlabelled
-        truth = views.place_masks(masks(step).unlabelled.images, batch.affine)
+    for batch, truth in islice(
+        batches_with_truth(pairs, pairs, config, texts, grid), -(-proposals // config.batch_size)
+    ):
         how = {"block": config.block, "mode": config.patch_mode, "confident": config.gate}
         patches, zones = patch_boxes(truth, **batch.proposal, **how)
         partner = batch.proposal["partner"]
