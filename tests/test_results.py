@@ -276,6 +276,22 @@ def test_the_page_of_results_tells_what_more_masks_give_the_pretrained_network()
     assert dice[0.15] - dice[0.05] > 1 and dice[0.05] - dice[0.01] > 1 and dice[1.0] - dice[0.15] < 0.5
 
 
+def test_the_page_of_results_tells_the_runs_that_looked_for_a_reason():
+    runs = pd.read_csv(notebooks_folder() / "results" / "lite.csv", keep_default_na=False)
+    page = (notebooks_folder().parent / "docs" / "results.md").read_text()
+    section = " ".join(page.partition("### Two explanations")[2].partition("\n## ")[0].split())
+    tried = runs[runs["plan"] == "qata_lite_why"]
+    assert len(tried) == 4
+    for row in tried.itertuples():
+        name = "`flip_sync`" if row.method == "flip_sync" else ", ".join(["Semi-MedRef", *filter(None, [row.variant])])
+        assert f"| {name} | {100 * row.dice_image:.1f} / {100 * row.dice_micro:.1f} |" in section
+    of = runs[(runs["label_ratio"] == 0.01) & (runs["variant"] == "") & (runs["steps"] == 1500)]
+    of = of[of["plan"].isin(["qata_lite", "qata_lite_why"])].set_index(["method", "seed"])["dice_image"]
+    ahead = 100 * (of["semi_medref"] - of["flip_sync"])
+    low = " and ".join(", ".join(f"{-ahead[seed]:.1f}" for seed in (1, 2, 3)).rsplit(", ", 1))
+    assert f"{ahead[0]:.1f} points above `flip_sync`" in section and f"it is {low} points below" in section
+
+
 def test_how_a_method_stands_is_told_seed_by_seed(run):
     targets = np.repeat([10, 50, 200], 10)
     for seed in range(2):
