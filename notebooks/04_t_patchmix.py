@@ -35,8 +35,8 @@
 #
 # A patch goes from a *donor* $j$ into a *receiver* $i$. $s$ is an image as the student sees it. $p$ is the teacher's
 # probability of lesion at each pixel. The *target* is the mask that the student shall learn. The method has an
-# **invariant**: what the image shows, the target marks and the text says are the same thing, also where the gate
-# refuses. Equations have our numbers and, where we know them, the paper's. The *release* is the code that the authors
+# **invariant**: image, target and text of a sample always agree. They agree if the gate accepts the patch, and they
+# agree if it refuses. Equations have our numbers and, where we know them, the paper's. The *release* is the code that the authors
 # published, and *Ledger* is the list of its differences, in [notebook 00](00_start_here.ipynb).
 
 # %% tags=["parameters"]
@@ -66,7 +66,7 @@ from semimedref_core.tools import FAULTS, OUTCOMES, broken_by_mixing, faults, ou
 from semimedref_kernels import patch_mix
 from semimedref_kernels.patch_mix import _by_boxes
 
-figures.notebook_style()
+figures.notebook_style(80)
 print(versions())
 
 # %% [markdown]
@@ -76,11 +76,12 @@ print(versions())
 # whose masks we know. PosAug is off here, so each change of a text comes from mixing.
 #
 # There is no trained teacher in this notebook. `stand_in_teacher` makes an imperfect one out of the true masks:
-# blurred, unsure, half-blind in places, with a false find in every third image. **It is a stand-in**. It shows how the
+# blurred, unsure, half-blind in places, with a false find in about a third of the images. **It is a stand-in**. It shows how the
 # parts work; [07](07_train.ipynb) shows a real teacher.
 #
 # The figure shows three images, and below them the probabilities of the stand-in. Bright is sure, and the blue line is
-# the true mask. **Look at** the bright spot outside the blue lines at the left: it is a false find.
+# the true mask. **Look at** the bright spot outside the blue lines in the left image: it is a false find. The third
+# image has one too, at the upper right.
 
 # %%
 data = {"dataset": dataset, "image_size": image_size, "seed": seed, "batch_size": 32, "posaug_p": 0.0}
@@ -100,8 +101,9 @@ plt.show()
 #
 # CutMix for segmentation mixes image and mask with a patch from anywhere, and leaves the report as it is. Two things
 # go wrong. The patch brings a lesion into a zone that the report does not name. Or it covers a lesion that the report
-# names. The cells count both on the validation pairs, with one random patch for each. The figure shows one sample of
-# each kind, before and after. **Look at** the lung inside the orange frame.
+# names. The cells count both on the validation pairs, with one random patch for each. Here a random patch is cut to the
+# box of one zone, as all our patches are. So the comparison is about the place alone. The figure shows one sample of each
+# kind, before and after. **Look at** the lung inside the orange frame.
 
 # %%
 rng = np.random.default_rng(seed)
@@ -153,12 +155,12 @@ plt.show()
 # \qquad (\text{Eq. 4; paper: 6})$$
 
 # %% [markdown]
-# The first function below is the rule. In the second function the last four lines are Eq. 4. The branch above them is
-# the mode *probability*, which comes below.
+# The first function below is the rule. In the second function the last four lines are Eq. 4. Above them, the
+# `else` branch draws the centre $c$ in the box of the zone. The `if` branch is the mode *probability*, which comes below.
 #
 # Then the cell checks by hand: the zones that each rule allows for one pair of reports, and one patch cut to its box.
-# Our squares may be half as wide as the image, and zones are low. So a whole square of side $b$ seldom fits, and the
-# patch is a rectangle.
+# Our squares are half as wide as the image, and a zone is less than half as high. So a whole square never fits here, and
+# each patch is a rectangle.
 
 # %%
 display(source_of(patchmix.compatible_zones, patchmix.patch_boxes))
@@ -232,10 +234,11 @@ source_of(_by_boxes)
 # grey lines mark our gate and the release's. The release's patches are much smaller (16 of 224 px), so more of them
 # fit into a lesion.
 #
-# **Look at** the three curves in each plot. At low gates, but not at 0, *random* accepts the fewest patches, because the
-# two other modes aim at lesions. The curve of *probability* rises at first: its patches are centred on pixels with
-# $p_j$ of at least the gate, so a small gate already makes it aim. At the right, the purities agree. The exercise asks
-# why.
+# **Look at** the left plot first. At gate 0, *probability* accepts only about 60 %: it may draw any pixel of the image, and
+# a pixel outside all zones gives no patch. A small gate already makes it aim, because it draws pixels with $p_j$ of at
+# least the gate. So its curve rises at first. At the other low gates *random* accepts the fewest patches, because the two
+# other modes aim at lesions. **Then look at** the right plot: the three curves agree as soon as the gate is above 0. The
+# exercise asks why.
 
 # %%
 thresholds = np.linspace(0, 1, 21)
@@ -258,7 +261,7 @@ for mode in patchmix.PATCH_MODES:
 # %% [markdown]
 # ### Exercise 04.1 (predict)
 #
-# The three purity curves at the right lie on each other. Why? Work it out on a small case. Two modes propose ten
+# In the right plot the three purity curves lie on each other, except at gate 0. Why? Work it out on a small case. Two modes propose ten
 # patches each, all of one size. In mode A the mean of $p_j$ is 0 in five patches, 0.4 in three and 0.6 in two. Mode B
 # aims better: 0.4 in six patches and 0.6 in four. The teacher is *calibrated*: of pixels with $p = 0.4$, 40 % are
 # lesion. How many patches does the gate 0.3 accept, in per cent of the ten, and what is their purity in per cent?
@@ -271,7 +274,8 @@ for mode in patchmix.PATCH_MODES:
 #
 # The gate looks at the patch and not at how it was found. Among the patches that pass, both modes have the same mix of
 # means here. So the mode decides how *many* pass, and the gate decides how *pure* they are. If the teacher is
-# calibrated, the purity is the mean of $p_j$ over the accepted patches, so it is never below the gate.
+# calibrated, the purity is the mean of $p_j$ over the accepted patches, so it is never below the gate. At gate 0 nothing
+# is refused, so there the aim of the mode decides the purity.
 # </details>
 
 # %%
@@ -375,8 +379,9 @@ check("04.2", new_zones)
 # pastes into both channels alike, so afterwards the second channel is *what the image shows*.
 #
 # The first cell uses a perfect teacher, $p = y$. Then the target must mark exactly what the image shows. The cell
-# counts, over at least `mixes` accepted mixes, how often target and text agree with the second channel. It also counts
-# how often a sample without an accepted patch stays as it was. In the output the first four counts must be equal, and
+# counts three things over at least `mixes` accepted mixes: how often the target equals the second channel, how often the
+# text names the pasted zone, and how often number and laterality fit the zones that the text names. It also counts how
+# often a sample without an accepted patch stays as it was. In the output the first four counts must be equal, and
 # so must the last two.
 #
 # The second cell compares two orders of the steps, with the stand-in teacher. The release pastes first and asks the
@@ -484,12 +489,13 @@ MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, 
 
 # %%
 k = int(np.abs(thresholds - gate).argmin())
-lets = {mode: f"{100 * accepts[mode][k]:.0f} %, purity {100 * true[mode][k]:.0f} %" for mode in accepts}
+passing, pure = ({mode: 100 * shares[mode][k] for mode in accepts} for shares in (accepts, true))
 print(f"1. Plain CutMix breaks {100 * broken:.0f} % of its samples.")
-print(f"2. T-PatchMix kept the invariant in all of {held['accepted mixes']} mixes, with a perfect teacher.")
-print(f"3. Accepted at gate {gate}, and how pure: mode position {lets['position']}, mode random {lets['random']}.")
-late, ours = alone["release"], alone["ours"]
-print(f"4. At our settings only the image has the patch in {late:.0f} % (release's order) or {ours:.0f} % (ours).")
+print(f"2. In all of {held['accepted mixes']} mixes with a perfect teacher, target and text followed the patch.")
+print(f"3. The gate {gate} accepts {passing['position']:.0f} % of the patches of mode position and ", end="")
+print(f"{passing['random']:.0f} % of mode random. Their purity is {pure['position']:.0f} % and {pure['random']:.0f} %.")
+print(f"4. With the release's order of steps, only the image has the patch in {alone['release']:.0f} % of the samples.")
+print(f"   With our order this happens in {alone['ours']:.0f} %.")
 
 # %% [markdown]
 # ## Appendix: what the three rules propose
@@ -507,7 +513,7 @@ for whose in patchmix.PATCH_ZONES:
     counts[whose] = {
         "of 100 pairs are offered a patch": 100 * offered.float().mean(),
         "of 100 offers show a lesion": 100 * lesion[offered].float().mean(),
-        "of 100 offers lie in a zone of the own report": 100 * own_zones[offered].float().mean(),
+        "of 100 offers lie in a zone of the receiver's report": 100 * own_zones[offered].float().mean(),
         "of 100 offers pass the gate": 100 * taken[offered].float().mean(),
     }
 pd.DataFrame(counts).astype(float).round(0).astype(int)
@@ -598,7 +604,7 @@ counting = replace(config, mix_count="one_more")  # as many as before and one mo
 still = {
     "donor's box": limits(counting, mixes // 4, donors_box_alone=True),
     "common box": limits(counting, mixes // 4),
-    "and release's views": limits(replace(counting, weak_view="release"), mixes // 4),
+    "common box, release's views": limits(replace(counting, weak_view="release"), mixes // 4),
 }
 
 # %%
@@ -709,7 +715,7 @@ assert shares["ours"]["image only"] == shares["ours, the release's settings"]["i
 # %% [markdown]
 # Each sample gets a proposal here, so that there are enough to count. With a smaller probability there are fewer
 # proposals, but their outcomes are the same. The table counts *all samples*, so we scale it by the probability: 0.08
-# in the release, 1 in ours. The faults of the appendix on views come on top, in both.
+# with the release's settings (the first three rows), 1 with ours. The faults of the appendix on views come on top, in both.
 
 # %%
 of_samples = {name: way.patch_p * len(found[name]) / (steps * way.batch_size) for name, (_, way) in ways.items()}

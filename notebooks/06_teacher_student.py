@@ -59,8 +59,8 @@ print(versions())
 # moving average of the student's weights. It predicts masks for the images that nobody has labelled: the
 # *pseudo-labels*.
 #
-# The pseudo-labels of an untrained teacher are noise. So we first train both networks for 60 steps on the phantom, and
-# we record each step for section 9. Then we take one step of the plain method apart. The training before it also used
+# The pseudo-labels of an untrained teacher are noise. So we first train the student for 60 steps on the phantom, and the
+# teacher follows it. We record each step for section 9. Then we take one step of the plain method apart. The training before it also used
 # our additions, which an appendix explains.
 
 # %%
@@ -117,7 +117,8 @@ source_of(semi_medref.semi_medref)
 # teacher reads the weak view $x_u$ and the report $r_u$, and predicts a lesion probability $p$ for each pixel. The
 # teacher is in eval mode and has no gradients.
 #
-# **Ledger 6: one look is enough.** A *look* is one forward pass. T-PatchMix pastes a patch of a partner $\pi(i)$ into
+# **Ledger 6: one look is enough.** The *ledger* lists where the released code, the *release*, departs from what one expects
+# ([00](00_start_here.ipynb)). A *look* is one forward pass. T-PatchMix pastes a patch of a partner $\pi(i)$ into
 # sample $i$, so it needs the partner's $p$ as well. To get it, the released code shows the teacher the permuted batch
 # in a second pass. But a network in eval mode treats each sample by itself. So the second answer is the first one,
 # permuted: $f(x_{\pi}) = f(x)_{\pi}$.
@@ -145,7 +146,7 @@ assert (again - p[partner]).abs().max() < 1e-5
 # cut at 0.5 (Eq. 7; paper: 8). The CPU has written seven texts for each sample: its own report, and its own report with
 # one of the six zones added. The step picks one of them.
 #
-# **Look at** one sample on its way, from left to right. The dashed box is the patch. It brings a lesion, the target
+# **Look at** one sample on its way, from the upper left to the lower right. The dashed box is the patch. It brings a lesion, the target
 # marks this lesion, and the student's text names its zone. (PosAug hides a position of this text now and then.) With
 # the settings above, the teacher also marks a spot at the lower left that the report does not name. This is a mistake,
 # and the target keeps it. The appendix on our additions shows how we remove such mistakes.
@@ -226,6 +227,7 @@ itcl_l, itcl_u = itcl.itcl(u_l, v_l, labelled.codes, config.tau), itcl.itcl(u_u,
 terms = {"DiceCE labelled": losses.dice_ce(logits_l, y_l), "w_l ITCL labelled": w_l * itcl_l}
 terms |= {"w_u DiceCE mixed": w_u * losses.dice_ce(logits_mix, y_mix), "w_u w_c ITCL weak": w_u * w_c * itcl_u}
 print("\n".join(f"{name:18} {value.item():.3f}" for name, value in terms.items()))
+print(f"with the weights w_l {w_l}, w_c {w_c}, and w_u {w_u} after the ramp")
 
 torch.manual_seed(seed)
 asked, taught = Passes(teacher.network), Passes(student)
@@ -286,7 +288,8 @@ print(f"tensors of weights with a gradient: student {moved} of {len(list(student
 # texts.
 #
 # `HostReads` counts such requests, here in the forward pass, the backward pass and the update of the teacher. It cannot
-# look inside our own two operations, patch mixing and ITCL, and it counts each of them as one. On a GPU these two are
+# look inside our own two operations, patch mixing and ITCL, and it counts each of them as one. In the output
+# `aten._local_scalar_dense` is an `if` or an `.item()`, and `aten.index.Tensor` is `x[mask]`. On a GPU these two are
 # Triton kernels ([09](09_kernels.ipynb)).
 #
 # `operations` counts everything that PyTorch is asked for, also a view of a tensor, which costs a GPU nothing. [Notebook
@@ -332,15 +335,15 @@ check("06.2", waiting_label)
 # ## 8 · The teacher is a memory
 #
 # **The paper** (Eq. 14; paper: 5): after each step the teacher's weights $\theta'$ move a little towards the weights
-# $\theta$ of the student, with a *decay* $d$ just below 1. Written out, the student of $a$ steps ago has the weight
+# $\theta$ of the student, with a *decay* $d$ below 1, such as 0.99 (in a short run it is smaller, see section 9). Written out, the student of $a$ steps ago has the weight
 # $(1-d)\,d^{a}$:
 #
 # $$\theta' \leftarrow d\,\theta' + (1-d)\,\theta, \qquad
 # \theta'_t = d^{\,t}\,\theta'_0 + (1-d)\sum_{k=1}^{t} d^{\,t-k}\,\theta_k$$
 #
 # The code also averages floating-point buffers, such as the running means of batch norm, and copies integer ones. The
-# check is a network of one weight. The *half-life* is the number of steps after which half of the teacher's old weights
-# is replaced.
+# check is a network of one weight. After one *half-life* the old teacher counts for one half of the new one, and the
+# students since then count for the other half.
 #
 # The pictures show a teacher on three validation images of the phantom while its student learns (64 px, 5 % of the
 # masks, seed 0). **Look at** the orange: at first it covers nearly everything, then the lungs, and then the lesions.
@@ -387,7 +390,8 @@ print(f"untrained share of the teacher after 60 steps: {0.99**60:.2f} without th
 # %% [markdown]
 # The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. **Left:** both mask
 # losses fall. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** during the burn-in nobody asks the
-# teacher. After it, fewer and fewer patches pass the gate for some steps, and then more and more. **Right:** one curve
+# teacher. After it, fewer and fewer patches pass the gate for some steps. Then the share of accepted patches climbs to
+# about one half, and it rises once more at the end. **Right:** one curve
 # is the distance from teacher to student, the other is the distance that the student moves in one step. During most of
 # the burn-in the bound keeps the teacher less than one step behind. Later the teacher is several steps behind. At the
 # end the learning rate goes to 0, the student hardly moves, and the teacher catches up.
@@ -574,9 +578,10 @@ for decay in (0.99, 0.999):
     print(f"the bound allows a decay of {decay} from step {round((10 * decay - 1) / (1 - decay))}")
 
 # %% [markdown]
-# There are three differences. Our weight and our decay share one ramp, and the release has two. Our decay stays at 0.99
-# by default, because a short run has no time for a half-life of 693 steps. The cosine of the release is made for 200
-# epochs, so after 100 epochs the learning rate is only half-way down. Ours always ends at 0.
+# There are five differences. Our weight ends at 1, and the release's at 0.3. Our weight and our decay share one ramp, and
+# the release has two. Our decay stays at 0.99 by default, because a short run has no time for a half-life of 693 steps.
+# Our learning rate begins with a warm-up, and the release's does not. The cosine of the release is made for 200 epochs,
+# so after 100 epochs its learning rate is only half-way down. Ours always ends at 0.
 #
 # ## Appendix: Six differences from the released code
 #

@@ -170,7 +170,8 @@ def test_where_the_gain_comes_from_is_one_computed_sentence(run, without, said):
         run(0.6, seed=seed, label_ratio=0.01, method="supervised")
     runs = finished_runs(run.folders)
     told = main_result(runs)
-    assert told.startswith(f"With the network compact and 1 % of the masks, {said}") and told == verdict(runs).lines[-1]
+    assert told.startswith(f"With the network compact, 600 steps and 1 % of the masks, {said}")
+    assert told == verdict(runs).lines[-1]
     assert f"the paper's three parts give {100 * (0.7 - without):+.1f} [" in told
     assert told.endswith(" (may be chance)." if abs(0.7 - without) < 0.05 else " (sure).")
 
@@ -181,8 +182,8 @@ def test_without_a_gain_the_sentence_says_so_and_one_seed_has_no_interval(run):
     assert main_result(finished_runs(run.folders)) == ""
     run(0.6, label_ratio=0.01, method="supervised")
     assert main_result(finished_runs(run.folders)) == (
-        "With the network compact and 1 % of the masks, recipe, additions and parts give no gain over supervised "
-        "training (-10.0). Added last, the paper's three parts give +1.0 (one seed)."
+        "With the network compact, 600 steps and 1 % of the masks, recipe, additions and parts give no gain over "
+        "supervised training (-10.0). Added last, the paper's three parts give +1.0 (one seed)."
     )
 
 
@@ -194,7 +195,7 @@ def test_the_sentence_is_of_the_first_setting_with_two_seeds(run):
                 run(dice, label_ratio=0.01, network="lite", **settings)
     run(0.65, label_ratio=0.01, network="lite", method="cps")
     runs = finished_runs(run.folders)
-    assert runs["architecture"].iloc[0] == "lite" and "network compact and 1 %" in main_result(runs)
+    assert runs["architecture"].iloc[0] == "lite" and "network compact, 600 steps and 1 %" in main_result(runs)
 
 
 def test_a_part_with_fewer_seeds_than_another_says_so(run):
@@ -232,4 +233,4 @@ def test_where_nothing_is_ours_the_parts_are_judged_too(run):
         ):
             run(dice, seed=seed, label_ratio=0.01, **settings)
     told = main_result(finished_runs(run.folders))
-    assert told.endswith("With nothing of ours for any method, it is 3.0 better than cps at 1 % (sure).")
+    assert told.endswith("With nothing of ours for any method, semi_medref is 3.0 better than cps at 1 % (sure).")

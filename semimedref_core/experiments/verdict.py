@@ -195,7 +195,8 @@ def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "
         parts = _turned(parts[parts["variant"] == ALL_PARTS])
         if len(parts):
             recipe, part = paired_difference(without, supervised, metric), parts.iloc[0]
-            where = f"network {here['architecture'].iloc[0]} and {percent(ratio)} of the masks"
+            network, steps = here[["architecture", "steps"]].iloc[0]
+            where = f"network {network}, {steps} steps and {percent(ratio)} of the masks"
             sentence = " ".join([_origin(recipe["difference"], part, where), *_bare(here, method, metric)])
             told.append((min(recipe["seeds"], part["seeds"]) < 2, sentence))
     return min(told, key=lambda each: each[0])[1] if told else ""
@@ -219,7 +220,7 @@ def _origin(recipe: float, part: pd.Series, where: str) -> str:
 def _bare(here: pd.DataFrame, method: str, metric: str) -> list[str]:
     """The method against the best baseline where no method has our additions; nothing without such runs."""
     best = _best_baseline(method_differences(without_help(here), method, metrics=(metric,)))
-    return [f"With nothing of ours for any method, it is {_by_ratio(best, named=True)}."] if len(best) else []
+    return [f"With nothing of ours for any method, {method} is {_by_ratio(best, named=True)}."] if len(best) else []
 
 
 def _points(row: pd.Series) -> str:
@@ -341,7 +342,7 @@ def _lines(
         + ", ".join(f"{count} at {percent(ratio)}" for ratio, count in seeds.items())
         + ".",
         f"Against supervised training: {_by_ratio(supervised)}."
-        + (f" It reaches this share of the Dice with all masks and as many steps: {reached}." if reached else ""),
+        + (f" Of supervised training with all masks in as many steps it reaches {reached}." if reached else ""),
         "Against the best semi-supervised baseline: " + _by_ratio(best, named=True) + ".",
         "What each part adds: " + _parts(parts[parts["metric"] == "dice_image"]) + ".",
     )

@@ -151,7 +151,9 @@ def embedding_space(spaces: Mapping[str, tuple[np.ndarray, np.ndarray]], reports
     kinds = [sides(report) for report in reports]
     shown = [kind for kind in SIDE_COLOURS if kind in kinds]
     colours = [SIDE_COLOURS[kind] for kind in kinds]
-    figure, axes = plt.subplots(1, len(spaces), figsize=(3.9 * len(spaces), 4.2), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(spaces), figsize=(3.9 * len(spaces), 4.2), layout="constrained", squeeze=False, sharex=True, sharey=True
+    )
     for ax, (title, (images, texts)) in zip(axes[0], spaces.items(), strict=True):
         ax.scatter(*images.T, c=colours, s=16, alpha=0.75, linewidths=0)
         ax.scatter(*texts.T, c=colours, s=34, marker="x", linewidths=1.3)

@@ -23,7 +23,9 @@ from semimedref_core.figures.canvas import (
     PURPLE,
     SKY,
     TRUTH,
+    TYPE,
     VERMILION,
+    as_text,
     legend,
     outline,
     panels,
@@ -49,8 +51,8 @@ _BOXES = {
     "plan": (0, 0.9, _DATA, "plan of the mixing",
              {"partners": "unlabelled.proposal.partner", "zone boxes": "unlabelled.proposal.boxes",
               "texts": "unlabelled.text_choices"}),
-    "x": (1, 7.0, _FIXED, "weak view", {"$x_l$": "x_l", "$y_l$": "y_l"}),
-    "weak": (1, 3.5, _FIXED, "weak view", {"$x_u$": "x_u"}),
+    "x": (1, 7.0, _FIXED, "weak view, report", {"$x_l$": "x_l", "$y_l$": "y_l", "$r_l$": "labelled.input_ids"}),
+    "weak": (1, 3.5, _FIXED, "weak view, report", {"$x_u$": "x_u", "$r_u$": "unlabelled.input_ids"}),
     "teacher": (2, 4.35, _FIXED, "teacher", {"$p$": "p"}),
     "strong": (2, 2.65, _FIXED, "strong view", {"$s$": "s"}),
     "mix": (3, 3.25, _FIXED, "T-PatchMix",
@@ -75,8 +77,8 @@ _ARROWS = [
 ]  # fmt: skip
 # Long arrows: their points, their label, and its place.
 _LANES = [
-    ([(4.9, 7.64), (4.9, 8.2), (21.4, 8.2), (21.4, 7.28)], "masks", (12.5, 8.3)),
-    ([(4.9, 3.95), (4.9, 5.55), (13.6, 5.55)], "weak views again, for the embeddings only", (9.4, 5.65)),
+    ([(4.9, 7.81), (4.9, 8.2), (21.4, 8.2), (21.4, 7.28)], "masks", (12.5, 8.3)),
+    ([(4.9, 4.12), (4.9, 5.55), (13.6, 5.55)], "weak views and reports again, for the embeddings only", (9.3, 5.65)),
     ([(3.0, 0.9), (10.9, 0.9), (10.9, 2.25)], "", (0, 0)),
     ([(11.9, 2.25), (11.9, 0.5), (21.4, 0.5), (21.4, 2.27)], "mixed targets", (16.6, 0.6)),
 ]
@@ -150,24 +152,18 @@ def sample_strip(
         patch: (y0, x0, y1, x1) px, the proposed box; empty if there is none.
         texts: the texts for the teacher and for the student.
     """
-    figure, axes = panels(1, 6, 2.5, 3.2)
-    own, mixed_text = texts
-    titles = [
-        "image",
-        f"weak view. Teacher reads: {own}",
-        "teacher's p",
-        "strong view",
-        "mixed",
-        f"target. Student reads: {mixed_text}",
-    ]
-    for ax, picture, title in zip(axes[0], (image, weak, p, strong, mixed, mixed), titles, strict=True):
+    figure, axes = panels(2, 3, 3.1, 3.1)
+    titles = ["image", "weak view", "teacher's p on the weak view", "strong view", "mixed", "target"]
+    for ax, picture, title in zip(axes.flat, (image, weak, p, strong, mixed, mixed), titles, strict=True):
         show_image(ax, picture, title)
+    read = "\n".join(f"{who} reads: {text}" for who, text in zip(("Teacher", "Student"), texts, strict=True))
+    figure.suptitle(as_text(read), fontsize=TYPE)
     axes[0, 2].images[0].set(cmap="cividis", clim=(0, 1))
     y0, x0, y1, x1 = patch
     if y1 > y0:
-        for ax in axes[0, 4:]:
+        for ax in axes[1, 1:]:
             ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=TRUTH, ls="dashed", lw=1.6))
-    outline(axes[0, 5], target, PREDICTED)
+    outline(axes[1, 2], target, PREDICTED)
     legend(figure, {"patch from the partner": (TRUTH, "dashed"), "target of the student": (PREDICTED, "solid")})
     return figure
 
