@@ -36,8 +36,8 @@
 # A patch goes from a *donor* $j$ into a *receiver* $i$. $s$ is an image as the student sees it. $p$ is the teacher's
 # probability of lesion at each pixel. The *target* is the mask that the student shall learn. The method has an
 # **invariant**: image, target and text of a sample always agree. They agree if the gate accepts the patch, and they
-# agree if it refuses. Equations have our numbers and, where we know them, the paper's. The *release* is the code that the authors
-# published, and *Ledger* is the list of its differences, in [notebook 00](00_start_here.ipynb).
+# agree if it refuses. Equations have our numbers and, where we know them, the paper's. The *release* is the code that
+# the authors published, and *Ledger* is the list of its differences, in [notebook 00](00_start_here.ipynb).
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -76,8 +76,8 @@ print(versions())
 # whose masks we know. PosAug is off here, so each change of a text comes from mixing.
 #
 # There is no trained teacher in this notebook. `stand_in_teacher` makes an imperfect one out of the true masks:
-# blurred, unsure, half-blind in places, with a false find in about a third of the images. **It is a stand-in**. It shows how the
-# parts work; [07](07_train.ipynb) shows a real teacher.
+# blurred, unsure, half-blind in places, with a false find in about a third of the images. **It is a stand-in**. It
+# shows how the parts work; [07](07_train.ipynb) shows a real teacher.
 #
 # The figure shows three images, and below them the probabilities of the stand-in. Bright is sure, and the blue line is
 # the true mask. **Look at** the bright spot outside the blue lines in the left image: it is a false find. The third
@@ -155,8 +155,8 @@ plt.show()
 # \qquad (\text{Eq. 4; paper: 6})$$
 
 # %% [markdown]
-# The first function below is the rule. In the second function the last four lines are Eq. 4. Above them, the
-# `else` branch draws the centre $c$ in the box of the zone. The `if` branch is the mode *probability*, which comes below.
+# The first function below is the rule. The last four lines of the second function are Eq. 4. The `else` branch above
+# them draws the centre $c$ in the box of the zone. The `if` branch is the mode *probability*, which comes below.
 #
 # Then the cell checks by hand: the zones that each rule allows for one pair of reports, and one patch cut to its box.
 # Our squares are half as wide as the image, and a zone is less than half as high. So a whole square never fits here, and
@@ -229,16 +229,16 @@ print(f"{int((area > 0).sum())} proposals, {int(accepted.sum())} accepted at gat
 source_of(_by_boxes)
 
 # %% [markdown]
-# A stricter gate accepts fewer patches, and purer ones. *Purity* is the share of true lesion in the accepted patches.
-# The left plot shows the share of accepted proposals, the right plot the purity where at least five patches pass. The
-# grey lines mark our gate and the release's. The release's patches are much smaller (16 of 224 px), so more of them
-# fit into a lesion.
+# A stricter gate accepts fewer patches as a rule, and purer ones. Each gate has its own random proposals, so the curves
+# are a little ragged. *Purity* is the share of true lesion in the accepted patches. The left plot shows the share of
+# accepted proposals, the right plot the purity where at least five patches pass. The grey lines mark our gate and the
+# release's. The release's patches are much smaller (16 of 224 px), so more of them fit into a lesion.
 #
-# **Look at** the left plot first. At gate 0, *probability* accepts only about 60 %: it may draw any pixel of the image, and
-# a pixel outside all zones gives no patch. A small gate already makes it aim, because it draws pixels with $p_j$ of at
-# least the gate. So its curve rises at first. At the other low gates *random* accepts the fewest patches, because the two
-# other modes aim at lesions. **Then look at** the right plot: the three curves agree as soon as the gate is above 0. The
-# exercise asks why.
+# **Look at** the left plot first. At gate 0, *probability* accepts only about 60 %: it may draw any pixel of the image,
+# and a pixel outside all zones gives no patch. A small gate already makes it aim, because it draws pixels with $p_j$ of
+# at least the gate. So its curve rises at first. At the other low gates *random* accepts the fewest patches, because
+# the two other modes aim at lesions. **Then look at** the right plot: the three curves lie close together as soon as
+# the gate is above 0. The exercise asks why.
 
 # %%
 thresholds = np.linspace(0, 1, 21)
@@ -261,11 +261,11 @@ for mode in patchmix.PATCH_MODES:
 # %% [markdown]
 # ### Exercise 04.1 (predict)
 #
-# In the right plot the three purity curves lie on each other, except at gate 0. Why? Work it out on a small case. Two modes propose ten
-# patches each, all of one size. In mode A the mean of $p_j$ is 0 in five patches, 0.4 in three and 0.6 in two. Mode B
-# aims better: 0.4 in six patches and 0.6 in four. The teacher is *calibrated*: of pixels with $p = 0.4$, 40 % are
-# lesion. How many patches does the gate 0.3 accept, in per cent of the ten, and what is their purity in per cent?
-# Answer with `{"A": (accepted, purity), "B": (accepted, purity)}`.
+# In the right plot the three purity curves lie close together, except at gate 0. Why? Work it out on a small case. Two
+# modes propose ten patches each, all of one size. In mode A the mean of $p_j$ is 0 in five patches, 0.4 in three and
+# 0.6 in two. Mode B aims better: 0.4 in six patches and 0.6 in four. The teacher is *calibrated*: of pixels with $p =
+# 0.4$, 40 % are lesion. How many patches does the gate 0.3 accept, in per cent of the ten, and what is their purity in
+# per cent? Answer with `{"A": (accepted, purity), "B": (accepted, purity)}`.
 #
 # <details><summary>Solution</summary>
 #
@@ -332,8 +332,8 @@ plt.show()
 #
 # **Why seven texts?** The gate decides on the device. If we wrote the text afterwards, the computer would wait for the
 # device in every step. But a patch adds one of six zones or none. So we tokenise seven texts while we make the batch,
-# and the device picks one. The last three lines of `t_patchmix` pick it, and its second line is Eq. 5, Eq. 6, and Eq. 7 before
-# its cut at 0.5.
+# and the device picks one. The last three lines of `t_patchmix` pick it, and its second line is Eq. 5, Eq. 6, and Eq. 7
+# before its cut at 0.5.
 #
 # In the figure below, grey words go and yellow words come. **Look at** the number: it changes with the zones.
 
@@ -452,7 +452,7 @@ check("04.3", lie)
 # the patch** on the receiver's image, or move it with the arrow keys. Its centre stays in the zone's box (blue), and the
 # answer comes when you let it go. Move the gate up by one step: it refuses the patch, and the line above the images says
 # why. Then drag the patch to a place where the teacher is surer. The widget needs a running kernel; without one you see
-# a still of it. The cell also asks the widget four questions and prints its answers.
+# a still of it. The cell also asks the function behind the widget four questions and prints its answers.
 
 # %%
 from semimedref_core.widgets import MixingExplorer, mix_pair
@@ -630,7 +630,8 @@ pd.DataFrame({name: row.numpy() for name, row in still.items()}, [*measures, *FA
 # Besides the order of the steps, it differs in four ways:
 #
 # - It reads the *first phrase* of a report only, and "left" always comes first (Ledger 2).
-# - It turns the first phrase into "A and B", and keeps the count word and the laterality word (Ledger 3).
+# - It turns the first phrase into "A and B", and keeps the count word and the laterality word (Ledger 3). In mode
+#   *random* it replaces the first phrase by the donor's.
 # - In the probability-driven mode it changes no word (Ledger 4).
 # - PosAug hides phrases *before* mixing looks for them (Ledger 13).
 
@@ -715,7 +716,8 @@ assert shares["ours"]["image only"] == shares["ours, the release's settings"]["i
 # %% [markdown]
 # Each sample gets a proposal here, so that there are enough to count. With a smaller probability there are fewer
 # proposals, but their outcomes are the same. The table counts *all samples*, so we scale it by the probability: 0.08
-# with the release's settings (the first three rows), 1 with ours. The faults of the appendix on views come on top, in both.
+# with the release's settings (the first three rows), 1 with ours. The faults of the appendix on views come on top, in
+# both.
 
 # %%
 of_samples = {name: way.patch_p * len(found[name]) / (steps * way.batch_size) for name, (_, way) in ways.items()}

@@ -119,8 +119,8 @@ print(f"two reports without infection: P = {jaccard(torch.zeros(2, dtype=torch.l
 
 # %% [markdown]
 # The figure shows $P$ for twelve reports on the left. On the right it shows the *hard positives* of the usual loss,
-# which are the identity. **Look at** the yellow squares beside the left diagonal. These texts name exactly the zones
-# of the image, and the usual loss treats them as negatives.
+# which are the identity. **Look at** the yellow squares off the diagonal in the left map. These texts name exactly the
+# zones of the image, and the usual loss treats them as negatives.
 
 # %%
 figures.heat_maps(
@@ -175,11 +175,10 @@ table(z.softmax(1), "given: softmax over texts")
 table(-wanted * z.log_softmax(1), "wanted times -log given: what each entry adds to the loss")
 
 # %% [markdown]
-# The source of Eq. 11 computes this in another order. We have
-# $\log\mathrm{softmax}_j\,z_{ij} = z_{ij} - \mathrm{lse}_i$ with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$. So the loss
-# is a mean of `lse` minus a weighted mean of $z$. The cell checks this form too. In the source, `pull_u` holds, for each
-# image, the weighted sum of the texts that the loss pulls it to. Notebook [09](09_kernels.ipynb) shows how `class_sums`
-# finds this sum without the matrix $P$.
+# The source of Eq. 11 computes this in another order. We have $\log\mathrm{softmax}_j\,z_{ij} = z_{ij} -
+# \mathrm{lse}_i$ with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$. So the loss is a mean of `lse` minus a weighted mean of
+# $z$. The cell checks this form too. In the source, `pull_u` holds, for each image, the weighted sum of the texts that
+# the loss pulls it to. Notebook [09](09_kernels.ipynb) shows how `class_sums` finds this sum without the matrix $P$.
 # (For a small batch the function calls `whole_forward`, which keeps $z$ for the backward pass.)
 
 # %%
@@ -244,8 +243,8 @@ print(f"tau log 3 = {tau * math.log(3):.3f}")
 # <details><summary>Solution</summary>
 #
 # All rows of $P$ must be even. Since $P_{ii} = 1$, every $P_{ij}$ must be 1. So all four reports name the same zones,
-# such as `[[0, 0, 1, 0, 0, 0]] * 4`. Four reports without infection do not work. By our rule they share nothing, so $P$ is the
-# identity and the floor is 0. The loss then asks the network to tell four equal texts apart, which it cannot do.
+# such as `[[0, 0, 1, 0, 0, 0]] * 4`. Four reports without infection do not work. By our rule they share nothing, so $P$
+# is the identity and the floor is 0. The loss then asks the network to tell four equal texts apart, which it cannot do.
 # </details>
 
 # %%
@@ -284,9 +283,9 @@ check("05.3", hard)
 # gradient step of size 1. The printed numbers say how much the cosines of images and texts change by it, as means over
 # four groups of texts.
 #
-# **Look at** $u_1$. Both losses pull it to the right, towards its own text $v_1$. On the way stands $v_2$, which names the
-# same zones. For soft positives $v_2$ is as good as $v_1$, so they pull less. **Then look at** $u_3$. Hard positives hardly move it. Soft positives pull
-# it to the texts that share a zone.
+# **Look at** $u_1$. Both losses pull it to the right, towards its own text $v_1$. On the way stands $v_2$, which names
+# the same zones. For soft positives $v_2$ is as good as $v_1$, so they pull less. **Then look at** $u_3$. Hard
+# positives hardly move it. Soft positives pull it to the texts that share a zone.
 
 # %%
 display(source_of(itcl.itcl))
@@ -315,10 +314,10 @@ plt.show()
 #
 # ## 6 · What training makes of the embeddings
 #
-# Now we train the two encoders of the network `compact` ([02](02_network.ipynb)) with ITCL alone, without any mask. `decode=0` leaves out the
-# decoder. The run with soft and the run with hard positives have the same start, the same batches and the same number
-# of steps. It is a short training of a small network on the phantom, with one seed. It shows in which direction the
-# losses pull, and not how far they get.
+# Now we train the two encoders of the network `compact` ([02](02_network.ipynb)) with ITCL alone, without any mask.
+# `decode=0` leaves out the decoder. The run with soft and the run with hard positives have the same start, the same
+# batches and the same number of steps. It is a short training of a small network on the phantom, with one seed. It
+# shows in which direction the losses pull, and not how far they get.
 
 # %%
 from tqdm.auto import tqdm
@@ -353,7 +352,7 @@ networks |= {title: train_encoders(loss, title) for title, loss in losses.items(
 # - *own*: its own text;
 # - *same*, *some*, *none*: other texts that name the same zones, share some zones, or share none.
 #
-# The right panel and the other two columns do not depend on how large the cosines are:
+# The right panel and the other three columns do not depend on how large the cosines are:
 #
 # - *order* is the rank correlation of cosine and $P$ over all other texts. It is 1 if a text with a larger $P$ always
 #   has a larger cosine.
@@ -361,7 +360,7 @@ networks |= {title: train_encoders(loss, title) for title, loss in losses.items(
 #   name many zones and share some with nearly every image. A network can learn this without looking at an image, and
 #   *beyond* does not count it.
 # - *nearest* is the mean $P$ of an image and the closest text of another pair. The last line of the output says what
-#   chance gives. The first lines say how many different texts are the closest one of some image.
+#   chance gives. The first lines say how many different texts, own texts included, are the closest one of some image.
 #
 # **Look at** the orange line between *some* and *none*: it rises, so texts that share nothing with the image come
 # closer to it than texts that share something. The blue line falls there, as it should, but by little. Then compare
@@ -397,9 +396,10 @@ print(f"P of a text at random: {chance['nearest']:.2f}")
 
 # %% [markdown]
 # **What the figure says.** Hard positives raise the cosines of *all* texts, also of those that share nothing. The own
-# text ends only a little above them. A softmax sees differences only, so the common level says nothing. Soft positives
-# keep the cosines of the four groups within 0.03 of each other, as section 4 said. Such small differences give a nearly
-# even softmax, so the loss stays near $\log N$, also in our trainings ([06](06_teacher_student.ipynb),
+# text (0.35) ends level with other texts of the same zones (0.36), and only a little above texts that share nothing
+# (0.32). A softmax sees differences only, so the common level says nothing. Soft positives keep the cosines of the four
+# groups within 0.03 of each other. Section 4 said that the loss asks for small differences only. Such small differences
+# give a nearly even softmax, so the loss stays near $\log N$, also in our trainings ([06](06_teacher_student.ipynb),
 # [07](07_train.ipynb)).
 #
 # The order of the cosines has improved with both. (The orange line can rise at its end and *order* can still be 0.40,
@@ -434,7 +434,8 @@ print(f"loss {found.loss:.2f}, floor {found.floor:.2f}, log N {math.log(12):.2f}
 # %% [markdown]
 # ## What to take away
 #
-# The cell below prints the numbers of this run. On the phantom, with the settings above (the last fact: one seed):
+# The cell below prints the numbers of this run. The facts hold for the phantom with the settings above. The last one
+# is from one seed.
 #
 # **To remember.**
 #

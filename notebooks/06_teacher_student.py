@@ -60,8 +60,8 @@ print(versions())
 # *pseudo-labels*.
 #
 # The pseudo-labels of an untrained teacher are noise. So we first train the student for 60 steps on the phantom, and the
-# teacher follows it. We record each step for section 9. Then we take one step of the plain method apart. The training before it also used
-# our additions, which an appendix explains.
+# teacher follows it. We record each step for section 9. Then we take one step apart. This step is the paper's method
+# alone. The training before it also used our additions, which an appendix explains.
 
 # %%
 from accelerate import Accelerator
@@ -102,9 +102,9 @@ print(f"DiceCE on labelled pairs: {history[0]['loss_labelled']:.2f} at first, {h
 # `_u` unlabelled, `_mix` mixed. The sections below take the same steps with the same names, and they must end at the
 # same loss.
 #
-# You can skip three things for now. `label`, `weigh`, `mix` and `mask_loss` are functions that other methods replace. The lines
-# below `burning_in` are the burn-in, which section 9 explains. The lines after `if seen.zones is None` belong to ISPG,
-# an addition that predicts the zones from the image (an appendix of [03](03_posaug.ipynb)).
+# You can skip three things for now. `label`, `weigh`, `mix` and `mask_loss` are functions that other methods replace.
+# The lines below `burning_in` are the burn-in, which section 9 explains. The lines after `if seen.zones is None` belong
+# to ISPG, an addition that predicts the zones from the image (an appendix of [03](03_posaug.ipynb)).
 
 # %%
 source_of(semi_medref.semi_medref)
@@ -117,11 +117,11 @@ source_of(semi_medref.semi_medref)
 # teacher reads the weak view $x_u$ and the report $r_u$, and predicts a lesion probability $p$ for each pixel. The
 # teacher is in eval mode and has no gradients.
 #
-# **Ledger 6: one look is enough.** The *ledger* lists where the released code, the *release*, departs from what one expects
-# ([00](00_start_here.ipynb)). A *look* is one forward pass. T-PatchMix pastes a patch of a partner $\pi(i)$ into
-# sample $i$, so it needs the partner's $p$ as well. To get it, the released code shows the teacher the permuted batch
-# in a second pass. But a network in eval mode treats each sample by itself. So the second answer is the first one,
-# permuted: $f(x_{\pi}) = f(x)_{\pi}$.
+# **Ledger 6: one look is enough.** The *ledger* lists where the released code, the *release*, departs from what one
+# expects ([00](00_start_here.ipynb)). A *look* is one forward pass. T-PatchMix pastes a patch of a partner $\pi(i)$
+# into sample $i$, so it needs the partner's $p$ as well. To get it, the released code shows the teacher the permuted
+# batch in a second pass. But a network in eval mode treats each sample by itself. So the second answer is the first
+# one, permuted: $f(x_{\pi}) = f(x)_{\pi}$.
 
 # %%
 from semimedref_core import pseudo_labels
@@ -146,10 +146,10 @@ assert (again - p[partner]).abs().max() < 1e-5
 # cut at 0.5 (Eq. 7; paper: 8). The CPU has written seven texts for each sample: its own report, and its own report with
 # one of the six zones added. The step picks one of them.
 #
-# **Look at** one sample on its way, from the upper left to the lower right. The dashed box is the patch. It brings a lesion, the target
-# marks this lesion, and the student's text names its zone. (PosAug hides a position of this text now and then.) With
-# the settings above, the teacher also marks a spot at the lower left that the report does not name. This is a mistake,
-# and the target keeps it. The appendix on our additions shows how we remove such mistakes.
+# **Look at** one sample on its way, from the upper left to the lower right. The dashed box is the patch. It brings a
+# lesion, the target marks this lesion, and the student's text names its zone. (PosAug hides a position of this text now
+# and then.) With the settings above, the teacher also marks a spot at the lower left that the report does not name.
+# This is a mistake, and the target keeps it. The appendix on our additions shows how we remove such mistakes.
 
 # %%
 torch.manual_seed(seed)  # for the white noise
@@ -197,8 +197,8 @@ plt.show()
 # %% [markdown]
 # ## 5 · The loss
 #
-# **The paper** (Eq. 13; paper: 2) sums Dice loss and cross-entropy as the loss of a mask. With
-# $q = \sigma(\text{logits})$, for each image of $H \times W$ pixels:
+# **The paper** (Eq. 13; paper: 2) sums Dice loss and cross-entropy as the loss of a mask. With $q =
+# \sigma(\text{logits})$, for each image of $H \times W$ pixels:
 #
 # $$\mathrm{DiceCE} = 1 - \frac{2\sum q y}{\sum q + \sum y} \;-\; \frac{1}{HW}\sum \big[\,y\log q + (1-y)\log(1-q)\,\big]$$
 #
@@ -335,8 +335,8 @@ check("06.2", waiting_label)
 # ## 8 · The teacher is a memory
 #
 # **The paper** (Eq. 14; paper: 5): after each step the teacher's weights $\theta'$ move a little towards the weights
-# $\theta$ of the student, with a *decay* $d$ below 1, such as 0.99 (in a short run it is smaller, see section 9). Written out, the student of $a$ steps ago has the weight
-# $(1-d)\,d^{a}$:
+# $\theta$ of the student, with a *decay* $d$ below 1, such as 0.99 (in a short run it is smaller, see section 9).
+# Written out, the student of $a$ steps ago has the weight $(1-d)\,d^{a}$:
 #
 # $$\theta' \leftarrow d\,\theta' + (1-d)\,\theta, \qquad
 # \theta'_t = d^{\,t}\,\theta'_0 + (1-d)\sum_{k=1}^{t} d^{\,t-k}\,\theta_k$$
@@ -375,7 +375,8 @@ assert abs(follower.network.weight.item() - closed_form) < 1e-5
 # $$w_u(t) = w_u \min\!\big(1, (t - t_0)^+ / T\big), \qquad d(t) = d_0 + (d_1 - d_0)\,\min\!\big(1, (t - t_0)^+ / T\big)$$
 #
 # **Ours:** the decay never exceeds $(1+t)/(10+t)$, our *bound*. Without it, the teacher of a short run would keep much
-# of the untrained network.
+# of the untrained network. With the default settings $d_0 = d_1 = 0.99$, so the ramp of $d$ does nothing, and the $d$
+# that the cell prints is the bound.
 
 # %%
 display(source_of(ema.ramp, ema.ema_decay, step.schedule))
@@ -391,10 +392,10 @@ print(f"untrained share of the teacher after 60 steps: {0.99**60:.2f} without th
 # The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. **Left:** both mask
 # losses fall. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** during the burn-in nobody asks the
 # teacher. After it, fewer and fewer patches pass the gate for some steps. Then the share of accepted patches climbs to
-# about one half, and it rises once more at the end. **Right:** one curve
-# is the distance from teacher to student, the other is the distance that the student moves in one step. During most of
-# the burn-in the bound keeps the teacher less than one step behind. Later the teacher is several steps behind. At the
-# end the learning rate goes to 0, the student hardly moves, and the teacher catches up.
+# between 0.5 and 0.6, and it rises once more at the end. **Right:** one curve is the distance from teacher to student,
+# the other is the distance that the student moves in one step. During most of the burn-in the bound keeps the teacher
+# less than one step behind. Later the teacher is several steps behind. At the end the learning rate goes to 0, the
+# student hardly moves, and the teacher catches up.
 
 # %%
 run = pd.DataFrame(history)
@@ -557,7 +558,7 @@ print(f"right half blank: {samples} of {len(p)} samples miss a named zone, {pixe
 # not know the paper's: 5 epochs of burn-in, 15 epochs up to $w_u = 0.3$, decay 0.99 to 0.999 over 20 epochs. An epoch
 # of QaTa at 1 % is 5659 unlabelled pairs in batches of 32. The solid decay has our bound, the dashed one has not.
 # **Look at** the middle row. In our run of 600 steps the bound sets the decay all the time. In the long run it sets
-# the decay during the first five epochs, and again from epoch 22 to 51, there by at most 0.001.
+# the decay during the first five epochs, and again from epoch 22 to 51, there by about 0.001 at most.
 
 # %%
 from semimedref_core.methods import release
@@ -593,7 +594,7 @@ for decay in (0.99, 0.999):
 #   black.
 # - **Pictures lie on their side** (`axes="transposed"`, Ledger 14). The image reader of the release gives width x
 #   height, and no later line turns that back. "Left" is then the top of the picture that the network sees, while
-#   patches are cut from its left.
+#   patches are cut from its left. The last cell counts what that does to the box of *lower left lung*.
 # - **DiceCE has no cross-entropy** (`mask_loss="dice"`, Ledger 15). The MONAI version that the release pins takes the
 #   softmax of a single class. This is always 1, so the cross-entropy is 0.
 # - **The student chooses** (`choose_by="student"`, Ledger 17). The release keeps the weights with the best *micro Dice

@@ -18,7 +18,7 @@
 # **What you will see.** What finished runs say about the paper's claims. You can read the verdict in a minute. After
 # the whole notebook you
 #
-# - know at which label ratios Semi-MedRef is better than other methods, and how sure that is;
+# - know at which shares of labels Semi-MedRef is better than other methods, and how sure that is;
 # - can compute the difference of two methods, its interval and Holm's correction by hand;
 # - know a shortcut that makes nearly every difference look sure, and why the shortcut is wrong;
 # - know what each part of the method is worth in these runs.
@@ -64,9 +64,9 @@ print(versions("pandas"))
 # last one says where the gain comes from, for a setting that has runs of it.
 #
 # `lite` is EfficientNet-Lite0, which starts from ImageNet weights, and `compact` starts from scratch
-# ([02](02_network.ipynb)). `unimatch` and all other methods have one line each in the table of
-# the section *The methods and the runs*. *Sure* means that p is below 5 % after Holm's correction, *may be chance* that
-# it is not, and *one seed* that there is no p.
+# ([02](02_network.ipynb)). `unimatch` and all other methods have one line each in the table of the section *The methods
+# and the runs*. *Sure* means that p is below 5 % after Holm's correction, *may be chance* that it is not, and *one
+# seed* that there is no p.
 
 # %%
 runs = experiments.finished_runs([folder or experiments.notebooks_folder() / "results"])
@@ -83,15 +83,15 @@ print(said.box)
 # - *not distinguishable* if neither holds;
 # - *untested* if there are no runs with at least two seeds.
 #
-# Differences are in points of Dice. The brackets hold 95 % intervals over seeds and validation images; *p* is Holm's. An
-# interval can exclude 0 and Holm's p still exceed 5 %, because the intervals are not corrected for several comparisons. A
-# single seed has neither. *Whose* says who makes the claim: the paper, or this project as its own goal. The section *From
-# runs to a verdict* explains all of these words.
+# Differences are in points of Dice. The brackets hold 95 % intervals over seeds and validation images; *p* is Holm's.
+# An interval can exclude 0 and Holm's p still exceed 5 %, because the intervals are not corrected for several
+# comparisons. A single seed has no p, and its interval is over images alone. *Whose* says who makes the claim: the
+# paper, or this project as its own goal. The section *From runs to a verdict* explains all of these words.
 #
 # PosAug is judged here with whole reports. It is made for reports that lack positions, and
 # [03](03_posaug.ipynb) measures what it is worth there.
 #
-# The table is about the first setting. The claims in the other settings, and those that nobody could test, are in an
+# The table is about the first setting. The claims in the other settings, and two that no setting can test, are in an
 # appendix.
 
 # %%
@@ -101,9 +101,10 @@ said.claims[first].drop(columns="setting").set_index(["claim", "labels"])
 
 # %% [markdown]
 # **From supervised training to the whole method.** Each bar adds what its name says. *Shared recipe* is what many
-# methods have: teacher and student, and pseudo-labels for strong views. *Our additions*: pseudo-labels are cut to the reported zones
-# and made on the mirror image, and a named zone that is found empty teaches nothing. Then come the paper's three parts.
-# If nobody made the runs between two steps, one bar adds both, and the cell names the missing runs.
+# methods have: teacher and student, and pseudo-labels for strong views. *Our additions*: pseudo-labels are cut to the
+# reported zones and made on the mirror image, and a named zone that is found empty teaches nothing. Then come the
+# paper's three parts. If nobody made the runs between two steps, one bar adds both, and the cell names the missing
+# runs.
 #
 # The order matters: a step shows what a part adds to the steps before it. The section *As in the papers* has the method
 # without our additions.
@@ -137,13 +138,14 @@ print(verdict.main_result(runs, method, metric))
 # **Paired.** We compare runs of the same seed on the same images. For seed $s$ of $S$ the difference is $d_s$, and the
 # mean of these is $\bar d$. Some images are hard for every method, and pairing removes this effect.
 #
-# **Interval over seeds.** $\bar d \pm t\,\sigma_d/\sqrt{S}$, where $\sigma_d$ is the standard deviation of the $d_s$ and $t$ the
+# **Interval over seeds.** $\bar d \pm t\,\sigma_d/\sqrt{S}$, where $\sigma_d$ is the standard deviation of the $d_s$
+# and $t$ the
 # 97.5 % point of Student's distribution with $S - 1$ degrees of freedom. For three seeds $t = 4.3$, for six $2.6$.
 #
 # **Over images as well.** We draw the validation images anew 2000 times, with replacement, the same ones for both
-# methods. Each draw gives another $\bar d$. To each we add a random error of the size that the seeds show (a draw
-# from Student's distribution, times $\sigma_d/\sqrt{S}$). The interval holds 95 % of the results. The *p value* is twice the share of the results on the other
-# side of 0.
+# methods. Each draw gives another $\bar d$. To each we add a random error of the size that the seeds show (a draw from
+# Student's distribution, times $\sigma_d/\sqrt{S}$). The interval holds 95 % of the results. The *p value* is twice the
+# share of the results on the other side of 0.
 #
 # **Holm.** If the methods are equal, one of twenty comparisons has p below 5 % by chance, on average. Holm's rule
 # corrects this: among $k$ comparisons it multiplies the smallest p by $k$, the next by $k - 1$, and so on. No corrected
@@ -227,8 +229,8 @@ check("08.2", by_hand)
 # ```
 #
 # All eight leave out 0, and only two of the differences are sure. 1429 images of one trained network share its first
-# weights, its order and its luck. They say much about this network and little about the next seed. More images would narrow this
-# interval further, and the next seed would be as uncertain as before.
+# weights, its order and its luck. They say much about this network and little about the next seed. More images would
+# narrow this interval further, and the next seed would be as uncertain as before.
 # </details>
 
 # %%
@@ -315,13 +317,14 @@ scores_of(runs)
 # line is the interval over *seeds and images*. It holds for the methods. Some runs did not keep their counts: they have
 # the interval over seeds alone. A single seed has the thick line alone.
 #
-# An orange mark means that Semi-MedRef is ahead, a blue one that the other method is. Each panel has its own scale.
-# **Look at** the panels of the phantom: there the thin lines are several times as long as the thick ones. The shortcut of
-# Exercise 08.3 took the thick line for the thin one.
+# An orange mark means that Semi-MedRef is ahead, a blue one that the other method is. Each panel has its own scale, and
+# the interval of two seeds may leave it. **Look at** the panel *phantom, 5 %*: there the thin lines are several times
+# as long as the thick ones. The shortcut of Exercise 08.3 took the thick line for the thin one.
 #
-# The table below compares with the best other method of each column. Two effects work against each other. The best of
-# several methods was partly lucky on these images, which is unfair to Semi-MedRef. But Semi-MedRef's settings were
-# chosen on this split, in more trials than the others had, which is unfair to the others.
+# Each row of the table below compares with the best other method, for one setting, share of labels and metric. Two
+# effects work against each other. The best of several methods was partly lucky on these images, which is unfair to
+# Semi-MedRef. But Semi-MedRef's settings were chosen on this split, in more trials than the others had, which is unfair
+# to the others.
 
 # %%
 differences = method_differences(runs, method)
@@ -352,7 +355,8 @@ for (setting, ratio), rows in judged.groupby(["setting", "label_ratio"], sort=Fa
 # reports. What PosAug is worth without positions is in [03](03_posaug.ipynb).
 #
 # **Look at** the lines, which are intervals. They are not corrected for the number of bars, so a line that leaves out 0
-# can still be chance. The cell counts such bars, and those that are sure after Holm's correction.
+# can still be chance. For bars of two seeds or more the cell counts the intervals that leave out 0, and names the bars
+# that are sure after Holm's correction.
 #
 # Some names: *patches anywhere* and *by probability* are the modes *random* and *probability* of
 # [04](04_t_patchmix.ipynb). *Mixed, but own text* leaves the text as it was. *Zones as equal thirds* is the grid of the
@@ -380,7 +384,8 @@ for setting, rows in shown.groupby("setting", sort=False):
 # them. Semi-MedRef also loses its rule for zones in which the teacher finds nothing. In figures and names these runs are
 # called *without our help*.
 #
-# **Look at** the first table: Semi-MedRef has the highest mean. But its seeds differ so much that this may be chance.
+# **Look at** the table of `compact`: Semi-MedRef has the highest mean. But its seeds differ so much that this may be
+# chance.
 
 # %%
 published = experiments.without_help(runs)
@@ -401,8 +406,8 @@ plt.show()
 #
 # **To remember**
 #
-# - Where most methods were compared (`lite`, 1 % of the masks), Semi-MedRef is 7.7 points better than supervised training,
-#   and 1.0 point worse than `unimatch`. Both are sure.
+# - Where most methods were compared (`lite`, 1 % of the masks), Semi-MedRef is 7.7 points better than supervised
+#   training, and 1.0 point worse than `unimatch`. Both are sure.
 # - With `compact` it is 8.5 points better than supervised training, and that is sure: three seeds, p after Holm 0.024.
 #   It is 0.5 points ahead of the best other method. With p = 0.14 after Holm, nobody can say that it is better.
 # - No single part of the method has a sure effect with whole reports. Without reports the method loses 15.5 points, and
@@ -508,9 +513,9 @@ print(in_points(crossed).to_string() if len(crossed) else "no such runs")
 # ## Appendix: Small and large lesions
 #
 # The table compares Dice per image with the best other method, by the size of the lesion. `area` is the predicted area
-# as a multiple of the true one: above 1, the method marks too much. In Dice per image, small lesions count as much as large
-# ones. **Look at** the first group: with `lite` the loss against `unimatch` comes from the small lesions, and on the large
-# ones both are equal.
+# as a multiple of the true one: above 1, the method marks too much. In Dice per image, small lesions count as much as
+# large ones. **Look at** the first group: with `lite` the loss against `unimatch` comes mostly from the small lesions,
+# and on the large ones both are equal.
 
 # %%
 sizes = {}

@@ -88,8 +88,9 @@ print(
 # ## 2 · The work of a step, counted without a GPU
 #
 # PyTorch has a device `meta`. A tensor there has a shape and no values, so a step at full size takes a second and no
-# memory. We run one step there, from after the burn-in. We count each operation of PyTorch that computes something as one
-# launch. On a GPU it is one, or a few.
+# memory. We run one step there, from after the burn-in. A *launch* is the order of the CPU (the *host*) to a GPU to
+# run one operation. We count each operation of PyTorch that computes something as one launch. On a GPU it is one, or a
+# few.
 #
 # **Arithmetic.** Let $F$ be the floating-point operations of a forward pass of one pair, and $E$ those of the encoders
 # alone. A backward pass costs two forward passes. Take $n$ labelled and $n$ unlabelled pairs. The student sees $2n$
@@ -160,11 +161,12 @@ plt.show()
 # Each bar is the least time that a step needs for one of these things, on a logarithmic axis.
 #
 # - Where the host launches the operations one by one, the host takes longest in all cases: 36 ms for `compact`, 49 ms for
-#   `lite` at both sizes (`lite_96` and `lite`, which is at 224 px), 85 ms for `mmi_unet`. The 36 ms are measured; the rate of the others comes from them.
+#   `lite` at both sizes (`lite_96` and `lite`, which is at 224 px), 85 ms for `mmi_unet`. Only the 36 ms are measured.
+#   We computed the host's rate from them, so this bar agrees by construction, and the others are predictions.
 # - A graph removes that time. `compact` and `lite_96` are then bound by their launches, 2.4 and 3.3 ms.
-# - `lite` and `mmi_unet` at 224 px are bound by bytes, 6 and 34 ms: more than a thousand small operations read and write
-#   whole maps. Their arithmetic alone would take 0.5 and 11 ms. A graph cannot help there. Fused operations (`compile="on"`)
-#   can.
+# - `lite` and `mmi_unet` at 224 px are bound by bytes, 6 and 34 ms: more than a thousand small operations read and
+#   write whole maps. Their arithmetic alone would take 0.5 and 11 ms. A graph cannot help there. Fused operations
+#   (`compile="on"`) can.
 #
 # **Does the host really decide?** If it does, the size of the picture hardly matters. At 224 px a picture has 12 times
 # as many pixels as at 64 px. The cell counts a step of `compact` at both sizes, and prints the two times that the H200
@@ -179,14 +181,14 @@ for side, milliseconds in measured.items():
 print(pd.DataFrame(at_size).T.round(2).to_string())
 
 # %% [markdown]
-# The number of launches stays the same. The bytes grow 9 times and not 12 times, because weights and texts do not grow with
-# the picture. The measured time grows by 5 ms, and the bytes alone would add 1.3 ms. We cannot explain the rest. But a
-# step that waits for bytes would take 9 times as long, so the host decides most of the time.
+# The number of launches stays the same. The bytes grow 9 times and not 12 times, because weights and texts do not grow
+# with the picture. The measured time grows by 5 ms, and the bytes alone would add 1.3 ms. We cannot explain the rest.
+# But a step that waits for bytes would take 9 times as long, so the host decides most of the time.
 #
 # ### Exercise 10.1 (predict)
 #
-# How many times as fast can a graph make a step of `compact` at most, by this table? The step takes its longest time.
-# Answer with a number, to one decimal.
+# How many times as fast can a graph make a step of `compact` at most, by the table of four times above? Assume that a
+# step takes as long as the longest of its times. Answer with a number, to one decimal.
 #
 # <details><summary>Solution</summary>
 #
@@ -201,9 +203,9 @@ check("10.1", times_as_fast)
 # %% [markdown]
 # ### Exercise 10.2 (change)
 #
-# The host's time does not depend on the number of pairs. Assume that all bytes grow with it. The table counts `mmi_unet`
-# with 32 labelled and 32 unlabelled pairs. Change that number, the same for both. With how many pairs of each kind do the
-# bytes take as long as the host? Answer with a number.
+# The host's time does not depend on the number of pairs. Assume that all bytes grow with it. Section 2 counts
+# `mmi_unet` with 32 labelled and 32 unlabelled pairs. Change both numbers to the same new one. With how many pairs of
+# each kind do the bytes take as long as the host? Answer with a number.
 #
 # <details><summary>Solution</summary>
 #
@@ -241,14 +243,14 @@ print(f"left for the host: {left.total} operations, {dict(left.counts)}")
 # %% [markdown]
 # ### Exercise 10.3 (break)
 #
-# A recorded step must not ask for a value. `p[p >= threshold]` breaks that rule: run it on the device `meta`, and it fails.
-# Write `gate(p, threshold)` that keeps the rule. It takes probabilities `[B]` and a number. It keeps each probability that
-# is at least the threshold, and puts 0 in place of the others.
+# A recorded step must not ask for a value. `p[p >= threshold]` breaks that rule: run it on the device `meta`, and it
+# fails. Write `gate(p, threshold)` that keeps the rule. It takes probabilities `[B]` and a number. It keeps each
+# probability that is at least the threshold, and puts 0 in place of the others.
 #
 # <details><summary>Solution</summary>
 #
-# `gate = lambda p, threshold: torch.where(p >= threshold, p, 0.0)`. The shape of `p[p >= threshold]` depends on values, so
-# the host would have to wait for them.
+# `gate = lambda p, threshold: torch.where(p >= threshold, p, 0.0)`. The shape of `p[p >= threshold]` depends on values,
+# so the host would have to wait for them.
 # </details>
 
 # %%
@@ -307,7 +309,7 @@ else:
 #   fast. `mmi_unet` with 32 + 32 pairs becomes about 2.5 times as fast, because its bytes take the next longest.
 # - A recorded step may not ask for a value, and every tensor that it reads must keep its address.
 # - A prediction is a count divided by a rate. It can be held against a time: 12 times as many pixels took an H200 41 ms
-#   instead of 36, because the step waits for its host.
+#   instead of 36, so the host decides most of that time.
 #
 # **Back:** [09 · Kernels](09_kernels.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells how to train
 # on a GPU, and on several, and [docs/kernels.md](../docs/kernels.md) lists the launches and times of the two kernels.

@@ -334,7 +334,8 @@ def _lines(
     supervised = of_images[of_images["against"] == "supervised"]
     best = _best_baseline(of_images)
     full = curves[(curves["method"] == method) & curves["of_full"].notna() & (curves["label_ratio"] < 1)]
-    reached = ", ".join(f"{100 * row.of_full:.1f} % at {percent(row.label_ratio)}" for row in full.itertuples())
+    shares = [f"{100 * row.of_full:.1f} % (at {percent(row.label_ratio)})" for row in full.itertuples()]
+    reached = " and ".join([", ".join(shares[:-1]), shares[-1]] if len(shares) > 1 else shares)
     return (
         f"{first['dataset']}, network {NETWORK_WORDS.get(first['architecture'], first['architecture'])}, "
         f"{first['image_size']} px, {first['steps']} steps of {first['batch_size']} and {first['batch_size']} pairs; "
@@ -342,7 +343,11 @@ def _lines(
         + ", ".join(f"{count} at {percent(ratio)}" for ratio, count in seeds.items())
         + ".",
         f"Against supervised training: {_by_ratio(supervised)}."
-        + (f" Of supervised training with all masks in as many steps it reaches {reached}." if reached else ""),
+        + (
+            f" It reaches {reached} of the Dice of supervised training with all masks in as many steps."
+            if reached
+            else ""
+        ),
         "Against the best semi-supervised baseline: " + _by_ratio(best, named=True) + ".",
         "What each part adds: " + _parts(parts[parts["metric"] == "dice_image"]) + ".",
     )
@@ -355,7 +360,9 @@ def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
         size = _signed(abs(row.difference)).lstrip("+")
         worth = "level" if size == "0.0" else f"{size} {'better' if row.difference > 0 else 'worse'}"
         than = f" {'with' if worth == 'level' else 'than'} {row.against}" if named else ""
-        said.append(f"{worth}{than} at {percent(row.label_ratio)} ({SURE.get(row.verdict, row.verdict)})")
+        chance = worth == "level" and row.verdict == "not distinguishable"  # goes without saying
+        how_sure = "" if chance else f" ({SURE.get(row.verdict, row.verdict)})"
+        said.append(f"{worth}{than} at {percent(row.label_ratio)}{how_sure}")
     return "; ".join(said) or NO_RUNS
 
 
@@ -373,6 +380,8 @@ def _parts(parts: pd.DataFrame) -> str:
             worth = ", ".join(
                 f"{_signed(-row.difference)} at {percent(row.label_ratio)}{fewer(row)}" for row in rows.itertuples()
             )
-            reports = " (with whole reports; without positions see notebook 03)" if variant == "without PosAug" else ""
-            said.append(f"{variant.removeprefix('without ')} {worth}{reports}")
+            name = variant.removeprefix("without ")
+            said.append(
+                f"{name}, with whole reports (see notebook 03), {worth}" if name == "PosAug" else f"{name} {worth}"
+            )
     return "; ".join(said) or NO_RUNS

@@ -53,15 +53,18 @@ def ablation_bars(ablated: pd.DataFrame, metric: str = "dice_image") -> Figure:
         ablated: a table of :func:`semimedref_core.experiments.statistics.ablations`.
     """
     chosen = ablated[ablated["metric"] == metric]
-    lines = list(chosen.groupby(["setting", "label_ratio"], sort=False))
-    heights = [0.9 + 0.34 * len(group) for _, group in lines]
+    lines, heights = [], []
+    for about, group in chosen.groupby(["setting", "label_ratio"], sort=False):
+        group = group.sort_values("difference", ignore_index=True)
+        names = [textwrap.fill(_with_seeds(row.variant, row.seeds), 24) for row in group.itertuples()]
+        most = 1 + max(name.count("\n") for name in names)  # lines of text in a row
+        lines.append((about, group, names))
+        heights.append(0.9 + max(0.34, 0.19 * most) * len(group))
     figure = plt.figure(figsize=(PAGE, 0.6 + sum(heights)), layout="constrained")
     parts = figure.subfigures(len(lines), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for part, (about, group) in zip(parts, lines, strict=True):
-        group = group.sort_values("difference", ignore_index=True)
+    for part, (about, group, names) in zip(parts, lines, strict=True):
         near = 4 * group["difference"].abs().median()
         views = [None, near] if group["difference"].abs().max() > 2 * near else [None]
-        names = [textwrap.fill(_with_seeds(row.variant, row.seeds), 24) for row in group.itertuples()]
         for ax, view in zip(part.subplots(1, len(views), sharey=True, squeeze=False)[0], views, strict=True):
             _rows(ax, names, group)
             for place, row in group.iterrows():
