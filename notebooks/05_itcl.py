@@ -108,8 +108,7 @@ print(f"{100 * same_zones:.0f} % name the same zones, {100 * same_words:.0f} % a
 
 # %%
 display(source_of(jaccard, soft_contrastive_plain.shared))
-twelve = train.reports[:12]
-P = jaccard(codes[:12])
+twelve, P = train.reports[:12], jaccard(codes[:12])
 named = [{zone for zone, bit in zip(reports.ZONES, report.zones, strict=True) if bit} for report in twelve]
 for i, j in [(0, 1), (0, 2), (1, 2)]:
     both, either = len(named[i] & named[j]), len(named[i] | named[j])
@@ -385,8 +384,6 @@ for name, network in networks.items():
     means = (cosine[group].mean().item() for group in groups.values())
     scores.loc[name] = [*means, order, beyond, nearest.item()]
     print(f"{name}: {len(cosine.argmax(1).unique())} different texts are the closest text of an image")
-
-# %%
 chance = {"order": 0.0, "beyond": 0.0, "nearest": P_valid[~eye].mean().item()}
 spoken = {"own": "own text", "same": "same zones", "some": "some shared", "none": "none shared"}
 figures.trained_embeddings(scores, spoken, chance)
