@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from semimedref_core import Config
-from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.teaching import check, source_of
 from semimedref_core.tools import bytes_moved, listening
 from semimedref_kernels import patch_mix, patch_mix_triton

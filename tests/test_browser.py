@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.figures.canvas import GREEN, PREDICTED
 from semimedref_core.figures.mixing import COMES, PATCH
 from semimedref_core.figures.posaug import KINDS

@@ -9,7 +9,7 @@ import torch
 
 from semimedref_core import patchmix, posaug
 from semimedref_core.data.phantom import phantom
-from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.experiments.statistics import interval
 from semimedref_core.pseudo_labels import teacher_probabilities
 from semimedref_core.reports import SIDES

@@ -23,7 +23,7 @@ from semimedref_core.data.own.folder import OwnData
 from semimedref_core.data.own.zones import layout_named, layout_of
 from semimedref_core.data.pairs import DataError
 from semimedref_core.demo.answer import Demo
-from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.inference import SemiMedRef
 from semimedref_core.methods import METHODS, reported_places

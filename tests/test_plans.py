@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from semimedref_core.config import Config
-from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.experiments.plan import PlanError, read_plan
+from semimedref_core.experiments.shipped import notebooks_folder
 
 BLOCK = {"method": ["supervised", "semi_medref"], "label_ratio": [0.05, 0.1], "seed": [0, 1, 2]}
 

@@ -8,7 +8,7 @@ import papermill
 import pytest
 
 from semimedref_core.config import Config
-from semimedref_core.experiments.papermill_run import notebooks_folder
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.presets import PRESETS, about, preset, sources
 from semimedref_core.step import schedule
 from semimedref_core.tools.two_presets import settings_table

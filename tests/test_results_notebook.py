@@ -11,8 +11,8 @@ from PIL import Image
 from semimedref_core.data import phantom
 from semimedref_core.evaluation import dice_and_iou, overlap
 from semimedref_core.experiments.examples import gains_and_losses
-from semimedref_core.experiments.papermill_run import notebooks_folder
 from semimedref_core.experiments.results import finished_runs
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.experiments.statistics import ablations, learning_curves, method_differences
 from semimedref_core.figures.differences import ablation_bars, difference_forest
 from semimedref_core.figures.results import cost_and_accuracy, score_panels, spread, timed

@@ -316,7 +316,8 @@ def notebooks(options: argparse.Namespace) -> int:
     """Checks, runs or refreshes the notebooks."""
     import nbformat
 
-    from semimedref_core.experiments.papermill_run import notebooks_folder, refresh, run_notebook
+    from semimedref_core.experiments.papermill_run import refresh, run_notebook
+    from semimedref_core.experiments.shipped import notebooks_folder
     from semimedref_core.tools import notebook_checks
 
     problems, folder = 0, notebooks_folder()

@@ -29,8 +29,6 @@ from semimedref_core.experiments.results import METRICS, counts_of
 from semimedref_core.runtime.checkpoints import CheckpointError
 
 DRAWS, LEVEL = 2000, 0.95
-SCORES = ("dice", "miou")
-"""The first word of each metric, in the order of :func:`semimedref_core.evaluation.dice_and_iou`."""
 _OF_DIFFERENCES = "difference low high low_images high_images by_seed seeds over p p_holm verdict".split()
 
 
@@ -50,11 +48,9 @@ def resampled_difference(counts: np.ndarray) -> dict[str, np.ndarray]:
     def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
         # Only the number of draws of each image matters, so a sum over drawn images is a product with these numbers.
         times = np.stack([np.bincount(row, minlength=images) for row in drawn.reshape(-1, images)], 1)
-        micro = dice_and_iou(np.moveaxis(pixels @ times, 2, -1))
-        found = {"image": np.stack(of_images) @ times / images}
-        found["micro"] = np.stack([(scores[:, 0] - scores[:, 1]).mean(0) for scores in micro])
-        of_metrics = [found[over][SCORES.index(score)] for score, over in (name.split("_") for name in METRICS)]
-        return np.stack(of_metrics).reshape(-1, *drawn.shape[:-1])
+        over_images = [difference @ times / images for difference in of_images]
+        micro = [(scores[:, 0] - scores[:, 1]).mean(0) for scores in dice_and_iou(np.moveaxis(pixels @ times, 2, -1))]
+        return np.stack([*over_images, *micro]).reshape(-1, *drawn.shape[:-1])  # in the order of METRICS
 
     drawn = stats.bootstrap(
         (np.arange(images),),

@@ -26,6 +26,7 @@ from semimedref_core.experiments.estimate import estimate
 from semimedref_core.experiments.job import LOG, Job, State, SweepError, Task, run_state
 from semimedref_core.experiments.plan import Plan, PlannedRun, find_plan, read_plan
 from semimedref_core.experiments.results import finished_runs
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.runtime.environment import usable_cores
 from semimedref_core.runtime.run_state import CONFIG, RESULTS, read_results, require_same_settings
@@ -52,7 +53,7 @@ def carry_out(
     Returns:
         The exit status: 0, 1 if a run failed, 130 if somebody stopped it.
     """
-    source = find_plan(source, papermill_run.notebooks_folder() / "plans")
+    source = find_plan(source, notebooks_folder() / "plans")
     plan = read_plan(source)
     folder = (output or Path("runs") / plan.name).resolve()
     jobs = jobs or default_jobs(plan.threads)

@@ -32,7 +32,7 @@ def batches_with_truth(
     """The unlabelled half of batch 0, 1, 2 and so on, without end, with the truth in its weak views.
 
     Args:
-        labelled: pairs of the other half; it is not used.
+        labelled: pairs of the labelled half of each batch, which is left out here.
         unlabelled: pairs with masks.
         config: settings of the batches.
         texts: turns texts into tokens.
