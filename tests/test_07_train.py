@@ -11,6 +11,7 @@ import pytest
 from semimedref_core.commands.parser import main
 from semimedref_core.config import Config
 from semimedref_core.experiments import papermill_run
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.presets import preset
 from semimedref_core.runtime.atomic import read_metrics
 
@@ -47,7 +48,7 @@ def assert_what_the_notebook_says_of_the_curves(folder: Path) -> None:
 
 def committed_summary() -> dict[str, float]:
     """The numbers that the last cell of the committed 07_train printed, as shares."""
-    executed = nbformat.read(papermill_run.notebooks_folder() / "07_train.ipynb", as_version=4)
+    executed = nbformat.read(notebooks_folder() / "07_train.ipynb", as_version=4)
     printed = executed.cells[-1].outputs[-1].text
     return {name: float(value) / 100 for name, value in re.findall(r"^(\w+) +([\d.]+) %$", printed, re.MULTILINE)}
 

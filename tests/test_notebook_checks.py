@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from semimedref_core.commands.parser import main
-from semimedref_core.experiments import papermill_run as runs
+from semimedref_core.experiments import shipped
 from semimedref_core.tools import notebook_checks as notebooks
 
 NAME = "08_results"
@@ -18,7 +18,7 @@ NAME = "08_results"
 def pair(tmp_path):
     """A copy of a notebook and its executed pair; ``pair(old, new)`` edits the source, ``pair.executed`` the pair."""
     for suffix in (".py", ".ipynb"):
-        shutil.copy(runs.notebooks_folder() / f"{NAME}{suffix}", tmp_path)
+        shutil.copy(shipped.notebooks_folder() / f"{NAME}{suffix}", tmp_path)
 
     class Pair:
         source = tmp_path / f"{NAME}.py"
@@ -140,7 +140,7 @@ def test_an_error_in_a_cell_or_inside_a_widget_is_told(executed):
 
 
 def test_the_command_checks_without_running_and_says_what_is_wrong(pair, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "notebooks_folder", lambda: pair.source.parent)
+    monkeypatch.setattr(shipped, "notebooks_folder", lambda: pair.source.parent)
     assert main(["notebooks", "--check"]) == 0
     pair.edit("## The table", "## The big table")
     assert main(["notebooks", "--check", NAME]) == 1

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from semimedref_core.experiments import papermill_run
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.tools import notebook_checks
 
-NOTEBOOKS = papermill_run.notebooks_folder()
+NOTEBOOKS = notebooks_folder()
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 TRAINING = "07_train"  # takes minutes; test_07_train has its only full run
 LIGHT = ("00_start_here", "08_results")  # run by nbval, which is stricter

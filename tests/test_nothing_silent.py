@@ -220,9 +220,9 @@ def test_names_of_runs_are_text_in_a_readme(run):
 
 
 def test_checking_no_notebook_is_no_success(semimedref, command_line, tmp_path, monkeypatch):
-    from semimedref_core.experiments import papermill_run
+    from semimedref_core.experiments import shipped
 
-    monkeypatch.setattr(papermill_run, "notebooks_folder", lambda: tmp_path)
+    monkeypatch.setattr(shipped, "notebooks_folder", lambda: tmp_path)
     outcome = command_line("notebooks", "--check")
     assert outcome.status == 1 and f"{tmp_path}: no notebooks here, so nothing was done" in outcome.errors
     outcome = command_line("notebooks", "--check", "07_train")

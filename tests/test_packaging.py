@@ -91,8 +91,9 @@ def test_without_a_checkout_notebooks_and_plans_are_found_by_name(wheel, tmp_pat
     here = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True).stdout.strip()
     (library / "others.pth").write_text(here)
     program = (
-        "from semimedref_core.experiments.papermill_run import notebooks_folder, parameters_of\n"
+        "from semimedref_core.experiments.papermill_run import parameters_of\n"
         "from semimedref_core.experiments.plan import find_plan, read_plan\n"
+        "from semimedref_core.experiments.shipped import notebooks_folder\n"
         "folder = notebooks_folder()\n"
         "print(folder, len(parameters_of('07_train')), len(read_plan(find_plan('phantom', folder / 'plans')).runs))"
     )

@@ -23,11 +23,12 @@ from papermill.iorw import papermill_io
 from semimedref_core.experiments import papermill_run, sweep
 from semimedref_core.experiments.job import LOG, STATE, Job, State, Task, run_state
 from semimedref_core.experiments.plan import read_plan
+from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.tools import notebook_checks
 from semimedref_core.training import train
 
-PLAN = papermill_run.notebooks_folder() / "plans" / "phantom.yaml"
+PLAN = notebooks_folder() / "plans" / "phantom.yaml"
 RUNS = {run.name: run for run in read_plan(PLAN).runs}
 PATIENCE = 900  # seconds after which a sweep counts as hung; a slow machine does not
 
