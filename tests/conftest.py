@@ -75,6 +75,13 @@ class Outcome(NamedTuple):
     text: str
     errors: str
 
+    def one_error(self, command: str, *parts) -> None:
+        """Asserts that the command ended with a few lines that name these parts, without a traceback."""
+        assert self.status == 1 and self.errors.startswith(f"semimedref {command}: "), self.errors
+        assert len(self.errors) < 1500 and "Traceback" not in self.errors
+        for part in parts:
+            assert str(part) in self.errors, self.errors
+
 
 @pytest.fixture(scope="module")
 def one_thread():
