@@ -68,7 +68,7 @@ class Verdict:
     """The verdict of the runs.
 
     Attributes:
-        lines: five lines to read first, about the first setting.
+        lines: five lines to read first. The last one names the setting of the others; the one before it names its own.
         claims: a row for each setting, claim and label ratio: ``setting`` (empty where no run can say), ``claim``,
             ``whose`` (paper, or ours), ``labels``, ``measured``, ``verdict``.
     """
@@ -109,7 +109,7 @@ def verdict(runs: pd.DataFrame, method: str = "semi_medref") -> Verdict:
     settings = [runs[runs["setting"] == setting] for setting in dict.fromkeys(mains["setting"])] or [runs.iloc[:0]]
     (lines, rows), *others = (_of_setting(here, method) for here in settings)
     if not runs.empty and (told := main_result(runs, method)):
-        lines = (*lines, told)
+        lines = (*lines[:-1], told, lines[-1])
     rows += [row for _, more in others for row in more if row["measured"] != NO_RUNS]
     rows += [{"claim": claim, "measured": why, "verdict": UNTESTED} for claim, why in UNSEEN.items()]
     columns = ["setting", "claim", "whose", "labels", "measured", "verdict"]
@@ -124,7 +124,7 @@ def _of_setting(runs: pd.DataFrame, method: str) -> tuple[tuple[str, ...], list[
     rows = [
         *_against("better than supervised training", against[against["against"] == "supervised"]),
         *_against("better than the best semi-supervised baseline", _best_baseline(against)),
-        *_against("the same with nothing of ours for any method", _best_baseline(bare)),
+        *_against("the same without our additions for any method", _best_baseline(bare)),
         *(row for variant, claim in OF_PARTS.items() for row in _part(claim, parts[parts["variant"] == variant])),
         *_near_full(runs, method),
     ]
@@ -220,7 +220,7 @@ def _origin(recipe: float, part: pd.Series, where: str) -> str:
 def _bare(here: pd.DataFrame, method: str, metric: str) -> list[str]:
     """The method against the best baseline where no method has our additions; nothing without such runs."""
     best = _best_baseline(method_differences(without_help(here), method, metrics=(metric,)))
-    return [f"With nothing of ours for any method, {method} is {_by_ratio(best, named=True)}."] if len(best) else []
+    return [f"If no method gets our additions, {method} is {_by_ratio(best, named=True)}."] if len(best) else []
 
 
 def _points(row: pd.Series) -> str:
@@ -337,14 +337,15 @@ def _lines(
     shares = [f"{100 * row.of_full:.1f} % (at {percent(row.label_ratio)})" for row in full.itertuples()]
     reached = f" It reaches {' and '.join(shares)} of the Dice of supervised training with all masks in as many steps."
     return (
-        f"{first['dataset']}, network {NETWORK_WORDS.get(first['architecture'], first['architecture'])}, "
-        f"{first['image_size']} px, {first['steps']} steps of {first['batch_size']} and {first['batch_size']} pairs; "
-        "teacher, valid split, Dice per image; seeds: "
-        + ", ".join(f"{count} at {percent(ratio)}" for ratio, count in seeds.items())
-        + ".",
         f"Against supervised training: {_by_ratio(supervised)}." + (reached if shares else ""),
         "Against the best semi-supervised baseline: " + _by_ratio(best, named=True) + ".",
         "What each part adds: " + _parts(parts[parts["metric"] == "dice_image"]) + ".",
+        f"The runs behind these lines, where no other network is named: {first['dataset']}, network "
+        f"{NETWORK_WORDS.get(first['architecture'], first['architecture'])}, {first['image_size']} px, "
+        f"{first['steps']} steps of {first['batch_size']} labelled and {first['batch_size']} unlabelled pairs; "
+        "teacher, valid split, Dice per image; seeds: "
+        + ", ".join(f"{count} at {percent(ratio)}" for ratio, count in seeds.items())
+        + ".",
     )
 
 
@@ -362,20 +363,25 @@ def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
 
 
 def _parts(parts: pd.DataFrame) -> str:
-    said: list[str] = []
+    said, names = [], list(OF_PARTS)[:3]
+    parts = parts[parts["variant"].isin(names)]
     most = parts.groupby("label_ratio")["seeds"].max()
+    all_alike = len(parts) > 1 and set(parts["verdict"]) == {"not distinguishable"}
 
-    def fewer(row) -> str:
-        """The number of seeds, if it is one or below that of another part."""
-        return " (one seed)" if row.seeds < 2 else f" ({row.seeds} seeds)" if row.seeds < most[row.label_ratio] else ""
+    def notes(row) -> str:
+        """In brackets: the number of seeds if it is one or below that of another part, and how sure the difference is
+        if this is not said once for all."""
+        seeds = [_seeds(row.seeds)] if 1 < row.seeds < most[row.label_ratio] else []
+        sure = [] if all_alike else [SURE.get(row.verdict, row.verdict)]
+        return f" ({', '.join(seeds + sure)})" if seeds or sure else ""
 
-    for variant in list(OF_PARTS)[:3]:
+    for variant in names:
         rows = parts[parts["variant"] == variant].sort_values("label_ratio")
         if len(rows):
             worth = ", ".join(
-                f"{_signed(-row.difference)} at {percent(row.label_ratio)}{fewer(row)}" for row in rows.itertuples()
+                f"{_signed(-row.difference)} at {percent(row.label_ratio)}{notes(row)}" for row in rows.itertuples()
             )
             name = variant.removeprefix("without ")
             reports = ", with whole reports (see notebook 03)," if name == "PosAug" else ""
             said.append(f"{name}{reports} {worth}")
-    return "; ".join(said) or NO_RUNS
+    return "; ".join(said) + (" (all may be chance)" if all_alike else "") or NO_RUNS
