@@ -24,13 +24,13 @@
 # - can look up every symbol and every term;
 # - know where the released code departs from what one expects of the paper.
 #
-# **What "the paper" means here.** We know the paper by its abstract, and by the comments and the code of its release.
-# Where a notebook says *the paper*, it means these. We have not seen the paper's tables, so no number here is from
+# **What "the paper" means here.** *The paper* means its abstract, and what the comments of the released code call its
+# equations. *The release* means what that code does. We have not seen the paper's tables, so no number here is from
 # them.
 #
 # **What you need.** PyTorch, and the [abstract of the paper](https://arxiv.org/abs/2605.15720).
 #
-# **Time.** About 10 minutes to read; a few seconds to run.
+# **Time.** About 10 minutes to read without the tables, which are for looking up; a few seconds to run.
 #
 # | notebook | what it is about | minutes to read | time to run |
 # |---|---|---|---|
@@ -51,7 +51,7 @@
 # which you predict, change or break something. A cell tells whether you are right.
 #
 # The notebooks need no download. They compute on the *phantom*: drawn chest X-rays with reports in the grammar of the
-# real ones. Only 08 shows finished runs on real data, which came with the notebooks as numbers. Notebooks with a
+# real ones. 03 and 08 also show finished runs on real data. They came with the notebooks as numbers. Notebooks with a
 # parameter `dataset` also take `"qata"`, once `SEMIMEDREF_DATA` names the folder that holds QaTa-COV19.
 
 # %% tags=["parameters"]
@@ -101,13 +101,14 @@ print(f"of the first 200 images {100 * share:.0f} % hold decoys")
 # %% [markdown]
 # ## The method in one figure
 #
-# The figure shows one training step, with the shapes of the run that [06](06_teacher_student.ipynb) takes apart. Read
-# it from left to right:
+# The figure shows one training step, with the shapes of the run that [06](06_teacher_student.ipynb) takes apart. A *weak
+# view* is the image moved a little. A *strong view* also has other grey values. The *target* is the mask that the student
+# is trained on, and *DiceCE* is the loss of a mask. Read the figure from left to right:
 #
 # 1. The teacher looks at the unlabelled image and reads its report. It predicts a lesion probability $p$ for each
-#    pixel, the pseudo-label.
-# 2. T-PatchMix changes image, target and text together. PosAug has hidden some phrases of the texts before (box *plan
-#    of the mixing*).
+#    pixel. Cut at 0.5, this is the *pseudo-label*.
+# 2. T-PatchMix changes image, target and text together. The texts from which it chooses are written beforehand (box
+#    *plan of the mixing*), and PosAug has hidden phrases in them.
 # 3. The student learns from the labelled pairs and from the mixed ones. ITCL orders the embeddings of images
 #    and texts by the zones that they share.
 # 4. The teacher follows the student, as a moving average of its weights.
@@ -126,7 +127,7 @@ found = find_tags()
 Markdown(equation_table(found))
 
 # %% [markdown]
-# The second table has the function that computes each equation, and the test that checks it.
+# The second table names the functions that compute each equation, and the tests that check it.
 
 # %%
 Markdown(code_table(found))
@@ -134,8 +135,8 @@ Markdown(code_table(found))
 # %% [markdown]
 # ## The symbols
 #
-# Formulas, figures, texts and code use one set of letters. A few letters have a second meaning, which the table names.
-# A test fails if the table lacks a symbol of the equations or of `semi_medref.py`.
+# The table has the letters of the equations and of the training step. A few letters have a second meaning, which the
+# table names. Notebook 02 has a few letters of its own. A test fails if the table lacks a symbol of the equations or of `semi_medref.py`.
 
 # %%
 Markdown(symbol_table())

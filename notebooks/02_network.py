@@ -20,7 +20,7 @@
 #
 # - know how a sentence becomes vectors and an image becomes maps;
 # - can write cross-attention in five lines of PyTorch, and have read the class that runs;
-# - have seen on which places of the image each word acts, and how the outline moves when "left" becomes "right";
+# - have seen which places of the image attend to each word, and how the outline moves when "left" becomes "right";
 # - know what the text is worth to this network, in points of Dice.
 #
 # **What you need.** PyTorch, and reports, zones, decoys and Dice from [01 · Data](01_data.ipynb).
@@ -88,8 +88,12 @@ print(inspection.shape_text(image), f"mean {abs(image.mean()):.2f}, deviation {i
 # - The *fusion* is the cross-attention: each place of a map asks all words. It happens at strides 16 and 8.
 # - The *decoder* brings the map back to full size. It gives one number for each pixel, the logit of "lesion".
 #
-# The table counts the weights of each part. ITCL ([notebook 05](05_itcl.ipynb)) uses the two *projections*, in
-# training only.
+# The table counts the weights of each part. ITCL, the contrastive loss of images and texts ([notebook
+# 05](05_itcl.ipynb)), uses the two *projections*, in training only.
+#
+# **The release's networks are larger.** It has two, GuideDecoder and MMI-UNet. Both read images with ConvNeXt-Tiny and
+# texts with CXR-BERT, and both let places attend to words. Here they are `guide_decoder` and `mmi_unet`. This notebook
+# reads `compact`, our own small network with the same idea.
 
 # %%
 table = inspection.parameter_table(network)
@@ -150,7 +154,7 @@ check("02.1", numbers)
 # %% [markdown]
 # ## Pixels ask, words answer
 #
-# Cross-attention is a few matrix products and a softmax. $X$ holds a row for each place of the map, and $W$ a row for
+# The fusion adds to each place a mixture of the words. This is cross-attention: a few matrix products and a softmax. $X$ holds a row for each place of the map, and $W$ a row for
 # each word. The learnt matrices $A_q$, $A_k$ and $A_v$ make a *query* (a question) of each place, and a *key* and a
 # *value* of each word. The better a query fits a key, the more of the word's value the place takes in. $d$ is the
 # width of the keys:
@@ -188,20 +192,22 @@ assert torch.allclose(ours, X + answer[0], atol=1e-6) and torch.allclose(shares,
 print(f"largest difference {float((ours - X - answer[0]).detach().abs().max()):.0e}")
 
 # %% [markdown]
-# ## On which places each word acts
+# ## Which places attend to which word
 #
 # The softmax gives each place shares of attention, one for each word. So each word has a map. The figure shows the
-# shares at stride 8, as the mean of the four heads. The stronger the orange of a place, the more it takes in of this
-# word.
+# shares at stride 8, as the mean of the four heads, for eight of the tokens. The stronger the orange of a place, the
+# more it takes in of this word. Compare places of one panel with each other.
 #
-# **Look at** "middle": it has the largest shares, in a band at the height that it names and in the upper right lung.
-# **Then look at** "right", which is stronger in the right half. Words that name no place have uneven maps too: "unilateral", "one" and "area"
-# are strongest over the decoy on the left. The table gives the mean and the largest share of each word.
+# **Look at** "middle": it has the largest shares. They lie in a band at middle height, and in the upper right lung.
+# **Then look at** "right", which is stronger in the right half. Words that name no place have uneven maps too:
+# "unilateral", "one" and "area" are strongest over the decoy on the left. The table gives the mean and the largest
+# share of each token.
 
 # %%
 found = attention.word_attention(network, image, input_ids)
 picture = pair.images[0]
-attention_maps(picture, words[:length], found[8][0, :length].numpy())
+told = [i for i, word in enumerate(words[:length]) if word not in ("pulmonary", "infection", ",", ".")]
+attention_maps(picture, [words[i] for i in told], found[8][0, told].numpy(), pair.masks[0])
 plt.show()
 spread = found[8][0, :length].flatten(1)
 told = pd.DataFrame({"mean share": spread.mean(1), "largest share": spread.amax(1)}, words[:length])
@@ -213,9 +219,11 @@ print(told.round(2).to_string())
 #
 # ## Left becomes right
 #
-# The network gets the same image twice: once with its report, and once with the sides swapped. The lesion and the
-# decoy look alike, so the image alone does not tell which one to outline. In the figure the dashed line is the
-# prediction. **Look at** where it goes when one word changes: it leaves the lesion and goes to the decoy.
+# The network gets the same image twice: once with its report, and once with the sides swapped. The phantom draws
+# lesions and decoys in the same way, and either may be large or small. So the image alone does not tell which one to
+# outline. In the figure the dashed line is the prediction. **Look at** where it goes when one word changes: it leaves
+# the lesion and goes to the decoy. With its own report the network finds the lesion but outlines too much. With "middle
+# left" it outlines only the part of the decoy at the height that the sentence names.
 
 # %%
 report = pair.reports[0]
@@ -238,9 +246,10 @@ for text, p in zip(asked, probabilities, strict=True):
 # <details><summary>Solution</summary>
 #
 # ```python
-# text = "unilateral pulmonary infection, one infected area, upper right lung."
-# found = network(image, texts([text])).logits[0, 0] >= 0
-# print(found.nonzero()[:, 0].float().mean())
+# for height in ("middle", "upper"):
+#     text = f"unilateral pulmonary infection, one infected area, {height} right lung."
+#     found = network(image, texts([text])).logits[0, 0] >= 0
+#     print(height, found.nonzero()[:, 0].float().mean())
 # ```
 #
 # The centre moves from row 44 to row 25, so by $-19$. The network goes where the text sends it, even where no lesion
@@ -257,8 +266,8 @@ check("02.2", rows)
 # We take the validation pairs of the phantom whose report names one side. The network gets each image with four texts:
 #
 # - its own report;
-# - the report with hidden positions: PosAug's token replaces each phrase, and the network knows this token from
-#   training;
+# - the report with hidden positions: the token `[UNK_POS]` replaces each phrase. PosAug ([03](03_posaug.ipynb)) showed
+#   the network this token in training. "Unilateral" and the count stay;
 # - a sentence that names every zone. For these images it is a false report: the network also outlines spots that only
 #   look like lesions;
 # - its own report with the sides swapped.
@@ -280,7 +289,7 @@ print(f"the positions are worth {scores['own report'] - scores['positions hidden
 
 # %% [markdown]
 # A false text costs more than a silent one: this network follows its text. Other notebooks ask the same question of
-# other networks, data and texts, so their numbers differ: 03 hides the positions of real reports, and 07 names every
+# other networks, data and texts, so their numbers differ: 03 cuts the positions out of real reports, and 07 names every
 # zone. A method must not lose the link from text to image. Notebook 04 pastes patches between images. If
 # the text did not change with them, the network would learn to distrust it.
 #
@@ -309,7 +318,7 @@ check("02.3", same)
 # - At each place the shares of the words add up to 1. Padding gets none.
 # - Another report gives another mask: the image alone does not decide.
 #
-# The cell checks the second fact and prints Dice on the one-sided validation pairs of the phantom.
+# The cell checks the second fact and prints what the text is worth, on the one-sided validation pairs of the phantom.
 #
 # **Next:** [03 · PosAug](03_posaug.ipynb) changes the text that the network reads. **Back:** [01 ·
 # Data](01_data.ipynb). **Further on:** [06 · Teacher and student](06_teacher_student.ipynb) trains the network, and
@@ -318,5 +327,4 @@ check("02.3", same)
 # %%
 sums = found[8].sum(1)
 assert torch.allclose(sums, torch.ones_like(sums), atol=1e-5) and float(found[8][0, length:].max()) == 0
-own, swapped = scores["own report"], scores["sides swapped"]
-print(f"Dice per image: {own:.0f} % with the own report, {swapped:.0f} % with the sides swapped")
+print("Dice per image (%):", ", ".join(f"{name} {score:.0f}" for name, score in scores.items()))

@@ -20,7 +20,7 @@
 #
 # - know what the usual contrastive loss gets wrong about reports, and how often;
 # - can compute ITCL by hand, with its *soft positives*;
-# - can say why this loss never reaches 0, and how little it can fall in a real batch;
+# - can say why this loss does not reach 0, and how little it can fall in a training batch;
 # - have seen what soft positives change in a short training.
 #
 # **What you need.** PyTorch, and the six zones of a report from [01 · Data](01_data.ipynb).
@@ -59,7 +59,7 @@ print(versions())
 # ## 1 · Negatives that are not negative
 #
 # One network turns image $i$ into a vector $u_i$, another turns text $j$ into a vector $v_j$. Such vectors are called
-# *embeddings*. A *contrastive loss* compares all images of a batch with all texts of the batch. The usual one (CLIP,
+# *embeddings*. The loss first scales them to length 1. A *contrastive loss* compares all images of a batch with all texts of the batch. The usual one (CLIP,
 # InfoNCE) knows a single *positive* for each image: its own text. The loss pulls $u_i$ towards $v_i$. All other texts
 # are *negatives*, and the loss pushes $u_i$ away from them.
 #
@@ -93,9 +93,9 @@ print(f"{100 * same_zones:.0f} % name the same zones, {100 * same_words:.0f} % a
 #
 # ## 2 · Soft positives
 #
-# **The paper** (Eq. 9; paper: 9) makes every text of the batch a positive to some degree. The degree is the number of
-# zones that both reports name, over the number of zones that at least one of them names. This is the *Jaccard index*
-# of their zone vectors $a_i$ and $a_j$ (Eq. 1, in [01](01_data.ipynb)):
+# **The paper** (Eq. 9; paper: 9) gives every text of the batch a degree from 0 to 1, to which it is a positive. The
+# degree is the number of zones that both reports name, over the number of zones that at least one of them names. This
+# is the *Jaccard index* of their zone vectors $a_i$ and $a_j$ (Eq. 1, in [01](01_data.ipynb)):
 #
 # $$P_{ij} = \frac{|a_i \wedge a_j|}{|a_i \vee a_j|}, \qquad P_{ii} = 1$$
 #
@@ -118,7 +118,7 @@ print(f"two reports without infection: P = {jaccard(torch.zeros(2, dtype=torch.l
 
 # %% [markdown]
 # The figure shows $P$ for twelve reports on the left. On the right it shows the *hard positives* of the usual loss,
-# which are the identity. **Look at** the yellow squares off the diagonal in the left map. These texts name exactly the
+# which are the identity. Rows are images, and columns are their texts in the same order. **Look at** the yellow squares off the diagonal in the left map. These texts name exactly the
 # zones of the image, and the usual loss treats them as negatives.
 
 # %%
@@ -160,7 +160,8 @@ table(z, f"z, Eq. 10 (tau = {tau3})")
 # %% [markdown]
 # **The paper** (Eq. 11; paper: 9) divides each row of $P$ by its sum. Such a row has the shares that image $i$
 # *should* give to the texts (*wanted*). The softmax of $z$ has the shares that it *does* give (*given*). The loss is
-# the cross-entropy between the two, once over the texts of each image and once over the images of each text:
+# the cross-entropy between the two. It is computed twice: over the texts for each image, and over the images for each
+# text. The loss is the mean of both:
 #
 # $$L = \tfrac12\Big[\,\tfrac1N\sum_i \Big(-\sum_j \frac{P_{ij}}{\sum_k P_{ik}}\,\log\mathrm{softmax}_j\,z_{ij}\Big)
 # + \text{the same on } z^\top\Big]$$
@@ -178,7 +179,8 @@ table(-wanted * z.log_softmax(1), "wanted times -log given: what each entry adds
 # \mathrm{lse}_i$ with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$. So the loss is a mean of `lse` minus a weighted mean of
 # $z$. The cell checks this form too. In the source, `pull_u` holds, for each image, the weighted sum of the texts that
 # the loss pulls it to. Notebook [09](09_kernels.ipynb) shows how `class_sums` finds this sum without the matrix $P$.
-# (For a small batch the function calls `whole_forward`, which keeps $z$ for the backward pass.)
+# For a small batch the function calls `whole_forward`, which computes the same and keeps $z$ for the backward pass. So
+# the cell checks both.
 
 # %%
 display(source_of(soft_contrastive_plain.forward))
@@ -187,9 +189,11 @@ text_to_image = -(wanted * z.T.log_softmax(1)).sum(1).mean()  # P is symmetric, 
 other_order = (z.logsumexp(1) - (wanted * z).sum(1)).mean()
 assert torch.isclose(other_order, image_to_text, rtol=1e-12)
 by_hand, op = (image_to_text + text_to_image) / 2, soft_contrastive_loss(u3, v3, codes3, tau3)
+sums = soft_contrastive_plain.class_sums(u3, v3, codes3, codes3)
+as_shown = sums.share_u @ z.logsumexp(1) + sums.share_v @ z.logsumexp(0) - (u3 * sums.pull_u).sum() / tau3
 print(f"image to text {image_to_text:.4f}, text to image {text_to_image:.4f}")
 print(f"loss by hand {by_hand:.4f}, by soft_contrastive_loss {op:.4f}")
-assert torch.isclose(by_hand, op, rtol=1e-12)
+assert torch.isclose(by_hand, op, rtol=1e-12) and torch.isclose(by_hand, as_shown, rtol=1e-12)
 
 # %% [markdown]
 # ### Exercise 05.1 (predict)
@@ -211,8 +215,8 @@ check("05.1", least_value)
 # %% [markdown]
 # ## 4 · The floor
 #
-# A cross-entropy is never below the entropy of the wanted shares. Soft positives have entropy, so ITCL has a *floor*
-# above 0. The floor depends only on the reports of the batch. With hard positives it is 0.
+# A cross-entropy is never below the entropy of the wanted shares. If two reports of the batch share a zone, the wanted
+# shares have entropy. Then ITCL has a *floor* above 0. The floor depends only on the reports of the batch. With hard positives it is 0.
 #
 # A network that knows nothing gives an even softmax: each of the $N$ texts gets the same share, and the loss is
 # $\log N$. So $\log N$ minus the floor is the *room*, the most that a network can gain over knowing nothing. The cell
@@ -230,7 +234,7 @@ for n in (8, 16, 32):
 print(f"tau log 3 = {tau * math.log(3):.3f}")
 
 # %% [markdown]
-# **A real batch leaves little room.** Most reports share zones, so the wanted shares are nearly even. Larger batches
+# **A training batch leaves little room.** Most reports share zones, so the wanted shares are nearly even. Larger batches
 # do not change that. Soft positives do not ask for large differences of cosines either. A text with $P = 1$ should get
 # three times the share of a text with $P = 1/3$. So their logits should differ by $\log 3$, and their cosines by
 # $\tau\log 3$, which is the last number above.
@@ -274,17 +278,17 @@ check("05.3", hard)
 # ## 5 · What the loss moves
 #
 # Training calls the function `itcl`. It can use both kinds of positives, and it first scales the embeddings to length
-# 1.
+# 1. As in section 3 we take $\tau = 0.5$, so that the numbers stay easy to read.
 #
 # We place five pairs on the unit circle, a dot for each image and a square for each text. Pairs 1 and 2 name the same
 # zones. Pairs 3 and 4 share one zone with them. Pair 5 shares none. The arrows are $-\partial L/\partial u_i$ from
-# autograd, drawn at twice their length: this is where the loss moves each image. Then images and texts take one
+# autograd, drawn at four times their length: this is where the loss moves each image. Then images and texts take one
 # gradient step of size 1. The printed numbers say how much the cosines of images and texts change by it, as means over
 # four groups of texts.
 #
 # **Look at** $u_1$. Both losses pull it to the right, towards its own text $v_1$. On the way stands $v_2$, which names
 # the same zones. For soft positives $v_2$ is as good as $v_1$, so they pull less. **Then look at** $u_3$. Hard
-# positives hardly move it. Soft positives pull it to the texts that share a zone.
+# positives move it a little away from $v_3$. Soft positives pull it to the texts that share a zone.
 
 # %%
 display(source_of(itcl.itcl))
@@ -300,15 +304,16 @@ arrows = {}
 for title, loss in losses.items():
     u, v = u5.clone().requires_grad_(), v5.clone().requires_grad_()
     du, dv = torch.autograd.grad(-loss(u, v, codes5, 0.5), (u, v))
-    arrows[title] = 2 * du.numpy()
+    arrows[title] = 4 * du.numpy()
     moved = normalize(u5 + du, dim=1) @ normalize(v5 + dv, dim=1).T - u5 @ v5.T
     print(f"{title}: " + ", ".join(f"{name} {moved[rows].mean():+.2f}" for name, rows in groups.items()))
 figures.pulls(u5.numpy(), v5.numpy(), arrows, five)
 plt.show()
 
 # %% [markdown]
-# In this drawing both losses pull an image to its own text, and both push it away from texts that share nothing. They
-# differ for texts that share some zones (*some shared*): hard positives push the image away from them, soft positives
+# On average over the five pairs, both losses pull an image to its own text, and both push it away from texts that share
+# nothing. ($u_3$ is an exception with hard positives: $v_1$ and $v_2$ lie on the same side of it as $v_3$, and the push
+# away from them is a little stronger.) The losses differ for texts that share some zones (*some shared*): hard positives push the image away from them, soft positives
 # pull it closer.
 #
 # ## 6 · What training makes of the embeddings
@@ -346,53 +351,66 @@ networks = {"untrained": build_network("compact")}
 networks |= {title: train_encoders(loss, title) for title, loss in losses.items()}
 
 # %% [markdown]
-# We measure on 200 validation pairs. The left panel and the first four columns are mean cosines of an image and a text:
+# We measure on 200 validation pairs: mean cosines of an image and a text, in four groups.
 #
 # - *own*: its own text;
 # - *same*, *some*, *none*: other texts that name the same zones, share some zones, or share none.
 #
-# The right panel and the other three columns do not depend on how large the cosines are:
-#
-# - *order* is the rank correlation of cosine and $P$ over all other texts. It is 1 if a text with a larger $P$ always
-#   has a larger cosine.
-# - *beyond* is the same after we subtract, for each text, its mean over all images from cosine and from $P$. Some texts
-#   name many zones and share some with nearly every image. A network can learn this without looking at an image, and
-#   *beyond* does not count it.
-# - *nearest* is the mean $P$ of an image and the closest text of another pair. The last line of the output says what
-#   chance gives. The first lines say how many different texts, own texts included, are the closest one of some image.
-#
-# **Look at** the orange line between *some* and *none*: it rises, so texts that share nothing with the image come
-# closer to it than texts that share something. The blue line falls there, as it should, but by little. Then compare
-# *order* and *beyond*.
+# **Look at** the orange line between *some* and *none*. It rises: texts that share nothing with the image have a larger
+# cosine than texts that share some zones. The blue line falls there, as it should, but by little.
 
 # %%
-from scipy.stats import spearmanr
-
 valid_codes, eye = torch.tensor([report.code for report in valid.reports]), torch.eye(len(valid)).bool()
 images = views.weak_view(torch.from_numpy(valid.images)[:, None], torch.eye(2, 3).expand(len(valid), -1, -1))
-tokens, P_valid = batches.texts([report.render() for report in valid.reports]), jaccard(valid_codes)
+texts_valid = [report.render() for report in valid.reports]
+tokens, P_valid = batches.texts(texts_valid), jaccard(valid_codes)
 groups = {"own": eye, "same": (P_valid == 1) & ~eye, "some": (P_valid > 0) & (P_valid < 1), "none": P_valid == 0}
-embeddings, scores = {}, pd.DataFrame(columns=[*groups, "order", "beyond", "nearest"], dtype=float)
+embeddings, cosines = {}, {}
 for name, network in networks.items():
     with torch.no_grad():
         seen = network(images, tokens, decode=0)
     u, v = embeddings[name] = normalize(seen.image_embedding, dim=1), normalize(seen.text_embedding, dim=1)
-    cosine = u @ v.T
-    nearest = P_valid[range(len(valid)), cosine.masked_fill(eye, -2).argmax(1)].mean()
+    cosines[name] = u @ v.T
+means = pd.DataFrame(
+    {name: [cosine[group].mean().item() for group in groups.values()] for name, cosine in cosines.items()},
+    ["own text", "same zones", "some shared", "none shared"],
+)
+figures.group_cosines(means)
+plt.show()
+print(means.T.round(2).to_string())
+
+# %% [markdown]
+# Three more measures do not depend on how large the cosines are:
+#
+# - *order* is the rank correlation of cosine and $P$ over all other texts. It grows the more often a text with a larger
+#   $P$ has a larger cosine; 0 is chance.
+# - *beyond* is the same after we subtract, for each text, its mean over all images from cosine and from $P$. Some texts
+#   name many zones and share some with nearly every image. A network can learn this without looking at an image, and
+#   *beyond* does not count it.
+# - *nearest* is the mean $P$ of an image and the closest text of another pair.
+#
+# The first lines of the output say how many different texts, own texts included, are the closest one of some image.
+# **Look at** *order* and *beyond*: they rank soft and hard positives differently.
+
+# %%
+from scipy.stats import spearmanr
+
+scores = {}
+for name, cosine in cosines.items():
     order = spearmanr(cosine[~eye], P_valid[~eye]).statistic
     beyond = spearmanr((cosine - cosine.mean(0))[~eye], (P_valid - P_valid.mean(0))[~eye]).statistic
-    means = (cosine[group].mean().item() for group in groups.values())
-    scores.loc[name] = [*means, order, beyond, nearest.item()]
-    print(f"{name}: {len(cosine.argmax(1).unique())} different texts are the closest text of an image")
-chance = {"order": 0.0, "beyond": 0.0, "nearest": P_valid[~eye].mean().item()}
-spoken = {"own": "own text", "same": "same zones", "some": "some shared", "none": "none shared"}
-figures.trained_embeddings(scores, spoken, chance)
+    nearest = P_valid[range(len(valid)), cosine.masked_fill(eye, -2).argmax(1)].mean().item()
+    scores[name] = {"order": order, "beyond": beyond, "nearest": nearest}
+    closest = len(set(texts_valid[j] for j in cosine.argmax(1)))
+    print(f"{name}: {closest} of {len(set(texts_valid))} different texts are the closest text of an image")
+scores, chance = pd.DataFrame(scores).T, {"order": 0.0, "beyond": 0.0, "nearest": P_valid[~eye].mean().item()}
+figures.embedding_ranks(scores, chance)
 plt.show()
 print(scores.round(2).to_string())
 print(f"P of a text at random: {chance['nearest']:.2f}")
 
 # %% [markdown]
-# **What the figure says.** Hard positives raise the cosines of *all* texts, also of those that share nothing. The own
+# **What the figures say.** Hard positives raise the cosines of *all* texts, also of those that share nothing. The own
 # text (0.35) ends level with other texts of the same zones (0.36), and only a little above texts that share nothing
 # (0.32). A softmax sees differences only, so the common level says nothing. Soft positives keep the cosines of the four
 # groups within 0.03 of each other. Section 4 said that the loss asks for small differences only. Such small differences
@@ -403,7 +421,7 @@ print(f"P of a text at random: {chance['nearest']:.2f}")
 # because only 8 of 100 other texts share nothing.) Soft positives are ahead in *order* and in *nearest*. But they are
 # behind in *beyond*, and only 3 texts are ever the closest one. So in this short run a good part of what soft positives
 # have learnt is *which texts share zones with many images*, and not what an image shows. The untrained network is below
-# chance in *nearest*, because its few closest texts happen to share little.
+# chance in *nearest*, probably because its few closest texts share little with other reports.
 #
 # ## 7 · Explore
 #
@@ -411,22 +429,14 @@ print(f"P of a text at random: {chance['nearest']:.2f}")
 # embeddings *give*. Both have one scale. Move $\tau$, switch the positives, and compare the network before and after
 # training. The widget needs a running kernel; without one you see a still of it.
 #
-# The figure after the widget always shows the first twelve validation pairs and the network trained with soft
-# positives. **Look at** its right map. It is still nearly even, and the printed loss is near $\log N$: the loss has
-# used little of its room, although the order of the cosines has improved.
+# The still shows twelve validation pairs and the network trained with soft positives. **Look at** its right map. It is
+# still nearly even, and the printed loss is near $\log N$: the loss has used little of its room, although the order of
+# the cosines has improved.
 
 # %%
 from semimedref_core.widgets import contrast
 
 contrast.contrast_explorer(valid.reports, embeddings)
-
-# %%
-u, v = (x[:12] for x in embeddings["soft positives"])
-found = contrast.contrast(u, v, valid_codes[:12], tau)
-maps = {"wanted: P / row sum": found.wanted.numpy(), "given: softmax of z": found.given.numpy()}
-figures.heat_maps(maps, [figures.short(report) for report in valid.reports[:12]], "share of text j for image i")
-plt.show()
-print(f"loss {found.loss:.2f}, floor {found.floor:.2f}, log N {math.log(12):.2f}")
 
 # %% [markdown]
 # ## What to take away
@@ -437,15 +447,16 @@ print(f"loss {found.loss:.2f}, floor {found.floor:.2f}, log N {math.log(12):.2f}
 # **To remember.**
 #
 # - 93 % of the negatives in a batch of 16 share a zone with the image, and 13 % are the very same text.
-# - The floor of the loss is 2.57 and an even softmax has 2.77: soft positives leave a room of 0.20.
+# - In batches of 16 the floor of the loss is 2.57 on average, and an even softmax has 2.77: soft positives leave a room
+#   of 0.20.
 # - Two texts with $P = 1$ and $P = 1/3$ need to differ in their cosine by 0.08 only, at $\tau = 0.07$.
 # - The order of the cosines follows the shared zones better with soft positives (0.58) than with hard ones (0.40). But
 #   without the mean of each text it is the other way round (0.40 and 0.48).
 #
-# **Next:** [06 · Teacher and student](06_teacher_student.ipynb), where ITCL is one of four terms of the loss.
+# **Next:** [06 · Teacher and student](06_teacher_student.ipynb), where ITCL gives two of the four terms of the loss.
 # **Back:** [04 · T-PatchMix](04_t_patchmix.ipynb). **Further on:** [09 · Kernels](09_kernels.ipynb) computes the loss
 # without the matrix $P$, and in Triton. [08 · Results](08_results.ipynb) measures what ITCL is worth in a full
-# training. Two appendices follow: the temperature, and the space of the embeddings.
+# training: there it makes no difference that one can tell from chance. Two appendices follow: the temperature, and the space of the embeddings.
 
 # %%
 room = math.log(16) - floors[16]
@@ -518,5 +529,7 @@ for name, (u, v) in embeddings.items():
     spaces[name] = tuple(part.numpy() for part in (centred @ axes.T).split(len(u)))
     print(f"{name}: gap {(u.mean(0) - v.mean(0)).norm():.2f}, spread of images {u.std(0).norm():.2f}, ", end="")
     print(f"of texts {v.std(0).norm():.2f}")
+
+# %%
 figures.embedding_space(spaces, valid.reports)
 plt.show()

@@ -60,8 +60,9 @@ print(versions())
 # *pseudo-labels*.
 #
 # The pseudo-labels of an untrained teacher are noise. So we first train the student for 60 steps on the phantom, and the
-# teacher follows it. We record each step for section 9. Then we take one step apart. This step is the paper's method
-# alone. The training before it also used our additions, which an appendix explains.
+# teacher follows it. We record each step for section 9. Then we take one step apart. This step is the paper's (Eq. 17)
+# with our settings; patches lie in the *donor's* zones ([04](04_t_patchmix.ipynb)). The training before it also used
+# our additions to the pseudo-labels, which an appendix explains.
 
 # %%
 from accelerate import Accelerator
@@ -146,10 +147,11 @@ assert (again - p[partner]).abs().max() < 1e-5
 # cut at 0.5 (Eq. 7; paper: 8). The CPU has written seven texts for each sample: its own report, and its own report with
 # one of the six zones added. The step picks one of them.
 #
-# **Look at** one sample on its way, from the upper left to the lower right. The dashed box is the patch. It brings a
-# lesion, the target marks this lesion, and the student's text names its zone. (PosAug hides a position of this text now
-# and then.) With the settings above, the teacher also marks a spot at the lower left that the report does not name.
-# This is a mistake, and the target keeps it. The appendix on our additions shows how we remove such mistakes.
+# **Look at** one sample on its way, from the upper left to the lower right. The dashed box is the patch, first in the
+# partner's strong view. It brings a lesion, the target marks this lesion, and the student's text names its zone.
+# (PosAug may hide a position of this text. Here it hides none.) With the settings above, the teacher also marks a spot
+# at the lower left that the report does not name. This is a mistake, and the target keeps it. The appendix on our
+# additions shows how we remove such mistakes.
 
 # %%
 torch.manual_seed(seed)  # for the white noise
@@ -160,11 +162,16 @@ y_mix = (p_mix >= 0.5).float()
 assert torch.equal((s_mix != s).flatten(1).any(1), accepted)  # all or nothing
 print(f"{int(accepted.sum())} of {len(p)} samples are mixed")
 
-boxes, _ = patchmix.patch_boxes(
+boxes, zones = patchmix.patch_boxes(
     p, **unlabelled.proposal, block=config.block, mode=config.patch_mode, confident=config.gate
 )
-i = int(((y_mix - (p >= 0.5).float()).clamp(min=0).sum((1, 2, 3)) * accepted).argmax())  # most lesion in its patch
-pictures = (each[i, 0].numpy() for each in (unlabelled.images, x_u, p, s, s_mix, y_mix))
+added = (unlabelled.codes >> zones.clamp(min=0)) & 1 == 0  # the own report does not name the zone of the patch
+gained = (y_mix - (p >= 0.5).float()).clamp(min=0).sum((1, 2, 3))  # pixels of lesion that the patch brings
+false = ((p >= 0.5) & (views.place_masks(unlabelled.regions, unlabelled.affine) == 0)).sum(
+    (1, 2, 3)
+)  # in no named zone
+i = int((accepted * (gained - false + 1000 * added)).argmax())
+pictures = (each[i, 0].numpy() for each in (x_u, p, s, s[partner], s_mix, y_mix))
 figures.sample_strip(*pictures, boxes[i].tolist(), texts.decode(torch.stack([r_u[i], r_mix[i]])))
 plt.show()
 
@@ -176,7 +183,8 @@ plt.show()
 # decoder too.
 #
 # **Look at** the step as a figure, with the shapes of this run. Gradients flow only through the boxes that the legend
-# calls *trained by gradient* and *loss*. Everything to the left of the student is input data for it.
+# calls *trained by gradient* and *loss*. No gradient reaches anything to the left of the student. The student encodes
+# all three groups of images, and decodes two of them.
 
 # %%
 images, tokens = torch.cat([x_l, s_mix, x_u]), torch.cat([r_l, r_mix, r_u])
@@ -202,8 +210,9 @@ plt.show()
 #
 # $$\mathrm{DiceCE} = 1 - \frac{2\sum q y}{\sum q + \sum y} \;-\; \frac{1}{HW}\sum \big[\,y\log q + (1-y)\log(1-q)\,\big]$$
 #
-# The code computes the same and differs in form only. It adds 1e-5 to numerator and denominator, so the Dice loss is 0
-# where mask and prediction are both empty. The bracket in its last line adds up what both mark, half of what is wrong
+# The loss of a batch is the mean over its images. The code differs in two points. It adds 1e-5 to numerator and
+# denominator, so the Dice loss is 0 where mask and prediction are both empty. And it writes the sum in another form: the
+# bracket in its last line adds up what both mark, half of what is wrong
 # and half of what is missed. Twice the bracket is $\sum q + \sum y$. (`weight` leaves pixels out of the loss. This step
 # does not use it.) The check is an image of two pixels, $q = (0.8, 0.4)$ and $y = (1, 0)$.
 
@@ -288,9 +297,9 @@ print(f"tensors of weights with a gradient: student {moved} of {len(list(student
 # texts.
 #
 # `HostReads` counts such requests, here in the forward pass, the backward pass and the update of the teacher. It cannot
-# look inside our own two operations, patch mixing and ITCL, and it counts each of them as one. In the output
-# `aten._local_scalar_dense` is an `if` or an `.item()`, and `aten.index.Tensor` is `x[mask]`. On a GPU these two are
-# Triton kernels ([09](09_kernels.ipynb)).
+# look inside our own two operations, patch mixing and ITCL, which are Triton kernels on a GPU
+# ([09](09_kernels.ipynb)). It counts each of them as one. (On a CPU, patch mixing does read values; its GPU form does
+# not.) In the output `aten._local_scalar_dense` is an `if` or an `.item()`, and `aten.index.Tensor` is `x[mask]`.
 #
 # `operations` counts everything that PyTorch is asked for, also a view of a tensor, which costs a GPU nothing. [Notebook
 # 10](10_gpu_training.ipynb) counts a whole step with its optimiser, and only what computes something. So its number is
@@ -336,16 +345,18 @@ check("06.2", waiting_label)
 #
 # **The paper** (Eq. 14; paper: 5): after each step the teacher's weights $\theta'$ move a little towards the weights
 # $\theta$ of the student, with a *decay* $d$ below 1, such as 0.99 (in a short run it is smaller, see section 9).
-# Written out, the student of $a$ steps ago has the weight $(1-d)\,d^{a}$:
+# If we apply the rule again and again, the student of $a$ steps ago gets the weight $(1-d)\,d^{a}$:
 #
 # $$\theta' \leftarrow d\,\theta' + (1-d)\,\theta, \qquad
 # \theta'_t = d^{\,t}\,\theta'_0 + (1-d)\sum_{k=1}^{t} d^{\,t-k}\,\theta_k$$
 #
-# The code also averages floating-point buffers, such as the running means of batch norm, and copies integer ones. The
-# check is a network of one weight. After one *half-life* the old teacher counts for one half of the new one, and the
-# students since then count for the other half.
+# After one *half-life* the old teacher counts for one half of the new one, and the students since then count for the
+# other half.
 #
-# The pictures show a teacher on three validation images of the phantom while its student learns (64 px, 5 % of the
+# The code also averages floating-point buffers, such as the running means of batch norm, and copies integer ones. The
+# check is a network of one weight.
+#
+# The animation shows a teacher on three validation images of the phantom while its student learns (64 px, 5 % of the
 # masks, seed 0). **Look at** the orange: at first it covers nearly everything, then the lungs, and then the lesions.
 #
 # ![What a teacher finds on three pictures, from step 0 to step 240](pictures/teacher.gif)
@@ -367,10 +378,11 @@ assert abs(follower.network.weight.item() - closed_form) < 1e-5
 # %% [markdown]
 # ## 9 · Burn-in and ramps
 #
-# **The release** lets the student learn from labelled pairs alone for the first $t_0$ steps, the *burn-in*. Then the
+# **The release** lets the student learn from labelled pairs alone for the first $t_0$ steps, the *burn-in*. The
+# pseudo-labels of an untrained teacher are noise, and the student would learn them. Then the
 # weight of the unlabelled loss grows linearly over $T$ steps (Eq. 15). The decay of the teacher grows by the same rule
-# (Eq. 16). The release gives the decay a longer $T$ than the weight. Here both have the same $T$. ($(\cdot)^+$ means: 0
-# where negative.)
+# (Eq. 16). The release gives the decay a longer $T$ than the weight. Here both have the same $T$. ($x^+$ is $x$ if
+# $x$ is positive, and 0 otherwise.)
 #
 # $$w_u(t) = w_u \min\!\big(1, (t - t_0)^+ / T\big), \qquad d(t) = d_0 + (d_1 - d_0)\,\min\!\big(1, (t - t_0)^+ / T\big)$$
 #
@@ -387,12 +399,14 @@ for t in (0, 9, 15, 59):
     assert math.isclose(by_hand, ema.ramp(t, t_0, T)) and math.isclose(decay, min(0.99, (1 + t) / (10 + t)))
 with_bound = math.prod((1 + t) / (10 + t) for t in range(60))
 print(f"untrained share of the teacher after 60 steps: {0.99**60:.2f} without the bound, {with_bound:.0e} with it")
+longest = (1 + steps - 1) / (10 + steps - 1)  # the largest decay of our run
+print(f"in our run d is at most {longest:.2f}, so the half-life is at most {ema.half_life(longest):.0f} steps")
 
 # %% [markdown]
 # The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. **Left:** both mask
 # losses fall. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** during the burn-in nobody asks the
 # teacher. After it, fewer and fewer patches pass the gate for some steps. Then the share of accepted patches climbs to
-# between 0.5 and 0.6, and it rises once more at the end. **Right:** one curve is the distance from teacher to student,
+# about 0.45 to 0.65, and it rises once more at the end. **Right:** one curve is the distance from teacher to student,
 # the other is the distance that the student moves in one step. During most of the burn-in the bound keeps the teacher
 # less than one step behind. Later the teacher is several steps behind. At the end the learning rate goes to 0, the
 # student hardly moves, and the teacher catches up.
@@ -437,12 +451,13 @@ check("06.3", no_burn_in)
 #
 # **To remember**
 #
-# - A step is one forward pass of the teacher and one of the student. The host never waits: 0 syncs in about 1700
-#   operations.
+# - A step is one forward pass of the teacher and one of the student. Outside our two operations it reads no value: 0
+#   host syncs in about 1700 operations.
 # - The mask losses train everything but the projections of ITCL. ITCL trains the projections and the two encoders, and
 #   nothing else.
 # - With 8 pairs ITCL stands at $\log 8 = 2.08$, and its floor is near 1.9. Training can remove less than a tenth of it.
-# - The half-life of the teacher is 69 steps at $d = 0.99$ and 693 steps at $d = 0.999$.
+# - The half-life of the teacher is 69 steps at $d = 0.99$ and 693 steps at $d = 0.999$. In our run of 60 steps the bound
+#   keeps $d$ below 0.87, so it is 5 steps at most.
 # - With $d = 0.99$ from step 0 on, the teacher of a run of 60 steps would still be 55 % untrained network. The bound
 #   prevents this.
 #
@@ -462,9 +477,13 @@ print(f"half-life {ema.half_life(0.99):.0f} and {ema.half_life(0.999):.0f} steps
 # ## Appendix: The batch, and what a look costs
 #
 # The table lists all tensors of a batch. `affine` places the weak views, `photometry` holds the grey-value changes of
-# the strong views, `proposal` holds partner and zone of each patch. The zone of a patch is known before the gate
-# decides. So `text_choices` can hold all seven texts that a sample can end with. The seven texts of one sample stand
-# below the table.
+# the strong views, `proposal` holds partner and zone of each patch, and `centres` their drawn places. `mirrored_ids`,
+# `mirrors`, `regions` and `zone_boxes` serve our additions (next appendix).
+#
+# A patch adds one of six zones or none, and in mode *probability* the device finds the zone. So `text_choices` holds all
+# seven texts that a sample can end with. The seven texts of one sample stand below the table. The number changes also
+# where the text named the zone before: an own report counts lesions, a mixed one counts zones
+# ([04](04_t_patchmix.ipynb)).
 
 # %%
 from semimedref_core import reports
@@ -498,8 +517,8 @@ print(f"one step {step_flops / 1e9:.2f} GFLOP; a second look would add {100 * lo
 # and `weigh` to `semi_medref`.
 #
 # **The teacher sees the mirror image** (`teacher_view="mirrored"`; the preset `paper` has `"same"`). In the release
-# both networks see the same weak view, so the pseudo-labels often repeat what the student predicts anyway. Here the
-# teacher sees the mirror image and reads the report with its sides swapped. Then its map is mirrored back.
+# the student's strong view is made from the weak view that the teacher sees, so the pseudo-labels can repeat what the
+# student predicts anyway. Here the teacher sees the mirror image and reads the report with its sides swapped. Then its map is mirrored back.
 
 # %%
 from dataclasses import replace
@@ -535,8 +554,8 @@ plt.show()
 # %% [markdown]
 # **A reported infection that the teacher misses teaches nothing.** If the report names an infection and the target is
 # empty, the teacher has missed it. In the release the student then learns that there is no infection. We give such a
-# sample the weight 0. The same holds for each zone (`unfound="zone"`): if a named zone has no lesion in the target, its
-# pixels teach nothing. The first two lines show two empty targets. For the third line we blank the right half of all
+# sample the weight 0. The same holds for each zone (`unfound="zone"`): if a zone that the pair's own report names has no
+# lesion in the target, its pixels teach nothing. (A zone that only a patch has added is not checked.) The first two lines show two empty targets. For the third line we blank the right half of all
 # targets, as if the teacher had found nothing there.
 
 # %%
@@ -556,9 +575,10 @@ print(f"right half blank: {samples} of {len(p)} samples miss a named zone, {pixe
 #
 # The left column shows the default settings. The right column shows the settings of the released code, because we do
 # not know the paper's: 5 epochs of burn-in, 15 epochs up to $w_u = 0.3$, decay 0.99 to 0.999 over 20 epochs. An epoch
-# of QaTa at 1 % is 5659 unlabelled pairs in batches of 32. The solid decay has our bound, the dashed one has not.
-# **Look at** the middle row. In our run of 600 steps the bound sets the decay all the time. In the long run it sets
-# the decay during the first five epochs, and again from epoch 22 to 51, there by about 0.001 at most.
+# of QaTa at 1 % is 5659 unlabelled pairs in batches of 32. The middle row shows $1 - d$, the share that the teacher
+# takes from the student in one step. The solid line has our bound, the dashed one has not. **Look at** the middle row. In
+# our run of 600 steps the bound sets the decay all the time. In the long run it sets the decay during the first five
+# epochs, and again from epoch 22 to 51. There it lowers the decay by 0.001 at most.
 
 # %%
 from semimedref_core.methods import release
@@ -579,8 +599,9 @@ for decay in (0.99, 0.999):
     print(f"the bound allows a decay of {decay} from step {round((10 * decay - 1) / (1 - decay))}")
 
 # %% [markdown]
-# There are five differences. Our weight ends at 1, and the release's at 0.3. Our weight and our decay share one ramp, and
-# the release has two. Our decay stays at 0.99 by default, because a short run has no time for a half-life of 693 steps.
+# Five differences are of kind. (Lengths and peak values differ too, and the bound is ours.) Our weight ends at 1, and the
+# release's at 0.3. Our weight and our decay share one ramp, and the release has two. Our decay never rises above 0.99 by
+# default, and in 600 steps the bound keeps it lower still. A short run has no time for a half-life of 693 steps.
 # Our learning rate begins with a warm-up, and the release's does not. The cosine of the release is made for 200 epochs,
 # so after 100 epochs its learning rate is only half-way down. Ours always ends at 0.
 #
@@ -598,8 +619,9 @@ for decay in (0.99, 0.999):
 # - **DiceCE has no cross-entropy** (`mask_loss="dice"`, Ledger 15). The MONAI version that the release pins takes the
 #   softmax of a single class. This is always 1, so the cross-entropy is 0.
 # - **The student chooses** (`choose_by="student"`, Ledger 17). The release keeps the weights with the best *micro Dice
-#   of the student*, after 20 epochs and in gains of at least 0.001. We choose by the teacher, because the teacher is
-#   the network that people use.
+#   of the student*, after 20 epochs and in gains of at least 0.001. By default we choose nothing and keep the
+#   last weights. With `patience` the teacher's Dice per image chooses, because the teacher is the network that people
+#   use.
 #
 # Two more differences concern how the paper's networks read a text. Ours do not attend to padding, so a prediction does
 # not depend on the length of the padding (Ledger 18). `guide_decoder` reads windows of 24 tokens, and the release takes
@@ -613,7 +635,7 @@ cut = views.clamped_jitter(many, *how_much)[acts]
 lost = 1 - cut.var((1, 2, 3)).mean() / many[acts].var((1, 2, 3)).mean()
 low, high = (end((1, 2, 3), keepdim=True) for end in (cut.amin, cut.amax))
 at_an_end = ((cut == low) | (cut == high)).float().mean()
-figures.image_row({"weak view": many[acts][0, 0], "its strong view in the release": cut[0, 0]})
+figures.image_row({"weak view": many[acts][0, 0], "after the release's jitter": cut[0, 0]})
 plt.show()
 print(f"the jitter acts on {100 * acts.float().mean():.0f} % of the views", end="; ")
 print(f"there {100 * at_an_end:.0f} % of the pixels have been cut, and {100 * lost:.0f} % of the variance is gone")

@@ -19,7 +19,7 @@
 # [Triton](https://triton-lang.org), a dialect of Python. Here they run without a GPU, in Triton's interpreter. After
 # this notebook you
 #
-# - can say in bytes why one fused kernel beats twenty PyTorch operations;
+# - can count why one fused kernel moves fewer bytes than twenty PyTorch operations;
 # - can read and write a small Triton kernel: programs, pointers, masks;
 # - have read the kernel of T-PatchMix, and know which program writes which pixels;
 # - know how the contrastive loss works without its $N \times N$ matrices, and how much a GPU can gain by that at most.
@@ -63,8 +63,8 @@ print(versions("triton"))
 # %% [markdown]
 # ## 1 · A step moves bytes
 #
-# A *kernel* is a small program that a GPU starts many times at once. Each PyTorch operation launches at least one
-# kernel. The kernel reads its inputs from the GPU's memory and writes its result back. Memory is the slow part: while
+# A *kernel* is a small program that a GPU starts many times at once. Each PyTorch operation that computes something
+# launches at least one kernel. The kernel reads its inputs from the GPU's memory and writes its result back. Memory is the slow part: while
 # an H100 moves one byte, it can do about twenty operations in float32 (section 5). So an operation that does little
 # with each number takes as long as its bytes take.
 #
@@ -163,7 +163,8 @@ for name, numbers in traffic.items():
 # A block has a fixed size, which is a power of two. A *mask* marks the numbers of the block that exist. Where the mask
 # is false, `tl.load` reads nothing and gives `other`, and `tl.store` writes nothing.
 #
-# This kernel adds up each row of a matrix, with one program for each row. `picture` has 8 rows of 12 numbers. So the
+# `@triton.jit` marks a kernel, and `tl.constexpr` marks a number that is known when the kernel is compiled. This kernel
+# adds up each row of a matrix, with one program for each row. `picture` has 8 rows of 12 numbers. So the
 # block has 16 numbers, and the mask hides four of them.
 
 
@@ -252,11 +253,12 @@ display(source_of(patch_mix_triton._mix_tile, patch_mix_triton._places, patch_mi
 
 # %% [markdown]
 # **The gate** (Eq. 5; paper: 7). If a tile meets the box (`_touched`), its program must know whether the gate accepts
-# the box. Programs cannot wait for each other, so each of them adds up the partner's map over the whole box. All of
-# them must get the same sum, to the last bit. Otherwise the kernel could paste one half of a patch and not the other.
+# the box. Programs cannot wait for each other, so each of them adds up the partner's map over the whole box. All of them
+# run the same code on the same numbers, so they agree.
 #
-# A sum of floats depends on the order of its terms. So the kernel counts each probability in whole steps of $2^{-30}$
-# (`STEPS`), because sums of whole numbers are exact. The check adds up one box in two orders.
+# But PyTorch, another GPU or other block sizes add in another order, and a sum of floats depends on the order. Then a box
+# at the threshold could pass on one device and fail on another. So the kernel counts each probability in whole steps of
+# $2^{-30}$ (`STEPS`), because sums of whole numbers are exact. The check adds up one box in two orders.
 
 # %%
 display(source_of(patch_mix_triton._touched, patch_mix_triton._accepted))
@@ -272,9 +274,10 @@ assert forward >= int(config.gate * 2**30) * len(box)  # Eq. 5: so the gate acce
 # whole kernel.)
 #
 # **Look at** the orange tiles. The program of such a tile reads the partner's map over the whole box before it stores a
-# pixel. On the left are the tiles as shipped: three programs compute the gate. On the right, tiles are four times
-# smaller, and seven programs read the same box. Larger tiles would need fewer reads. But then there are too few
-# programs for the many cores of a GPU, and more pixels wait for the gate.
+# pixel. On the left are the tiles as shipped: three programs of this plane compute the gate. On the right, tiles are
+# four times smaller. There seven compute it for their pixels, and program 0 computes it too, because it stores
+# `accepted`. The programs of the map's plane do the same again. Larger tiles would need fewer reads. But then there are
+# too few programs for the many cores of a GPU, and more pixels wait for the gate.
 
 # %%
 few, box = phantom.phantom("train", 2, 128, seed), torch.tensor([[20, 24, 68, 72]] * 2)
@@ -297,7 +300,7 @@ figures.tile_map([(f"tiles of {n} pixels", images[0, 0].numpy(), box[0].tolist()
 plt.show()
 for pixels, found in views.items():
     both = sum(kind == "both" for *_, kind in found)
-    print(f"tiles of {pixels} pixels: {both} of {len(found)} programs ask the gate and read the partner")
+    print(f"tiles of {pixels} pixels: {both} of {len(found)} programs read the partner's pixels")
 assert [sum(kind == "both" for *_, kind in found) for found in views.values()] == [3, 7]
 
 # %% [markdown]
@@ -314,8 +317,8 @@ assert [sum(kind == "both" for *_, kind in found) for found in views.values()] =
 # around the kernels without the kernels, because a kernel allocates nothing.
 #
 # **Look at** the slopes. For the code as written, four times the pairs take about sixteen times the memory, until a
-# card of 80 GB is full (dashed line). For the fused form they take two to six times as much, because it never holds a
-# whole matrix.
+# card of 80 GB is full (dashed line). For the fused form they take two to six times as much, because it never
+# holds $z$ or $P$. Of the gradient of $z$ it holds at most 32 MB, which at 1024 pairs is all of it.
 
 # %%
 from semimedref_kernels import soft_contrastive_plain, soft_contrastive_tiles, soft_contrastive_triton
@@ -347,11 +350,12 @@ print("\n".join(f"{name:10} {', '.join(f'{value:.3f}' for value in row)} GB" for
 # %% [markdown]
 # **Tiles of $z$.** A program computes one small tile of $z$. It adds up $e^{z}$ over the rows and over the columns of
 # the tile, and then drops the tile. `similarities` computes the tile: it multiplies a few columns of the embeddings at
-# a time, and `tl.dot` runs on the GPU's matrix units. `sums_of_exp` adds up. If the numbers could exceed float32, it
+# a time. `dot` is `tl.dot` with a chosen precision and runs on the GPU's matrix units. `tile_of` gives the place of the
+# tile. The GPU computes $2^x$ faster than $e^x$, so $z$ is multiplied by $\log_2 e$ (`LOG2E`). `sums_of_exp` adds up. If the numbers could exceed float32, it
 # subtracts the largest one first, as in Exercise 09.2. With unit vectors and $\tau > 1/40$ they cannot (`SAFE`).
 #
 # A second kernel adds the parts of all tiles to the sum of a whole row. The check does this by hand for one row. The
-# backward pass computes the tiles again, which is cheaper than keeping them.
+# backward pass computes the tiles again. This costs one more product, and saves the memory of $z$.
 
 # %%
 display(source_of(soft_contrastive_triton.similarities, soft_contrastive_triton.sums_of_exp))
@@ -368,7 +372,12 @@ print(f"log of their sum {by_hand:.4f}, torch.logsumexp {right:.4f}")
 assert torch.isclose(by_hand, right, rtol=1e-5)
 
 # %% [markdown]
-# **The sums over $P$ without $P$** (Eq. 12). The loss also needs $\sum_j P_{ij} v_j$ for each image. A report is six
+# **The sums over $P$ without $P$** (Eq. 12). The part of Eq. 11 for one image is
+#
+# $$\sum_j P_{ij}\log\mathrm{softmax}_j\,z_{ij} = \frac1\tau\,u_i\cdot\sum_j P_{ij} v_j
+# - \Big(\sum_j P_{ij}\Big)\log\sum_j e^{z_{ij}}$$
+#
+# The tiles give the last logarithm. What is left is $\sum_j P_{ij} v_j$ and $\sum_j P_{ij}$ for each image. A report is six
 # bits, so there are only 64 possible codes, and off the diagonal $P_{ij}$ depends on the two codes alone. So we add up
 # the $v_j$ of each code, which gives 64 sums. We multiply them with $J_{64}$, the table of $P$ for all pairs of codes.
 # Then each image takes the row of its code. At the end we correct the diagonal, because $P_{ii} = 1$ even for reports
@@ -387,6 +396,9 @@ sums = torch.zeros(64, width, dtype=torch.float64).index_add(0, codes, V)  # of 
 without_P = (J64 @ sums)[codes] + (1 - J64[codes, codes])[:, None] * V  # the second term is the diagonal
 P = soft_contrastive_plain.shared(codes, 6, torch.float64).fill_diagonal_(1)
 assert torch.allclose(without_P, P @ V, rtol=1e-12, atol=1e-12) and torch.equal(P.float(), jaccard(codes))
+z0 = V @ V[0] / tau  # row 0, with u = v: both sides of the formula above
+right = V[0] @ without_P[0] / tau - P[0].sum() * z0.logsumexp(0)
+assert torch.isclose((P[0] * z0.log_softmax(0)).sum(), right, rtol=1e-10)
 order = codes.argsort(stable=True)
 figures.class_blocks(P.numpy(), P[order][:, order].numpy(), J64.numpy())
 plt.show()
@@ -397,15 +409,16 @@ print(f"{len(codes.unique())} of 64 codes occur in {len(codes)} reports; P has {
 #
 # A GPU has two speeds: bytes a second and operations a second. The slower of the two limits a kernel. This is the
 # *roofline* model. We take the published numbers of an H100, and we count bytes and operations. *tf32x3* computes a
-# float32 product as three products of shorter numbers.
+# float32 product as three products of shorter numbers. Our tiles use it. The two products of the gradients are the
+# library's, and by PyTorch's default they run in plain float32.
 #
 # The fused loss does four matrix products, and so $8N^2D$ operations: $z$ in the forward pass, $z$ again in the
 # backward pass, and one product for each of the two gradients. Its programs read the same rows of $u$ and $v$ many
 # times, and the backward pass writes the gradient of $z$ in blocks of 32 MB. An H100 has 50 MB of cache. The cache may
 # serve all repeated reads, or none. These two cases are the two ends of each line in the figure.
 #
-# **Look at** the slope, where memory is the limit. Patch mixing is far down on it, so only fewer bytes make it faster.
-# The loss as written is on the slope too, although it consists of matrix products, because its matrices go to memory
+# **Look at** the slope, where memory is the limit. Patch mixing is far down on it, so on the GPU alone only fewer bytes
+# make it faster. The loss as written is on the slope too, although it consists of matrix products, because its matrices go to memory
 # and come back. The fused loss can reach the roof, if the cache helps.
 
 # %%
@@ -422,11 +435,12 @@ u, v = (torch.empty(n, width, device="meta", requires_grad=True) for _ in range(
 with FlopCounterMode(display=False) as counter:
     as_written(u, v, torch.empty(n, dtype=torch.int64, device="meta"))
 bounds["loss as written, fp32"] = counter.get_total_flops(), *2 * [meter.read + meter.written], ROOFS["fp32"]
-for name, dtype, roof in (("fp32", torch.float32, "tf32x3"), ("bf16", torch.bfloat16, "bf16")):
+mean = 2 / (1 / ROOFS["tf32x3"] + 1 / ROOFS["fp32"])  # of the products of tiles and of gradients, as many each
+for name, dtype, roof in (("fp32", torch.float32, mean), ("bf16", torch.bfloat16, ROOFS["bf16"])):
     tile, size = soft_contrastive_triton.tile_sizes(u.to(dtype)), dtype.itemsize
     once = n * width * (8 * size + 16)  # u and v in two launches and two products; float32 gradients
     again = 2 * n * n * width * size * (1 / tile["ROWS"] + 1 / tile["COLS"]) + 3 * n * n * size
-    bounds[f"loss fused, {name}"] = 8 * n * n * width, once + again, once, ROOFS[roof]
+    bounds[f"loss fused, {name}"] = 8 * n * n * width, once + again, once, roof
 figures.gpu_bounds({name: (f / a, f / b, roof) for name, (f, a, b, roof) in bounds.items()}, BANDWIDTH, ROOFS)
 plt.show()
 least_time = {name: [max(b / BANDWIDTH, f / roof) for b in ab] for name, (f, *ab, roof) in bounds.items()}
@@ -439,7 +453,8 @@ for name, (slow, fast) in least_time.items():
 #
 # The numbers above are bounds. `python -m semimedref_kernels.benchmark` measures times, and it first checks every form
 # against float64. Its records lie in `kernels/results/`. The record of the H100, of November 2026, is **older than the
-# kernels above**. We rewrote the kernels because of this record. [docs/kernels.md](../docs/kernels.md) says what to
+# kernels above**. We rewrote the kernels because of this record. No GPU has measured the kernels above yet.
+# [docs/kernels.md](../docs/kernels.md) says what to
 # expect of today's kernels.
 #
 # The figure compares our older kernels with the fastest other form of the same case, mostly `torch.compile` of the code
@@ -477,13 +492,15 @@ for name, (alone, launched) in won.items():
 #
 # **To remember**
 #
-# - Bytes limit patch mixing. The code as written moves 3.8 times the least possible, and the fused kernel 1.00 times,
+# - On the GPU alone, bytes limit patch mixing. In the record a call with its launches took six times as long. The code as
+#   written moves 3.8 times the least possible, and the fused kernel 1.00 times,
 #   if the cache helps.
 # - The loss of 16384 pairs holds 5.40 GB as written and 0.13 GB fused, which is 40 times less. Above 64 pairs the fused
 #   form never holds all of $z$ or $P$.
 # - Launches limit the loss of a training batch of 32 pairs: it has 3 launches fused and 77 operations as written.
-# - By these bounds an H100 needs at least 3.3 ms for the fused loss of 16384 pairs, and 14.4 ms for the loss as
-#   written, both in float32.
+# - By these bounds an H100 needs at least 5.8 ms for the fused loss of 16384 pairs, and 14.4 ms for the loss as
+#   written, both in float32. In the record `torch.compile` of the code as written took 12.9 ms, and our older kernels 59
+#   ms.
 # - On the H100 of the record, our older patch mixing was fastest in 12 of 12 forward cases on the GPU alone, and in 4
 #   of 12 with launches. Our older loss was fastest in 0 of 12 cases of 1024 pairs and more.
 #
@@ -499,6 +516,13 @@ print(f"{memory['as written'][2] / memory['fused'][2]:.0f} times less fused")
 print("32 pairs, launches:", *(f"{name} {launches[name, 32]};" for name in memory))
 print("16384 pairs, ms at best:", *(f"{name} {1e3 * least_time[f'loss {name}, fp32'][1]:.1f};" for name in memory))
 assert won["patch mixing, forward"] == [12, 4] and won["loss, 1024 pairs or more"] == [0, 0]
+
+# %%
+of = {(r["form"], r["part"], r["dtype"], *r["sizes"].values()): r for r in h100["rows"]}
+alone = [of[form, "both", "fp32", 16384, 256]["graph_ms"]["median"] for form in ("dense, compiled", "ours")]
+mixing = of["ours", "both", "fp32", 32, 3, 224, 74]
+slower = mixing["ms"]["median"] / mixing["graph_ms"]["median"]
+print(f"H100, ms alone: compiled {alone[0]:.1f}, our older kernels {alone[1]:.1f}; mixing with launches x {slower:.1f}")
 
 # %% [markdown]
 # ## Appendix: The whole kernel of T-PatchMix
@@ -530,13 +554,16 @@ source_of(soft_contrastive_triton.pushes)
 # %% [markdown]
 # ## Appendix: Every time of the H100's record
 #
-# The figure shows all sizes under the limits that were *measured* on that machine, for the older kernels. A point that
-# is twice as high takes half the time. The black line is the roof, so **look at** the distance of a point from the
-# line. Below the figure are the times of a batch of 32.
+# The figure shows all sizes under the limits that were *measured* on that machine, for the older kernels. (Its title
+# names one difference. Patch mixing and the small loss were rewritten too.) In float32 the roof is a third of tf32's
+# measured rate, because tf32x3 takes three products. A point that is twice as high takes half the time. The black line
+# is the roof, so **look at** the distance of a point from the line. Below the figure are the times of a batch of 32 in
+# float32.
 
 # %% tags=["nbval-ignore-output"]
 figure = benchmark.roofline(h100)
 figure.set_dpi(70)
 display(figure)
-of_32 = [row for row in h100["rows"] if row["part"] == "both" and 32 in (row["sizes"].get("B"), row["sizes"].get("N"))]
+of_32 = [row for row in h100["rows"] if (row["part"], row["dtype"]) == ("both", "fp32")]
+of_32 = [row for row in of_32 if 32 in (row["sizes"].get("B"), row["sizes"].get("N"))]
 print(benchmark.table(h100 | {"rows": of_32}))

@@ -22,7 +22,7 @@
 # - know how much work a step is: launches, arithmetic and bytes;
 # - can say why a small step waits for launches, and what a *CUDA graph* does about it;
 # - have compared the counts with the two times that a GPU gave us;
-# - have run the same code on this CPU, a few steps at a small size, and can measure all of it on your GPU.
+# - can measure all of it on your GPU.
 #
 # **What you need.** One training step from [06](06_teacher_student.ipynb), and a whole training from
 # [07](07_train.ipynb).
@@ -32,7 +32,7 @@
 # %% tags=["parameters"]
 kept = "gpu_training.json"  # what a GPU has measured, in the folder results beside this notebook
 steps = 12  # of the small run on the CPU
-flops_per_second = 4e14  # what products in bf16 reach on an H100, 40 % of what is printed on it
+flops_per_second = 4e14  # a guess, 40 % of what is printed on an H100; 09's record reached 7.0e14 with large products
 bytes_per_second = 2.4e12  # what copies reach on an H100, measured
 measured = {64: 36, 224: 41}  # ms of a step of compact with 8 + 8 pairs on an H200, by image size in px
 host_seconds = 37e-6  # of the host for each launch: 36 ms by about 960 launches
@@ -63,10 +63,10 @@ torch.set_num_threads(1)
 print(versions("accelerate"))
 
 # %% [markdown]
-# ## 1 · What is trained, and what was measured
+# ## 1 · What is counted, and what was measured so far
 #
 # `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks, one of them at two sizes. The
-# table lists these four cases. The script also trains `lite` and `mmi_unet` in full. It needs a GPU and at most eight
+# table lists these four cases. The script also trains `lite` and `mmi_unet` in full, 1500 steps each. It needs a GPU and at most eight
 # minutes. It writes one file, and this notebook shows the file in the folder `results`.
 #
 # We have not run this script on a GPU yet. An H200 gave us two times of `compact` before the script was written: 36 ms
@@ -74,7 +74,7 @@ print(versions("accelerate"))
 # [08](08_results.ipynb). The cell counts them.
 
 # %% tags=["nbval-ignore-output"]
-about = ["network", "dataset", "image_size", "batch_size", "precision", "steps"]
+about = ["network", "dataset", "image_size", "batch_size", "precision"]
 print(pd.DataFrame({name: vars(RUNS.get(name, case)) for name, case in CASES.items()}).loc[about].T)
 path = Path("results") / kept
 record = json.loads(path.read_text()) if path.is_file() else None
@@ -94,8 +94,9 @@ print(
 #
 # **Arithmetic.** Let $F$ be the floating-point operations of a forward pass of one pair, and $E$ those of the encoders
 # alone. A backward pass costs two forward passes. Take $n$ labelled and $n$ unlabelled pairs. The student sees $2n$
-# samples whole, and $n$ with its encoders only. The teacher sees $n$. So a step takes $n\,(3\,(2F + E) + F)$
-# floating-point operations.
+# samples whole (labelled and mixed ones), and $n$ with its encoders only (weak ones, for ITCL). The teacher sees $n$ and
+# has no backward pass. So a step takes $n\,(3\,(2F + E) + F)$ floating-point operations. The cell prints the sum of
+# `compact` by hand.
 
 
 # %%
@@ -114,11 +115,13 @@ def step_flops(config: Config) -> float:
 
 
 arithmetic = {name: step_flops(case) for name, case in CASES.items()}
+F, E = (flops("compact", 64, decode) / 1e9 for decode in (None, 0))
+print(f"compact: 8 x (3 x (2 x {F:.3f} + {E:.3f}) + {F:.3f}) = {8 * (3 * (2 * F + E) + F):.1f} G")
 print({name: f"{value / 1e12:.2f} T" for name, value in arithmetic.items()})
 
 # %% [markdown]
-# **Launches and bytes** come from the step itself. The bytes are what all operations read and write, in float32; half
-# precision halves most of them.
+# **Launches and bytes** come from the step itself. The bytes are what the operations read and write, in float32 and
+# without the optimiser. Half precision halves most of them. So we halve all.
 
 
 # %%
@@ -139,10 +142,13 @@ work.round({"launches": 0, "TFLOP": 2, "GB": 1})
 # %% [markdown]
 # ## 3 · What bounds a step
 #
-# Three things happen at once. The host launches operations, the arithmetic units multiply, and the memory moves bytes.
-# Each has its own time, and a step takes at least as long as the longest of them. The predictions below are the counts
-# divided by the rates in the parameters cell. They are computed and not measured. Arithmetic and bytes have the rates of
-# an H100, and the host has the rate of our H200.
+# Four things take time, and they overlap. The host launches operations. The GPU starts each of them. Its arithmetic
+# units multiply. Its memory moves bytes. A *CUDA graph* (section 4) replaces the host's launches by one, but the GPU
+# still starts each operation. We guess 2.5 µs for that: these are the *launches in a graph*. A step takes at least as
+# long as the longest of the four.
+#
+# The predictions below are the counts divided by the rates in the parameters cell. They are computed and not measured.
+# Bytes have a rate that an H100 has shown, the host has the rate of our H200, and the other two rates are guesses.
 
 # %%
 seconds = {"host, one by one": work["launches"] * host_seconds}
@@ -151,6 +157,7 @@ seconds["arithmetic"] = work["TFLOP"] * 1e12 / flops_per_second
 seconds["bytes"] = work["GB"] * 1e9 / bytes_per_second / 2
 predicted = 1000 * pd.DataFrame(seconds)
 predicted.loc["compact", "bytes"] *= 2  # it runs in float32
+predicted.loc["compact", "arithmetic"] *= flops_per_second / 5.2e13  # of float32 products, measured in 09's record
 
 # %%
 print(predicted.round(2))
@@ -158,15 +165,15 @@ step_bounds(predicted)
 plt.show()
 
 # %% [markdown]
-# Each bar is the least time that a step needs for one of these things, on a logarithmic axis.
+# Each mark is a count divided by a rate, on a logarithmic axis.
 #
 # - Where the host launches the operations one by one, the host takes longest in all cases: 36 ms for `compact`, 49 ms for
 #   `lite` at both sizes (`lite_96` and `lite`, which is at 224 px), 85 ms for `mmi_unet`. Only the 36 ms are measured.
-#   We computed the host's rate from them, so this bar agrees by construction, and the others are predictions.
+#   We computed the host's rate from them, so this mark agrees by construction, and the others are predictions.
 # - A graph removes that time. `compact` and `lite_96` are then bound by their launches, 2.4 and 3.3 ms.
 # - `lite` and `mmi_unet` at 224 px are bound by bytes, 6 and 34 ms: more than a thousand small operations read and
-#   write whole maps. Their arithmetic alone would take 0.5 and 11 ms. A graph cannot help there. Fused operations
-#   (`compile="on"`) can.
+#   write whole maps. Their arithmetic alone would take 0.5 and 11 ms. A graph cannot make these times shorter.
+#   Fused operations (`compile="on"`) can.
 #
 # **Does the host really decide?** If it does, the size of the picture hardly matters. At 224 px a picture has 12 times
 # as many pixels as at 64 px. The cell counts a step of `compact` at both sizes, and prints the two times that the H200
@@ -182,12 +189,13 @@ print(pd.DataFrame(at_size).T.round(2).to_string())
 
 # %% [markdown]
 # The number of launches stays the same. The bytes grow 9 times and not 12 times, because weights and texts do not grow
-# with the picture. The measured time grows by 5 ms, and the bytes alone would add 1.3 ms. We cannot explain the rest.
+# with the picture. The measured time grows by 5 ms, and at an H100's rate the bytes alone would add 1.3 ms. We cannot
+# explain the rest.
 # But a step that waits for bytes would take 9 times as long, so the host decides most of the time.
 #
 # ### Exercise 10.1 (predict)
 #
-# How many times as fast can a graph make a step of `compact` at most, by the table of four times above? Assume that a
+# How many times as fast can a graph make a step of `compact` at most, by the table of section 3? Assume that a
 # step takes as long as the longest of its times. Answer with a number, to one decimal.
 #
 # <details><summary>Solution</summary>
@@ -203,7 +211,7 @@ check("10.1", times_as_fast)
 # %% [markdown]
 # ### Exercise 10.2 (change)
 #
-# The host's time does not depend on the number of pairs. Assume that all bytes grow with it. Section 2 counts
+# The host's time does not depend on the number of pairs. Assume that all bytes grow in proportion to it. Section 2 counts
 # `mmi_unet` with 32 labelled and 32 unlabelled pairs. Change both numbers to the same new one. With how many pairs of
 # each kind do the bytes take as long as the host? Answer with a number.
 #
@@ -228,11 +236,15 @@ check("10.2", pairs_in_a_step)
 #   scalars there.
 # - The step never asks the device for a value. On `meta` such a question fails, and a test runs every method there.
 #
-# Read the function below so: a new *kind* of batch begins anew. New values are copied into the recorded tensors. The
-# first calls (`WARM_UP`) run as usual, the next call is recorded, and all later ones are replayed.
+# The function below works as follows. A batch of a new *kind* (other shapes, or other numbers that are 0) starts a new
+# recording. New values are copied into the recorded tensors. The first calls (`WARM_UP`) run as usual, the next call is recorded, and all later ones are replayed.
 #
 # Burn-in leaves the unlabelled pairs out. Its launches differ, so it has a recording of its own. Noise needs no care: a
 # replayed step uses the current seed of PyTorch, and the training sets that seed before each step.
+#
+# The last line of the output counts what is left for the host. Four copies bring the batch. Five fills set three scalars
+# (learning rate, $w_u$, decay) and the seed and offset of the random numbers. One clone saves the losses from the next
+# replay.
 
 # %%
 display(source_of(graphed.Graphed.__call__))
@@ -258,27 +270,22 @@ gate = None
 check("10.3", gate)
 
 # %% [markdown]
-# ## 5 · The same code here
+# ## 5 · Measure it on your GPU
 #
-# The setting is `compile="graph"`. A CPU has no CUDA graphs, so the run gives the reason and takes its steps without one.
+# The setting is `compile="graph"`. A CPU has no CUDA graphs, so a run on a CPU gives the reason and takes its steps
+# without one. The cell takes twelve such steps. They show that the code runs, and no more.
 
 # %%
 small = replace(CASES["compact"], image_size=32, batch_size=2, steps=steps, eval_every=steps // 3, compile="graph")
 with tempfile.TemporaryDirectory() as folder:
     results = train(small, folder, device="cpu")
 print(f"{results['step']} steps on the {results['device']}: the code runs")
-if record:
-    training_curves({name: run["lines"] for name, run in record["runs"].items()})
-    plt.show()
 
 # %% [markdown]
-# Twelve steps show that the code runs, and no more. We draw no curve of them.
-#
-# ## 6 · Measure it on your GPU
-#
-# Run `python -m semimedref_core.tools.gpu_session FOLDER`, copy `FOLDER/gpu_training.json` to `notebooks/results`, and
-# run this notebook again. Section 5 then has a figure of the trainings: the loss on labelled pairs at the left, and at
-# the right the Dice of student (dotted) and teacher on validation pairs. The next cell then prints the times.
+# On a GPU, run `python -m semimedref_core.tools.gpu_session FOLDER`, copy `FOLDER/gpu_training.json` to
+# `notebooks/results`, and run this notebook again. The next cell then prints the times, the memory and what the graph
+# saves. It also draws the two trainings: the loss on labelled pairs at the left, and at the right the Dice of student
+# (dotted) and teacher on validation pairs. Without that file it prints nothing.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -293,9 +300,9 @@ if record:
     print(rows_of(record), "", pd.DataFrame(parts).round(2), sep="\n")
     for name, run in record["runs"].items():
         done = run["results"]
-        print(name, f"{done['seconds']} s, {done['teacher']}" if done else "was stopped; its curves are above")
-else:
-    print("not measured: milliseconds a step, steps per second, memory, parts of a step, Dice, what the graph saves")
+        print(name, f"{done['seconds']} s, {done['teacher']}" if done else "was stopped; see its curves")
+    training_curves({name: run["lines"] for name, run in record["runs"].items()})
+    plt.show()
 
 # %% [markdown]
 # ## What to take away
@@ -305,11 +312,12 @@ else:
 # - A step of Semi-MedRef with `compact` has about 960 launches. As a graph it is one launch, with about ten small
 #   operations around it. ([06](06_teacher_student.ipynb) counts about 1700, because it also counts views
 #   of tensors, which cost a GPU nothing.)
-# - A graph helps where the host takes longest. If a launch in a graph takes 2.5 µs, `compact` becomes about 15 times as
-#   fast. `mmi_unet` with 32 + 32 pairs becomes about 2.5 times as fast, because its bytes take the next longest.
+# - A graph helps where the host takes longest. If a launch in a graph takes 2.5 µs, `compact` becomes at most about 15
+#   times as fast, and `mmi_unet` with 32 + 32 pairs at most about 2.5 times, because its bytes take the next longest. No
+#   GPU has measured this yet.
 # - A recorded step may not ask for a value, and every tensor that it reads must keep its address.
-# - A prediction is a count divided by a rate. It can be held against a time: 12 times as many pixels took an H200 41 ms
-#   instead of 36, so the host decides most of that time.
+# - A prediction is a count divided by a rate, and one measured time can test it. With 12 times as many pixels a step took
+#   an H200 41 ms instead of 36. So the host decides most of that time.
 #
 # **Back:** [09 · Kernels](09_kernels.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells how to train
 # on a GPU, and on several, and [docs/kernels.md](../docs/kernels.md) lists the launches and times of the two kernels.

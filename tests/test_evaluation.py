@@ -62,10 +62,11 @@ def test_a_gallery_tells_the_dice_that_the_evaluation_gives():
     pairs = Pairs(np.zeros((4, 8, 8), np.uint8), np.stack([empty, empty, lesion, lesion]), reports, tuple("abcd"))
     found = np.stack([empty, lesion, empty, lesion]) * 0.9
     figure = prediction_gallery(pairs, {"ours": found})
-    told = [text.get_text().rpartition(" ")[2] for ax in figure.axes for text in ax.texts if "Dice" in text.get_text()]
+    told = [text.get_text().rpartition("Dice ")[2] for ax in figure.axes for text in ax.texts]
     masks = torch.from_numpy(pairs.masks)[:, None] > 0
     counts = overlap(torch.from_numpy(found)[:, None] >= 0.5, masks).numpy()
-    assert told == [f"{scores(count[None])['dice_image']:.2f}" for count in counts] == ["1.00", "0.00", "0.00", "1.00"]
+    expected = [f"{100 * scores(count[None])['dice_image']:.0f} %" for count in counts]
+    assert told == expected == ["100 %", "0 %", "0 %", "100 %"]
 
 
 def test_the_size_of_a_batch_changes_no_metric():

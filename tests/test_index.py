@@ -46,7 +46,7 @@ def test_every_entry_has_a_live_function_a_test_and_a_notebook_cell(entry):
 
 
 def test_a_number_of_the_paper_beside_ours_is_that_of_the_table():
-    """Such as Eq. 5 to 7; paper: 7 to 8: the first and the last have to agree."""
+    """As in "5 to 7; paper: 7 to 8": the first and the last have to agree."""
     both = re.compile(r"Eq\. (\d+)(?: (?:to|and) (\d+))?; paper: (\d+)(?: to (\d+))?")
     found = 0
     for folder in ("notebooks", "semimedref_core", "kernels"):
@@ -88,7 +88,7 @@ def test_every_symbol_of_the_training_step_is_in_the_table_of_symbols():
 
 def test_every_letter_of_the_equations_is_in_the_table_of_symbols():
     def letters(tex: str) -> set[str]:
-        words = re.sub(r"\\(mathrm|text)\{[^}]*\}|\\mathbf\{1\}|\\(?!rho|tau|theta)[a-zA-Z]+", " ", tex)
+        words = re.sub(r"\\(mathrm|texttt|text)\{[^}]*\}|\\mathbf\{1\}|\\(?!rho|tau|theta)[a-zA-Z]+", " ", tex)
         return set(re.findall(r"\\[a-z]+|[a-zA-Z]", words))
 
     explained = letters(" ".join(part for symbol, _, _ in SYMBOLS for part in re.findall(r"\$([^$]+)\$", symbol)))
@@ -111,8 +111,9 @@ def test_the_glossary_is_in_alphabetical_order_and_each_meaning_is_one_short_sen
 def test_tags_are_found_where_they_stand(tmp_path):
     for folder, text in {
         "semimedref_core": "# @ 1\ndef f():\n    x = 1  # @ 2\n    def g():\n        'Other @ 2'\n",
-        "tests": "def test_f():\n    '''@ 2'''\n\ndef test_eq_1_g():\n    pass\n",
-        "notebooks": "# %% [markdown]\n# ## Here\n# @ 2\n\n# %%\nx = 1  # @ 30\n",
+        "semimedref_core/figures": "def drawn():\n    '@ 1'\n",
+        "tests": "def test_f():\n    '''@ 2'''\n\ndef test_eq_1_g():\n    pass\n\ndef helper():\n    '@ 2'\n",
+        "notebooks": "# %% [markdown]\n# # You will see @ 2\n\n# %% [markdown]\n# ## Here\n# @ 2\n\n# %%\nx = 1  # @ 30\n",
     }.items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.py").write_text(text.replace("@", "Eq."))  # as it stands here it is no tag

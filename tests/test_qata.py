@@ -3,16 +3,21 @@
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from semimedref_core import load_split
+from semimedref_core.anatomy import QATA, THIRDS, lesion_rows
 from semimedref_core.data.pairs import DataError
+from semimedref_core.data.real.agreement import Lesions, agreement
 from semimedref_core.data.real.qata import find_qata, load_qata
 from semimedref_core.data.real.sources import SPLITS
 from semimedref_core.reports import STYLES, Report
 
+ROOT = Path(__file__).parent.parent
 LAYOUTS = ("release", "lvit", "languide")
 COUNTS = {"train": 8, "valid": 2, "test": 2}
 
@@ -281,3 +286,23 @@ def test_real_qata_loads(real_data):
         entries = layout.entries("train", texts)
         assert len(entries) == 5716
         assert all(isinstance(entry.report(texts), Report) for entry in entries)
+
+
+def test_the_first_notebook_tells_what_the_real_masks_and_texts_show(real_data):
+    pairs = load_split("qata", "valid", 224, data=str(real_data))
+    found, rows = agreement(pairs), lesion_rows(pairs.masks, pairs.reports)[[1, 2, 4]]
+    release = {entry.name: entry.report("release").zones for entry in find_qata(real_data).entries("valid", "release")}
+    differ = np.mean([release[name] != report.zones for name, report in zip(pairs.names, pairs.reports, strict=True)])
+    counted = [
+        Lesions.of(mask).count == report.lesions for mask, report in zip(pairs.masks, pairs.reports, strict=True)
+    ]
+    left = 100 * found.on_side["left"].part / found.on_side["left"].total
+    told = (ROOT / "notebooks" / "01_data.py").read_text()
+    for row in (
+        f"in the left half | 100 % | {left:.1f} % |",
+        f"= connected lesions | 100 % | {100 * np.mean(counted):.0f} % |",
+        f"in the lowest third | about half | {100 * THIRDS.inside(rows)[2]:.0f} % |",
+        f"versions of the texts | none | {100 * differ:.0f} % |",
+    ):
+        assert row in told
+    assert f"and {100 * QATA.inside(rows)[2]:.0f} % in the\n# calibrated band" in told

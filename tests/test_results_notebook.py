@@ -67,9 +67,9 @@ def test_a_whole_comparison_has_every_figure_but_the_pictures(run, notebook):
         share = rng.uniform(0.5, 0.6) + 0.2 * (settings.get("method") != "supervised")
         run(share, counts=np.stack([(share * masks).astype(int), masks, masks], 1), **settings)
     told, figures = notebook(run.folders[0].parent)
-    assert len(figures) == 6
+    assert len(figures) == 7
     said = [
-        "28 finished runs, 9 of them ablations",
+        "28 finished runs, 9 of them variants",
         "without PosAug",
         "without our help",
         "seeds and images",

@@ -47,7 +47,7 @@ FIGURES = {
     "predictions": lambda run: prediction_gallery(pair(), {BAD: IMAGE[None]}),
     "an overlay": lambda run: prediction_overlay(IMAGE, IMAGE, BAD),
     "an explorer": lambda run: prediction_panel.prediction_panel(IMAGE, None, IMAGE, IMAGE, np.zeros((0, 4)), BAD),
-    "a mixture": lambda run: training.mixing_gallery(*(IMAGE[None],) * 4, [(BAD, BAD)]),
+    "a mixture": lambda run: training.mixing_gallery(*(IMAGE[None],) * 4, [(0, 0, 2, 2)], [(BAD, BAD)]),
     "reports side by side": lambda run: mixing.rewritten_reports([(Said(), BAD, Said())]),
     "curves of a training": lambda run: training.training_curves({BAD: LOG}),
     "phrases": lambda run: dataset.phrase_bars(pd.DataFrame({"a": [0.5], "b": [0.4]}, index=[BAD])),

@@ -52,14 +52,18 @@ def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: st
     """One row for each method, one column for each setting and label ratio: mean ± standard deviation over seeds, in
     per cent.
 
-    Methods are sorted by their average distance from the mean of a column. If a method has a single seed, or fewer
+    Methods are sorted by their mean in the first column. Those without a run there come first, sorted by their average
+    distance from the mean of a column. If a method has a single seed, or fewer
     seeds than others in the column, the cell shows their number. If a method has no run there, the cell is empty.
     Variants are left out.
     """
     chosen = runs[(runs["network"] == network) & (runs["variant"] == "")]
     means = chosen.groupby(["setting", "label_ratio", "method"])[metric].mean()
     apart = means - means.groupby(["setting", "label_ratio"]).transform("mean")
-    table = pd.DataFrame("", index=apart.groupby("method").mean().sort_values().index, columns=[])
+    order = apart.groupby("method").mean().to_frame("apart")
+    if len(chosen):
+        order["first"] = means[tuple(chosen[["setting", "label_ratio"]].iloc[0])]
+    table = pd.DataFrame("", index=order.sort_values([*order.columns][::-1], na_position="first").index, columns=[])
     for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
         seeds = group["seed"].nunique()
         cells = {

@@ -8,7 +8,7 @@ _MODULES = {
     "dataset": "sample_apart mean_masks row_histograms grids_over count_tables phrase_bars split_strips dice_by_size",
     "posaug": "text_rows token_rows reading hit_shares",
     "mixing": "teacher_gallery broken_pair proposals gate_curves mixed_pair rewritten_reports outcome_bars",
-    "contrast": "short heat_maps pulls trained_embeddings temperatures embedding_space",
+    "contrast": "short heat_maps pulls group_cosines embedding_ranks temperatures embedding_space",
     "step": "step_flow sample_strip pseudo_label_gallery gradient_map schedule_curves trajectory_curves",
     "training": "training_curves mixing_gallery replay_panels",
     "results": "score_panels timed cost_and_accuracy removal_curves",

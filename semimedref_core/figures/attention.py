@@ -30,7 +30,9 @@ def lay_over(ax: Axes, shape: Sequence[int], weight: np.ndarray, top: float) -> 
     return ax.imshow(weight, cmap=ATTENTION, vmin=0, vmax=top, extent=extent)
 
 
-def attention_maps(image: np.ndarray, words: Sequence[str], weights: np.ndarray) -> Figure:
+def attention_maps(
+    image: np.ndarray, words: Sequence[str], weights: np.ndarray, mask: np.ndarray | None = None
+) -> Figure:
     """One panel for each word: the picture, and over it the attention of each place to this word.
 
     All panels share a colour scale, from 0 (clear) to the largest weight (full colour).
@@ -39,6 +41,7 @@ def attention_maps(image: np.ndarray, words: Sequence[str], weights: np.ndarray)
         image: ``[H, W]``.
         words: L words.
         weights: ``[L, h, w]``, attention weights.
+        mask: ``[H, W]``, 1 where the lesion is; outlined if given.
     """
     columns = min(5, len(words))
     figure, axes = panels(-(-len(words) // columns), columns, 2.1, 2.3)
@@ -46,6 +49,8 @@ def attention_maps(image: np.ndarray, words: Sequence[str], weights: np.ndarray)
     for ax, word, weight in zip(axes.flat, words, weights, strict=False):
         show_image(ax, image)
         shown = lay_over(ax, image.shape, weight, weights.max())
+        if mask is not None:
+            outline(ax, mask)
         ax.set_title(as_text(word), fontsize=12)
     for ax in axes.flat[len(words) :]:
         ax.remove()

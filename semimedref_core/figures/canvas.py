@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from semimedref_core.figures.words import speak
 
@@ -17,7 +18,8 @@ from semimedref_core.figures.words import speak
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
-TRUTH, PREDICTED, DECOY = SKY, ORANGE, YELLOW
+TRUTH, PREDICTED, DECOY, PATCH = SKY, ORANGE, YELLOW, PURPLE
+"""Colours of contours and frames. The frame of a patch is dashed, and dotted if the gate refused it."""
 TYPE, LETTERS = 10, 12  # font size in points beside pictures, and letters in an inch
 
 
@@ -53,6 +55,17 @@ def outline(ax: Axes, mask: np.ndarray, colour: str = TRUTH, style: str = "solid
     visible."""
     if mask.max() >= 0.5:
         ax.contour(mask, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.6)
+
+
+def box(
+    ax: Axes, corners: Sequence[int], colour: str, style: str = "solid", width: float = 1.8, fill: float = 0
+) -> None:
+    """Draws the frame of a box (y0, x0, y1, x1) px around its pixels; ``fill`` is the opacity of its filling."""
+    y0, x0, y1, x1 = (int(corner) for corner in corners)
+    place, size = (x0 - 0.5, y0 - 0.5), (x1 - x0, y1 - y0)
+    if fill:
+        ax.add_patch(Rectangle(place, *size, facecolor=colour, alpha=fill, linewidth=0))
+    ax.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linestyle=style, linewidth=width))
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:

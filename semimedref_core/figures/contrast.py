@@ -48,7 +48,7 @@ def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning
         ax = figure.add_axes((x / width, bottom / height, side / width, side / height), xticks=[], yticks=[])
         drawn = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=top)
         ax.set_title(title, y=1)
-        ax.set_xlabel("text j")
+        ax.set_xlabel("text j, in the order of the rows")
     font = {"fontsize": 10, "ha": "right", "va": "center"}
     for i, label in enumerate(labels):
         figure.axes[0].text(-0.02, i, as_text(label), transform=figure.axes[0].get_yaxis_transform(), **font)
@@ -87,32 +87,49 @@ def pulls(u: np.ndarray, v: np.ndarray, arrows: Mapping[str, np.ndarray], report
     return figure
 
 
-def trained_embeddings(scores: pd.DataFrame, groups: Mapping[str, str], chance: Mapping[str, float]) -> Figure:
-    """What training has made of the embeddings: cosines of groups of texts at the left, their order at the right.
+def group_cosines(means: pd.DataFrame) -> Figure:
+    """Mean cosines of images and texts: a column of ``means`` for each network, a row for each group of texts.
 
-    Args:
-        scores: a row for each network, a column for each group and each measure. The first word of a network's name
-            chooses its colour: ``hard``, ``soft`` or another one.
-        groups: column -> its label; the values are mean cosines.
-        chance: column -> the value that chance gives, drawn as a dotted line; the values are shares or correlations.
+    The first word of a network's name chooses its colour: ``hard``, ``soft`` or another one.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.2, 3.8), layout="constrained", gridspec_kw={"width_ratios": (1.5, 1)}
-    )
-    width = 0.8 / len(scores)
-    for k, (name, row) in enumerate(scores.iterrows()):
-        look = {"color": POSITIVE_COLOURS.get(name.split()[0], "0.6"), "label": name}
-        left.plot(range(len(groups)), row[list(groups)], "o-", **look)
-        right.bar(np.arange(len(chance)) + (k - (len(scores) - 1) / 2) * width, row[list(chance)], width, **look)
-    for k, value in enumerate(chance.values()):
-        right.plot((k - 0.45, k + 0.45), (value, value), ":", color=BLACK, label="chance" if k == 0 else None)
-    left.set_xticks(range(len(groups)), groups.values())
-    left.set(ylabel="mean cosine of image and text", xlim=(-0.3, len(groups) - 0.7))
-    right.set_xticks(range(len(chance)), chance)
-    left.grid(alpha=0.3, axis="y")
-    marks, names = right.get_legend_handles_labels()
+    figure, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+    for name, column in means.items():
+        ax.plot(means.index, column, "o-", color=_colour(name), label=name)
+    ax.set(ylabel="mean cosine of image and text", xlim=(-0.3, len(means) - 0.7))
+    ax.grid(alpha=0.3, axis="y")
+    marks, names = ax.get_legend_handles_labels()
     figure.legend(marks, names, loc="outside lower center", ncols=len(names), frameon=False)
     return figure
+
+
+def embedding_ranks(scores: pd.DataFrame, chance: Mapping[str, float]) -> Figure:
+    """How well cosines follow shared zones: a panel for the rank correlations, one for the mean P of the nearest text.
+
+    Args:
+        scores: a row for each network; the columns ``order``, ``beyond`` (correlations) and ``nearest`` (a mean P).
+            Colours are those of :func:`group_cosines`.
+        chance: column -> the value that chance gives, drawn as a dotted line.
+    """
+    panel = {"rank correlation": ["order", "beyond"], "mean P": ["nearest"]}
+    figure, axes = plt.subplots(
+        1, 2, figsize=(6.4, 3.4), layout="constrained", gridspec_kw={"width_ratios": [len(c) for c in panel.values()]}
+    )
+    width = 0.8 / len(scores)
+    for ax, (label, columns) in zip(axes, panel.items(), strict=True):
+        for k, (name, row) in enumerate(scores.iterrows()):
+            places = np.arange(len(columns)) + (k - (len(scores) - 1) / 2) * width
+            ax.bar(places, row[columns], width, color=_colour(name), label=name)
+        for k, column in enumerate(columns):
+            ax.plot((k - 0.45, k + 0.45), [chance[column]] * 2, ":", color=BLACK, label="chance" if k == 0 else None)
+        ax.set_xticks(range(len(columns)), columns)
+        ax.set_ylabel(label)
+    marks, names = axes[0].get_legend_handles_labels()
+    figure.legend(marks, names, loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def _colour(network: str) -> str:
+    return POSITIVE_COLOURS.get(network.split()[0], "0.6")
 
 
 def temperatures(
@@ -129,7 +146,7 @@ def temperatures(
     figure, axes = plt.subplots(1, len(curves), figsize=(3.9 * len(curves), 3.6), layout="constrained")
     for ax, (label, kinds) in zip(axes, curves.items(), strict=True):
         for kind, values in kinds.items():
-            ax.plot(taus, values, color=POSITIVE_COLOURS.get(kind, BLACK), label=kind)
+            ax.plot(taus, values, color=POSITIVE_COLOURS.get(kind, BLACK))
             if values.max() > 10 * values.min():
                 ax.set_yscale("log")
         for kind, value in floors.get(label, {}).items():
@@ -137,7 +154,10 @@ def temperatures(
         ax.axvline(tau, color="0.6", linestyle="dotted")
         ax.set(xscale="log", xlabel=r"$\tau$", ylabel=label)
         ax.grid(alpha=0.3)
-    axes[0].legend(title="positives")
+    marks = [Line2D([], [], color=colour) for colour in (POSITIVE_COLOURS["soft"], POSITIVE_COLOURS["hard"], BLACK)]
+    marks += [Line2D([], [], color="0.3", linestyle="dashed"), Line2D([], [], color="0.6", linestyle="dotted")]
+    names = ["soft positives", "hard positives", "both", "what P asks for", r"$\tau$ in use"]
+    figure.legend(marks, names, loc="outside lower center", ncols=len(names), fontsize=10, frameon=False)
     return figure
 
 

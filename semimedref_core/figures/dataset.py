@@ -32,6 +32,8 @@ from semimedref_core.figures.canvas import (
 from semimedref_core.reports import HEIGHTS, SIDES, Report
 
 GRID_STYLES = {"thirds": (VERMILION, "dashed"), "estimated": (YELLOW, "solid")}
+CUT_WIDTHS = (0.7, 1.7, 1.7, 0.7)
+"""Of the lines of a grid: the outer cuts are thin, the inner ones thick."""
 BAND_COLOURS = (SKY, ORANGE, PURPLE)
 
 
@@ -78,14 +80,14 @@ def grids_over(pairs: Pairs, grids: Mapping[str, Grid]) -> Figure:
         ax.axvline(width / 2 - 0.5, color="white", linewidth=0.8, alpha=0.7)
         for name, grid in grids.items():
             colour, style = GRID_STYLES[name]
-            for cut in grid.cuts[1:3]:
-                ax.axhline(cut * height - 0.5, color=colour, linestyle=style, linewidth=1.6)
+            for cut, thick in zip(grid.cuts, CUT_WIDTHS, strict=True):
+                ax.axhline(cut * height - 0.5, color=colour, linestyle=style, linewidth=thick)
     legend(figure, {"mask": (TRUTH, "solid"), **{name: GRID_STYLES[name] for name in grids}})
     return figure
 
 
 def row_histograms(rows: np.ndarray, grids: Mapping[str, Grid]) -> Figure:
-    """The rows of lesions that reports call "upper", "middle" and "lower", with the inner cuts of each grid.
+    """The rows of lesions that reports call "upper", "middle" and "lower", with the cuts of each grid.
 
     Args:
         rows: ``[3, H]`` lesion pixels in each row; each band is drawn as shares of its own pixels.
@@ -98,8 +100,8 @@ def row_histograms(rows: np.ndarray, grids: Mapping[str, Grid]) -> Figure:
         for band, colour, share, inside in zip(HEIGHTS, BAND_COLOURS, shares, grid.inside(rows), strict=True):
             label = f'"{band}": {100 * inside:.0f} % inside its band'
             ax.fill_betweenx(y, 100 * share, color=colour, alpha=0.55, linewidth=0, label=label)
-        for cut in grid.cuts[1:3]:
-            ax.axhline(cut, color="black", linestyle=GRID_STYLES[name][1], linewidth=1.4)
+        for cut, thick in zip(grid.cuts, CUT_WIDTHS, strict=True):
+            ax.axhline(cut, color="black", linestyle=GRID_STYLES[name][1], linewidth=thick)
         ax.set_title(f"{name}: cuts at {grid.cuts[1]:.2f} and {grid.cuts[2]:.2f}", fontsize=11)
         ax.set(xlabel="share of the word's lesion pixels, per 1 % of height (%)", xlim=(0, None), ylim=(1, 0))
         ax.legend(fontsize=TYPE, loc="lower right")

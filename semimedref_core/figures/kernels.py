@@ -10,7 +10,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, SKY, TYPE, VERMILION, panels, show_image
+from semimedref_core.figures.canvas import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PATCH,
+    SKY,
+    TYPE,
+    VERMILION,
+    box,
+    panels,
+    show_image,
+)
 
 TILE_COLOURS = {"own": SKY, "both": ORANGE}
 
@@ -22,7 +34,7 @@ def traffic_bars(moved: Mapping[str, tuple[float, float]]) -> Figure:
     ax.barh(names, read, color=BLUE, label="read")
     ax.barh(names, written, left=read, color=ORANGE, label="written")
     for row, total in enumerate(read + written):
-        ax.text(total + 0.01 * (read + written).max(), row, f"{total:.0f} MB", va="center", fontsize=TYPE)
+        ax.text(total + 0.01 * (read + written).max(), row, f"{total:.1f} MB", va="center", fontsize=TYPE)
     ax.set(xlabel="MB a call", xlim=(0, 1.12 * (read + written).max()))
     ax.invert_yaxis()
     ax.legend(loc="lower right", fontsize=TYPE)
@@ -38,7 +50,7 @@ def tile_map(views: Sequence[tuple[str, np.ndarray, tuple[int, int, int, int], S
             kind) with kind one of :data:`TILE_COLOURS`.
     """
     figure, axes = panels(1, len(views), 4.6, 4.9)
-    for ax, (title, image, (y0, x0, y1, x1), tiles) in zip(axes[0], views, strict=True):
+    for ax, (title, image, patch, tiles) in zip(axes[0], views, strict=True):
         show_image(ax, image)
         ax.set_title(title, fontsize=TYPE)
         for program, top, left, bottom, right, kind in tiles:
@@ -46,14 +58,10 @@ def tile_map(views: Sequence[tuple[str, np.ndarray, tuple[int, int, int, int], S
             ax.add_patch(Rectangle(corner, *size, facecolor=TILE_COLOURS[kind], edgecolor="none", alpha=0.3))
             ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=0.8))
             ax.text(left + 1.5, top + 1.5, program, fontsize=TYPE, va="top", color="white", bbox=_plate())
-        ax.add_patch(
-            Rectangle(
-                (x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=VERMILION, linewidth=2.2, linestyle="--"
-            )
-        )
+        box(ax, patch, PATCH, "dashed", 2.2)
     words = {"own": "copies its own sample", "both": "asks the gate and reads the partner too"}
     handles = [Patch(facecolor=TILE_COLOURS[kind], alpha=0.7, label=word) for kind, word in words.items()]
-    handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=VERMILION, linestyle="--", linewidth=2, label="box"))
+    handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=PATCH, linestyle="--", linewidth=2, label="patch"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=TYPE, frameon=False)
     return figure
 
@@ -81,7 +89,10 @@ def class_blocks(positives: np.ndarray, ordered: np.ndarray, table: np.ndarray) 
     """P ``[N, N]`` of a batch, the same with pairs sorted by code, and the table of the codes."""
     figure, axes = panels(1, 3, 3.5, 3.4)
     titles = "P of the batch", "the same, ordered by code", f"one number for each pair of {len(table)} codes"
-    for ax, values, title in zip(axes[0], (positives, ordered, table), titles, strict=True):
+    for ax, values, title, what in zip(
+        axes[0], (positives, ordered, table), titles, ("pair", "pair", "code"), strict=True
+    ):
+        ax.set(xlabel=f"{what} j", ylabel=f"{what} i")
         shown = ax.imshow(values, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
         ax.set_title(title, fontsize=TYPE)
         ax.tick_params(labelsize=TYPE)
@@ -158,19 +169,22 @@ def against_best(rows: Mapping[str, Sequence[Mapping]]) -> Figure:
 
 
 def step_bounds(clocks: pd.DataFrame) -> Figure:
-    """The smallest possible time of a step by each limit, as bars on a logarithmic axis.
+    """The predicted time of a step by each limit, as marks on a logarithmic axis.
 
     Args:
         clocks: one row for each case, one column for each limit; ms above 0.
     """
     figure, ax = plt.subplots(figsize=(8, 0.9 + 0.75 * len(clocks)), layout="constrained")
-    thick, colours = 0.8 / clocks.shape[1], (VERMILION, ORANGE, BLUE, SKY, GREEN)
-    for place, (clock, colour) in enumerate(zip(clocks, colours, strict=False)):
-        at = np.arange(len(clocks)) + thick * (place - (clocks.shape[1] - 1) / 2)
-        bars = ax.barh(at, clocks[clock], 0.9 * thick, color=colour, label=clock)
-        ax.bar_label(bars, [f"{value:.2g}" for value in clocks[clock]], fontsize=10, padding=3)
+    apart, looks = 0.8 / clocks.shape[1], zip((VERMILION, ORANGE, BLUE, SKY, GREEN), "osD^v", strict=True)
+    for place, (clock, (colour, marker)) in enumerate(zip(clocks, looks, strict=False)):
+        at = np.arange(len(clocks)) + apart * (place - (clocks.shape[1] - 1) / 2)
+        ax.plot(clocks[clock], at, marker, color=colour, markersize=8, label=clock)
+        for y, value in zip(at, clocks[clock], strict=True):
+            ax.annotate(f"{value:.2g}", (value, y), (8, 0), textcoords="offset points", va="center", fontsize=10)
+    for y in range(1, len(clocks)):
+        ax.axhline(y - 0.5, color="0.85", linewidth=0.8)
     ax.set_yticks(range(len(clocks)), clocks.index, fontsize=10)
-    ax.set(xscale="log", xlabel="least time of a step, ms", xlim=(clocks.min().min() / 2, 4 * clocks.max().max()))
+    ax.set(xscale="log", xlabel="predicted time, ms", xlim=(clocks.min().min() / 2, 4 * clocks.max().max()))
     ax.invert_yaxis()
     ax.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=clocks.shape[1], fontsize=10, frameon=False)

@@ -10,12 +10,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from semimedref_core.figures.canvas import (
     BLUE,
     GREEN,
     ORANGE,
+    PATCH,
     PREDICTED,
     SKY,
     TRUTH,
@@ -23,6 +24,7 @@ from semimedref_core.figures.canvas import (
     VERMILION,
     YELLOW,
     as_text,
+    box,
     legend,
     outline,
     panels,
@@ -31,21 +33,9 @@ from semimedref_core.figures.canvas import (
 from semimedref_core.reports import Report
 from semimedref_core.tools.mixing_audit import OUTCOMES
 
-PATCH = VERMILION
 GOES, COMES = "#cfcfcf", YELLOW
 MODE_STYLES = {"position": (BLUE, "solid"), "probability": (ORANGE, "dashed"), "random": (GREEN, "dotted")}
 OUTCOME_STYLES = dict(zip(OUTCOMES, ((GREEN, ""), (ORANGE, "//"), (VERMILION, "xx"), ("#d9d9d9", "")), strict=True))
-
-
-def box(
-    ax: Axes, corners: Sequence[int], colour: str, style: str = "solid", width: float = 1.8, fill: float = 0
-) -> None:
-    """Draws the frame of a box (y0, x0, y1, x1) px around its pixels; ``fill`` is the opacity of its filling."""
-    y0, x0, y1, x1 = (int(corner) for corner in corners)
-    place, size = (x0 - 0.5, y0 - 0.5), (x1 - x0, y1 - y0)
-    if fill:
-        ax.add_patch(Rectangle(place, *size, facecolor=colour, alpha=fill, linewidth=0))
-    ax.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linestyle=style, linewidth=width))
 
 
 def teacher_gallery(images: np.ndarray, masks: np.ndarray, probs: np.ndarray) -> Figure:
@@ -63,22 +53,21 @@ def teacher_gallery(images: np.ndarray, masks: np.ndarray, probs: np.ndarray) ->
 
 
 def broken_pair(
-    before: np.ndarray, after: np.ndarray, masks: np.ndarray, patches: Sequence, reports: Sequence[Report], titles
+    images: Sequence[np.ndarray], masks: Sequence[np.ndarray], patches: Sequence, reports: Sequence[Report], titles
 ) -> Figure:
     """Two samples before and after plain CutMix, which does not change their reports.
 
     Args:
-        before, after: ``[2, H, W]`` images; masks: ``[2, H, W]`` after mixing; titles: the fault of each sample.
+        images, masks: two ``[2, H, W]`` each, before and after mixing; titles: the fault of each sample.
     """
     figure, axes = panels(1, 4, 2.9, 3.2)
     for k, (report, title) in enumerate(zip(reports, titles, strict=True)):
         own, mixed = axes[0, 2 * k : 2 * k + 2]
-        show_image(own, before[k], report.render())
-        show_image(mixed, after[k], title)
-        outline(mixed, masks[k])
-        for ax in (own, mixed):
+        for ax, moment, above in ((own, 0, report.render()), (mixed, 1, title)):
+            show_image(ax, images[moment][k], above)
+            outline(ax, masks[moment][k])
             box(ax, patches[k], PATCH, "dashed")
-    legend(figure, {"mask after mixing": (TRUTH, "solid"), "patch": (PATCH, "dashed")})
+    legend(figure, {"mask before and after": (TRUTH, "solid"), "patch": (PATCH, "dashed")})
     return figure
 
 
@@ -98,12 +87,12 @@ def proposals(
     for ax, (mode, drawn) in zip(axes[0, 1:], patches.items(), strict=True):
         show_image(ax, image, f"{mode}: {len(drawn)} patches")
         outline(ax, p, PREDICTED)
-        for corners in boxes:
-            box(ax, corners, SKY, "dotted", 0.8)
+        for corners, named in zip(boxes, report.zones, strict=True):
+            box(ax, corners, SKY, "solid" if named else "dotted", 0.8)
         for patch in drawn:
-            box(ax, patch, PATCH, width=0.9)
+            box(ax, patch, PATCH, "dashed", 1.4)
     zones = {"zone named": (SKY, "solid"), "zone not named": (SKY, "dotted")}
-    legend(figure, {**zones, "patch": (PATCH, "solid"), "teacher's p at least 0.5": (PREDICTED, "solid")})
+    legend(figure, {**zones, "patch": (PATCH, "dashed"), "teacher's p at least 0.5": (PREDICTED, "solid")})
     return figure
 
 
@@ -116,7 +105,7 @@ def mixed_pair(
     reports: Sequence[Report],
     accepted: bool,
 ) -> Figure:
-    """Image, target and text of one pair, mixed (frame solid) or refused (frame dashed).
+    """Image, target and text of one pair, mixed (frame dashed) or refused (frame dotted).
 
     Args:
         images, probs: ``[2, H, W]`` receiver and donor; mixed, target: ``[H, W]`` for the student.
@@ -128,7 +117,7 @@ def mixed_pair(
     places = {"left": 0.01, "right": 0.99, "bottom": 0.06, "top": 0.96, "hspace": 0.13, "wspace": 0.04}
     axes = figure.subplot_mosaic("ABC;DEF;TTT", height_ratios=(1, 1, 0.3), gridspec_kw=places)
     outcome = "mixed" if accepted else "refused: the receiver's own"
-    titles = ("receiver $s_i$", "donor $s_j$", outcome, "$p_i$", "$p_j$", "target" if accepted else "target: $p_i$")
+    titles = ("receiver $s_i$", "donor $s_j$", outcome, "$p_i$", "$p_j$", "mixed p" if accepted else "$p_i$")
     for name, title, shown in zip("ABCDEF", titles, (*images, mixed, *probs, target), strict=True):
         show_image(axes[name], shown)
         axes[name].set_title(title, fontsize=TYPE, y=1)  # the title has formulas
@@ -138,12 +127,14 @@ def mixed_pair(
     outline(axes["F"], target, PREDICTED)
     if patch[2] > patch[0] and patch[3] > patch[1]:
         for name in "ABCDEF" if accepted else "ABDE":
-            box(axes[name], patch, PATCH, "solid" if accepted else "dashed")
+            box(axes[name], patch, PATCH, "dashed" if accepted else "dotted")
     own, donor, told = (report.render() for report in reports)
     _write(
         axes["T"], [("receiver", own, told, GOES), ("donor", donor, donor, GOES), ("student reads", told, own, COMES)]
     )
-    legend(figure, {"patch": (PATCH, "solid" if accepted else "dashed"), "target of the student": (PREDICTED, "solid")})
+    legend(
+        figure, {"patch": (PATCH, "dashed" if accepted else "dotted"), "target of the student": (PREDICTED, "solid")}
+    )
     return figure
 
 
@@ -200,7 +191,7 @@ def gate_curves(
         for name, gate in gates.items():
             ax.axvline(gate, color="grey", linewidth=1)
             ax.text(gate, 103, name, ha="center", va="bottom", fontsize=TYPE, color="dimgrey")
-        ax.set(xlabel="gate: smallest mean $p_j$ in the patch", xlim=(0, 1), ylim=(0, 102))
+        ax.set(xlabel="gate: smallest mean $p_j$ in the patch", xlim=(0, 0.75), ylim=(0, 102))
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("accepted, % of proposals")
     axes[1].set_ylabel("true lesion, % of accepted patches")

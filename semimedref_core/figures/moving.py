@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semimedref_core.figures.canvas import PREDICTED, SKY, TYPE, as_text, outline
-from semimedref_core.figures.mixing import COMES, PATCH, box
+from semimedref_core.figures.canvas import PATCH, PREDICTED, SKY, TYPE, as_text, box, outline
+from semimedref_core.figures.mixing import COMES
 from semimedref_core.reports import Report
 
 DPI, COLOURS = 144, 200
@@ -65,7 +65,7 @@ def _mixing_frame(step: int, caption: str, images, p, mixed, target, zone, patch
     if step >= 1:
         box(axes[1], zone, SKY, fill=0.15)
         for ax in axes[: 2 if step == 1 else 3]:
-            box(ax, patch, PATCH, "solid" if step >= 2 else "dashed", 2.2)
+            box(ax, patch, PATCH, "dashed", 2.2)
     if pasted:
         outline(axes[0], target, PREDICTED)
     row = _write(words, 0, "student reads", told, own) if step == 4 else _write(words, 0, "receiver", own, own)

@@ -55,8 +55,9 @@ def prediction_gallery(pairs: Pairs, predictions: Mapping[str, np.ndarray]) -> F
             outline(ax, p, PREDICTED, "dashed")
             found, lesion = p >= 0.5, mask > 0
             dice, _ = dice_and_iou(np.array([(found & lesion).sum(), found.sum(), lesion.sum()]))
+            said = f"{as_text(method)}  Dice {100 * dice:.0f} %"
             ax.text(
-                0.02, 0.03, f"{as_text(method)}  Dice {dice:.2f}", transform=ax.transAxes, color="white", fontsize=TYPE,
+                0.02, 0.03, said, transform=ax.transAxes, color="white", fontsize=TYPE,
                 bbox={"facecolor": "black", "alpha": 0.6, "pad": 2},
             )  # fmt: skip
     legend(figure, {"mask": (TRUTH, "solid"), "prediction": (PREDICTED, "dashed")})

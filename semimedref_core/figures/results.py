@@ -155,7 +155,9 @@ def cost_and_accuracy(curves: pd.DataFrame, method: str = "semi_medref", metric:
         front = rows[rows["mean"] >= rows["mean"].cummax()]
         ax.plot(front["minutes"], 100 * front["mean"], color="0.8", linewidth=4, zorder=1, solid_capstyle="round")
         for row in rows.itertuples():
-            style = {**styles[row.method], "linestyle": "none", "markersize": 9}
+            # Hollow marks, so that one on top of another one leaves it visible.
+            style = {**styles[row.method], "linestyle": "none", "markersize": 9, "markeredgewidth": 2}
+            style |= {"markerfacecolor": "none", "markeredgecolor": styles[row.method]["color"]}
             handles[row.method] = ax.plot(row.minutes, 100 * row.mean, **style)[0]
         ax.set(xlabel="minutes a run", xlim=(0, 1.08 * rows["minutes"].max()))
         ax.margins(y=0.08)
@@ -229,10 +231,11 @@ def removal_curves(
         if rows["reports"].nunique() != 1:
             raise ValueError(f"{name}: a line is of one kind of reports, got {', '.join(rows['reports'].unique())}")
         mean = 100 * rows.groupby("removal_rate")[metric].mean()
-        ax.plot(rows["removal_rate"], 100 * rows[metric], ".", color=colour, alpha=0.45, markersize=5)
+        aside = 0.006 * (len(ends) - (len(tables) - 1) / 2)  # so that no mark lies under another one
+        ax.plot(rows["removal_rate"] + aside, 100 * rows[metric], ".", color=colour, alpha=0.8, markersize=8)
         look = {"color": colour, "marker": marker, "linestyle": style, "markeredgecolor": BLACK}
-        ax.plot(mean.index, mean, linewidth=2, markersize=6.5, **look)
-        ends[name] = mean.index[-1], mean.iloc[-1]
+        ax.plot(mean.index + aside, mean, linewidth=2, markersize=6.5, **look)
+        ends[name] = mean.index[-1] + aside, mean.iloc[-1]
     low, high = ax.get_ylim()
     order = sorted(ends, key=lambda name: ends[name][1])
     places = spread([ends[name][1] for name in order], 0.065 * (high - low))

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from torch import Tensor
 
 from semimedref_core.figures.canvas import (
@@ -19,13 +19,14 @@ from semimedref_core.figures.canvas import (
     BLUE,
     GREEN,
     ORANGE,
+    PATCH,
     PREDICTED,
     PURPLE,
     SKY,
-    TRUTH,
     TYPE,
     VERMILION,
     as_text,
+    box,
     legend,
     outline,
     panels,
@@ -34,7 +35,7 @@ from semimedref_core.figures.canvas import (
 from semimedref_core.tools.inspection import shape_text
 
 _KINDS = {
-    "drawn on the CPU": "#EDEDED",
+    "prepared on the CPU": "#EDEDED",
     "no gradient": "#D6E9F8",
     "trained by gradient": "#FBE3B5",
     "loss": "#CDEBE0",
@@ -60,7 +61,7 @@ _BOXES = {
     "student": (4, 4.3, _TRAINED, "student", {"images": "images", "texts": "tokens"}),
     "mask": (5, 7.0, _TRAINED, "mask, labelled", {"logits": "logits_l"}),
     "embedding": (5, 5.55, _TRAINED, "for ITCL, labelled", {"$u_l$": "u_l", "$v_l$": "v_l"}),
-    "embedding weak": (5, 4.0, _TRAINED, "for ITCL, weak", {"$u_u$": "u_u", "$v_u$": "v_u"}),
+    "embedding weak": (5, 4.0, _TRAINED, "for ITCL, unlabelled", {"$u_u$": "u_u", "$v_u$": "v_u"}),
     "mask mixed": (5, 2.55, _TRAINED, "mask, mixed", {"logits": "logits_mix"}),
     "loss": (6, 7.0, _LOSS, "DiceCE", {}),
     "loss itcl": (6, 5.55, _LOSS, "$w_l$ ITCL", {}),
@@ -96,8 +97,8 @@ def step_flow(tensors: Mapping[str, Tensor]) -> Figure:
     for name, (column, middle, kind, title, lines) in _BOXES.items():
         x, width, height = _LEFT[column], _WIDE[column], _height(name)
         low = middle - height / 2
-        box = FancyBboxPatch((x, low), width, height, "round,pad=0,rounding_size=0.1", fc=_KINDS[kind], ec="#555555")
-        ax.add_patch(box)
+        frame = FancyBboxPatch((x, low), width, height, "round,pad=0,rounding_size=0.1", fc=_KINDS[kind], ec="#555555")
+        ax.add_patch(frame)
         top = middle if not lines else low + height - 0.27
         ax.text(x + width / 2, top, title, ha="center", va="center", fontsize=11, weight="bold")
         for row, (symbol, key) in enumerate(lines.items()):
@@ -113,12 +114,14 @@ def step_flow(tensors: Mapping[str, Tensor]) -> Figure:
         _arrow(ax, [(_LEFT[c0] + _WIDE[c0], leave), (_LEFT[c1], arrive)])
     for way, words, place in _LANES:
         _arrow(ax, way)
-        ax.text(*place, words, fontsize=10, ha="center", color="#444444")
-    ax.text(15.0, 2.2, "all three kinds\nin one pass", fontsize=10, ha="center", va="center", color="#444444")
+        ax.text(*place, words, fontsize=11, ha="center", color="#444444")
+    decoded = len(tensors["logits_l"]) + len(tensors["logits_mix"])
+    said = f"all three kinds\nin one pass;\n{decoded} of {len(tensors['images'])} decoded"
+    ax.text(15.0, 2.4, said, fontsize=11, ha="center", va="center", color="#444444")
     _arrow(ax, [(13.6, 4.75), (9.4, 4.75)], PURPLE, "dashed")
-    ax.text(11.5, 4.85, "moving average of the weights", fontsize=10, ha="center", color=PURPLE)
+    ax.text(11.5, 4.85, "moving average of the weights", fontsize=11, ha="center", color=PURPLE)
     handles = [Patch(facecolor=colour, edgecolor="#555555", label=kind) for kind, colour in _KINDS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=10, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=11, frameon=False)
     return figure
 
 
@@ -135,10 +138,10 @@ def _arrow(ax: Axes, way: Sequence[tuple[float, float]], colour: str = "#444444"
 
 
 def sample_strip(
-    image: np.ndarray,
     weak: np.ndarray,
     p: np.ndarray,
     strong: np.ndarray,
+    partner: np.ndarray,
     mixed: np.ndarray,
     target: np.ndarray,
     patch: Sequence[int],
@@ -147,24 +150,23 @@ def sample_strip(
     """One unlabelled sample on its way to the student.
 
     Args:
-        image: ``[H, W]`` as stored; then its views and its mixture.
+        weak, strong, mixed: ``[H, W]`` views of the image and its mixture; partner: ``[H, W]``, its strong view.
         p: ``[H, W]`` teacher probabilities; target: ``[H, W]`` 0/1.
         patch: (y0, x0, y1, x1) px, the proposed box; empty if there is none.
         texts: the texts for the teacher and for the student.
     """
     figure, axes = panels(2, 3, 3.1, 3.1)
-    titles = ["image", "weak view", "teacher's p on the weak view", "strong view", "mixed", "target"]
-    for ax, picture, title in zip(axes.flat, (image, weak, p, strong, mixed, mixed), titles, strict=True):
+    titles = ["weak view", "teacher's p on it", "strong view", "partner's strong view", "mixed", "target"]
+    for ax, picture, title in zip(axes.flat, (weak, p, strong, partner, mixed, mixed), titles, strict=True):
         show_image(ax, picture, title)
     read = "\n".join(f"{who} reads: {text}" for who, text in zip(("Teacher", "Student"), texts, strict=True))
     figure.suptitle(as_text(read), fontsize=TYPE)
-    axes[0, 2].images[0].set(cmap="cividis", clim=(0, 1))
-    y0, x0, y1, x1 = patch
-    if y1 > y0:
-        for ax in axes[1, 1:]:
-            ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=TRUTH, ls="dashed", lw=1.6))
+    axes[0, 1].images[0].set(cmap="cividis", clim=(0, 1))
+    if patch[2] > patch[0]:
+        for ax in axes[1]:
+            box(ax, patch, PATCH, "dashed")
     outline(axes[1, 2], target, PREDICTED)
-    legend(figure, {"patch from the partner": (TRUTH, "dashed"), "target of the student": (PREDICTED, "solid")})
+    legend(figure, {"patch from the partner": (PATCH, "dashed"), "target of the student": (PREDICTED, "solid")})
     return figure
 
 
@@ -209,20 +211,20 @@ def schedule_curves(runs: Mapping[str, pd.DataFrame]) -> Figure:
 
     Args:
         runs: title -> table with the time as index (its name is the axis label) and the columns ``w_u``, ``decay``,
-            ``unbounded`` (the decay without the early bound) and ``lr``.
+            ``unbounded`` (the decay without our bound) and ``lr``.
     """
     figure, axes = plt.subplots(3, len(runs), figsize=(5.2 * len(runs), 6.4), layout="constrained", sharex="col")
     for column, (title, run) in zip(axes.T, runs.items(), strict=True):
         for ax, name, colour in zip(column, ("w_u", "decay", "lr"), (VERMILION, BLUE, GREEN), strict=True):
-            ax.plot(run.index, run[name], color=colour, linewidth=2)
+            ax.plot(run.index, 1 - run[name] if name == "decay" else run[name], color=colour, linewidth=2)
             ax.grid(alpha=0.3)
-        column[1].plot(run.index, run["unbounded"], color=BLACK, linestyle="dashed", label="without the early bound")
-        column[1].set_ylim(0.9, 1.003)
-        column[1].legend(fontsize=10, loc="lower right")
+        column[1].plot(run.index, 1 - run["unbounded"], color=BLACK, linestyle="dashed", label="without our bound")
+        column[1].set(yscale="log", ylim=(5e-4, 1))
+        column[1].legend(fontsize=10, loc="upper right")
         column[0].set_title(title, fontsize=11)
         column[2].set_xlabel(run.index.name)
         column[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    for ax, label in zip(axes[:, 0], ("$w_u$ (Eq. 15)", "decay $d$ (Eq. 16)", "learning rate"), strict=True):
+    for ax, label in zip(axes[:, 0], ("$w_u$ (Eq. 15)", "$1 - d$ (Eq. 16)", "learning rate"), strict=True):
         ax.set_ylabel(label)
     return figure
 

@@ -14,12 +14,14 @@ from semimedref_core.figures.canvas import (
     BLUE,
     GREEN,
     ORANGE,
+    PATCH,
     PREDICTED,
     PURPLE,
     SKY,
     TYPE,
     VERMILION,
     as_text,
+    box,
     legend,
     outline,
     panels,
@@ -56,25 +58,33 @@ def training_curves(logs: Mapping[str, Sequence[dict]]) -> Figure:
 
 
 def mixing_gallery(
-    weak: np.ndarray, probs: np.ndarray, mixed: np.ndarray, target: np.ndarray, titles: Sequence[tuple[str, str]]
+    weak: np.ndarray,
+    probs: np.ndarray,
+    mixed: np.ndarray,
+    target: np.ndarray,
+    patches: Sequence[Sequence[int]],
+    titles: Sequence[tuple[str, str]],
 ) -> Figure:
     """The teacher's view and the student's mixed sample, one row for each sample.
 
     Args:
         weak, mixed: ``[N, H, W]`` images; probs: ``[N, H, W]`` teacher probabilities; target: ``[N, H, W]`` 0/1.
+        patches: N boxes (y0, x0, y1, x1) px of the pasted patches.
         titles: N pairs (report that the teacher read, text that the student reads).
     """
     figure, axes = panels(len(weak), 3, 3.2, 3.6)
-    for row, (image, p, pasted, y, (own, text)) in zip(
-        axes, zip(weak, probs, mixed, target, titles, strict=True), strict=True
+    for row, image, p, pasted, y, patch, (own, text) in zip(
+        axes, weak, probs, mixed, target, patches, titles, strict=True
     ):
         show_image(row[0], image, own)
-        row[1].imshow(p, cmap="cividis", vmin=0, vmax=1)
+        shown = row[1].imshow(p, cmap="cividis", vmin=0, vmax=1)
         row[1].set_axis_off()
         row[1].set_title("teacher's probability", fontsize=TYPE)
         show_image(row[2], pasted, text)
         outline(row[2], y, PREDICTED)
-    legend(figure, {"target of the student": (PREDICTED, "solid")})
+        box(row[2], patch, PATCH, "dashed")
+    figure.colorbar(shown, ax=list(axes[:, 1]), shrink=0.6, location="bottom", label="probability p")
+    legend(figure, {"target of the student": (PREDICTED, "solid"), "patch": (PATCH, "dashed")})
     return figure
 
 

@@ -20,6 +20,8 @@ import jupytext
 ROOT = Path(__file__).parents[2]
 TAG = re.compile(r"\b(Eq\.|Ledger) (\d+)\b")
 NAME = re.compile(r"\bdef test_(eq|ledger)_(\d+)_")
+NO_HOME = {"figures", "widgets", "tools", "benchmark", "teaching"}
+"""Folders whose functions show, check or time an equation and do not compute it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ EQUATIONS = tuple(
         [
             ("zone vector of a report", r"a \in \{0, 1\}^6"),
             ("labelled and unlabelled pairs", r"|D_L| = \max(1, \mathrm{round}(\rho\, n)),\; D_U = D \setminus D_L"),
-            ("PosAug", r"\tilde r: \text{each phrase of } r \text{ is hit independently with probability } p"),
+            ("PosAug", r"r'_s = \texttt{[UNK\_POS]} \text{ or a vague phrase if } h_s = 1,\; h_s \sim \mathrm{Bernoulli}(p)"),
             ("T-PatchMix: proposal", r"m = \text{square} \cap \text{box of a zone } k \text{ that the rule allows}"),
             ("T-PatchMix: gate", r"\langle m, p_j \rangle / |m| \ge \mathrm{conf\_th}"),
             ("T-PatchMix: image", r"m\, s_j + (1 - m)\, s_i"),
@@ -83,7 +85,7 @@ EQUATIONS = tuple(
                 "loss of a step",
                 r"L = \mathrm{DiceCE}_L + w_l\, \mathrm{ITCL}_L + w_u(t) [\mathrm{DiceCE}_U + w_c\, \mathrm{ITCL}_U]",
             ),
-            ("Dice and mIoU, micro and per image", r"2 |y \land \hat y| / (|y| + |\hat y|)"),
+            ("Dice and mIoU, micro and per image", r"2 |y \cap \hat y| / (|y| + |\hat y|)"),
             ("ISPG: token of the predicted zones", r"\tanh(g)\, (W \hat a + b),\; \hat a = \sigma(E(x)) \in [0, 1]^6"),
         ],
         start=1,
@@ -120,7 +122,8 @@ LEDGER = tuple(
             (
                 "Pseudo-labels are used where the teacher is confident.",
                 "After burn-in they are thresholded at 0.5, without a confidence mask. `conf_th` only gates patches.",
-                "Thresholded at 0.5, only inside the named zones. An image whose infection is not found is left out.",
+                "Thresholded at 0.5, only inside the named zones. An image whose infection is not found is left out, and by "
+                "default so is each named zone without a finding.",
             ),
             (
                 "The partners' maps are the teacher's maps, permuted.",
@@ -215,6 +218,7 @@ SYMBOLS = (
     ("$i$, $j$", "receiver and donor of a patch, or row and column of a matrix", "partner"),
     ("$p$; $p_j$", "the teacher's lesion probability; the donor's", "p, probs"),
     ("$p$ in Eq. 3", "the probability that PosAug hits a phrase", "posaug_p"),
+    ("$r_s$, $r'_s$, $h_s$ in Eq. 3", "phrase of side $s$, what PosAug makes of it, whether it is hit", "draw_hits"),
     ("$s$", "strong views of unlabelled pairs", "s"),
     ("$m$", "the patch: a square of side `block`, clipped to its zone's box", "boxes of patch_mix"),
     ("$c$, $b$", "centre and side of that square", "centres, block"),
@@ -270,19 +274,22 @@ class Places:
 def find_tags(root: Path = ROOT) -> dict[str, Places]:
     """All tags in the sources below ``root``, each place once.
 
-    A tag outside all functions and classes has the name ``""``.
+    Only what computes an equation counts as a function, and only what is a test as a test. A tag outside all functions and classes has the name ``""``.
     """
     found = defaultdict(Places)
     for folder in ("semimedref_core", "kernels", "tests"):
         for path in sorted((root / folder).rglob("*.py")):
-            if path != Path(__file__):
-                for tag, name in _tags_of(path):
-                    places = found[tag].tests if folder == "tests" else found[tag].functions
-                    if (place := (str(path.relative_to(root)), name)) not in places:
-                        places.append(place)
+            if path == Path(__file__) or set(path.relative_to(root).parts) & NO_HOME:
+                continue
+            for tag, name in _tags_of(path):
+                if folder == "tests" and not name.startswith("test_"):
+                    continue
+                places = found[tag].tests if folder == "tests" else found[tag].functions
+                if (place := (str(path.relative_to(root)), name)) not in places:
+                    places.append(place)
     for path in sorted((root / "notebooks").glob("*.py")):
         heading = ""
-        for cell in jupytext.read(path).cells:
+        for cell in jupytext.read(path).cells[1:]:  # the first one lists what will come
             headings = re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
             heading = headings[-1] if headings else heading
             for tag in dict.fromkeys(" ".join(match) for match in TAG.findall(cell.source)):

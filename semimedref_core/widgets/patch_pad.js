@@ -48,8 +48,8 @@ function render({ model, el }) {
       if (k === chosen) frame(zones[k], box, colours.zone, 1.5, "", 0.2);
       else frame(zones[k], box, colours.zone, 1, "2 3");
     });
-    const solid = held || model.get("accepted");
-    frame(patch, held ? cut(held) : model.get("patch"), colours.patch, 2.5, solid ? "" : "6 4");
+    const dashed = held || model.get("accepted");
+    frame(patch, held ? cut(held) : model.get("patch"), colours.patch, 2.5, dashed ? "6 4" : "2 3");
     note.textContent = model.get("note");
   }
 

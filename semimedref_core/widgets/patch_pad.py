@@ -11,8 +11,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from semimedref_core.figures.canvas import SKY
-from semimedref_core.figures.mixing import PATCH
+from semimedref_core.figures.canvas import PATCH, SKY
 
 STEPS = 50  # steps along one side of a zone's box; each is one or two pixels
 
@@ -30,7 +29,7 @@ class PatchPad(anywidget.AnyWidget):
         place: position of the centre in that box, down and across, 0 to 1.
         patch: (y0, x0, y1, x1) px; all 0 without a patch.
         moves: whether the reader can move the patch.
-        accepted: whether the frame is solid; otherwise it is dashed.
+        accepted: whether the frame is dashed; otherwise it is dotted.
         label: a description for screen readers.
         note: the text below the picture.
     """
