@@ -113,7 +113,7 @@ def test_tags_are_found_where_they_stand(tmp_path):
         "semimedref_core": "# @ 1\ndef f():\n    x = 1  # @ 2\n    def g():\n        'Other @ 2'\n",
         "semimedref_core/figures": "def drawn():\n    '@ 1'\n",
         "tests": "def test_f():\n    '''@ 2'''\n\ndef test_eq_1_g():\n    pass\n\ndef helper():\n    '@ 2'\n",
-        "notebooks": "# %% [markdown]\n# # You will see @ 2\n\n# %% [markdown]\n# ## Here\n# @ 2\n\n# %%\nx = 1  # @ 30\n",
+        "notebooks": "# %% [markdown]\n# # Will come: @ 2\n# %% [markdown]\n# ## Here\n# @ 2\n\n# %%\nx = 1  # @ 30\n",
     }.items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.py").write_text(text.replace("@", "Eq."))  # as it stands here it is no tag

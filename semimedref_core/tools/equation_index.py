@@ -63,7 +63,10 @@ EQUATIONS = tuple(
         [
             ("zone vector of a report", r"a \in \{0, 1\}^6"),
             ("labelled and unlabelled pairs", r"|D_L| = \max(1, \mathrm{round}(\rho\, n)),\; D_U = D \setminus D_L"),
-            ("PosAug", r"r'_s = \texttt{[UNK\_POS]} \text{ or a vague phrase if } h_s = 1,\; h_s \sim \mathrm{Bernoulli}(p)"),
+            (
+                "PosAug",
+                r"r'_s = \texttt{[UNK\_POS]} \text{ or a vague phrase if } h_s = 1,\; h_s \sim \mathrm{Bernoulli}(p)",
+            ),
             ("T-PatchMix: proposal", r"m = \text{square} \cap \text{box of a zone } k \text{ that the rule allows}"),
             ("T-PatchMix: gate", r"\langle m, p_j \rangle / |m| \ge \mathrm{conf\_th}"),
             ("T-PatchMix: image", r"m\, s_j + (1 - m)\, s_i"),
@@ -122,8 +125,8 @@ LEDGER = tuple(
             (
                 "Pseudo-labels are used where the teacher is confident.",
                 "After burn-in they are thresholded at 0.5, without a confidence mask. `conf_th` only gates patches.",
-                "Thresholded at 0.5, only inside the named zones. An image whose infection is not found is left out, and by "
-                "default so is each named zone without a finding.",
+                "Thresholded at 0.5, only inside the named zones. An image whose infection is not found is left out, "
+                "and by default so is each named zone without a finding.",
             ),
             (
                 "The partners' maps are the teacher's maps, permuted.",
@@ -274,7 +277,8 @@ class Places:
 def find_tags(root: Path = ROOT) -> dict[str, Places]:
     """All tags in the sources below ``root``, each place once.
 
-    Only what computes an equation counts as a function, and only what is a test as a test. A tag outside all functions and classes has the name ``""``.
+    Only what computes an equation counts as a function, and only what is a test as a test. A tag outside all functions
+    and classes has the name ``""``.
     """
     found = defaultdict(Places)
     for folder in ("semimedref_core", "kernels", "tests"):
