@@ -176,7 +176,7 @@ check("01.1", six_bits)
 # `agreement` counts them separately.)
 #
 # We drew the phantom with "left" on the image's left, so its 100 % is no finding. Set `dataset = "qata"`, and the same
-# cell measures the real data; *What to take away* has its numbers. The figure shows how often each pixel is lesion, for both kinds of reports. Look at the
+# cell measures the real data; the text below the figure has the number. The figure shows how often each pixel is lesion, for both kinds of reports. Look at the
 # dashed midline: each bright spot lies on the side that the reports name.
 
 # %%
@@ -192,8 +192,8 @@ figures.mean_masks(one_sided)
 plt.show()
 
 # %% [markdown]
-# On QaTa's 1429 validation masks, the reports that name only the left lung have 98.5 % of the lesion in the left half
-# of the image. So **"left" is the left half of the image**. For MosMedData+ (CT slices) we have not verified it.
+# Among QaTa's 1429 validation pairs, take those whose report names only the left lung: 98.5 % of their lesion lies in the
+# left half of the image. So **"left" is the left half of the image**. For MosMedData+ (CT slices) we have not verified it.
 #
 # ### Exercise 01.2 (change)
 #
@@ -220,7 +220,7 @@ check("01.2", mirrored)
 #
 # The method pastes patches where a report says that a lesion is. So it needs a box for each zone. A **grid** gives
 # these boxes by four cuts, as shares of the image's height. The two inner cuts separate upper from middle and middle
-# from lower. The two outer cuts leave out the rows above and below the lungs. The release cuts the image into equal
+# from lower. The two outer cuts leave out the rows at top and bottom that hold hardly any lesion. The release cuts the image into equal
 # thirds (Ledger 8). But lungs do not reach from edge to edge, so many lesions of "lower" lie partly above the lowest
 # third. We estimate the cuts from the labelled pairs (`estimate_grid`), and judge them on the other pairs.
 #
@@ -287,8 +287,8 @@ check("01.3", mask)
 # %% [markdown]
 # ## What the count word gives away (Ledger 10)
 #
-# In style `lvit` the word is the number of connected lesions *in the mask*: on QaTa in all 1429 validation texts, and in
-# the phantom, which copies this. So the text gives away a part of the answer. In style `release` the word only repeats
+# In style `lvit` the word is the number of connected lesions *in the mask*. On QaTa this holds for all 1429 validation
+# texts. The phantom copies it. So the text gives away a part of the answer. In style `release` the word only repeats
 # how many zones are named. Each table sets one style's word against the number of connected lesions in the mask, and
 # counts texts. Orange frames mark the fields where the two
 # agree. **Look at** how many texts lie outside the frames: on the phantom none at the left, and more than half at the
@@ -320,7 +320,8 @@ plt.show()
 # sorts its names first and rounds down. (`with_mask` is for your own folders, where some masks are missing from the
 # start.)
 #
-# The table counts labelled pairs. In the figure each blue line is a labelled pair of `dataset`. Follow one line
+# In the listing read the branch `if dataset in ("qata", ...)` and the last two lines. The table counts labelled pairs. In
+# the figure each blue line is a labelled pair of `dataset`. Follow one line
 # downwards: a pair that is labelled at 1 % stays labelled at every larger share.
 
 # %%
@@ -402,9 +403,12 @@ plt.show()
 lower = {name: f"{100 * shares[2]:.0f} %" for name, shares in inside.items()}
 dice = {name: f"{100 * value:.1f} %" for name, value in slip.items()}
 in_words = f"{100 * np.mean(counts['lvit word'] == in_mask):.0f} %"
-print(f"1. 'left' is the image's left: {found.on_side['left'].percent} of the left-only lesions lie there.")
-print(f"2. The lowest third holds {lower['thirds']} of the pixels of 'lower', the estimated band {lower['estimated']}.")
-print(f"3. The count word of `lvit` is the number of lesions in {in_words} of the texts.")
+print(
+    f"1. 'left' is the image's left: {found.on_side['left'].percent} of the left-only lesions lie there (QaTa: 98.5 %)."
+)
+print(f"2. The lowest third holds {lower['thirds']} of the pixels of 'lower', the estimated band {lower['estimated']}")
+print("   (QaTa: 26 %, and 56 % in the calibrated band).")
+print(f"3. The count word of `lvit` is the number of lesions in {in_words} of the texts (QaTa: 100 %).")
 print(f"4. Masks grown by 2 % of the side: Dice micro {dice['dice_micro']}, per image {dice['dice_image']}.")
 print(f"5. {100 * every.mean():.0f} % of the phantom's X-rays hold decoys. Only the text tells them from lesions.")
 

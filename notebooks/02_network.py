@@ -20,7 +20,7 @@
 #
 # - know how a sentence becomes vectors and an image becomes maps;
 # - can write cross-attention in five lines of PyTorch, and have read the class that runs;
-# - have seen which places of the image attend to each word, and how the outline moves when "left" becomes "right";
+# - have seen which places of the image attend to each word, and how the outline moves when "right" becomes "left";
 # - know what the text is worth to this network, in points of Dice.
 #
 # **What you need.** PyTorch, and reports, zones, decoys and Dice from [01 · Data](01_data.ipynb).
@@ -196,7 +196,7 @@ print(f"largest difference {float((ours - X - answer[0]).detach().abs().max()):.
 #
 # The softmax gives each place shares of attention, one for each word. So each word has a map. The figure shows the
 # shares at stride 8, as the mean of the four heads, for eight of the tokens. The stronger the orange of a place, the
-# more it takes in of this word. Compare places of one panel with each other.
+# more it takes in of this word. All panels share one colour scale, so you can compare places, and words too.
 #
 # **Look at** "middle": it has the largest shares. They lie in a band at middle height, and in the upper right lung.
 # **Then look at** "right", which is stronger in the right half. Words that name no place have uneven maps too:
@@ -217,7 +217,7 @@ print(told.round(2).to_string())
 # Attention does not explain a mask. A place may take in a word, and the mask need not change. To know what a word
 # does, we change the word.
 #
-# ## Left becomes right
+# ## Right becomes left
 #
 # The network gets the same image twice: once with its report, and once with the sides swapped. The phantom draws
 # lesions and decoys in the same way, and either may be large or small. So the image alone does not tell which one to
@@ -248,8 +248,8 @@ for text, p in zip(asked, probabilities, strict=True):
 # ```python
 # for height in ("middle", "upper"):
 #     text = f"unilateral pulmonary infection, one infected area, {height} right lung."
-#     found = network(image, texts([text])).logits[0, 0] >= 0
-#     print(height, found.nonzero()[:, 0].float().mean())
+#     predicted = network(image, texts([text])).logits[0, 0] >= 0
+#     print(height, predicted.nonzero()[:, 0].float().mean())
 # ```
 #
 # The centre moves from row 44 to row 25, so by $-19$. The network goes where the text sends it, even where no lesion
@@ -268,8 +268,7 @@ check("02.2", rows)
 # - its own report;
 # - the report with hidden positions: the token `[UNK_POS]` replaces each phrase. PosAug ([03](03_posaug.ipynb)) showed
 #   the network this token in training. "Unilateral" and the count stay;
-# - a sentence that names every zone. For these images it is a false report: the network also outlines spots that only
-#   look like lesions;
+# - a sentence that names every zone. For these images it is a false report: it also names zones without a lesion;
 # - its own report with the sides swapped.
 #
 # The cell prints Dice per image of this one network (one seed).
@@ -291,11 +290,12 @@ print(f"the positions are worth {scores['own report'] - scores['positions hidden
 # A false text costs more than a silent one: this network follows its text. Other notebooks ask the same question of
 # other networks, data and texts, so their numbers differ: 03 cuts the positions out of real reports, and 07 names every
 # zone. A method must not lose the link from text to image. Notebook 04 pastes patches between images. If
-# the text did not change with them, the network would learn to distrust it.
+# the text did not change with them, it would no longer say what the image shows. Whether that costs Dice is a question
+# for [08](08_results.ipynb): no difference there is sure.
 #
-# ### Exercise 02.3 (break)
+# ### Exercise 02.3 (predict)
 #
-# Try to break it. Append forty more padding tokens to the text:
+# Append forty more padding tokens to the text:
 # `torch.cat([input_ids, torch.zeros(1, 40, dtype=torch.long)], 1)`. Does the network still predict the same mask?
 # Answer True or False, then try it.
 #
@@ -317,6 +317,7 @@ check("02.3", same)
 # - The network has two encoders, two places where pixels ask words, and one decoder. It has 0.86 million weights.
 # - At each place the shares of the words add up to 1. Padding gets none.
 # - Another report gives another mask: the image alone does not decide.
+# - A false report costs this network more than one with hidden positions.
 #
 # The cell checks the second fact and prints what the text is worth, on the one-sided validation pairs of the phantom.
 #

@@ -92,18 +92,20 @@ def bits(values) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
+frame = bits([(r.laterality, r.lesions) for r in all_reports])
 whole, positions = bits([(r.laterality, r.lesions, r.zones) for r in all_reports]), bits([r.zones for r in all_reports])
 print(f"{len(all_reports)} reports, such as: {all_reports[0].render()}")
-print(f"a whole report: {whole:.2f} bits, its positions alone: {positions:.2f} bits")
+print(f"a whole report: {whole:.3f} bits, its positions alone: {positions:.3f} bits, its frame alone: {frame:.3f} bits")
 
 # %% [markdown]
-# The positions carry nearly all information of a report. So a lazy student could read the phrases, fill the boxes of
+# The positions carry nearly all information of a report. (The parts add up to more than the whole, because they overlap:
+# a report with two phrases is always bilateral.) So a lazy student could read the phrases, fill the boxes of
 # the named zones, and never look at the image. We measure the boxes on the masks of the labelled pairs, as in
 # training.
 #
-# The figure shows the lazy answer (*words alone*; orange, dashed) and the true mask (blue) on three validation pairs. All three
-# reports name both sides, so the boxes of left and right join into one band. **Look at** how much of each band is no
-# lesion. Each image gives its *Dice*: 100 % if answer and mask are equal, 0 % if they share no pixel.
+# The figure shows the lazy answer (*words alone*; orange, dashed) and the true mask (blue) on three validation pairs. Two
+# reports name both sides, so their boxes join into one band. The third names one side. **Look at** how much of the orange
+# area is no lesion. Each image gives its *Dice*: 100 % if answer and mask are equal, 0 % if they share no pixel.
 
 # %%
 from semimedref_core import evaluation, preparing, scores
@@ -118,7 +120,8 @@ def coloured_in(zones) -> np.ndarray:
     return picture
 
 
-shown = pairs.valid.subset(range(3))
+one_sided = next(i for i, r in enumerate(pairs.valid.reports) if len(r.sides) == 1)
+shown = pairs.valid.subset([0, 1, one_sided])
 answers = np.stack([coloured_in(r.zones) for r in shown.reports]).astype(float)
 figures.prediction_gallery(shown, {"words alone": answers})
 plt.show()
@@ -137,11 +140,12 @@ print(f"Dice per image of words alone: {without_looking:.1f} %")
 
 # %% [markdown]
 # This is the mean over the validation pairs. On the phantom the trained network of notebook 02 gets 87.6 % on the same
-# pairs (its card says so). So words alone give half of that.
+# pairs (its card says so). So words alone give half of that: this network does look at the image. What PosAug
+# is worth shows where positions are missing.
 #
 # ## PosAug (Eq. 3)
 #
-# The paper hides the position phrases from the student. PosAug *hits* each phrase with probability $p$, and draws for
+# PosAug *hits* each position phrase with probability $p$, and draws for
 # each phrase independently. It replaces a phrase that it hits. In mode *mask* the replacement is the token
 # `[UNK_POS]`. In mode *fuzz* it is "a region of the lung". Mode *mix* draws one of the two for each hit, with equal
 # chance. For the phrase $r_s$ of side $s$:
@@ -305,8 +309,8 @@ check("03.3", undecidable)
 # ## The zones stay those of the whole report
 #
 # PosAug changes only the texts that the student reads with the strong views of *unlabelled* pairs. The contrastive loss
-# ITCL ([notebook 05](05_itcl.ipynb)) asks which zones two reports share. For it the student reads whole reports, and
-# their zones are those of the whole reports too, because the image still shows the lesion.
+# ITCL ([notebook 05](05_itcl.ipynb)) asks which zones two reports share. For ITCL the student reads the
+# whole reports, and the zones come from them too: the image shows the lesion, whatever the other text hides.
 #
 # The figure shows five reports of one training batch, with the $p$ of the parameters. The *code* at the left is the
 # six bits of the whole report as one number. The small maps at the right are the zones that ITCL uses. **Look at** a
@@ -331,7 +335,8 @@ plt.show()
 #
 # $$P_{ij} = \frac{|a_i \wedge a_j|}{|a_i \vee a_j|}$$
 #
-# ($P_{ij} = 0$ where neither names a zone, and $P_{ii} = 1$.) With hidden zones it would ask for too little. The cell measures this on the batch above:
+# ($P_{ij} = 0$ where neither names a zone, and $P_{ii} = 1$.) An augmented text names fewer zones, so two
+# pairs would seem to share less than their images do. The cell measures this on the batch above:
 
 # %%
 from semimedref_kernels import jaccard
@@ -358,7 +363,7 @@ for name, codes in {"whole reports": batch.codes, "augmented texts": read_off}.i
 # and cut the positions out of more and more of the reports. A report without its positions reads "bilateral pulmonary
 # infection, two infected areas."
 #
-# A line is the mean of the seeds, and a small dot is one seed. The circles are our preset. **Look at** the slopes: a
+# A line is the mean of the seeds, and a small dot is one seed. The solid orange line is our preset. **Look at** the slopes: a
 # steep line loses much where positions are missing.
 
 # %%
@@ -388,13 +393,14 @@ plt.show()
 (lost := losses(without_ispg)).round(1)
 
 # %% [markdown]
-# A network that always read where to look does badly when no report says it. PosAug at 0.1 makes this loss smaller,
+# A network whose reports always named the places does badly when no report names them. PosAug at 0.1 makes this loss smaller,
 # and with whole reports it costs less than the seeds differ. PosAug at 0.5 makes the loss smaller still, and costs
 # about a point with whole reports, in each of the three seeds. We chose $p = 0.1$ on these validation pairs, so its
 # numbers are slightly too good.
 #
 # But in training a hidden phrase was never cut out: `[UNK_POS]` or a vague phrase took its place. What if we do the
-# same with the reports that lack positions? And what does a sentence that names all six zones give, which says nothing?
+# same with the reports that lack positions? And what does one sentence for all images give, the one
+# that names all six zones?
 
 # %%
 no_positions = kept[kept["removal_rate"] == 1].assign(training=kept["training"].map(trained))
@@ -404,8 +410,8 @@ at_once = table.loc[list(without_ispg), list(instead)].rename(columns=instead)
 at_once.round(1)
 
 # %% [markdown]
-# Without PosAug a report that lacks its positions is worse than a sentence that says nothing: the network does not
-# know such texts. With PosAug it pays to write `[UNK_POS]` where a position is missing. These are means of three seeds
+# Without PosAug a report that lacks its positions gives less than this one sentence: in training the network has never
+# read a report without positions. With PosAug it pays to write `[UNK_POS]` where a position is missing. These are means of three seeds
 # of one network on one data set.
 #
 # ## Try it
@@ -654,6 +660,11 @@ print(f"{words.shape[1]} words become {longer.shape[1]}; the last one is the tok
 predicted = np.array([0.1, 0.7, 0.9, 0.2, 0.4, 0.8])  # made up
 print(missing_positions.filled_in(report, predicted >= 0.5))
 
+# %% [markdown]
+# All numbers that follow are of QaTa with 1 % of the masks, three seeds. In the line *ISPG* the token is hidden where a
+# report lacks its positions, so the network has the text alone. In *ISPG, token read* it reads the token there. **Look
+# at** the left end: both begin below all other lines.
+
 # %%
 curves["ISPG, token read"] = [t[t["reports"] == "soft"] for t in of_seeds["ISPG"]]
 figures.removal_curves(curves, "PosAug at 0.1")
@@ -677,6 +688,3 @@ for mode in ("soft", "hard"):
 # %%
 print(f"PosAug at 0.5 with [UNK_POS]: {table.loc['PosAug at 0.5', 'masked']:.1f} % without positions")
 print(f"ISPG with its token: {table.loc['ISPG', 'soft']:.1f} % without positions")
-
-# %% [markdown]
-# All of this is QaTa with 1 % of the masks and three seeds.

@@ -35,8 +35,10 @@
 #
 # A patch goes from a *donor* $j$ into a *receiver* $i$. $s$ is an image as the student sees it. $p$ is the teacher's
 # probability of lesion at each pixel. The *target* is the mask that the student shall learn. The method keeps an
-# **invariant**: image, target and text of a sample change together or not at all. So they agree as far as the teacher
-# is right. They agree if the gate accepts the patch, and they agree if it refuses. Equations have our numbers and, where we know them, the paper's. The *release* is the code that
+# **invariant**: image, target and text of a sample change together or not at all. So a refused patch never breaks a
+# pair, and an accepted one only where the teacher's probabilities are wrong.
+#
+# Equations have our numbers and, where we know them, the paper's. The *release* is the code that
 # the authors published, and *Ledger* is the list of its differences, in [notebook 00](00_start_here.ipynb).
 
 # %% tags=["parameters"]
@@ -102,7 +104,8 @@ plt.show()
 # CutMix for segmentation mixes image and mask with a patch from anywhere, and leaves the report as it is. Two things
 # go wrong. The patch brings a lesion into a zone that the report does not name. Or it covers a lesion that the report
 # names. The cells count both on the validation pairs, with one random patch for each. Here a random patch is cut to the
-# box of one zone, as all our patches are. So the comparison is about the place alone. The figure shows one sample of each
+# box of one zone, as all our patches are. So it differs from ours in
+# place, gate and text, but not in the shape of the patch. The figure shows one sample of each
 # kind, before and after. **Look at** the lung inside the
 # purple frame.
 
@@ -188,8 +191,9 @@ print(f"{int((sides == config.block).all(1).sum())} of {len(sides)} patches are 
 # the teacher is sure of a lesion. *random* draws it in any zone, whatever the reports say. That is plain CutMix, for
 # comparison.
 #
-# The figure shows eight draws of each mode for one donor. The patches are smaller here than in training, so that you
-# can see them apart. **Look at** where they lie. The patches of *probability* are centred on the lesion. Those of
+# The figure shows four draws of each mode for one donor. The patches are smaller here than in training, so that you
+# can see them apart. **Look at** where they lie. Each patch of *probability* was drawn around a pixel of the lesion
+# and then cut to its zone. Those of
 # *position* lie in a named zone, sometimes beside the lesion. Those of *random* lie in any zone.
 
 # %%
@@ -199,7 +203,7 @@ receiver = next(i for i, report in enumerate(pairs.reports) if report.sides == (
 two, small = [receiver, donor], image_size // 5
 drawn = {mode: [] for mode in patchmix.PATCH_MODES}
 for mode, found in drawn.items():
-    while len(found) < 8:
+    while len(found) < 4:
         draw = vars(patchmix.propose(rng, [pairs.reports[i] for i in two], everyone[:2], mode, p=1.0))
         draw = {name: torch.as_tensor(value) for name, value in draw.items()}
         patch, zone = patchmix.patch_boxes(p[two], **draw, block=small, mode=mode, confident=0.5)
@@ -337,10 +341,12 @@ plt.show()
 #
 # **Why seven texts?** The gate decides on the device. If we wrote the text afterwards, the computer would wait for the
 # device in every step. In mode *probability* the device also finds the zone. A patch adds one of six zones or none. So we
-# tokenise seven texts while we make the batch, and the device picks one. The last three lines of `t_patchmix` pick it, and its second line is Eq. 5, Eq. 6, and Eq. 7
-# before its cut at 0.5.
+# tokenise seven texts while we make the batch, and the device picks one.
 #
 # In the figure below, grey words go and yellow words come. **Look at** the number: it changes with the zones.
+#
+# In the source of `t_patchmix`, the line with `patch_mix` does Eq. 5, Eq. 6, and Eq. 7 before its cut at 0.5. The lines
+# after it pick the text (Eq. 8).
 
 # %%
 source_of(patchmix.mixed_reports, patchmix.t_patchmix)
@@ -448,8 +454,8 @@ print(", ".join(f"{name} breaks {share:.0f} %" for name, share in breaks.items()
 # ```
 #
 # The gate is lower than the cut. The teacher says 0.4 everywhere in the patch. So the mean reaches 0.3, and no pixel
-# reaches 0.5. The patch is pasted and the text names its zone, but the target marks nothing in it. The invariant is
-# broken, although no pixel of the cut map is wrong.
+# reaches 0.5. The patch is pasted and the text names its zone, but the target marks nothing in it. All three have changed
+# together, and no pixel of the cut map is wrong, and yet the text names a zone without a lesion.
 #
 # A gate of 0.5 or more cannot be fooled in this way, because a mean of 0.5 needs a pixel of 0.5. Our setting
 # `unfound = zone` helps in part: if the target marks no pixel in a zone that the receiver's *own* report names, this
@@ -465,8 +471,8 @@ check("04.3", lie)
 #
 # Choose two samples, a mode, a zone, a place in it, a size and a gate. Image, target and text change together. **Drag
 # the patch** on the receiver's image, or move it with the arrow keys. Its centre stays in the zone's box (blue), and the
-# answer comes when you let it go. The gate is one step too high here: it refuses the patch, and the line above the images
-# says why. Lower it by one step, or drag the patch to a place where the teacher is surer. The widget needs a running kernel; without one you see
+# answer comes when you let it go. The gate is too high here: it refuses the patch, and the line above the images
+# says why. Lower it until it accepts, or drag the patch to a place where the teacher is surer. The widget needs a running kernel; without one you see
 # a still of it. The cell also asks the function behind the widget four questions and prints its answers.
 
 # %%
@@ -485,7 +491,7 @@ mean = mix_pair(**ask).mean
 for change in ({}, {"gate": 0.99}, {"zone": pair.reports[1].zones.index(0)}, {"mode": "probability", "gate": 1.0}):
     refused = mix_pair(**ask | change).refused
     print(f"{change or 'as it is'!s:40} {refused or f'accepted, mean probability {mean:.2f}'}")
-above = float(np.floor(20 * mean) / 20) + 0.05  # the lowest step of the gate that refuses
+above = float(np.floor(20 * mean + 0.5) / 20) + 0.05  # clearly above the mean, so the gate refuses
 MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, gate=above)
 
 # %% [markdown]
@@ -493,7 +499,8 @@ MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, 
 #
 # **To remember.** The cell prints the facts with their numbers: how many samples plain CutMix breaks, what T-PatchMix
 # keeps, what the gate accepts and how pure it is, and what one wrong order of the steps does. They hold for the
-# validation pairs and for the settings in the parameters. All but fact 2 depend on the stand-in teacher.
+# validation pairs and for the settings in the parameters. Fact 2 and the share that CutMix breaks do not
+# depend on the stand-in teacher; the rest does.
 #
 # **Next:** [05 · ITCL](05_itcl.ipynb) uses the zones of the texts for a contrastive loss. **Back:** [03 ·
 # PosAug](03_posaug.ipynb). **Further on:** [06](06_teacher_student.ipynb) shows T-PatchMix inside one training step,
@@ -540,8 +547,8 @@ pd.DataFrame(counts).astype(float).round(0).astype(int)
 # ## Appendix: pixels that the teacher marks wrongly (Ledger 5)
 #
 # The target is cut at 0.5 everywhere, also where the teacher is unsure. In the release, once mixing is on, `conf_th`
-# gates patches and masks no pixel. We use no confidence mask either: one at the release's 0.55 would leave out few
-# pixels, as the cell counts. But we ask the report: our setting `pseudo_labels = reported` sets $p$ to 0 outside the
+# gates patches and masks no pixel. We use no confidence mask either. On the stand-in's maps one at the release's
+# 0.55 would leave out few of the marked pixels, as the cell counts; a real teacher may differ. But we ask the report: our setting `pseudo_labels = reported` sets $p$ to 0 outside the
 # zones that the report names. The cell measures how many wrong pixels that removes.
 
 # %%
@@ -662,7 +669,7 @@ for mode in patchmix.PATCH_MODES:
 print("ours, left upper pasted:", patchmix.mixed_reports(mine)[1])
 
 # %% [markdown]
-# So without PosAug a bilateral sample never gets a patch in its right lung. With PosAug, a hidden first phrase lets
+# So in mode *position* without PosAug, a bilateral sample never gets a patch in its right lung. With PosAug, a hidden first phrase lets
 # the release see the second one. Where PosAug hides all phrases, the release proposes nothing. The next cells count
 # this on our pairs. `semimedref mixing` measures it on real reports.
 
@@ -724,7 +731,8 @@ for name, (mix, way) in ways.items():
 # - *image only*: only the image has the patch;
 # - *left alone*: nothing has the patch.
 #
-# In the figure **look at** the hatched parts: they teach something untrue. Our two bars have none.
+# In the figure **look at** the hatched parts: there image, target and text do not change together, so the pair can become
+# untrue. Our two bars have none.
 
 # %%
 shares = {

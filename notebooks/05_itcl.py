@@ -23,7 +23,8 @@
 # - can say why this loss does not reach 0, and how little it can fall in a training batch;
 # - have seen what soft positives change in a short training.
 #
-# **What you need.** PyTorch, and the six zones of a report from [01 · Data](01_data.ipynb).
+# **What you need.** PyTorch, the six zones of a report from [01 · Data](01_data.ipynb), and for section 6 the network
+# from [02](02_network.ipynb).
 #
 # **Time.** About 25 minutes to read, with the exercises; about 20 seconds to run.
 #
@@ -93,8 +94,8 @@ print(f"{100 * same_zones:.0f} % name the same zones, {100 * same_words:.0f} % a
 #
 # ## 2 · Soft positives
 #
-# **The paper** (Eq. 9; paper: 9) gives every text of the batch a degree from 0 to 1, to which it is a positive. The
-# degree is the number of zones that both reports name, over the number of zones that at least one of them names. This
+# **The paper** (Eq. 9; paper: 9) says how far each text of the batch is a positive, as a number from 0 to 1. It is the
+# number of zones that both reports name, over the number of zones that at least one of them names. This
 # is the *Jaccard index* of their zone vectors $a_i$ and $a_j$ (Eq. 1, in [01](01_data.ipynb)):
 #
 # $$P_{ij} = \frac{|a_i \wedge a_j|}{|a_i \vee a_j|}, \qquad P_{ii} = 1$$
@@ -159,9 +160,9 @@ table(z, f"z, Eq. 10 (tau = {tau3})")
 
 # %% [markdown]
 # **The paper** (Eq. 11; paper: 9) divides each row of $P$ by its sum. Such a row has the shares that image $i$
-# *should* give to the texts (*wanted*). The softmax of $z$ has the shares that it *does* give (*given*). The loss is
-# the cross-entropy between the two. It is computed twice: over the texts for each image, and over the images for each
-# text. The loss is the mean of both:
+# *should* give to the texts (*wanted*). The softmax of $z$ has the shares that it *does* give (*given*). The
+# cross-entropy compares the two. We compute it over the texts for each image, and over the images for each text. The loss
+# is the mean of both:
 #
 # $$L = \tfrac12\Big[\,\tfrac1N\sum_i \Big(-\sum_j \frac{P_{ij}}{\sum_k P_{ik}}\,\log\mathrm{softmax}_j\,z_{ij}\Big)
 # + \text{the same on } z^\top\Big]$$
@@ -177,10 +178,10 @@ table(-wanted * z.log_softmax(1), "wanted times -log given: what each entry adds
 # %% [markdown]
 # The source of Eq. 11 computes this in another order. We have $\log\mathrm{softmax}_j\,z_{ij} = z_{ij} -
 # \mathrm{lse}_i$ with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$. So the loss is a mean of `lse` minus a weighted mean of
-# $z$. The cell checks this form too. In the source, `pull_u` holds, for each image, the weighted sum of the texts that
-# the loss pulls it to. Notebook [09](09_kernels.ipynb) shows how `class_sums` finds this sum without the matrix $P$.
-# For a small batch the function calls `whole_forward`, which computes the same and keeps $z$ for the backward pass. So
-# the cell checks both.
+# $z$. The cell checks this form too. The source below has this form. For a small batch, such as
+# ours, it stops early and calls `whole_forward`, which computes the same with the matrix $P$. For a large one it uses
+# `pull_u`, for each image the weighted sum of the texts that the loss pulls it to; [09](09_kernels.ipynb) shows how. The
+# cell checks both ways.
 
 # %%
 display(source_of(soft_contrastive_plain.forward))
@@ -235,9 +236,11 @@ print(f"tau log 3 = {tau * math.log(3):.3f}")
 
 # %% [markdown]
 # **A training batch leaves little room.** Most reports share zones, so the wanted shares are nearly even. Larger batches
-# do not change that. Soft positives do not ask for large differences of cosines either. A text with $P = 1$ should get
+# do not change that. Among texts that share zones, soft positives ask for small differences of cosines only. A text with
+# $P = 1$ should get
 # three times the share of a text with $P = 1/3$. So their logits should differ by $\log 3$, and their cosines by
-# $\tau\log 3$, which is the last number above.
+# $\tau\log 3$, which is the last number above. Only a text with $P = 0$ should get no share at all, so it should be as far away
+# as possible. That is 7 of 100 negatives here.
 #
 # ### Exercise 05.2 (break)
 #
@@ -280,15 +283,15 @@ check("05.3", hard)
 # Training calls the function `itcl`. It can use both kinds of positives, and it first scales the embeddings to length
 # 1. As in section 3 we take $\tau = 0.5$, so that the numbers stay easy to read.
 #
-# We place five pairs on the unit circle, a dot for each image and a square for each text. Pairs 1 and 2 name the same
+# We place five pairs on the unit circle, a ring for each image and a square for each text. Pairs 1 and 2 name the same
 # zones. Pairs 3 and 4 share one zone with them. Pair 5 shares none. The arrows are $-\partial L/\partial u_i$ from
 # autograd, drawn at four times their length: this is where the loss moves each image. Then images and texts take one
 # gradient step of size 1. The printed numbers say how much the cosines of images and texts change by it, as means over
 # four groups of texts.
 #
-# **Look at** $u_1$. Both losses pull it to the right, towards its own text $v_1$. On the way stands $v_2$, which names
-# the same zones. For soft positives $v_2$ is as good as $v_1$, so they pull less. **Then look at** $u_3$. Hard
-# positives move it a little away from $v_3$. Soft positives pull it to the texts that share a zone.
+# **Look at** $u_1$. Both losses pull it to the right, towards its own text $v_1$. $v_2$ lies between them and names the
+# same zones. Soft positives count $v_2$ as much as $v_1$, so their pull is weaker. **Then look at** $u_3$. Hard
+# positives move it a little away from $v_3$ (the short arrow in its ring). Soft positives pull it to the texts that share a zone.
 
 # %%
 display(source_of(itcl.itcl))
@@ -382,8 +385,8 @@ print(means.T.round(2).to_string())
 # %% [markdown]
 # Three more measures do not depend on how large the cosines are:
 #
-# - *order* is the rank correlation of cosine and $P$ over all other texts. It grows the more often a text with a larger
-#   $P$ has a larger cosine; 0 is chance.
+# - *order* is the rank correlation of cosine and $P$ over all other texts. It is high if texts with a larger $P$ mostly
+#   have a larger cosine. 0 is chance.
 # - *beyond* is the same after we subtract, for each text, its mean over all images from cosine and from $P$. Some texts
 #   name many zones and share some with nearly every image. A network can learn this without looking at an image, and
 #   *beyond* does not count it.
@@ -413,8 +416,9 @@ print(f"P of a text at random: {chance['nearest']:.2f}")
 # **What the figures say.** Hard positives raise the cosines of *all* texts, also of those that share nothing. The own
 # text (0.35) ends level with other texts of the same zones (0.36), and only a little above texts that share nothing
 # (0.32). A softmax sees differences only, so the common level says nothing. Soft positives keep the cosines of the four
-# groups within 0.03 of each other. Section 4 said that the loss asks for small differences only. Such small differences
-# give a nearly even softmax, so the loss stays near $\log N$, also in our trainings ([06](06_teacher_student.ipynb),
+# groups within 0.03 of each other. That is less than the loss asks for (section 4: 0.08 between $P = 1$ and $P =
+# 1/3$). So the softmax is nearly even, and the loss stays near $\log N$: the room is small, and this short run uses
+# little of it. The loss also stays near $\log N$ in our trainings ([06](06_teacher_student.ipynb),
 # [07](07_train.ipynb)).
 #
 # The order of the cosines has improved with both. (The orange line can rise at its end and *order* can still be 0.40,
@@ -519,7 +523,8 @@ print(f"smallest soft loss {soft_curves[0].min():.2f} at tau {taus[soft_curves[0
 # The figure shows the embeddings in their two main directions, before and after training. Images and texts lie apart
 # (the *modality gap*), so we centre each kind by itself. The printed *gap* is the distance of the two means. **Look
 # at** the right panel and the printed spread of the images: with soft positives it falls from 0.66 to 0.05. The images
-# come close together, because the loss asks for small differences of cosines only. All panels have one scale.
+# come close together. Then all images give nearly the same shares to the texts, and such a softmax is already near the
+# floor. All panels have one scale.
 
 # %%
 spaces = {}

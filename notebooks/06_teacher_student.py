@@ -23,7 +23,7 @@
 # - can tell whether a line of code makes a GPU wait;
 # - know how many steps the teacher's memory spans, and why training begins without the teacher.
 #
-# **What you need.** PyTorch, PosAug from [03](03_posaug.ipynb), T-PatchMix from [04](04_t_patchmix.ipynb) and ITCL from
+# **What you need.** PyTorch, the network from [02](02_network.ipynb), PosAug from [03](03_posaug.ipynb), T-PatchMix from [04](04_t_patchmix.ipynb) and ITCL from
 # [05](05_itcl.ipynb).
 #
 # **Time.** About 30 minutes to read, with the exercises; about 20 seconds to run.
@@ -211,9 +211,10 @@ plt.show()
 # $$\mathrm{DiceCE} = 1 - \frac{2\sum q y}{\sum q + \sum y} \;-\; \frac{1}{HW}\sum \big[\,y\log q + (1-y)\log(1-q)\,\big]$$
 #
 # The loss of a batch is the mean over its images. The code differs in two points. It adds 1e-5 to numerator and
-# denominator, so the Dice loss is 0 where mask and prediction are both empty. And it writes the sum in another form: the
-# bracket in its last line adds up what both mark, half of what is wrong
-# and half of what is missed. Twice the bracket is $\sum q + \sum y$. (`weight` leaves pixels out of the loss. This step
+# denominator, so the Dice loss is 0, and not 0/0, where the mask is empty and all $q$ are 0. (Sums of $q$ far above 1e-5
+# still cost nearly 1 there.) And it writes $\sum q + \sum y$ in another form, as twice the bracket in its last line: what
+# both mark, half of what is wrong and half of what is missed. (The source calls $q$ `p`; it is not the teacher's.)
+# (`weight` leaves pixels out of the loss. This step
 # does not use it.) The check is an image of two pixels, $q = (0.8, 0.4)$ and $y = (1, 0)$.
 
 # %%
@@ -298,7 +299,8 @@ print(f"tensors of weights with a gradient: student {moved} of {len(list(student
 #
 # `HostReads` counts such requests, here in the forward pass, the backward pass and the update of the teacher. It cannot
 # look inside our own two operations, patch mixing and ITCL, which are Triton kernels on a GPU
-# ([09](09_kernels.ipynb)). It counts each of them as one. (On a CPU, patch mixing does read values; its GPU form does
+# ([09](09_kernels.ipynb)). It counts each of them as one. Nor does it see `x.cpu()`, which waits on a GPU and does
+# nothing here. (On a CPU, patch mixing does read values; its GPU form does
 # not.) In the output `aten._local_scalar_dense` is an `if` or an `.item()`, and `aten.index.Tensor` is `x[mask]`.
 #
 # `operations` counts everything that PyTorch is asked for, also a view of a tensor, which costs a GPU nothing. [Notebook
@@ -378,13 +380,13 @@ assert abs(follower.network.weight.item() - closed_form) < 1e-5
 # %% [markdown]
 # ## 9 · Burn-in and ramps
 #
-# **The release** lets the student learn from labelled pairs alone for the first $t_0$ steps, the *burn-in*. The
-# pseudo-labels of an untrained teacher are noise, and the student would learn them. Then the
-# weight of the unlabelled loss grows linearly over $T$ steps (Eq. 15). The decay of the teacher grows by the same rule
+# **The release** lets the student learn from labelled pairs alone for the first $t_0$ steps, the *burn-in*. Otherwise it
+# would learn the noise of an untrained teacher. Then the
+# weight of the unlabelled loss grows linearly over $T$ steps to its largest value $w_u^{\max}$ (Eq. 15). The decay of the teacher grows by the same rule
 # (Eq. 16). The release gives the decay a longer $T$ than the weight. Here both have the same $T$. ($x^+$ is $x$ if
 # $x$ is positive, and 0 otherwise.)
 #
-# $$w_u(t) = w_u \min\!\big(1, (t - t_0)^+ / T\big), \qquad d(t) = d_0 + (d_1 - d_0)\,\min\!\big(1, (t - t_0)^+ / T\big)$$
+# $$w_u(t) = w_u^{\max} \min\!\big(1, (t - t_0)^+ / T\big), \qquad d(t) = d_0 + (d_1 - d_0)\,\min\!\big(1, (t - t_0)^+ / T\big)$$
 #
 # **Ours:** the decay never exceeds $(1+t)/(10+t)$, our *bound*. Without it, the teacher of a short run would keep much
 # of the untrained network. With the default settings $d_0 = d_1 = 0.99$, so the ramp of $d$ does nothing, and the $d$
@@ -403,7 +405,8 @@ longest = (1 + steps - 1) / (10 + steps - 1)  # the largest decay of our run
 print(f"in our run d is at most {longest:.2f}, so the half-life is at most {ema.half_life(longest):.0f} steps")
 
 # %% [markdown]
-# The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. **Left:** both mask
+# The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. All curves
+# but $w_u$ are means of 5 steps. **Left:** both mask
 # losses fall. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** during the burn-in nobody asks the
 # teacher. After it, fewer and fewer patches pass the gate for some steps. Then the share of accepted patches climbs to
 # about 0.45 to 0.65, and it rises once more at the end. **Right:** one curve is the distance from teacher to student,
@@ -576,9 +579,10 @@ print(f"right half blank: {samples} of {len(p)} samples miss a named zone, {pixe
 # The left column shows the default settings. The right column shows the settings of the released code, because we do
 # not know the paper's: 5 epochs of burn-in, 15 epochs up to $w_u = 0.3$, decay 0.99 to 0.999 over 20 epochs. An epoch
 # of QaTa at 1 % is 5659 unlabelled pairs in batches of 32. The middle row shows $1 - d$, the share that the teacher
-# takes from the student in one step. The solid line has our bound, the dashed one has not. **Look at** the middle row. In
-# our run of 600 steps the bound sets the decay all the time. In the long run it sets the decay during the first five
-# epochs, and again from epoch 22 to 51. There it lowers the decay by 0.001 at most.
+# takes from the student in one step. The solid line has our bound, the dashed one has not. **Look at** the middle row.
+# With our defaults (600 steps) the bound sets the decay all the time. With the release's 100 epochs it would set it in
+# the first five epochs, and again from epoch 22 to 51. In this second span it lowers the decay by 0.001 at most. The two
+# learning rates have different scales.
 
 # %%
 from semimedref_core.methods import release
@@ -599,8 +603,8 @@ for decay in (0.99, 0.999):
     print(f"the bound allows a decay of {decay} from step {round((10 * decay - 1) / (1 - decay))}")
 
 # %% [markdown]
-# Five differences are of kind. (Lengths and peak values differ too, and the bound is ours.) Our weight ends at 1, and the
-# release's at 0.3. Our weight and our decay share one ramp, and the release has two. Our decay never rises above 0.99 by
+# Lengths differ, and so do peak values: our weight ends at 1, the release's at 0.3. The bound is ours. Four more
+# differences are of another kind. Our weight and our decay share one ramp, and the release has two. Our decay never rises above 0.99 by
 # default, and in 600 steps the bound keeps it lower still. A short run has no time for a half-life of 693 steps.
 # Our learning rate begins with a warm-up, and the release's does not. The cosine of the release is made for 200 epochs,
 # so after 100 epochs its learning rate is only half-way down. Ours always ends at 0.

@@ -20,8 +20,8 @@
 # nobody drew (*Semi-MedRef*). After this notebook you
 #
 # - can read the curves of a semi-supervised training, and know which curve misleads;
-# - have seen which targets the teacher gives to the student, and how often a mixed patch passes the gate;
-# - know how much the unlabelled pairs and the reports are worth in this run;
+# - have seen which targets the teacher gives to the student, and which share of the samples is mixed;
+# - know how far apart the two runs end, and how much the network relies on the report;
 # - can say why two averages of Dice may rank two networks differently.
 #
 # **What you need.** One training step from [06 · Teacher and student](06_teacher_student.ipynb).
@@ -125,7 +125,7 @@ check("07.1", times_seen)
 # + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
 #
 # DiceCE is the loss of a mask, Dice loss plus cross-entropy. ITCL is the contrastive loss of [05](05_itcl.ipynb). A
-# *weak view* is an image, normalised and moved a little. A *strong view* also has other brightness, blur and noise.
+# *weak view* is an image, normalised, moved a little, and mirrored in half of the cases (its report then swaps sides). A *strong view* also has other brightness, blur and noise.
 # [06](06_teacher_student.ipynb) takes this loss apart.
 #
 # The code below is the rest of a step. `training_step` sets the schedule and the random seed of the step, and `learned`
@@ -166,11 +166,12 @@ if mixes and step.schedule(config, config.steps - 10).w_u == last["w_u"]:
 # ## Curves
 #
 # Which curve misleads? The left one. In the committed run *supervised* ends with the **lower** loss on labelled pairs,
-# and with the **lower** Dice on validation pairs. It fits its 40 pairs closely. Semi-MedRef must also fit the targets
-# of 760 other images. So it fits the 40 less closely, and it predicts better.
+# and with the **lower** Dice on validation pairs. Semi-MedRef has other terms to fit as well, ITCL and the targets of 760
+# other images. It ends with a higher loss on the 40 pairs, and it predicts better.
 #
 # On the right, **compare** solid lines (teacher) with dotted ones (student). The teacher is an average over the
-# student's past. At the end the two are within a point of each other: the learning rate has gone to 0, the student
+# student's past. In this run the student of Semi-MedRef is ahead of its teacher from step 200 on: it improves fast, and
+# the average lags behind. At the end the two are within a point of each other: the learning rate has gone to 0, the student
 # hardly moves any more, and its average has nearly caught up.
 
 # %%
@@ -194,13 +195,13 @@ for method, lines in logs.items():
 #    in the patch is high enough. If not, the sample stays as it is.
 # 4. *PosAug* hits each position phrase of the student's text with probability 0.1 (the release: 0.5). It hides the
 #    phrase or makes it vague.
-# 5. A zone that the own report names teaches nothing if the target shows no lesion in it.
+# 5. A zone teaches nothing if the sample's own report names it and the target shows no lesion in it.
 #
-# Steps 1, 2 and 5 are our additions, and so is the zone rule of step 3. In the paper the teacher sees the weak view
+# Steps 1, 2 and 5 are our additions, and so is the zone rule of step 3. In the release the teacher sees the weak view
 # itself, and a patch lies in a zone that the *receiver's* report names.
 #
-# **Look at** the figure from left to right: the weak view with its report, the teacher's probability, and what the
-# student gets. Image, target (orange) and text change together. The text names the zone of the pasted patch (purple
+# **Look at** the figure from left to right: the weak view with its report, the teacher's probability after steps 1
+# and 2, and what the student gets. (Step 5 is not drawn.) Image, target (orange) and text change together. The text names the zone of the pasted patch (purple
 # frame), unless PosAug hid the phrase. The number in a mixed text is the number of its zones. `[UNK_POS]` stands for a
 # hidden phrase, and `a region of the lung` for a vague one.
 
@@ -238,8 +239,8 @@ if mixes and accepted.any():
 seen
 
 # %% [markdown]
-# How often did the gate accept a patch, over the whole run? The log has noted it. Refused samples keep image, target
-# and text.
+# Which share of the unlabelled samples was mixed, over the whole run? The log has noted it. All other samples keep image,
+# target and text: they got no offer, or the gate refused the patch.
 
 # %%
 shares = [line["accepted"] for line in logs[focus] if "accepted" in line]
@@ -251,7 +252,7 @@ if mixes:
 # ## The run once more, step by step
 #
 # Move the slider, or press play. The teacher follows the student from the first step. After the burn-in $w_u(t)$ rises
-# (Eq. 15), and mixed pairs come in. The line of text gives the share of mixed samples and the last validation. In the panel
+# (Eq. 15), and mixed pairs come in. The line of text gives the share of mixed samples in the last steps and the last validation. In the panel
 # at the upper right, $w_u$ and the learning rate are shares of their largest values in the run. The widget needs a
 # running kernel. Without a kernel you see a still picture of it.
 
@@ -386,4 +387,4 @@ for name, value in summary.items():
 print(f"\n1. The teachers' Dice per image: {', '.join(f'{m} {100 * summary[m]:.1f} %' for m in configs)}.")
 print(f"2. With reports that name all zones {focus} loses {own - blank:.1f} points of Dice per image.")
 if mixes:
-    print(f"3. The gate let {100 * mean_accepted:.0f} % of the unlabelled samples be mixed.")
+    print(f"3. T-PatchMix mixed {100 * mean_accepted:.0f} % of the unlabelled samples.")

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# # 09 · Two kernels in Triton
+# # 09 · Two operations in Triton
 #
 # **What you will see.** Two parts of the training step as programs for a GPU, written in
 # [Triton](https://triton-lang.org), a dialect of Python. Here they run without a GPU, in Triton's interpreter. After
@@ -22,7 +22,7 @@
 # - can count why one fused kernel moves fewer bytes than twenty PyTorch operations;
 # - can read and write a small Triton kernel: programs, pointers, masks;
 # - have read the kernel of T-PatchMix, and know which program writes which pixels;
-# - know how the contrastive loss works without its $N \times N$ matrices, and how much a GPU can gain by that at most.
+# - know how the contrastive loss works without its $N \times N$ matrices, and the least time that a GPU needs for it.
 #
 # **What you need.** PyTorch, T-PatchMix from [04](04_t_patchmix.ipynb) and ITCL from [05](05_itcl.ipynb). You need no
 # Triton, no CUDA and no GPU.
@@ -405,7 +405,7 @@ plt.show()
 print(f"{len(codes.unique())} of 64 codes occur in {len(codes)} reports; P has {P.numel()} numbers, J64 {J64.numel()}")
 
 # %% [markdown]
-# ## 5 · What a GPU can gain at most
+# ## 5 · The least time on a GPU
 #
 # A GPU has two speeds: bytes a second and operations a second. The slower of the two limits a kernel. This is the
 # *roofline* model. We take the published numbers of an H100, and we count bytes and operations. *tf32x3* computes a
@@ -415,11 +415,16 @@ print(f"{len(codes.unique())} of 64 codes occur in {len(codes)} reports; P has {
 # The fused loss does four matrix products, and so $8N^2D$ operations: $z$ in the forward pass, $z$ again in the
 # backward pass, and one product for each of the two gradients. Its programs read the same rows of $u$ and $v$ many
 # times, and the backward pass writes the gradient of $z$ in blocks of 32 MB. An H100 has 50 MB of cache. The cache may
-# serve all repeated reads, or none. These two cases are the two ends of each line in the figure.
+# serve all repeated reads, or none. These two cases are the two ends of each line in the figure. For the
+# code as written we always count every read and write of every operation. That is right for the loss, because one matrix
+# has 1.07 GB. It is too much for this small patch mixing: its 24.5 MB would fit into the cache.
 #
-# **Look at** the slope, where memory is the limit. Patch mixing is far down on it, so on the GPU alone only fewer bytes
+# The output has the least time of the fused forms, and the counted time of the code as written. **Look at** the slope,
+# where memory is the limit. Patch mixing is far down on it, so on the GPU alone only fewer bytes
 # make it faster. The loss as written is on the slope too, although it consists of matrix products, because its matrices go to memory
-# and come back. The fused loss can reach the roof, if the cache helps.
+# and come back. In float32 the fused loss can reach its roof even
+# without the cache, in bf16 only with it. The green line lies between two roofs, because half of its products run as
+# tf32x3 and half as fp32.
 
 # %%
 from torch.utils.flop_counter import FlopCounterMode
@@ -446,7 +451,7 @@ plt.show()
 least_time = {name: [max(b / BANDWIDTH, f / roof) for b in ab] for name, (f, *ab, roof) in bounds.items()}
 print(f"float32 operations in the time of a byte: {ROOFS['fp32'] / BANDWIDTH:.0f}")
 for name, (slow, fast) in least_time.items():
-    print(f"{name:23} at least {1e6 * fast:8.1f} µs; {1e6 * slow:8.1f} µs if no cache helps")
+    print(f"{name:23} {1e6 * fast:8.1f} µs; {1e6 * slow:8.1f} µs if no cache helps")
 
 # %% [markdown]
 # ## 6 · What was measured
@@ -463,8 +468,7 @@ for name, (slow, fast) in least_time.items():
 #
 # **Look at** the rows one by one. In the forward pass our patch mixing always won on the GPU alone, and mostly lost
 # with its launches. In the backward pass it mostly lost. With the loss of a training batch, ours won or lost on the GPU
-# alone, depending on the size, and always won with launches. With 1024 pairs and more it always lost. For these reasons
-# we wrote the kernels that you have read.
+# alone, depending on the size, and always won with launches. With 1024 pairs and more it always lost.
 
 # %%
 from pathlib import Path
@@ -499,15 +503,15 @@ for name, (alone, launched) in won.items():
 #   form never holds all of $z$ or $P$.
 # - Launches limit the loss of a training batch of 32 pairs: it has 3 launches fused and 77 operations as written.
 # - By these bounds an H100 needs at least 5.8 ms for the fused loss of 16384 pairs, and 14.4 ms for the loss as
-#   written, both in float32. In the record `torch.compile` of the code as written took 12.9 ms, and our older kernels 59
-#   ms.
+#   written, both in float32. In the record `torch.compile` took 12.9 ms: it fuses operations, so it moves fewer
+#   bytes than the code as written. Our older kernels took 59 ms.
 # - On the H100 of the record, our older patch mixing was fastest in 12 of 12 forward cases on the GPU alone, and in 4
 #   of 12 with launches. Our older loss was fastest in 0 of 12 cases of 1024 pairs and more.
 #
 # **Next:** [10 · What a GPU step costs, counted](10_gpu_training.ipynb) looks at a whole step. **Back:** [08 ·
 # Results](08_results.ipynb). **Further on:** [docs/kernels.md](../docs/kernels.md) lists all launches, times on a CPU,
 # and the command that measures on a GPU. [04 · T-PatchMix](04_t_patchmix.ipynb) and [05 · ITCL](05_itcl.ipynb) explain
-# what the two kernels compute.
+# what the two operations compute.
 
 # %%
 print("bytes over the least:", *(f"{name} {sum(traffic[name]) / (2 * least):.2f};" for name in memory))
@@ -552,10 +556,9 @@ source_of(patch_mix_triton.mix_kernel)
 source_of(soft_contrastive_triton.pushes)
 
 # %% [markdown]
-# ## Appendix: Every time of the H100's record
+# ## Appendix: The H100's record
 #
-# The figure shows all sizes under the limits that were *measured* on that machine, for the older kernels. (Its title
-# names one difference. Patch mixing and the small loss were rewritten too.) In float32 the roof is a third of tf32's
+# The figure shows all sizes under the limits that were *measured* on that machine, for the older kernels. In float32 the roof is a third of tf32's
 # measured rate, because tf32x3 takes three products. A point that is twice as high takes half the time. The black line
 # is the roof, so **look at** the distance of a point from the line. Below the figure are the times of a batch of 32 in
 # float32.
@@ -563,6 +566,7 @@ source_of(soft_contrastive_triton.pushes)
 # %% tags=["nbval-ignore-output"]
 figure = benchmark.roofline(h100)
 figure.set_dpi(70)
+figure.suptitle(f"{h100['device']['name']}, {h100['date']}: older kernels")
 display(figure)
 of_32 = [row for row in h100["rows"] if (row["part"], row["dtype"]) == ("both", "fp32")]
 of_32 = [row for row in of_32 if 32 in (row["sizes"].get("B"), row["sizes"].get("N"))]

@@ -66,8 +66,8 @@ print(versions("accelerate"))
 # ## 1 · What is counted, and what was measured so far
 #
 # `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks, one of them at two sizes. The
-# table lists these four cases. The script also trains `lite` and `mmi_unet` in full, 1500 steps each. It needs a GPU and at most eight
-# minutes. It writes one file, and this notebook shows the file in the folder `results`.
+# table lists these four cases. The script also trains `lite` and `mmi_unet` in full, 1500 steps each. It needs a GPU, QaTa-COV19
+# (`SEMIMEDREF_DATA`) and at most eight minutes. It writes one file, and this notebook shows the file in the folder `results`.
 #
 # We have not run this script on a GPU yet. An H200 gave us two times of `compact` before the script was written: 36 ms
 # a step at 64 px, and 41 ms at 224 px, with 8 + 8 pairs and no graph. Short trainings on a GPU are in
@@ -117,11 +117,18 @@ def step_flops(config: Config) -> float:
 arithmetic = {name: step_flops(case) for name, case in CASES.items()}
 F, E = (flops("compact", 64, decode) / 1e9 for decode in (None, 0))
 print(f"compact: 8 x (3 x (2 x {F:.3f} + {E:.3f}) + {F:.3f}) = {8 * (3 * (2 * F + E) + F):.1f} G")
-print({name: f"{value / 1e12:.2f} T" for name, value in arithmetic.items()})
+print({name: f"{value / 1e12:.4f} T" for name, value in arithmetic.items()})
 
 # %% [markdown]
-# **Launches and bytes** come from the step itself. The bytes are what the operations read and write, in float32 and
+# **Launches and bytes** come from the step itself. The method below sees each operation. It leaves out views, counts the
+# others, and adds up the bytes of their tensors. The bytes are what the operations read and write, in float32 and
 # without the optimiser. Half precision halves most of them. So we halve all.
+
+
+# %%
+from semimedref_core.tools.launches import Operations
+
+source_of(Operations.__torch_dispatch__)
 
 
 # %%
@@ -137,7 +144,7 @@ for name, case in CASES.items():
     found = operations(small, case.steps - 1, few_pairs(case.image_size))
     rows[name] = {"launches": found.total, "TFLOP": arithmetic[name] / 1e12, "GB": found.bytes / 1e9}
 work = pd.DataFrame(rows).T
-work.round({"launches": 0, "TFLOP": 2, "GB": 1})
+work.round({"launches": 0, "TFLOP": 4, "GB": 1})
 
 # %% [markdown]
 # ## 3 · What bounds a step
@@ -161,7 +168,7 @@ predicted.loc["compact", "arithmetic"] *= flops_per_second / 5.2e13  # of float3
 
 # %%
 print(predicted.round(2))
-step_bounds(predicted)
+step_bounds(predicted).axes[0].set_xlabel("predicted time, ms (the 36 ms of compact: measured)")
 plt.show()
 
 # %% [markdown]
@@ -169,7 +176,9 @@ plt.show()
 #
 # - Where the host launches the operations one by one, the host takes longest in all cases: 36 ms for `compact`, 49 ms for
 #   `lite` at both sizes (`lite_96` and `lite`, which is at 224 px), 85 ms for `mmi_unet`. Only the 36 ms are measured.
-#   We computed the host's rate from them, so this mark agrees by construction, and the others are predictions.
+#   We divided this time of older code by today's count of launches to get the host's rate, so this mark agrees by construction, and the others are predictions.
+#   Another machine has another host: on an H100 a step of `compact` (96 px, 16 + 16 pairs, older code) took 57 ms
+#   ([docs/training.md](../docs/training.md)). So read the host's times as right within a factor of two.
 # - A graph removes that time. `compact` and `lite_96` are then bound by their launches, 2.4 and 3.3 ms.
 # - `lite` and `mmi_unet` at 224 px are bound by bytes, 6 and 34 ms: more than a thousand small operations read and
 #   write whole maps. Their arithmetic alone would take 0.5 and 11 ms. A graph cannot make these times shorter.
@@ -211,7 +220,7 @@ check("10.1", times_as_fast)
 # %% [markdown]
 # ### Exercise 10.2 (change)
 #
-# The host's time does not depend on the number of pairs. Assume that all bytes grow in proportion to it. Section 2 counts
+# The host's time does not depend on the number of pairs. Assume that the bytes are proportional to the number of pairs. Section 2 counts
 # `mmi_unet` with 32 labelled and 32 unlabelled pairs. Change both numbers to the same new one. With how many pairs of
 # each kind do the bytes take as long as the host? Answer with a number.
 #
@@ -243,8 +252,8 @@ check("10.2", pairs_in_a_step)
 # replayed step uses the current seed of PyTorch, and the training sets that seed before each step.
 #
 # The last line of the output counts what is left for the host. Four copies bring the batch. Five fills set three scalars
-# (learning rate, $w_u$, decay) and the seed and offset of the random numbers. One clone saves the losses from the next
-# replay.
+# (learning rate, $w_u$, decay) and the seed and offset of the random numbers. One launch starts the
+# graph. One clone saves the losses from the next replay.
 
 # %%
 display(source_of(graphed.Graphed.__call__))
@@ -282,7 +291,7 @@ with tempfile.TemporaryDirectory() as folder:
 print(f"{results['step']} steps on the {results['device']}: the code runs")
 
 # %% [markdown]
-# On a GPU, run `python -m semimedref_core.tools.gpu_session FOLDER`, copy `FOLDER/gpu_training.json` to
+# On a GPU, with QaTa-COV19 in `SEMIMEDREF_DATA`, run `python -m semimedref_core.tools.gpu_session FOLDER`, copy `FOLDER/gpu_training.json` to
 # `notebooks/results`, and run this notebook again. The next cell then prints the times, the memory and what the graph
 # saves. It also draws the two trainings: the loss on labelled pairs at the left, and at the right the Dice of student
 # (dotted) and teacher on validation pairs. Without that file it prints nothing.

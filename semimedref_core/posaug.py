@@ -49,7 +49,7 @@ def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix", vague
 
 
 def apply_hits(report: AnyReport, hits: dict[str, str]) -> str:
-    """The report's text, in which the phrases of the hit sides are replaced."""
+    """The report's text, in which the phrases of the hit sides are replaced (r'_s of Eq. 3)."""
     phrases = zip(report.phrase_sides, report.phrases, strict=True)
     return report.render(tuple(hits.get(side, phrase) for side, phrase in phrases))
 

@@ -222,7 +222,7 @@ class Report:
 
 
 def _parse_phrases(phrases: str | None, text: str) -> tuple[tuple[int, ...], bool]:
-    """Zones of ``a left lung and b right lung``, and whether the text lists all three zones of a side word by word."""
+    """Zones of ``a left lung and b right lung`` (Eq. 1), and whether the text lists three zones of a side singly."""
     zones = list(NO_ZONES)
     spelt_out = False
     parsed = [_parse_phrase(phrase, text) for phrase in phrases.split(" and ")] if phrases else []

@@ -43,7 +43,7 @@ def attention_maps(
         weights: ``[L, h, w]``, attention weights.
         mask: ``[H, W]``, 1 where the lesion is; outlined if given.
     """
-    columns = min(5, len(words))
+    columns = min(4, len(words))
     figure, axes = panels(-(-len(words) // columns), columns, 2.1, 2.3)
     shown = None
     for ax, word, weight in zip(axes.flat, words, weights, strict=False):

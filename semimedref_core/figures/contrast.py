@@ -72,17 +72,17 @@ def pulls(u: np.ndarray, v: np.ndarray, arrows: Mapping[str, np.ndarray], report
     for ax, (title, steps) in zip(axes[0], arrows.items(), strict=True):
         ax.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.8"))
         for i, colour in enumerate(colours[: len(u)]):
-            ax.plot(*u[i], "o", color=colour, markersize=9)
+            ax.plot(*u[i], "o", color=colour, markersize=9, markerfacecolor="white", markeredgewidth=2)
             ax.plot(*v[i], "s", color=colour, markersize=9)
             ax.annotate("", u[i] + steps[i], u[i], arrowprops={"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.6})
             ax.text(*(0.86 * u[i]), f"u{i + 1}", ha="center", va="center", fontsize=10)
-            ax.text(*(1.14 * v[i]), f"v{i + 1}", ha="center", va="center", fontsize=10)
+            ax.text(*(0.86 * v[i]), f"v{i + 1}", ha="center", va="center", fontsize=10)
         ax.set(title=title, xlim=(-1.35, 1.35), ylim=(-1.2, 1.25), aspect="equal")
         ax.set_axis_off()
     marks = [Line2D([], [], color=colour, marker="s", linestyle="") for colour in colours[: len(u)]]
     names = [f"{i + 1}: {short(report)}" for i, report in enumerate(reports)]
     figure.legend(
-        marks, names, loc="outside lower center", ncols=3, fontsize=10, frameon=False, title="u: image (dot), v: text"
+        marks, names, loc="outside lower center", ncols=3, fontsize=10, frameon=False, title="u: image (ring), v: text (square)"
     )
     return figure
 

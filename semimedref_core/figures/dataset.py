@@ -103,8 +103,8 @@ def row_histograms(rows: np.ndarray, grids: Mapping[str, Grid]) -> Figure:
         for cut, thick in zip(grid.cuts, CUT_WIDTHS, strict=True):
             ax.axhline(cut, color="black", linestyle=GRID_STYLES[name][1], linewidth=thick)
         ax.set_title(f"{name}: cuts at {grid.cuts[1]:.2f} and {grid.cuts[2]:.2f}", fontsize=11)
-        ax.set(xlabel="share of the word's lesion pixels, per 1 % of height (%)", xlim=(0, None), ylim=(1, 0))
-        ax.legend(fontsize=TYPE, loc="lower right")
+        ax.set(xlabel="lesion pixels of the word in 1 % of the height (%)", xlim=(0, None), ylim=(1, 0))
+        ax.legend(fontsize=TYPE, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     axes[0].set_ylabel("y / H (0 is the top)")
     return figure
 

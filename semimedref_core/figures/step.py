@@ -224,6 +224,8 @@ def schedule_curves(runs: Mapping[str, pd.DataFrame]) -> Figure:
         column[0].set_title(title, fontsize=11)
         column[2].set_xlabel(run.index.name)
         column[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    for ax in axes[0]:  # both columns on one scale
+        ax.set_ylim(-0.05, 1.05)
     for ax, label in zip(axes[:, 0], ("$w_u$ (Eq. 15)", "$1 - d$ (Eq. 16)", "learning rate"), strict=True):
         ax.set_ylabel(label)
     return figure
@@ -254,11 +256,13 @@ def trajectory_curves(steps: pd.DataFrame, burn_in: float, ramp: float) -> Figur
             ax.plot(steps.index, values, color=colour, label=label, linewidth=2)
         ax.set(xlabel="step", ylim=(0, None), xlim=(0, len(steps)))
         ax.grid(alpha=0.3)
+        if "gap" in curves:  # room for the legend above the curves
+            ax.set_ylim(0, 1.3 * smooth[["gap", "move"]].max().max())
         ax.legend(fontsize=10)
         for place, words in ((burn_in / 2, "burn-in"), (burn_in + ramp / 2, "ramp")):
             ax.text(place, 1.01, words, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=10)
     for ax, label in zip(
-        axes, ("loss term (mean of 5 steps)", "share", "distance / length of the weights"), strict=True
+        axes, ("loss term", "weight, or share of patches", "distance / length of the weights"), strict=True
     ):
         ax.set_ylabel(label)
     return figure

@@ -82,7 +82,7 @@ EQUATIONS = tuple(
             ("class sums", r"P V = S[\text{codes}] + \text{own},\; S = J_{64}\, (\text{sums of } V \text{ by code})"),
             ("loss of a mask", r"\mathrm{DiceCE} = \mathrm{Dice} + \mathrm{CE}"),
             ("EMA teacher", r"\theta' \leftarrow d\, \theta' + (1 - d)\, \theta"),
-            ("burn-in and ramp", r"w_u(t) = w_u \min(1, (t - t_0)^+ / T)"),
+            ("burn-in and ramp", r"w_u(t) = w_u^{\max} \min(1, (t - t_0)^+ / T)"),
             ("ramp of the EMA decay", r"d(t): d_0 \to d_1"),
             (
                 "loss of a step",
@@ -115,7 +115,8 @@ LEDGER = tuple(
                 "The mixed text agrees with the mixed image.",
                 'The first phrase becomes "A and B", or stays if both are equal. Count word and uni/bilateral do not '
                 "change.",
-                "Phrases and laterality are rewritten from the zones, and the number is the number of zones.",
+                "Phrases and laterality are rewritten from the zones, and the count word becomes the number of named "
+                "zones.",
             ),
             (
                 "The text follows the image in every patch mode.",
