@@ -237,3 +237,19 @@ def test_where_nothing_is_ours_the_parts_are_judged_too(run):
             run(dice, seed=seed, label_ratio=0.01, **settings)
     told = main_result(finished_runs(run.folders))
     assert told.endswith("If no method gets our additions, semi_medref is 3.0 better than cps at 1 % (sure).")
+
+
+def test_where_only_another_setting_has_runs_with_nothing_of_ours_its_network_is_named(run):
+    for seed in range(2):
+        for network in ("lite", "compact"):
+            run(0.7, seed=seed, label_ratio=0.01, network=network)
+            run(0.69, seed=seed, label_ratio=0.01, network=network, variant=ALL_PARTS)
+            run(0.6, seed=seed, label_ratio=0.01, network=network, method="supervised")
+        run(0.66, seed=seed, label_ratio=0.01, variant="without our help")
+        run(0.63, seed=seed, label_ratio=0.01, variant="without our help", method="cps")
+        for method in ("cps", "fixmatch"):
+            run(0.65, seed=seed, label_ratio=0.01, network="lite", method=method)
+    told = main_result(finished_runs(run.folders))
+    assert told.startswith("With the network lite,") and told.endswith(
+        "With compact, if no method gets our additions, semi_medref is 3.0 better than cps at 1 % (sure)."
+    )

@@ -175,18 +175,22 @@ def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "
     """Where the gain over supervised training comes from, at the fewest masks, in two or three sentences.
 
     The parts added last are worth less than the parts added to a recipe without our additions. So the third sentence,
-    if there are such runs, compares methods without our additions.
+    if there are such runs, compares methods without our additions. If the setting of the others has no such runs, it is
+    about the first one that has, and names its network.
 
-    They are about the first setting that has at least two seeds of supervised training, of the method without all three
-    parts, and of the whole method; else about the first one with a single seed. Whether the parts together are sure is
-    Holm's verdict among all variants of the setting.
+    The others are about the first setting that has at least two seeds of supervised training, of the method without all
+    three parts, and of the whole method; else about the first one with a single seed. Whether the parts together are
+    sure is Holm's verdict among all variants of the setting.
 
     Returns:
         The sentences; empty if no setting has all of these runs.
     """
-    told = []
+    told, bare = [], {}
     teachers = runs[runs["network"] == "teacher"].sort_values("label_ratio", kind="stable")
-    for (_, ratio), here in teachers.groupby(["setting", "label_ratio"], sort=False):
+    for (setting, ratio), here in teachers.groupby(["setting", "label_ratio"], sort=False):
+        network, steps = here[["architecture", "steps"]].iloc[0]
+        if best := _bare(here, method, metric):
+            bare.setdefault(setting, (network, best))
         supervised = here[(here["method"] == "supervised") & (here["variant"] == "")]
         without = here[(here["method"] == method) & (here["variant"] == ALL_PARTS)]
         if not set(supervised["seed"]) & set(without["seed"]):
@@ -195,11 +199,18 @@ def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "
         parts = _turned(parts[parts["variant"] == ALL_PARTS])
         if len(parts):
             recipe, part = paired_difference(without, supervised, metric), parts.iloc[0]
-            network, steps = here[["architecture", "steps"]].iloc[0]
             where = f"network {network}, {steps} steps and {percent(ratio)} of the masks"
-            sentence = " ".join([_origin(recipe["difference"], part, where), *_bare(here, method, metric)])
-            told.append((min(recipe["seeds"], part["seeds"]) < 2, sentence))
-    return min(told, key=lambda each: each[0])[1] if told else ""
+            few = min(recipe["seeds"], part["seeds"]) < 2
+            told.append((few, setting, _origin(recipe["difference"], part, where)))
+    if not told:
+        return ""
+    _, setting, sentences = min(told, key=lambda each: each[0])
+    if setting in bare:
+        return f"{sentences} If no method gets our additions, {bare[setting][1]}"
+    if bare:
+        network, best = next(iter(bare.values()))
+        return f"{sentences} With {network}, if no method gets our additions, {best}"
+    return sentences
 
 
 def _origin(recipe: float, part: pd.Series, where: str) -> str:
@@ -217,10 +228,10 @@ def _origin(recipe: float, part: pd.Series, where: str) -> str:
     return f"With the {where}, {first}. Added last, the paper's three parts give {_points(part)}{judged}."
 
 
-def _bare(here: pd.DataFrame, method: str, metric: str) -> list[str]:
-    """The method against the best baseline where no method has our additions; nothing without such runs."""
+def _bare(here: pd.DataFrame, method: str, metric: str) -> str:
+    """The method against the best baseline where no method has our additions; empty without such runs."""
     best = _best_baseline(method_differences(without_help(here), method, metrics=(metric,)))
-    return [f"If no method gets our additions, {method} is {_by_ratio(best, named=True)}."] if len(best) else []
+    return f"{method} is {_by_ratio(best, named=True)}." if len(best) else ""
 
 
 def _points(row: pd.Series) -> str:

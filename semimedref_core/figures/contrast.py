@@ -82,7 +82,13 @@ def pulls(u: np.ndarray, v: np.ndarray, arrows: Mapping[str, np.ndarray], report
     marks = [Line2D([], [], color=colour, marker="s", linestyle="") for colour in colours[: len(u)]]
     names = [f"{i + 1}: {short(report)}" for i, report in enumerate(reports)]
     figure.legend(
-        marks, names, loc="outside lower center", ncols=3, fontsize=10, frameon=False, title="u: image (ring), v: text (square)"
+        marks,
+        names,
+        loc="outside lower center",
+        ncols=3,
+        fontsize=10,
+        frameon=False,
+        title="u: image (ring), v: text (square)",
     )
     return figure
 
