@@ -122,9 +122,11 @@ def gpu_bounds(spans: Mapping[str, tuple[float, float, float]], bandwidth: float
         reached = np.minimum(bandwidth * along, peak) / top
         look = {"color": colour, "marker": marker, "markersize": 8, "markeredgecolor": BLACK}
         ax.plot(along, reached, markevery=[0, -1], linewidth=4, **look)
-        # Above the line, or above its only mark; no label lies on the limits.
-        place = {"xy": (high, reached[-1]), "xytext": (-10, 4 if high > 2 * low else 6)}
-        ax.annotate(name, textcoords="offset points", ha="right", va="bottom", **place, **font)
+        if high > 2 * low:  # to the left of the line, else to the right of its only mark: not on the limits
+            place = {"xy": (low, reached[0]), "xytext": (-12, 4), "ha": "right", "va": "center"}
+        else:
+            place = {"xy": (high, reached[-1]), "xytext": (12, -4), "va": "center"}
+        ax.annotate(name, textcoords="offset points", **place, **font)
     ax.set(xlim=(x[0], 1.3 * x[-1]), ylim=(1e-2, 3e3))
     ax.set_xlabel("operations a byte", **font)
     ax.set_ylabel("at most, trillion operations a second", **font)
