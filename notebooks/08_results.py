@@ -49,7 +49,7 @@ from semimedref_core import SemiMedRefError, experiments, figures, versions
 from semimedref_core.experiments import in_points, method_differences, statistics, verdict
 from semimedref_core.teaching import check, kept_comparison, source_of
 
-figures.notebook_style(100)
+figures.notebook_style(90)
 pd.set_option("display.width", 200)
 pd.set_option("display.max_columns", 30)
 pd.set_option("display.max_colwidth", None)

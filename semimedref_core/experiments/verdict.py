@@ -339,21 +339,25 @@ def _lines(
 ) -> tuple[str, ...]:
     if runs.empty:
         return (f"No finished runs of {method}: nothing can be said.",)
-    first = runs.iloc[0]
+    about = runs.iloc[0]
     seeds = runs[(runs["method"] == method) & (runs["variant"] == "")].groupby("label_ratio")["seed"].nunique()
     of_images = against[against["metric"] == "dice_image"]
     supervised = of_images[of_images["against"] == "supervised"]
     best = _best_baseline(of_images)
     full = curves[(curves["method"] == method) & curves["of_full"].notna() & (curves["label_ratio"] < 1)]
     shares = [f"{100 * row.of_full:.1f} % (at {percent(row.label_ratio)})" for row in full.itertuples()]
-    reached = f" It reaches {' and '.join(shares)} of the Dice of supervised training with all masks in as many steps."
+    reached = ""
+    if shares:
+        *first, last = shares
+        listed = f"{', '.join(first)} and {last}" if first else last
+        reached = f" It reaches {listed} of the Dice of supervised training with all masks in as many steps."
     return (
-        f"Against supervised training: {_by_ratio(supervised)}." + (reached if shares else ""),
+        f"Against supervised training: {_by_ratio(supervised)}.{reached}",
         "Against the best semi-supervised baseline: " + _by_ratio(best, named=True) + ".",
         "What each part adds: " + _parts(parts[parts["metric"] == "dice_image"]) + ".",
-        f"The runs behind these lines, where no other network is named: {first['dataset']}, network "
-        f"{NETWORK_WORDS.get(first['architecture'], first['architecture'])}, {first['image_size']} px, "
-        f"{first['steps']} steps of {first['batch_size']} labelled and {first['batch_size']} unlabelled pairs; "
+        f"The runs behind these lines, where no other network is named: {about['dataset']}, network "
+        f"{NETWORK_WORDS.get(about['architecture'], about['architecture'])}, {about['image_size']} px, "
+        f"{about['steps']} steps of {about['batch_size']} labelled and {about['batch_size']} unlabelled pairs; "
         "teacher, valid split, Dice per image; seeds: "
         + ", ".join(f"{count} at {percent(ratio)}" for ratio, count in seeds.items())
         + ".",
