@@ -56,7 +56,7 @@ from semimedref_core.experiments import finished_runs, notebooks_folder
 from semimedref_core.figures import notebook_style, step_bounds, training_curves
 from semimedref_core.runtime import graphed
 from semimedref_core.teaching import check, source_of
-from semimedref_core.tools import CASES, RUNS, operations, operations_of_replay
+from semimedref_core.tools import CASES, RUNS, Operations, operations, operations_of_replay
 
 notebook_style(100)
 torch.set_num_threads(1)
@@ -126,8 +126,6 @@ print({name: f"{value / 1e12:.4f} T" for name, value in arithmetic.items()})
 
 
 # %%
-from semimedref_core.tools.launches import Operations
-
 source_of(Operations.__torch_dispatch__)
 
 

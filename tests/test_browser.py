@@ -179,16 +179,18 @@ def test_notebook_7_shows_the_widget_and_answers_a_number_that_is_typed(pages):
 
 
 def test_t_patchmix_image_outline_and_text_are_mixed_together_and_refused_together(pages):
-    """Eq. 5 to 8: one step of the gate above the patch's mean, and back."""
+    """Eq. 5 to 8: the gate is above the patch's mean, then one step lower, and back."""
     shown = Shown(pages["04_t_patchmix"])
-    zone = ZONES.index(shown.control("zone").input_value())
-    accepted, line = shown.pixels(), shown.said.inner_text()
+    zone, at_first = ZONES.index(shown.control("zone").input_value()), shown.pixels()
+    accepted = shown.press("gate", "ArrowLeft")
+    line = shown.said.inner_text()
     assert Report.parse(line.partition("The text now reads: ")[2]).zones[zone] == 1
     rows, columns = np.nonzero(of_colour(_mixed(accepted), PATCH))
     patch = slice(rows.min(), rows.max()), slice(columns.min(), columns.max())
     refused = shown.press("gate", "ArrowRight")
     assert re.match(r"refused: mean probability 0.\d+ below the gate 0.\d+. Image, target and text stay",
                     shown.said.inner_text())  # fmt: skip
+    assert np.array_equal(refused, at_first)
     assert not of_colour(_mixed(refused), PATCH).any(), "no frame around what was not pasted"
     assert (_mixed(accepted)[patch] != _mixed(refused)[patch]).mean() > 0.5, "another image"
     pasted, own = (of_colour(_mixed(pixels)[patch], PREDICTED) for pixels in (accepted, refused))

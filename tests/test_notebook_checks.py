@@ -51,7 +51,7 @@ def pair(tmp_path):
         ("Further on:", "More:", "has no '**Further on:**'"),
         ("# ## The table", "# ## Appendix: The table", "before any appendix"),
         ("# </details>", "#", "1 cells open <details> without closing it"),
-        ("notebook_style\\(100\\)", "notebook_style(100)" + "\nx = 1" * 30, "at most 25"),
+        (r"notebook_style\(\d+\)", "notebook_style(90)" + "\nx = 1" * 30, "at most 25"),
     ],
 )
 def test_a_notebook_of_another_style_is_told(pair, pattern, new, told):

@@ -14,7 +14,7 @@ _MODULES = {
     "profiling": "Profile profile",
     "step_cost": "step_costs",
     "two_presets": "settings_table",
-    "launches": "operations operations_of_replay host_seconds",
+    "launches": "Operations operations operations_of_replay host_seconds",
     "gpu_session": "CASES RUNS smaller",
     "notebook_checks": "style_problems pair_problems output_problems",
 }
