@@ -222,7 +222,7 @@ class Report:
 
 
 def _parse_phrases(phrases: str | None, text: str) -> tuple[tuple[int, ...], bool]:
-    """Zones of ``a left lung and b right lung`` (Eq. 1), and whether the text lists three zones of a side singly."""
+    """Zones of ``a left lung and b right lung`` (Eq. 1), and whether all three zones of a side are written out."""
     zones = list(NO_ZONES)
     spelt_out = False
     parsed = [_parse_phrase(phrase, text) for phrase in phrases.split(" and ")] if phrases else []

@@ -61,9 +61,9 @@ def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: st
     means = chosen.groupby(["setting", "label_ratio", "method"])[metric].mean()
     apart = means - means.groupby(["setting", "label_ratio"]).transform("mean")
     order = apart.groupby("method").mean().to_frame("apart")
-    if len(chosen):
-        order["first"] = means[tuple(chosen[["setting", "label_ratio"]].iloc[0])]
-    table = pd.DataFrame("", index=order.sort_values([*order.columns][::-1], na_position="first").index, columns=[])
+    order["first"] = means[tuple(chosen[["setting", "label_ratio"]].iloc[0])] if len(chosen) else float("nan")
+    order = order.sort_values(["first", "apart"], na_position="first")
+    table = pd.DataFrame("", index=order.index, columns=[])
     for (setting, ratio), group in chosen.groupby(["setting", "label_ratio"], sort=False):
         seeds = group["seed"].nunique()
         cells = {

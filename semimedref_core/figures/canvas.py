@@ -19,7 +19,8 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 TRUTH, PREDICTED, DECOY, PATCH = SKY, ORANGE, YELLOW, PURPLE
-"""Colours of contours and frames. The frame of a patch is dashed, and dotted if the gate refused it."""
+"""Colours of contours and frames. The frame of a patch is dashed, and dotted if the gate refused it.
+Only :func:`.mixing.proposals`, which draws many patches at once, has solid frames."""
 TYPE, LETTERS = 10, 12  # font size in points beside pictures, and letters in an inch
 
 
