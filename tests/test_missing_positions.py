@@ -229,6 +229,43 @@ def test_the_tables_of_several_runs_come_into_one_file_and_a_run_that_comes_agai
     assert {"reports", "removal_rate", "dice_image", "dice_micro"} < set(table)
 
 
+@pytest.fixture
+def scored_into(semimedref, finished_run, tmp_path):
+    """``scored_into(table, place, split)`` scores a network of ``finished_run`` as if it were at this place."""
+
+    def score(table, place, split="valid"):
+        network = tmp_path / place
+        network.parent.mkdir(parents=True, exist_ok=True)
+        if not network.exists():
+            network.symlink_to(finished_run / network.name)
+        outcome = semimedref("evaluate", checkpoint=network, reports="all", split=split, csv=tmp_path / table)
+        assert outcome.status == 0, outcome.errors
+        return pd.read_csv(tmp_path / table, keep_default_na=False)
+
+    return score
+
+
+@pytest.mark.parametrize("first, second", [
+    (("A/r0/teacher",), ("A/r0/student",)),
+    (("A/r0/teacher",), ("B/r0/teacher",)),
+    (("A/r0/teacher", "valid"), ("A/r0/teacher", "test")),
+], ids=["student and teacher", "runs of one name in two sweeps", "two splits"])  # fmt: skip
+def test_the_table_of_one_network_never_replaces_that_of_another(small_phantom, scored_into, tmp_path, first, second):
+    before = scored_into("all.csv", *first)
+    both = scored_into("all.csv", *second)
+    pd.testing.assert_frame_equal(both[: len(before)], before)
+    assert len(both) == 2 * len(before) and len(both[["run", "network", "folder", "split"]].drop_duplicates()) == 2
+    assert len(scored_into("all.csv", *first)) == len(both), "scored again, it takes its old place"
+
+
+def test_rows_of_an_older_table_are_a_teacher_s(small_phantom, scored_into, tmp_path):
+    table = scored_into("all.csv", "A/r0/teacher").drop(columns=["network", "folder", "split"])
+    table.to_csv(tmp_path / "all.csv", index=False)
+    assert list(scored_into("all.csv", "A/r0/student")["network"].unique()) == ["teacher", "student"]
+    table.to_csv(tmp_path / "all.csv", index=False)
+    assert list(scored_into("all.csv", "A/r0/teacher")["folder"].unique()) == [str(tmp_path / "A")]
+
+
 @pytest.mark.parametrize("content, told", [
     ("a,b\n1,2\n", "no table of `evaluate --csv`, it has no column reports"),
     ("", "no readable table"),

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from semimedref_core.data.datasets import load_training
+from semimedref_core.experiments import papermill_run  # before a test replaces the folder of notebooks
 from semimedref_core.experiments.plan import PlanError, read_plan
 from semimedref_core.experiments.tables import markdown_table
 from semimedref_core.runtime.atomic import atomic, write_json
@@ -188,6 +189,16 @@ def test_predict_replaces_its_own_pictures_and_no_others(semimedref, finished_ru
     assert outcome.status == 1 and "chest.png: is not a folder; give another --output" in outcome.errors
 
 
+@pytest.mark.parametrize("name, value", [
+    ("output", "."), ("output", "/"), ("output", "out/.."), ("image", "."), ("image", ""),
+])  # fmt: skip
+def test_a_prediction_whose_files_would_have_no_name_is_refused(semimedref, finished_run, name, value):
+    given = {"checkpoint": finished_run, "image": "chest.png", "report": REPORT, name: value}
+    outcome = semimedref("predict", **given)
+    cure = "gives the files no name; give --output a name, such as results/case"
+    assert (outcome.status, outcome.errors) == (1, f"semimedref predict: --{name} {value}: {cure}\n")
+
+
 @pytest.mark.parametrize("text, message", [
     ("runs: [{method: supervised}]\nruns: [{method: fixmatch}]", "the key 'runs' occurs twice below line 1"),
     ("runs:\n- method: supervised\n  seed: 1\n  seed: 2", "the key 'seed' occurs twice below line 2"),
@@ -250,8 +261,6 @@ def test_a_home_that_the_shell_left_as_a_tilde_is_the_home(tmp_path, monkeypatch
 
 
 def test_a_notebook_runs_in_a_folder_with_braces(tmp_path, monkeypatch):
-    from semimedref_core.experiments import papermill_run
-
     source = papermill_run.jupytext.reads("# %% tags=['parameters']\nseed = 1\n# %%\nseed", fmt="py:percent")
     source.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
     monkeypatch.setattr(papermill_run, "_source", lambda name: source)
@@ -261,8 +270,6 @@ def test_a_notebook_runs_in_a_folder_with_braces(tmp_path, monkeypatch):
 
 def test_a_kernel_of_another_python_is_refused(tmp_path, monkeypatch):
     """Its notebook would tell of other packages than those of the record beside it."""
-    from semimedref_core.experiments import papermill_run
-
     spec = tmp_path / "kernels/python3/kernel.json"
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps({"argv": ["/opt/other/python", "-m", "x"], "display_name": "x", "language": "python"}))

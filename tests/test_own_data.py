@@ -150,6 +150,18 @@ def test_without_splits_a_fifth_is_drawn_and_no_group_crosses(tmp_path):
     assert [entry.name for entry in OwnData.find(folder).splits["valid"]] == [e.name for e in own.splits["valid"]]
 
 
+@pytest.mark.parametrize("sizes, valid", [
+    ((19, 1), 1), ((1, 19), 1), ((11, 9), 9), ((20,), 0), ((16, 2, 2), 4), ((1, 1), 1),
+], ids=str)  # fmt: skip
+def test_a_large_group_does_not_become_the_validation_split(tmp_path, sizes, valid):
+    """Whatever the names of the groups, which decide on their order."""
+    folder = own_folders.chest(tmp_path / "mine", sum(sizes), 32)
+    for names in ("abc", "xyz", "321"):
+        change(folder, range(sum(sizes)), group=list(np.repeat(list(names[: len(sizes)]), sizes)))
+        drawn = {split: len(entries) for split, entries in OwnData.find(folder).splits.items()}
+        assert drawn.get("valid", 0) == valid and sum(drawn.values()) == sum(sizes)
+
+
 def test_pairs_without_masks_of_a_validation_group_are_left_out_and_told(tmp_path):
     """Each patient has one picture with a mask and one without."""
     folder = own_folders.chest(tmp_path / "mine", 20, 32, group=[f"patient{k // 2}" for k in range(20)])
@@ -375,6 +387,29 @@ def test_zones_of_the_table_are_taken_and_contradictions_told(mine):
     assert differ in examine_own(mine).render()
     with pytest.warns(UserWarning, match=rf"the listed ones are taken(.|\n)*{differ}"):
         load_split("folder", "train", 32, str(mine))
+
+
+@pytest.mark.parametrize("kind, cell, zones", [
+    ("jsonl", [], (0,) * 6), ("parquet", [], (0,) * 6), ("csv", "[]", (0,) * 6),
+    ("jsonl", None, None), ("parquet", None, None), ("csv", "", None), ("parquet", ["left lower"], (0, 0, 1, 0, 0, 0)),
+])  # fmt: skip
+def test_an_empty_list_of_zones_is_no_zone_and_an_empty_cell_is_what_the_text_names(mine, kind, cell, zones):
+    table = table_of(mine).assign(zones=[cell] * 12)
+    (mine / "metadata.csv").unlink()
+    write = {"jsonl": table.to_json, "parquet": table.to_parquet, "csv": table.to_csv}[kind]
+    write(mine / f"metadata.{kind}", **({"orient": "records", "lines": True} if kind == "jsonl" else {"index": False}))
+    own = OwnData.find(mine)
+    (first,) = [entry for entries in own.splits.values() for entry in entries if entry.name == "images/000.png"]
+    assert own.problems == () and first.zones == zones
+    assert first.free.zones == ((1, 0, 0, 0, 0, 0) if zones is None else zones)
+    differ = "zones none, but its text names left upper"
+    assert (differ in examine_own(mine).render()) == (zones == (0,) * 6)
+
+
+def test_a_cell_none_may_be_a_missing_value_and_is_refused_with_what_to_write(mine):
+    change(mine, 0, zones="None")
+    cure = "line 2: 'none' is no zone; choose of left upper, .*right lower, or \\[\\] for none"
+    assert re.fullmatch(cure, *OwnData.find(mine).problems)
 
 
 def test_a_network_keeps_the_table_of_positions_that_it_was_trained_with(

@@ -61,6 +61,15 @@ def test_the_doctor_says_whose_left_the_texts_mean(semimedref, mine):
     assert "--text-sides patient" in semimedref("doctor", data=mine).text
 
 
+def test_the_doctor_passes_a_folder_whose_only_pair_with_a_side_is_on_the_other(semimedref, mine):
+    """A single pair may be a slip. It is listed."""
+    change(mine, range(12), text="Haze")
+    change(mine, 3, text="Haze in the left middle zone")
+    told = semimedref("doctor", data=mine)
+    assert told.status == 0, told.text
+    assert "more of the lesion in the mirror image of the named zones than in them: 1\n  images/003.png" in told.text
+
+
 def test_the_doctor_finds_groups_and_pictures_in_two_splits(mine):
     change(mine, range(12), split=["train"] * 8 + ["valid"] * 4, group=[f"patient{k // 3}" for k in range(12)])
     Image.open(mine / "images/000.png").save(mine / "images/011.png")

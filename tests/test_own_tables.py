@@ -1,6 +1,7 @@
 """The table of your own data: every kind that programs write is read, and every fault is named by its place."""
 
 import json
+from datetime import date
 
 import own_folders
 import pytest
@@ -159,6 +160,31 @@ def test_faults_of_the_table_are_told_all_at_once(mine, semimedref):
         assert fault in told.text, fault
     with pytest.raises(DataError, match=r"6 problem\(s\) .*\n.*\n.*line 3"):
         load_training("folder", 0.5, 32, str(mine))
+
+
+@pytest.mark.parametrize("kind, name, value, told", [
+    ("jsonl", "text", {"en": "left lower"}, "is of type dict"),
+    ("parquet", "text", {"en": "left lower"}, "is of type dict"),
+    ("parquet", "text", b"left lower", "is of type bytes"),
+    ("parquet", "group", date(2020, 1, 2), "is of type date"),
+    ("jsonl", "text", 1.5, "is 1.5"),
+    ("jsonl", "text", ["left", {"en": "lower"}], "lists a value that is of type dict"),
+    ("jsonl", "text", ["left lower", None], "lists a value that is of type NoneType"),
+    ("jsonl", "zones", [["left lower"]], "lists a value that is of type list"),
+    ("parquet", "zones", [True, False], "lists a value that is True"),
+])  # fmt: skip
+def test_a_value_that_is_no_text_is_told_by_its_place_and_not_shown(mine, kind, name, value, told):
+    """Else ``{"en": "left lower"}`` becomes the report "{'en': 'left lower'}"."""
+    table = table_of(mine)
+    table[name] = [value] * 12
+    (mine / "metadata.csv").unlink()
+    if kind == "parquet":
+        table.to_parquet(mine / "metadata.parquet")
+    else:
+        lines = [json.dumps(row) + "\n" for row in table.to_dict("records")]
+        (mine / "metadata.jsonl").write_text("".join(lines))
+    problem = OwnData.find(mine).problems[0]
+    assert problem == f"line {1 if kind == 'jsonl' else 2}: {name} {told}, not a text"
 
 
 def test_a_column_that_is_nearly_right_is_asked_about(mine):

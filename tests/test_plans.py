@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from semimedref_core.config import Config
-from semimedref_core.experiments.plan import PlanError, read_plan
+from semimedref_core.experiments.plan import PlanError, find_plan, read_plan
 from semimedref_core.experiments.shipped import notebooks_folder
 
 BLOCK = {"method": ["supervised", "semi_medref"], "label_ratio": [0.05, 0.1], "seed": [0, 1, 2]}
@@ -133,7 +133,15 @@ def test_the_fully_supervised_run_is_a_block_of_its_own(plan):
     ({"runs": [{"lr": "fast"}]}, "lr must be of type float, got 'fast'"),
     ({"runs": [{"seed": True}]}, "seed must be of type int, got True"),
     ({"runs": [{"seed": []}]}, "seed is an empty list"),
-    ({"runs": [BLOCK], "settings": {"gate": [0, 1]}}, r"gate must be one value, got \[0, 1\]"),
+    ({"runs": [BLOCK], "settings": {"gate": [0, 1]}}, r"settings: gate must be one value, got \[0, 1\]"),
+    ({"runs": [{}], "settings": {"method": ["supervised", "fixmatch"]}},
+     "settings: method must be one value, got .*'fixmatch'.; write one; only a block of runs may list several"),
+    ({"runs": [{}], "tuned": {"supervised": {"lr": [0.1]}}}, r"tuned, supervised: lr must be one value, got \[0.1\]"),
+    ({"runs": [{"variants": {"a": {"method": ["supervised"]}}}]},
+     r"block 1 of runs, variant a: method must be one value, got \['supervised'\]"),
+    ({"runs": [{"method": {"a": 1}}]}, "block 1 of runs: method must be one value, got {'a': 1}"),
+    ({"runs": [{"method": [["supervised"]]}]}, r"block 1 of runs: method must be one value, got \['supervised'\]"),
+    ({"runs": [{"method": {"supervised", "fixmatch"}}]}, "block 1 of runs: method must be one value, got {"),
     ({"runs": [{"method": "mean_teacher", "label_ratio": [0.5, 1]}]},
      "method mean_teacher: label_ratio 1 leaves no unlabelled pair.*its own block with method supervised"),
     ({"runs": [BLOCK, {"method": "supervised", "seed": 1}]}, "phantom-0.05-supervised-seed1 are the same run"),
@@ -149,6 +157,12 @@ def test_the_fully_supervised_run_is_a_block_of_its_own(plan):
 def test_a_mistake_is_told_with_its_place_its_value_and_the_cure(plan, tmp_path, content, told):
     with pytest.raises(PlanError, match=f"mine.yaml: .*{told}"):
         plan(**content)
+
+
+def test_a_folder_with_the_name_of_a_built_in_plan_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phantom").mkdir()
+    assert find_plan("phantom", notebooks_folder() / "plans").is_file()
 
 
 @pytest.mark.parametrize("text, told", [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import tempfile
 from pathlib import Path
@@ -141,8 +142,9 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.csv and options.reports != "all":
         raise CommandError("--csv keeps the table of --reports all; give both")
     checkpoint = network_folder(options.checkpoint)
-    run = checkpoint.absolute().parent.name
-    others = _rows_of_other_runs(Path(options.csv), run) if options.csv else None  # before it scores for minutes
+    run, network = os.path.split(os.path.abspath(checkpoint))
+    scored = {"run": Path(run).name, "network": network, "folder": str(Path(run).parent), "split": options.split}
+    others = _other_rows(Path(options.csv), scored) if options.csv else None  # before it scores for minutes
     place = device_named(options.device)
     network, about = from_pretrained(checkpoint)
     network.to(place)
@@ -159,7 +161,7 @@ def evaluate(options: argparse.Namespace) -> None:
     table = reports_table(network, pairs, texts)
     if options.csv:
         with atomic(Path(options.csv)) as temporary:
-            pd.concat([others, table.assign(run=run)]).round(4).to_csv(temporary, index=False)
+            pd.concat([others, table.assign(**scored)]).round(4).to_csv(temporary, index=False)
     for metric in ("dice_image", "dice_micro"):
         shown = table.pivot(index="reports", columns="removal_rate", values=metric).loc[table["reports"].unique()]
         say(f"{metric} (%) {where}, by reports and removal rate\n{(100 * shown).round(1).to_string()}")
@@ -199,8 +201,12 @@ def _trained_with(about: dict, checkpoint: Path, given: dict) -> Config:
     return Config(**{**known, **given})
 
 
-def _rows_of_other_runs(path: Path, run: str) -> pandas.DataFrame | None:
-    """The rows of other runs in a CSV file of ``evaluate --csv``; None if there is no such file yet.
+def _other_rows(path: Path, scored: dict[str, str]) -> pandas.DataFrame | None:
+    """The rows of a CSV file of ``evaluate --csv`` that a new table does not replace; None if there is no such file.
+
+    Args:
+        path: the file. Older ones have fewer columns: their rows are of a teacher, in any folder and split.
+        scored: columns that say what the new table is of. It replaces the rows with the same values.
 
     Raises:
         CommandError: if the file is not such a table.
@@ -213,12 +219,17 @@ def _rows_of_other_runs(path: Path, run: str) -> pandas.DataFrame | None:
         return None
     columns = ["reports", "removal_rate", *METRICS, "run"]
     try:
-        kept = pd.read_csv(path, dtype={"run": str, "reports": str}, keep_default_na=False)
+        kept = pd.read_csv(path, dtype=dict.fromkeys(["reports", *scored], str), keep_default_na=False)
     except (ValueError, OSError) as error:  # errors of pandas and of encodings are ValueErrors
         raise CommandError(f"{path}: no readable table ({type(error).__name__}); give another --csv") from None
     if missing := [name for name in columns if name not in kept]:
         raise CommandError(f"{path}: no table of `evaluate --csv`, it has no column {missing[0]}; give another --csv")
-    return kept[kept["run"] != run]
+    older = {"network": "teacher", "folder": "", "split": ""}
+    kept = kept.assign(**{name: value for name, value in older.items() if name not in kept})
+    same = (kept["run"] == scored["run"]) & (kept["network"] == scored["network"])
+    for name in ("folder", "split"):  # empty in older rows
+        same &= kept[name].isin([scored[name], ""])
+    return kept[~same]
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -237,6 +248,9 @@ def predict(options: argparse.Namespace) -> None:
         image, report = next(iter(example.pictures().items()))
         say(f"a picture of the package: {image}\nits report: {report}")
     stem = Path(options.output or Path(image).stem)
+    if stem.name in ("", ".."):
+        named = f"--output {options.output}" if options.output else f"--image {image}"
+        raise CommandError(f"{named}: gives the files no name; give --output a name, such as results/case")
     mask, overlay = stem.with_name(f"{stem.name}_mask.png"), stem.with_name(f"{stem.name}_overlay.png")
     _refuse_to_overwrite(mask, overlay)
     model = SemiMedRef.from_pretrained(options.checkpoint or example.MODEL, options.device)

@@ -186,7 +186,8 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--csv",
         metavar="FILE",
-        help="with --reports all: add the table to this file, under the name of the run's folder",
+        help="with --reports all: add the table to this file, with its run, network, folder and split; an earlier "
+        "table of the same ones is replaced",
     )
     add_device(command)
     add_settings(command, "dataset", "data", "texts", "mask_values")

@@ -131,7 +131,7 @@ def find_plan(name: str | Path, folder: Path) -> Path:
         PlanError: if a plain name is neither a file nor a built-in plan; lists the built-in plans.
     """
     path = Path(name)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if path.is_file() or path.suffix or len(path.parts) > 1:  # a folder may have the name of a built-in plan
         return path
     found = folder / f"{name}.yaml"
     if not found.is_file():
@@ -148,9 +148,9 @@ def _plan(content, default_name: str) -> Plan:
     name = str(content.get("name", default_name))
     if not _NAME.fullmatch(name) or not name.strip("."):
         raise PlanError(f"name {name!r} is not a valid folder name; use letters, digits, and any of _ . + -")
-    common = _mapping(content.get("settings", {}), FIELDS, "settings", "setting")
+    common = _settings(content.get("settings", {}), "settings")
     tuned = {
-        method: _mapping(settings, FIELDS, f"tuned, {method}", "setting")
+        method: _settings(settings, f"tuned, {method}")
         for method, settings in _mapping(content.get("tuned", {}), METHODS, "tuned", "method").items()
     }
     blocks = content.get("runs")
@@ -180,11 +180,14 @@ def _expand(block, number: int, common: Mapping, tuned: Mapping[str, Mapping]) -
             raise PlanError(
                 f"{where}: variant {variant!r} is not a valid name; use letters, digits, _ . + - and spaces"
             )
-        _mapping(settings, FIELDS, f"{where}, variant {variant}", "setting")
+        _settings(settings, f"{where}, variant {variant}")
     axes = {name: values if isinstance(values, list) else [values] for name, values in block.items()}
     empty = [name for name, values in axes.items() if not values]
     if empty:
         raise PlanError(f"{where}: {empty[0]} is an empty list and makes no run; give a value or remove it")
+    for name, values in axes.items():
+        for value in values:
+            _require_one_value(value, name, where)
     count = math.prod(map(len, [variants, *axes.values()]))
     if count > MOST_RUNS:  # the product of a few short lists may not fit into memory
         raise PlanError(f"{where}: its axes make {count} runs, but at most {MOST_RUNS} are allowed; shorten them")
@@ -210,8 +213,6 @@ def _config(where: str, settings: Mapping) -> Config:
     """The settings of one run, checked separately and together."""
     method, typed = settings["method"], {}
     for name, value in settings.items():
-        if isinstance(value, list | Mapping):
-            raise PlanError(f"{where}: {name} must be one value, got {value!r}; only a block's own settings are axes")
         typed[name] = _number(value) if kind_of(FIELDS[name]) == "float" else value
     for name in ("data", "image_encoder", "text_encoder", "positions"):
         place = os.path.expanduser(str(typed.get(name, "")))
@@ -249,6 +250,21 @@ def _mapping(value, known: Iterable[str] | None, where: str, kind: str) -> Mappi
                 f"{where}: unknown {kind} {name!r}; it may be {', '.join(known)}{did_you_mean(name, known)}"
             )
     return value
+
+
+def _settings(value, where: str) -> Mapping:
+    """The value, if it is a mapping of known settings to one value each."""
+    settings = _mapping(value, FIELDS, where, "setting")
+    for name, given in settings.items():
+        _require_one_value(given, name, where)
+    return settings
+
+
+def _require_one_value(value, name: str, where: str) -> None:
+    if isinstance(value, list | Mapping | set):  # YAML has sets too
+        raise PlanError(
+            f"{where}: {name} must be one value, got {value!r}; write one; only a block of runs may list several"
+        )
 
 
 def _require_distinct(runs: Iterable[PlannedRun]) -> None:

@@ -1,9 +1,10 @@
 """Your own folder as a dataset: it assigns pairs to splits and reads them.
 
-Without a column ``split``, a fifth of the pairs with masks becomes the validation split. Groups (patients) are taken in
-the order of a digest of their names. So a table is always divided in the same way, with any seed of the run. A
-validation pair needs a mask, so groups with unlabelled pairs are taken last. The unlabelled pairs of such a group are
-left out of both splits.
+Without a column ``split``, about a fifth of the pairs with masks becomes the validation split, in whole groups. Groups
+(patients) are taken in the order of a digest of their names. So a table is always divided in the same way, with any
+seed of the run. A group is skipped if the share would become more than two fifths with it; if this skips all groups,
+the smallest is taken. A validation pair needs a mask, so groups with unlabelled pairs are taken last. The unlabelled
+pairs of such a group are left out of both splits.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class OwnEntry(Entry):
         read = FreeReport.of(self.text, report.layout).zones
         if self.zones is None or not any(read) or read == self.zones:
             return None
-        told, said = (", ".join(report.layout.named(zones)) for zones in (self.zones, read))
+        told, said = (", ".join(report.layout.named(zones)) or "none" for zones in (self.zones, read))
         return f"{self.name}: zones {told}, but its text names {said}"
 
 
@@ -182,13 +183,15 @@ def _drawn(rows: list[Row]) -> tuple[dict[str, list[Row]], list[str], list[Row]]
     def order(name: str) -> tuple[bool, bytes]:
         return any(not row.mask for row in groups[name]), blake2b(name.encode(), digest_size=8).digest()
 
-    masked = sum(bool(row.mask) for row in rows)
+    counts = {name: count for name in sorted(groups, key=order) if (count := sum(bool(r.mask) for r in groups[name]))}
+    masked = sum(counts.values())
     chosen, found = set(), 0
-    for name in sorted((name for name in groups if any(row.mask for row in groups[name])), key=order):
-        if found >= VALID_SHARE * masked or found + sum(bool(row.mask) for row in groups[name]) >= masked:
-            break
-        chosen.add(name)
-        found += sum(bool(row.mask) for row in groups[name])
+    for name, count in counts.items():
+        if found < VALID_SHARE * masked and found + count <= 2 * VALID_SHARE * masked:
+            chosen.add(name)
+            found += count
+    if not chosen and len(counts) > 1:  # training needs masks too, so a single group stays there
+        chosen.add(min(counts, key=counts.get))
     train = [row for row in rows if (row.group or row.image) not in chosen]
     valid = [row for row in rows if (row.group or row.image) in chosen and row.mask]
     left_out = [row for row in rows if (row.group or row.image) in chosen and not row.mask]

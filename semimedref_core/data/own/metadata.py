@@ -6,7 +6,8 @@ file_name      the picture, as a path inside the folder
 text           its sentence
 mask_file_name its mask; empty for an unlabelled pair
 split          train, valid (or validation, val, dev) or test; without this column, splits are drawn
-zones          the zones that the text names, to replace the reader's result: ``left lower; right upper``
+zones          the zones that the text names, to replace the reader's result: ``left lower; right upper``; ``[]``
+               (in JSON and Parquet an empty list) for no zone; an empty cell keeps the reader's result
 group          pairs of a group stay in one split; for example the patient
 ============== =========================================================================================================
 
@@ -20,6 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from semimedref_core.config import did_you_mean
@@ -207,22 +209,24 @@ def _of_no_person(rows: list[Row]) -> list[str]:
 
 
 def _texts(table: pd.DataFrame, name: str, first: int, problems: list[str]) -> list[str]:
-    """A column as texts. Whole numbers and lists become text; any other value is a problem."""
+    """A column as texts. Whole numbers and lists of them or of texts become text; any other value is a problem.
+
+    An empty list of zones becomes ``[]``, because it says that there is no zone; an empty text says nothing.
+    """
     if name not in table.columns:
         return [""] * len(table)
     texts = []
     for index, value in table[name].items():
-        if isinstance(value, list | tuple) or (hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1):
-            texts.append("; ".join(map(str, value)))
-        elif isinstance(value, str):
-            texts.append(value.strip())
-        elif value is None or value is pd.NA or value != value:
-            texts.append("")
-        elif isinstance(value, bool | float):
-            problems.append(f"line {index + first}: {name} is {value!r}, not a text")
-            texts.append("")
-        else:
-            texts.append(str(value))
+        cell = value.tolist() if isinstance(value, np.ndarray) else value  # Parquet has arrays as lists
+        several = isinstance(cell, list | tuple)
+        cells = cell if several else [] if pd.api.types.is_scalar(cell) and pd.isna(cell) else [cell]
+        if wrong := [each for each in cells if isinstance(each, bool) or not isinstance(each, str | int | np.integer)]:
+            # A value of another type may be long, and may hold what the report says.
+            told = repr(wrong[0]) if isinstance(wrong[0], bool | float) else f"of type {type(wrong[0]).__name__}"
+            how = "lists a value that is" if several else "is"
+            problems.append(f"line {index + first}: {name} {how} {told}, not a text")
+        text = "" if wrong else "; ".join(str(each).strip() for each in cells)
+        texts.append("[]" if name == "zones" and several and not cells else text)
     return texts
 
 

@@ -74,20 +74,22 @@ def zones_listed(text: str, layout: Positions) -> tuple[int, ...] | None:
     """The zones that a cell lists, such as ``left lower; right upper``: 0 or 1 for each; None for an empty cell.
 
     Here "left" and "right" always mean sides of the image, whatever they mean in the texts. A list of 0 and 1 in the
-    order of the zones is allowed too.
+    order of the zones is allowed too. ``[]`` lists no zone. "None" is refused: a program may have written it for a
+    missing value.
 
     Raises:
         DataError: for a word that is not a zone; lists the zones.
     """
-    parts = [part for part in _SEPARATOR.split(text.strip().strip("[]").lower()) if part]
+    text = text.strip()
+    parts = [part for part in _SEPARATOR.split(text.strip("[] ").lower()) if part]
     if not parts:
-        return None
+        return (0,) * len(layout) if text.startswith("[") else None
     if len(parts) == len(layout) > 1 and set(parts) <= {"0", "1"}:
         return tuple(map(int, parts))
     known = {" ".join(sorted(name.lower().split())): k for k, name in enumerate(layout.names)}
     found = [known.get(" ".join(sorted(part.split()))) for part in parts]
     if None in found:
-        raise DataError(f"{parts[found.index(None)]!r} is no zone; choose of {', '.join(layout.names)}")
+        raise DataError(f"{parts[found.index(None)]!r} is no zone; choose of {', '.join(layout.names)}, or [] for none")
     return tuple(int(k in found) for k in range(len(layout)))
 
 
