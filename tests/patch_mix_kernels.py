@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from semimedref_kernels import choices
 from semimedref_kernels.choices import CANDIDATES
-from semimedref_kernels.patch_mix import plain_patch_mix, plain_returned, wide
+from semimedref_kernels.eager import wide
+from semimedref_kernels.patch_mix import plain_patch_mix, plain_returned
 from semimedref_kernels.patch_mix_triton import patch_mix_fused, returned_fused
 
 LAYOUTS = {

@@ -168,6 +168,8 @@ def test_a_picture_of_one_s_own_is_read_as_predict_reads_it(server, demo):
     ({"text": REPORT, "name": "../x.png", "data": "AAAA"}, r"^\.\./x\.png: cannot be read .*give a PNG or JPEG"),
     ({"text": REPORT, "name": "x.png", "data": ""}, r"^x\.png: cannot be read as an image"),
     ({"text": REPORT, "name": "x.png", "data": "?"}, "this is not a request of the page"),
+    ({"text": REPORT, "name": "x.png", "data": "ä"}, "this is not a request of the page"),
+    ({"text": REPORT, "name": "x.png", "data": "\ud800"}, "this is not a request of the page"),
     ({"text": REPORT, "example": 7}, "this is not a request of the page"),
     ({"text": REPORT}, "this is not a request of the page"),
     ([], "this is not a request of the page"),
@@ -267,6 +269,34 @@ def test_in_a_browser_the_outline_follows_what_is_typed_and_nothing_comes_from_e
     assert all(len(picture.get_attribute("alt")) > 8 for picture in page.locator("img").all())
     assert broken == [] and {address.split(":")[0] for address in asked} <= {"http", "data"}
     assert all(address.startswith((server.address, "data:")) for address in asked)
+    page.close()
+
+
+def test_without_a_sentence_the_page_fades_and_shows_no_answer_to_an_older_one(browser, server, tmp_path):
+    page = browser.new_page()
+    page.goto(server.address)
+    said, text, shown = page.get_by_role("status"), page.get_by_label("The sentence"), page.locator("#shown")
+    swap, named = page.get_by_role("button", name="Swap left and right"), page.locator("#map .named")
+    expect(said).to_contain_text("right middle")
+    held = []
+    page.route("**/answer", lambda route: held.append(route))
+    with page.expect_request("**/answer"):
+        text.fill(SWAPPED)
+    text.fill(" ")
+    expect(said).to_have_text("Now write what the picture shows.")
+    with page.expect_response("**/answer") as got:
+        held[0].continue_()
+    got.value.finished()
+    page.wait_for_timeout(100)  # so that a page that shows it would have done so
+    expect(said).to_have_text("Now write what the picture shows.")
+    Image.open(FIRST).save(tmp_path / "mine.png")
+    page.get_by_label("Open a picture").set_input_files(tmp_path / "mine.png")
+    expect(page.locator("#opened")).to_have_text("mine.png")
+    expect(said).to_have_text("Now write what the picture shows.")
+    expect(shown).to_have_class("old")
+    expect(swap).to_be_disabled()
+    expect(named).to_have_count(0)
+    assert len(held) == 1
     page.close()
 
 

@@ -24,6 +24,13 @@ def test_a_rewritten_report_tells_of_the_same_zones_or_leaves_them_open(report):
             Report.parse(text)
 
 
+def test_a_report_without_a_number_is_rewritten_without_one():
+    report = Report.of([0, 1, 1, 0, 0, 0], 2)
+    texts = {rewritten(report.without_count(), f"covid_{k}.png") for k in range(300)}
+    assert len(texts) > 20 and texts < {rewritten(report, f"covid_{k}.png") for k in range(3000)}
+    assert not any(word in text.lower().split() for text in texts for word in ("two", "2", "(2", "areas", "lesions"))
+
+
 def test_there_are_many_templates_and_a_name_always_gets_the_same_one():
     assert len(CLEAR) + len(INFECTED) >= 12
     report = Report.of([0, 0, 1, 0, 1, 0])

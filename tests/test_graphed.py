@@ -13,10 +13,11 @@ from semimedref_core.data.datasets import Training
 from semimedref_core.data.phantom import phantom
 from semimedref_core.methods import METHODS
 from semimedref_core.networks import build_network
+from semimedref_core.networks.mmi_unet import Fusion
 from semimedref_core.preparing import prepare
 from semimedref_core.runtime.graphed import WARM_UP, Graphed, why_not
 from semimedref_core.step import learned, schedule, training_step
-from semimedref_core.tools.launches import on_meta, operations, operations_of_replay
+from semimedref_core.tools.launches import Operations, on_meta, operations, operations_of_replay
 
 SETTINGS = {"image_size": 32, "batch_size": 2, "steps": 16, "burn_in": 0.3, "ramp": 0.25}
 FEW = 20  # launches of a step that is a graph; as it is it has more than 500
@@ -125,6 +126,18 @@ def test_what_a_step_launches_becomes_a_handful(pairs):
     assert operations_of_replay(config, step, pairs).total <= FEW
     # Every weight is read by the student and by the teacher, and its gradient is written.
     assert whole.bytes > 3 * sum(p.nbytes for p in build_network("compact").parameters())
+
+
+def test_only_where_a_fusion_of_mmi_unet_reads_one_pixel_the_size_changes_what_is_launched():
+    """So the counts of mmi_unet are smaller below 128 px, where its deepest map has at most three rows."""
+    fusion, words, padding = Fusion(16, 8).to("meta"), torch.empty(2, 5, 8, device="meta"), torch.empty(2, 5) > 0
+    counts = []
+    for side in (2, 3, 4, 7):
+        x = torch.empty(2, 16, side, side, device="meta")
+        with Operations() as found:
+            fusion(x, words, padding.to("meta"))
+        counts.append(found.total)
+    assert counts[0] == counts[1] < counts[2] == counts[3]
 
 
 def test_a_step_that_cannot_be_recorded_runs_as_it_is_and_one_line_says_so(pairs, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import embedding
 
 from semimedref_core.tools import Meter
 from semimedref_kernels.benchmark import against_best, read
@@ -39,11 +40,34 @@ def test_the_meter_counts_what_operations_read_and_write(device):
     x, few = torch.zeros(100, 8, device=device), torch.zeros(3, dtype=torch.int64, device=device)
     assert counted(lambda: 2 * x) == (1, x.nbytes, x.nbytes)
     assert counted(lambda: x.T[3:].unsqueeze(0)) == (0, 0, 0)  # views
-    for gather in (lambda: x[few], lambda: x.index_select(0, few)):
-        assert counted(gather) == (1, 3 * 8 * 4 + few.nbytes, 3 * 8 * 4)
+    gathers = lambda: x[few], lambda: x.index_select(0, few), lambda: embedding(few, x), lambda: x.view(-1).take(few)
+    for gather, returned in zip(gathers, (24, 24, 24, 3), strict=True):
+        assert counted(gather) == (1, 4 * returned + few.nbytes, 4 * returned)
+    assert counted(lambda: x.gather(0, few[:, None])) == (1, 4 * 3 + few.nbytes, 4 * 3)
     assert counted(lambda: x.copy_(x + 1))[1:] == (2 * x.nbytes, 2 * x.nbytes)  # what is overwritten is not read
     repeated = torch.zeros(8, device=device).expand(100, 8)
     assert counted(lambda: x + repeated) == (1, x.nbytes + 8 * 4, x.nbytes)
+
+
+@pytest.mark.parametrize(
+    ("fills", "read"),
+    [
+        (lambda x, row: x.zero_(), 0),
+        (lambda x, row: x.fill_(1), 0),
+        (lambda x, row: x.uniform_(), 0),
+        (lambda x, row: torch.zeros_like(x), 0),
+        (lambda x, row: torch.rand_like(x), 0),
+        (lambda x, row: x.new_full(x.shape, 2), 0),
+        (torch.Tensor.copy_, 8 * 4),  # of a float32 row into float64, repeated
+        (lambda x, row: torch.add(row.expand(100, 8), 1, out=x), 8 * 4),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_meter_reads_nothing_of_memory_that_is_filled(device, fills, read):
+    x, row = torch.zeros(100, 8, dtype=torch.float64, device=device), torch.zeros(8, device=device)
+    with Meter() as meter:
+        fills(x, row)
+    assert (meter.read, meter.written) == (read, x.nbytes)
 
 
 def test_the_meter_knows_the_most_memory_that_was_held_at_once():

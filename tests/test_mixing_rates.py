@@ -75,6 +75,14 @@ def test_a_batch_of_one_is_refused_because_it_has_no_partner(semimedref, small_p
     assert outcome.status == 1 and "batch_size 1 leaves no partner" in outcome.errors
 
 
+def test_a_report_without_a_number_has_no_wrong_one_before_or_after_mixing():
+    pairs = load_split("phantom", "valid", 32)
+    uncounted = replace(pairs, reports=tuple(report.without_count() for report in pairs.reports))
+    table = zone_rules(uncounted, Config(image_size=32, batch_size=20, gate=0.2, mix_count="none"), proposals=40)
+    assert (table.loc["accepted"] > 0).all()
+    assert (table.loc[["number right before", "number right, none"]] == 100).all(axis=None)
+
+
 def test_where_no_patch_can_be_offered_the_other_shares_are_not_numbers():
     nothing = Report.parse("No pulmonary infection, zero infected areas.")
     healthy = replace(load_split("phantom", "valid", 32).subset(range(4)), reports=(nothing,) * 4)

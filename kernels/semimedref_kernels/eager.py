@@ -1,5 +1,5 @@
-"""The first steps of both operations: they skip the dispatcher if nothing needs it, and refuse forward-mode
-derivatives.
+"""What both operations share: their first steps, which skip the dispatcher if nothing needs it and refuse forward-mode
+derivatives, and the type of their sums.
 
 A call through ``torch.library`` takes the host longer than a small kernel takes on a GPU. Only torch.compile, tracing,
 transforms and tensor subclasses need it. A plain call uses one ``torch.autograd.Function``.
@@ -40,3 +40,8 @@ def refuse_forward_mode(name: str, *tensors: Tensor) -> None:
             raise NotImplementedError(
                 f"{name} has no forward-mode derivative (torch.func.jvp, forward_ad); use torch.autograd.grad instead"
             )
+
+
+def wide(x: Tensor) -> Tensor:
+    """Converts to the type of sums: float32, or float64 for float64."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from semimedref_kernels.eager import direct, refuse_forward_mode
+from semimedref_kernels.eager import direct, refuse_forward_mode, wide
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -279,8 +279,3 @@ def _returned_by_masks(grad: Tensor, partner: Tensor, boxes: Tensor, accepted: T
     takes = partner == torch.arange(len(grad), device=grad.device)[:, None]  # [donor, taker]: no order, no atomics
     summed = takes.to(wide(grad).dtype) @ wide(given).flatten(1)
     return torch.empty_like(grad).copy_(wide(grad - given) + summed.view_as(grad))
-
-
-def wide(x: Tensor) -> Tensor:
-    """Converts to the type of sums: float32, or float64 for float64."""
-    return x if x.dtype == torch.float64 else x.float()

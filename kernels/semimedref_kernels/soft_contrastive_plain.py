@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from semimedref_kernels.eager import wide
+
 BITS = 6
 CODES = 2**BITS
 WHOLE = 2**20  # largest number of pairs for which backward gets z from forward: 1024 x 1024, 4 MiB in float32
@@ -276,8 +278,3 @@ def lengths(x: Tensor) -> Tensor:
 def across(grad: Tensor, unit: Tensor) -> Tensor:
     """The part of a gradient that is orthogonal to a unit vector; normalisation removes the parallel part."""
     return torch.addcmul(grad, (grad * unit).sum(1, keepdim=True), unit, value=-1)
-
-
-def wide(x: Tensor) -> Tensor:
-    """Converts to the type of sums: float32, or float64 for float64."""
-    return x if x.dtype == torch.float64 else x.float()

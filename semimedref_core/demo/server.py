@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import errno
 import json
@@ -63,14 +62,17 @@ class PageServer(ThreadingHTTPServer):
             DataError, ReportError: as in :meth:`.Demo.answer`.
             ServerError: if the request is invalid.
         """
+        example = None
         try:
-            text, examples = str(question["text"]), list(self.demo.examples)
+            text = str(question["text"])
             if "example" in question:
-                picture = examples[question["example"]]
-                return self._ask(picture, text)
-            name, data = str(question["name"]), base64.b64decode(question["data"], validate=True)
-        except (KeyError, IndexError, TypeError, binascii.Error) as error:
+                example = list(self.demo.examples)[question["example"]]
+            else:
+                name, data = str(question["name"]), base64.b64decode(question["data"], validate=True)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ServerError(f"this is not a request of the page ({type(error).__name__}); reload the page") from None
+        if example is not None:
+            return self._ask(example, text)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "picture")
             path.write_bytes(data)

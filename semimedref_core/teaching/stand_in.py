@@ -11,7 +11,7 @@ from torch import Tensor
 def stand_in_teacher(masks: Tensor, rng: np.random.Generator) -> Tensor:
     """Probabilities of an imperfect teacher. They show how the parts of the method work, not how well.
 
-    They are blurred masks. Each has its own confidence and places where lesions are half missed, and every third
+    They are blurred masks. Each has its own confidence and places where lesions are half missed, and about every third
     picture has a false prediction.
 
     Args:

@@ -1,9 +1,10 @@
 """QaTa-COV19 with reports that are rewritten as free text, as a folder for ``--dataset folder``.
 
 To measure the cost of free text, the same pictures need both kinds of texts. The sentences come from handmade templates
-with many words and orders for side, height and number. Each sentence says the same as its report, and no more. The name
-of a pair selects its template, so the folder is the same each time. The training pairs keep their order, so
-``--label-ratio`` selects the same pairs as in the dataset.
+with many words and orders for side, height and number. Each sentence names the zones of its report and no others. More
+than half of the templates leave out the number of areas. Some name a finding that the report does not name, such as
+airspace disease. The name of a pair selects its template, so the folder is the same each time. The training pairs keep
+their order, so ``--label-ratio`` selects the same pairs as in the dataset.
 
 ``python -m semimedref_core.tools.free_text_qata FOLDER`` writes ``metadata.csv`` and links to the pictures; put FOLDER
 outside the repository.
@@ -66,7 +67,7 @@ WHOLE = ("the whole {side} lung", "the entire {side} lung", "all of the {side} l
 
 
 def rewritten(report: Report, name: str) -> str:
-    """The report as free text; the name selects the template.
+    """The report as free text; the name selects the template. A report without a number gets a template without one.
 
     >>> rewritten(Report.of([0, 0, 1, 0, 0, 0]), "covid_1.png")
     'Patchy consolidation of the left lower zone, 1 in all.'
@@ -83,10 +84,12 @@ def rewritten(report: Report, name: str) -> str:
             places.append(PHRASES[draw(len(PHRASES))](side, heights))
     if len(places) > 1 and draw(2):
         places = places[::-1]
-    number = report.lesions
-    text = INFECTED[draw(len(INFECTED))].format(
-        places=" and ".join(places), count=COUNT_WORDS[number], digit=number, s="" if number == 1 else "s"
-    )
+    number, templates, counted = report.lesions, INFECTED, {}
+    if number is None:
+        templates = [each for each in INFECTED if "{count}" not in each and "{digit}" not in each]
+    else:
+        counted = {"count": COUNT_WORDS[number], "digit": number, "s": "" if number == 1 else "s"}
+    text = templates[draw(len(templates))].format(places=" and ".join(places), **counted)
     return text[0].upper() + text[1:]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -19,8 +20,10 @@ class Meter(TorchDispatchMode):
     """Sums the bytes that PyTorch's operations read and write in its body, and the memory that they hold.
 
     Tensors on the device ``meta`` have shapes but no memory, so it can count work that is too large for this machine.
-    Views move nothing. A gather reads as many numbers as it returns. Overwritten memory is not read. A broadcast tensor
-    has the size of its memory. A custom operation counts as one.
+    Views move nothing. A gather reads as many numbers as it returns. Overwritten memory is not read, nor is a tensor
+    that only gives its shape. A broadcast tensor has the size of its memory. ``x[indices] = values`` writes as many
+    numbers as there are values, even if they are repeated; other operations in place write all of their tensor. A
+    custom operation counts as one.
 
     Attributes:
         operations: number of operations that move data.
@@ -58,11 +61,20 @@ class Meter(TorchDispatchMode):
 
 def _read_and_written(op, ins: list[Tensor], outs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     name = op.overloadpacket.__name__
-    if op.is_view or "empty" in name:
+    if op.is_view or "empty" in name or name == "_unsafe_view":
         return [], []
-    if name in ("index", "index_select"):
+    if name in ("index", "index_select", "gather", "take", "embedding"):
         return [*outs, *ins[1:]], outs
-    return (ins[1:], ins[-1:]) if name in ("copy_", "index_put_") else (ins, outs)
+    if name.startswith("new_") or name.endswith("_like"):
+        return [], outs
+    if name == "index_put_":
+        return ins[1:], ins[-1:]
+    random = torch.Tag.nondeterministic_seeded in op.tags
+    if name in ("copy_", "fill_", "zero_") or (random and name.endswith("_")):
+        return ins[1:], outs
+    if any(argument.is_out for argument in op._schema.arguments):  # they are the last arguments
+        return ins[: -len(outs)], outs
+    return ins, outs
 
 
 def _nbytes(tensors: Iterable[Tensor]) -> int:

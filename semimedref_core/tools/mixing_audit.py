@@ -82,14 +82,22 @@ def faults(
     named = torch.tensor([report.zones for report in told]).bool()
     unnamed, lost = broken_by_mixing(sum_in_boxes(before, boxes), sum_in_boxes(after, boxes), named, least)
     covered = ((before > 0) & (after == 0)).flatten(1).any(1)
-    counts = _miscounted(own, before), _miscounted(told, after)
+    counts = (miscounted(said, count_lesions(masks[:, 0])) for said, masks in ((own, before), (told, after)))
     return torch.stack([unnamed, lost, covered, *counts], 1)
 
 
-def _miscounted(reports: Sequence[Report], masks: Tensor) -> Tensor:
-    """Whether a count word is wrong. A report without a count word is not."""
-    counts = count_lesions(masks[:, 0]).tolist()
-    return torch.tensor([report.lesions not in (count, None) for report, count in zip(reports, counts, strict=True)])
+def miscounted(reports: Sequence[Report], lesions: Tensor) -> Tensor:
+    """Whether the number of a report is wrong. A report without a number is not.
+
+    Args:
+        reports: B reports.
+        lesions: ``[B]``, the true numbers, see :func:`count_lesions`.
+
+    Returns:
+        ``[B]`` bool.
+    """
+    pairs = zip(reports, lesions.tolist(), strict=True)
+    return torch.tensor([report.lesions not in (count, None) for report, count in pairs], dtype=torch.bool)
 
 
 def zone_of_patch(patches: Tensor, boxes: Tensor) -> Tensor:

@@ -24,12 +24,11 @@ from semimedref_core.networks import build_texts
 from semimedref_core.patchmix import MIX_COUNTS, PATCH_ZONES, mixed_reports, patch_boxes
 from semimedref_core.reports import Report
 from semimedref_core.tools.known_truth import batches_with_truth
-from semimedref_core.tools.mixing_audit import broken_by_mixing, count_lesions, sum_in_boxes
+from semimedref_core.tools.mixing_audit import broken_by_mixing, count_lesions, miscounted, sum_in_boxes
 from semimedref_kernels import patch_mix
 
 LEAST = 4  # smallest number of lesion pixels in a zone
-NUMBER_RIGHT = {count: f"number right, {count}" for count in MIX_COUNTS}
-OF_MIXES = ["mask true", "zones true", *NUMBER_RIGHT.values(), "number right before"]
+OF_MIXES = ["mask true", "zones true", *(f"number right, {way}" for way in MIX_COUNTS), "number right before"]
 """The checks of an accepted mix."""
 
 
@@ -46,7 +45,7 @@ def zone_rules(pairs: Pairs, config: Config, proposals: int = 1000) -> pd.DataFr
         One column for each rule, one row for each share. ``offered`` is a share of all samples. ``shows a lesion`` and
         ``accepted`` (by the gate) are shares of the offers. The others are shares of the accepted mixes: the ``mask``
         marks what the image shows; the ``zones`` of the text agree with the image at least as well as before mixing;
-        the number of lesions in the text is right, for each way to count. A share of nothing is NaN.
+        the number of lesions in the text, if it has one, is right, for each way to count. A share of nothing is NaN.
 
     Raises:
         ConfigError: if the batch size is 1.
@@ -71,7 +70,7 @@ def _zone_rule(pairs: Pairs, config: Config, proposals: int) -> dict[str, float]
         samples, offers = samples + len(zones), offers + int(offered.sum())
         lesions += int((sum_in_boxes(truth[partner], patches[:, None])[:, 0] >= LEAST)[offered].sum())
         own = [Report.parse(text) for text in texts.decode(batch.input_ids)]
-        mixes += _true_in(truth, shown, target, own, zones, accepted, batch.zone_boxes)
+        mixes += _true_in(truth, shown, target, own, zones, batch.zone_boxes)[accepted].tolist()
     of_mixes = pd.DataFrame(mixes, columns=OF_MIXES, dtype=float).mean()
     shares = {"offered": offers / samples, "shows a lesion": _share(lesions, offers)}
     shares |= {"accepted": _share(len(mixes), offers), **of_mixes}
@@ -82,23 +81,20 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else np.nan
 
 
-def _true_in(
-    before: Tensor, after: Tensor, target: Tensor, own: list[Report], zones: Tensor, accepted: Tensor, boxes: Tensor
-) -> list[dict[str, bool]]:
-    """The checks of each accepted mix; ``before`` and ``after`` are the lesions in the image."""
-    found = []
-    lesions = sum_in_boxes(before, boxes), sum_in_boxes(after, boxes)
-    pieces = [count_lesions(masks[:, 0]).tolist() for masks in (before, after)]
-    for i in accepted.nonzero()[:, 0].tolist():
-        told = {count: mixed_reports(own[i], mix_count=count)[int(zones[i]) + 1] for count in MIX_COUNTS}
-        named = torch.tensor([told["none"].zones]).bool()
-        broken = broken_by_mixing(lesions[0][[i]], lesions[1][[i]], named, LEAST)
-        counts = {name: told[count].lesions in (pieces[1][i], None) for count, name in NUMBER_RIGHT.items()}
-        own_count = own[i].lesions == pieces[0][i]
-        agrees = torch.equal(target[i] >= 0.5, after[i] > 0)
-        zones_true = not any(bool(each[0]) for each in broken)
-        found.append({"mask true": agrees, "zones true": zones_true, **counts, "number right before": own_count})
-    return found
+def _true_in(before: Tensor, after: Tensor, target: Tensor, own: list[Report], zones: Tensor, boxes: Tensor) -> Tensor:
+    """The checks of each sample, ``[B, 6]`` bool in the order of :data:`OF_MIXES`; ``before`` and ``after`` are the
+    lesions in the image."""
+    places = zones.add(1).tolist()
+    told = {
+        way: [mixed_reports(report, mix_count=way)[place] for report, place in zip(own, places, strict=True)]
+        for way in MIX_COUNTS
+    }
+    agrees = ((target >= 0.5) == (after > 0)).flatten(1).all(1)
+    named = torch.tensor([report.zones for report in told["none"]]).bool()
+    unnamed, lost = broken_by_mixing(sum_in_boxes(before, boxes), sum_in_boxes(after, boxes), named, LEAST)
+    lesions = count_lesions(before[:, 0]), count_lesions(after[:, 0])
+    wrong = [unnamed | lost, *(miscounted(told[way], lesions[1]) for way in MIX_COUNTS), miscounted(own, lesions[0])]
+    return torch.stack([agrees, *(~each for each in wrong)], 1)
 
 
 def release_rates(pairs: Pairs, image_size: int, proposals: int = 1000, seed: int = 0) -> pd.DataFrame:

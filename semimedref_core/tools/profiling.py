@@ -106,7 +106,7 @@ def profile(config: Config, device: str = "auto", count: int = 20, pairs: Traini
     taken = []
     for number in range(step, step + count):
         with torch.profiler.profile(activities=activities) as profiler, record_function("other"):
-            _do(prepared, prepared.batches(number), config, step)
+            run_step(prepared, prepared.batches(number), config, step)
             if on_gpu:
                 torch.cuda.synchronize()
         taken.append(_own_milliseconds(profiler.events(), on_gpu))
@@ -128,11 +128,11 @@ def step_seconds(prepared: Prepared, config: Config, count: int, warm_up: int = 
     step = _whole_step(config)
     with closing(made_ahead(prepared.batches, range(step, step + warm_up + count))) as stream:
         for batch in islice(stream, warm_up):
-            _do(prepared, batch, config, step, prepared.learn)
+            run_step(prepared, batch, config, step, prepared.learn)
         wait()
         started = time.perf_counter()
         for batch in stream:
-            _do(prepared, batch, config, step, prepared.learn)
+            run_step(prepared, batch, config, step, prepared.learn)
         wait()
     return (time.perf_counter() - started) / count
 
@@ -142,7 +142,8 @@ def _whole_step(config: Config) -> int:
     return min(config.steps - 1, math.ceil((config.burn_in + config.ramp) * config.steps))
 
 
-def _do(prepared: Prepared, batch: Batch, config: Config, step: int, learn: Learn | None = None) -> None:
+def run_step(prepared: Prepared, batch: Batch, config: Config, step: int, learn: Learn | None = None) -> None:
+    """Makes one training step of any index, whatever the last one was; ``learn`` replaces the plain one."""
     prepared.state.step = step
     training_step(prepared.state, batch, config, prepared.accelerator, learn)
 

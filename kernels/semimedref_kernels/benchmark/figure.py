@@ -113,6 +113,6 @@ def roof(ax: Axes, ceilings: dict[str, Any], dtype: str) -> None:
         matrix_text = f"matrix product {most / 1e12:.3g} TFLOP/s"
     ridge = xs[1]
     ax.annotate(copy_text, (ridge / 5, copy * ridge / 5), (-8, 2), textcoords="offset points", ha="right", fontsize=10)
-    ax.annotate(matrix_text, (ridge, most), (0, 5), textcoords="offset points", fontsize=10)
+    ax.annotate(matrix_text, (high, most), (0, 5), textcoords="offset points", ha="right", fontsize=10)
     ax.grid(True, which="major", color="0.92", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
