@@ -18,15 +18,15 @@
 # **What you will see.** Semi-MedRef is a method that learns to outline a lesion from an image and its report, with few
 # masks. These notebooks take it apart. This first one is the map. After it you
 #
-# - know the task and the method in one figure;
+# - know the task and the method, each in one figure;
 # - know which notebook to read for what, and how long that takes;
 # - can find the function, the notebook and the test of each equation;
 # - can look up every symbol and every term;
-# - know where the released code departs from what one expects of the paper.
+# - know where the released code differs from what the paper leads one to expect.
 #
-# **What "the paper" means here.** *The paper* means its abstract, and the equations that comments in the released code
-# number as the paper's. *The release* means what that code does. We have not seen the paper's tables, so no number here is from
-# them.
+# **What "the paper" means here.** *The paper* means its abstract, and the equations whose numbers in the paper we know
+# from comments in the released code. *The release* means what that code does. We have not seen the paper's tables, so
+# no number here is from them.
 #
 # **What you need.** PyTorch, and the [abstract of the paper](https://arxiv.org/abs/2605.15720).
 #
@@ -47,12 +47,13 @@
 #
 # **If you have ten minutes,** look at the figures below and read the verdict in [08](08_results.ipynb). **If you want
 # the method,** read 01 to 06 in order. **If you want to train,** go to [07](07_train.ipynb), then to
-# [docs/training.md](../docs/training.md) and [docs/own_data.md](../docs/own_data.md). Notebooks 01 to 10 have exercises, in
-# which you predict, change or break something. A cell tells whether you are right.
+# [docs/training.md](../docs/training.md) and [docs/own_data.md](../docs/own_data.md). Notebooks 01 to 10 have
+# exercises, in which you predict, change or break something. A cell tells whether you are right.
 #
 # The notebooks need no download. They compute on the *phantom*: drawn chest X-rays with reports in the grammar of the
-# real ones. 03 and 08 also show finished runs on real data. They came with the notebooks as numbers. Notebooks with a
-# parameter `dataset` also take `"qata"`, once `SEMIMEDREF_DATA` names the folder that holds QaTa-COV19.
+# real ones. 03 and 08 also show finished runs on real data. The numbers of these runs are stored with the notebooks.
+# Notebooks with a parameter `dataset` also take `"qata"`, once `SEMIMEDREF_DATA` names the folder that holds
+# QaTa-COV19.
 
 # %% tags=["parameters"]
 seed = 0
@@ -87,32 +88,30 @@ print(versions())
 # ($D_L$). For most pairs nobody drew a mask ($D_U$). Every pair has its report.
 #
 # The report says where to look. About six of ten phantom images also hold *decoys* (yellow, dotted). A decoy looks like
-# a lesion, but no report names it and no mask marks it. **Compare** the first image, which has no decoy, with the
-# others: only the report tells a decoy from a lesion.
+# a lesion, but no report names it and no mask marks it. **Compare** the blue with the yellow outlines in the last three
+# images: both kinds look alike. The first image has no decoy.
 
 # %%
 decoys = phantom.decoys("train", 6, image_size, seed)
 shown = [0, 2, 4, 5]
 sample_gallery(phantom.phantom("train", 6, image_size, seed).subset(shown), 4, decoys[shown])
 plt.show()
-share = phantom.decoys("train", 200, 48, seed).any((1, 2)).mean()
-print(f"of the first 200 images {100 * share:.0f} % hold decoys")
+share = phantom.decoys("train", size=64).any((1, 2)).mean()
 
 # %% [markdown]
 # ## The method in one figure
 #
-# The figure shows one training step, with the shapes of the run that [06](06_teacher_student.ipynb) takes apart. A *weak
-# view* is the image moved a little. A *strong view* also has other grey values. The *target* is the mask that the student
-# is trained on, and *DiceCE* is the loss of a mask. Read the figure from left to right:
+# The figure shows one training step, with the shapes of the run that [06](06_teacher_student.ipynb) takes apart. A
+# *weak view* is the image moved a little, and mirrored in half of the cases (its report then swaps left and right). A
+# *strong view* also has other grey values. The *target* is the mask that the student is trained on, and *DiceCE* is the
+# loss of a mask. Read the figure from left to right:
 #
 # 1. The teacher looks at the unlabelled image and reads its report. It predicts a lesion probability $p$ for each
 #    pixel. Cut at 0.5, this is the *pseudo-label*.
-# 2. T-PatchMix may paste a patch of another pair; then image, target and text change together. The texts from which it
-#    chooses are written beforehand (box *plan of the mixing*), and PosAug has hidden some of their position phrases.
-# 3. The student learns from the labelled pairs and from the mixed ones. It also makes an *embedding*, one vector, of
-#    each image and each text. ITCL, a contrastive loss, draws those together whose reports share zones.
+# 2. T-PatchMix may paste a patch of another pair; then image, target and text change together. The texts from which it chooses are written beforehand, in the box *plan of the mixing*. PosAug has already hidden some of their position phrases.
+# 3. The student learns from the labelled pairs and from the mixed ones. It also makes an *embedding*, one vector, of each labelled image, of each unlabelled weak view, and of their reports. ITCL, a contrastive loss, draws those together whose reports share zones.
 # 4. The teacher follows the student, as a moving average of its weights.
-# 5. $L$ is the weighted sum of the four losses at the right. The weights are $w_l$, $w_u$ and $w_u w_c$.
+# 5. $L$ is the weighted sum of the four losses at the right. DiceCE of the labelled pairs has weight 1. The others have $w_l$ (ITCL, labelled), $w_u w_c$ (ITCL, unlabelled) and $w_u$ (DiceCE of the mixed pairs).
 #
 # ![One training step as boxes and arrows](pictures/step.png)
 #
@@ -123,8 +122,8 @@ print(f"of the first 200 images {100 * share:.0f} % hold decoys")
 # ## The map
 #
 # The first number is ours, in the order of the method. The second is the paper's, as comments in the released code give
-# it. The cell reads the table from tags in the sources, so the table shows what is there. A test fails if an equation
-# has no function, no cell or no test.
+# it. The cell reads the table from tags in the sources, so the table is never out of date. The cell in bold explains
+# the equation. A test fails if an equation has no function, no cell or no test.
 
 # %%
 found = find_tags()
@@ -156,9 +155,9 @@ Markdown(glossary_table())
 # %% [markdown]
 # ## The ledger
 #
-# The *ledger* lists where the released code, or its data, is not what one expects of the paper, and what we do instead.
-# A notebook shows each entry, and a test proves it. The ledger does not say that the paper is wrong. It says what the
-# authors' code does, so that you can read numbers made with it.
+# The *ledger* lists where the released code or its data differ from what the paper leads one to expect, and what we do
+# instead. A notebook shows each entry, and a test checks it on our own rewriting of that code. The ledger does not say
+# that the paper is wrong. It says what the authors' code does, so that you can read numbers made with it.
 
 # %%
 Markdown(ledger_table(found))
@@ -166,9 +165,10 @@ Markdown(ledger_table(found))
 # %% [markdown]
 # ## Two sets of settings
 #
-# The preset `paper` has the values of paper and release. The preset `compact` has ours, for a small network, few pairs in
-# a batch and short training; it is the default of all commands. The table shows where they differ. The last column says
-# why. *Valid split, seed 0* means: on the validation pairs of QaTa-COV19, in runs with seed 0.
+# The preset `paper` has the values of paper and release. The preset `compact` has ours, for few pairs in a batch and
+# short training. Both use the same small network. `compact` is the default of all commands but `semimedref tutorial`,
+# which uses the preset `tutorial`. The table shows where they differ. The last column says why. *Valid split, seed 0*
+# means: on the validation pairs of QaTa-COV19, in runs with seed 0.
 
 # %%
 Markdown(settings_table())
@@ -176,16 +176,17 @@ Markdown(settings_table())
 # %% [markdown]
 # ## What to take away
 #
-# **To remember.** The cell prints the facts.
-#
-# **Next:** [01 · Data](01_data.ipynb). **In a hurry:** the verdict is at the top of [08 · Results](08_results.ipynb).
-# **Further on:** [docs/code.md](../docs/code.md) tells where the code is, and [docs/additions.md](../docs/additions.md)
-# tells what here is ours and not the paper's.
+# **To remember.** The cell prints five facts to remember.
 
 # %%
 numbered = sum(bool(entry.paper) for entry in EQUATIONS)
-print(f"1. {len(EQUATIONS)} equations make the method; for {numbered} of them we know the paper's number.")
-print(f"2. {100 * share:.0f} % of the first 200 phantom images hold decoys; only the report tells them from lesions.")
+print(f"1. {len(EQUATIONS)} equations in all, from data to metrics; for {numbered} of them we know the paper's number.")
+print(f"2. {100 * share:.0f} % of the phantom's images hold decoys; only the report tells them from lesions.")
 print("3. The teacher labels; the student learns from masks and from mixed pairs; the teacher follows the student.")
 print("4. T-PatchMix changes image, target and text together, or none of them.")
 print(f"5. The ledger has {len(LEDGER)} entries, and each has a test.")
+
+# %% [markdown]
+# **Next:** [01 · Data](01_data.ipynb). **In a hurry:** the verdict is at the top of [08 · Results](08_results.ipynb).
+# **Further on:** [docs/code.md](../docs/code.md) tells where the code is, and [docs/additions.md](../docs/additions.md)
+# tells what here is ours and not the paper's.

@@ -27,9 +27,9 @@
 #
 # **Time.** About 20 minutes to read, with the exercises and without the appendices; about 20 seconds to run.
 #
-# The three equations have numbers of ours; we do not know the paper's. The *release* is the code that the authors
-# published. The *ledger* in [notebook 00](00_start_here.ipynb) lists, with numbers, where the release does something
-# else than one expects from the paper.
+# The numbers of the three equations are ours; we do not know the paper's. The *release* is the code that the authors
+# published. The *ledger* in [notebook 00](00_start_here.ipynb) is a numbered list of the places where the release
+# differs from what the paper leads one to expect.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "phantom-ct", or "qata" with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -57,8 +57,8 @@ print(versions())
 # %% [markdown]
 # ## The pairs
 #
-# A pair is an image and its report. This notebook reads the masks of all pairs, because we want to know the data. A
-# training run reads the masks of the labelled pairs only.
+# A pair is an image and its report. This notebook reads the masks of all pairs, because we want to know the data. Of
+# the training pairs, a training run reads only the masks of the labelled ones.
 #
 # The **phantom** is a data set that a program draws: stylised chest X-rays with lesions, masks and reports. It is free
 # to share. It teaches the method; it teaches no medicine.
@@ -71,8 +71,6 @@ pairs = load_split(dataset, "train", image_size)
 print(f"{len(pairs)} pairs, images {pairs.images.shape[1:]} {pairs.images.dtype}")
 print(f"lesion in {100 * pairs.masks.mean():.1f} % of all pixels")
 print(f"reports without infection: {sum(not report.sides for report in pairs.reports)}")
-
-# %%
 first = next(i for i, report in enumerate(pairs.reports) if len(report.sides) == 2 and sum(report.zones) < 6)
 figures.sample_apart(pairs.images[first], pairs.masks[first], pairs.reports[first])
 plt.show()
@@ -81,13 +79,13 @@ plt.show()
 # ## Why the text is needed: decoys
 #
 # Most phantom images also hold **decoys**. A decoy is an opacity that looks like a lesion, but no report names it and
-# no mask marks it. Nobody can tell a decoy from a lesion by its look. Only the text can tell.
+# no mask marks it.
 #
 # Not every image has a decoy. A decoy lies in a zone that the report does not name. Three of ten reports name all six
 # zones, so their images cannot hold one. The next cell counts decoys on the phantom's X-rays, whatever `dataset` is.
 #
-# In the figure, compare the opacities inside the blue and the yellow lines: they look alike. Yellow dotted lines mark
-# decoys. A network sees neither line.
+# In the figure yellow dotted lines mark decoys, and blue lines mark lesions. Compare the opacities inside them: they
+# look alike. A network sees neither line, so only the text can tell it which is which.
 
 # %%
 every = phantom.decoys("train", size=64).any((1, 2))
@@ -113,7 +111,7 @@ plt.show()
 #
 # Left comes before right, and each side goes from top to bottom. `Report.parse` calls the function below, which turns
 # the phrases of a report into bits. `_parse_phrase` finds the side and the heights of one phrase. `spelt_out` remembers
-# the style of the text. The branch `side is None` reads a phrase that forgets its side (an appendix shows such slips).
+# the style of the text. The branch `side is None` handles a phrase that names no side (an appendix shows such slips).
 # The last two lines of the cell check one report by hand.
 
 # %%
@@ -151,10 +149,9 @@ print(f"lvit:    {lvit[first]}\nrelease: {release[first]}")
 # %% [markdown]
 # ### Exercise 01.1 (predict)
 #
-# Read this report, which is in style `lvit`:
-# `Bilateral pulmonary infection, three infected areas, upper lower left lung and all right lung.` What is its vector
-# $a$? And which number would the style `release` write in place of "three"? Answer with `(a, number)`, such as
-# `([0, 0, 0, 0, 0, 0], 0)`.
+# Read this report, which is in style `lvit`: `Bilateral pulmonary infection, three infected areas, upper lower left
+# lung and all right lung.` What is its vector $a$? And which number would the style `release` write in place of
+# "three"? Answer with `(a, number)`, such as `([0, 0, 0, 0, 0, 0], 0)`.
 #
 # <details><summary>Solution</summary>
 #
@@ -175,9 +172,9 @@ check("01.1", six_bits)
 # image their lesions lie. (Lateral views have `vp-ll` in QaTa's file names, and left and right mean nothing in them.
 # `agreement` counts them separately.)
 #
-# We drew the phantom with "left" on the image's left, so its 100 % is no finding. Set `dataset = "qata"`, and the same
-# cell measures the real data; the text below the figure has the number. The figure shows how often each pixel is lesion, for both kinds of reports. Look at the
-# dashed midline: each bright spot lies on the side that the reports name.
+# We drew the phantom with "left" on the image's left, so its 100 % is not a finding. With `dataset = "qata"` the same
+# cell measures the real data; its number stands below the figure. The figure shows, for each pixel, the share of masks
+# with lesion there. **Look at** the dashed midline: each bright spot lies on the side that the reports name.
 
 # %%
 found = agreement(pairs)
@@ -192,8 +189,9 @@ figures.mean_masks(one_sided)
 plt.show()
 
 # %% [markdown]
-# Among QaTa's 1429 validation pairs, take those whose report names only the left lung: 98.5 % of their lesion lies in the
-# left half of the image. So **"left" is the left half of the image**. For MosMedData+ (CT slices) we have not verified it.
+# Among QaTa's 1429 validation pairs, take the frontal views whose report names only the left lung. On average 98.5 % of
+# the lesion lies in the left half of the image. So **"left" is the left half of the image**. For MosMedData+ (CT
+# slices) we have not verified it.
 #
 # ### Exercise 01.2 (change)
 #
@@ -220,13 +218,14 @@ check("01.2", mirrored)
 #
 # The method pastes patches where a report says that a lesion is. So it needs a box for each zone. A **grid** gives
 # these boxes by four cuts, as shares of the image's height. The two inner cuts separate upper from middle and middle
-# from lower. The two outer cuts leave out the rows at top and bottom that hold hardly any lesion. The release cuts the image into equal
-# thirds (Ledger 8). But lungs do not reach from edge to edge, so many lesions of "lower" lie partly above the lowest
-# third. We estimate the cuts from the labelled pairs (`estimate_grid`), and judge them on the other pairs.
+# from lower. The two outer cuts leave out the rows at top and bottom that contain almost no lesion. The release cuts
+# the image into equal thirds (Ledger 8). But lungs do not reach from edge to edge, so many lesions of "lower" lie
+# partly above the lowest third. We estimate the cuts from the labelled pairs (`estimate_grid`), and judge them on the
+# other pairs.
 #
 # The table takes lesions that a report places by *one* height word. It says how many per cent of their pixels lie
-# inside the band of that word. *Calibrated* is our grid for QaTa. The phantom draws its lesions inside the bands of
-# this grid, so its column must be near 100 %.
+# inside the band of that word. *Calibrated* is our grid for QaTa. The phantom draws its lesions inside the bands of the
+# calibrated grid, so the column *calibrated* must be near 100 %.
 
 # %%
 labelled = labelled_indices(pairs.names, label_ratio)
@@ -252,7 +251,7 @@ figures.row_histograms(rows, grids)
 plt.show()
 
 # %% [markdown]
-# Here are both grids over images. The white line is the midline. **Look at** the lesions of "lower": the lower dashed
+# Here are both grids over images. Thin lines are the outer cuts. **Look at** the lesions of "lower": the lower dashed
 # line crosses them, and the lower thick yellow line runs above them.
 
 # %%
@@ -263,9 +262,9 @@ plt.show()
 # %% [markdown]
 # ### Exercise 01.3 (break)
 #
-# Break the grid of thirds. Make a mask of 96 by 96 pixels, 0 and 1. By the calibrated grid it shows *left lower* and
-# nothing else; by the thirds it shows *left middle* and nothing else. A grid sees a zone if the lesion in its box
-# covers 0.3 % of the image or more, which is 28 pixels here. `anatomy.QATA.zones_shown(mask)` and
+# Break the grid of thirds. Make a mask of 96 by 96 pixels, 0 and 1. By a grid, a mask *shows* a zone if the lesion in
+# the zone's box covers at least 0.3 % of the image (28 pixels here). By the calibrated grid your mask shows *left
+# lower* and nothing else; by the thirds it shows *left middle* and nothing else. `anatomy.QATA.zones_shown(mask)` and
 # `anatomy.THIRDS.zones_shown(mask)` give the bits.
 #
 # <details><summary>Solution</summary>
@@ -288,11 +287,10 @@ check("01.3", mask)
 # ## What the count word gives away (Ledger 10)
 #
 # In style `lvit` the word is the number of connected lesions *in the mask*. On QaTa this holds for all 1429 validation
-# texts. The phantom copies it. So the text gives away a part of the answer. In style `release` the word only repeats
-# how many zones are named. Each table sets one style's word against the number of connected lesions in the mask, and
-# counts texts. Orange frames mark the fields where the two
-# agree. **Look at** how many texts lie outside the frames: on the phantom none at the left, and more than half at the
-# right.
+# texts. The phantom follows the same rule. So the text gives away part of the answer. In style `release` the word only
+# repeats how many zones are named. Each table counts the texts with a given word (rows) and a given number of connected
+# lesions (columns). Orange frames mark the fields where the two agree. **Look at** how many texts lie outside the
+# frames: on the phantom none at the left, and more than half at the right.
 
 # %%
 counts = pd.DataFrame({"connected lesions in the mask": [Lesions.of(mask).count for mask in pairs.masks]})
@@ -320,9 +318,9 @@ plt.show()
 # sorts its names first and rounds down. (`with_mask` is for your own folders, where some masks are missing from the
 # start.)
 #
-# In the listing read the branch `if dataset in ("qata", ...)` and the last two lines. The table counts labelled pairs. In
-# the figure each blue line is a labelled pair of `dataset`. Follow one line
-# downwards: a pair that is labelled at 1 % stays labelled at every larger share.
+# In the listing read the branch `if dataset in ("qata", ...)` and the last two lines. The table counts labelled pairs.
+# In the figure each blue line is a labelled pair of `dataset`. Follow one line downwards: a pair that is labelled at 1
+# % stays labelled at every larger share.
 
 # %%
 display(source_of(labelled_indices))
@@ -350,8 +348,8 @@ plt.show()
 #
 # The release reports the first, LViT's code the second (Ledger 11). *mIoU* is averaged in the same two ways; it divides
 # the common pixels by the pixels of either. An image without lesion and without prediction scores 1. The cell computes
-# both averages for two images, one with a large lesion and one with a small lesion. We pretend that a network finds the large one perfectly
-# and misses the small one.
+# both averages for two images, one with a large lesion and one with a small lesion. We pretend that a network finds the
+# large one perfectly and misses the small one.
 
 # %%
 display(source_of(evaluation.dice_and_iou, evaluation.scores))
@@ -364,10 +362,10 @@ print(f"lesions of {large} and {small} pixels")
 print(f"Dice micro {100 * two['dice_micro']:.1f} %, Dice per image {100 * two['dice_image']:.1f} %")
 
 # %% [markdown]
-# A milder error does it too. We take the first 200 pairs, let every mask grow by 2 % of the image's side, and use the
-# grown mask as the prediction. The outline is wrong by the same few pixels everywhere, but a small lesion loses more
-# Dice by it. In the figure the grey dots fall towards the left, where lesions are small. The dashed line, the mean
-# over images, lies below the solid line, the micro score.
+# A milder error also separates the two scores. We take the first 200 pairs, let every mask grow by 2 % of the image's
+# side, and use the grown mask as the prediction. The outline is wrong by the same few pixels everywhere, but a small
+# lesion loses more Dice. In the figure the grey dots fall towards the left, where lesions are small. The dashed line,
+# the mean over images, lies below the solid line, the micro score.
 
 # %%
 some = pairs.masks[:200]
@@ -381,23 +379,8 @@ plt.show()
 # %% [markdown]
 # ## What to take away
 #
-# What the phantom has by construction, and what we measured on the validation split of QaTa-COV19 (1429 pairs):
-#
-# | | phantom | QaTa-COV19 |
-# |---|---|---|
-# | lesion of left-only reports in the left half | 100 % | 98.5 % |
-# | count word of `lvit` = connected lesions | 100 % | 100 % |
-# | pixels of "lower" in the lowest third | about half | 26 % |
-# | zone vectors that differ between the two versions of the texts | none | 16 % |
-#
-# **To remember.** The cell prints the facts with their numbers. They are of the data set and the label ratio in the
-# parameters; the fifth is of the phantom.
-#
-# **Next:** [02 · The network](02_network.ipynb) reads image and report. **Back:** [00 · Start
-# here](00_start_here.ipynb). **Further on:** [04 · T-PatchMix](04_t_patchmix.ipynb) uses the boxes of the zones, [05 ·
-# ITCL](05_itcl.ipynb) uses the six bits, and [docs/data.md](../docs/data.md) tells how to get the real data. The
-# appendices show CT slices, real slips in reports, both versions of the texts, what the count word is worth, how
-# common the phrases are, and digests of the labelled sets.
+# **To remember.** The cell prints the facts with their numbers. Facts 1 to 4 are about the data set and the label ratio
+# in the parameters, and facts 5 and 6 are about the phantom. Numbers after *QaTa* are from its 1429 validation pairs.
 
 # %%
 lower = {name: f"{100 * shares[2]:.0f} %" for name, shares in inside.items()}
@@ -411,6 +394,14 @@ print("   (QaTa: 26 %, and 56 % in the calibrated band).")
 print(f"3. The count word of `lvit` is the number of lesions in {in_words} of the texts (QaTa: 100 %).")
 print(f"4. Masks grown by 2 % of the side: Dice micro {dice['dice_micro']}, per image {dice['dice_image']}.")
 print(f"5. {100 * every.mean():.0f} % of the phantom's X-rays hold decoys. Only the text tells them from lesions.")
+print("6. The two versions of the texts differ in no zone of the phantom (QaTa: in 16 % of the zone vectors).")
+
+# %% [markdown]
+# **Next:** [02 · The network](02_network.ipynb) reads image and report. **Back:** [00 · Start
+# here](00_start_here.ipynb). **Further on:** [04 · T-PatchMix](04_t_patchmix.ipynb) uses the boxes of the zones, [05 ·
+# ITCL](05_itcl.ipynb) uses the six bits, and [docs/data.md](../docs/data.md) tells how to get the real data. The
+# appendices show CT slices, real slips in reports, both versions of the texts, what the count word is worth, how
+# common the phrases are, and digests of the labelled sets.
 
 # %% [markdown]
 # ## Appendix: CT slices
@@ -469,9 +460,9 @@ for text in (
 # %% [markdown]
 # ## Appendix: both versions of the texts against the masks
 #
-# The two versions of QaTa's texts differ in their zones too. A mask *shows* a zone if the zone's box holds lesion on
-# 0.3 % of the image. The cell compares the bits of the mask with the bits of both texts. On the phantom they all
-# agree, because we write its second version from the same zones. Real masks and texts do not agree everywhere.
+# The two versions of QaTa's texts differ in their zones too. As in exercise 01.3, a mask shows a zone if its box holds
+# enough lesion. The cell compares the bits of the mask with the bits of both texts. On the phantom they all agree,
+# because we write its second version from the same zones. Real masks and texts do not agree everywhere.
 
 # %%
 shown = np.array([anatomy.QATA.zones_shown(mask) for mask in pairs.masks])
@@ -501,7 +492,7 @@ print(f"number of lesions right: {100 * guessed:.1f} % guessed from the zones, {
 #
 # A few phrases make up most reports, and "upper" alone is rare. The phantom draws its zones with the frequencies of
 # the real texts, so a method meets the same imbalance in both. Bars are this data set; dots are all 7145 texts of
-# QaTa's train and valid lists. **Look at** how near each dot is to the end of its bar.
+# QaTa's train and valid lists. **Look at** the distance from each dot to the end of its bar: it is small.
 
 
 # %%
@@ -522,7 +513,7 @@ print((100 * phrases.head(4)).round(1).to_string())
 plt.show()
 
 # %% [markdown]
-# ## Appendix: the same labelled pairs as others, and patients in two splits
+# ## Appendix: do others train on the same labelled pairs? Which patients are in two splits?
 #
 # A digest of the labelled names shows whether two people train on the same pairs. We know the release's digests for
 # QaTa at 1 % and 2 %. With `dataset = "qata"` the cell compares them.

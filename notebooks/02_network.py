@@ -27,8 +27,8 @@
 #
 # **Time.** About 15 minutes to read, with the exercises; about 30 seconds to run.
 #
-# The *release* is the code that the authors of the paper published. *Ledger* is the list of its differences, in
-# [notebook 00](00_start_here.ipynb).
+# The *release* is the code that the authors of the paper published. The *ledger* in [notebook 00](00_start_here.ipynb)
+# lists where it differs from what the paper leads one to expect.
 
 # %% tags=["parameters"]
 shown = 11  # number of the validation pair that is looked at closely
@@ -40,6 +40,7 @@ import pandas as pd
 import torch
 
 from semimedref_core import evaluate, evaluation, example, from_pretrained, load_split, load_texts, versions
+from semimedref_core.data import phantom
 from semimedref_core.figures import attention_maps, by_report, notebook_style, sample_gallery
 from semimedref_core.teaching import check, source_of
 from semimedref_core.tools import attention, inspection
@@ -51,8 +52,8 @@ print(versions("transformers"))
 # ## What goes in
 #
 # An image and a sentence go in. We look at a network that comes with the package. We trained it on the phantom, and
-# its [card](../semimedref_core/example/model/README.md) says how. In the figure find two opacities. The blue outline
-# is the mask of the lesion on the right. The larger opacity on the left is a decoy: no report names it.
+# its [card](../semimedref_core/example/model/README.md) says how. The figure shows two opacities. The blue outline
+# is the mask of the lesion on the right. The larger opacity on the left (yellow, dotted) is a decoy: no report names it.
 
 # %%
 folder = checkpoint or example.MODEL
@@ -62,7 +63,8 @@ valid = load_split("phantom", "valid", image_size)
 pair = valid.subset([shown])
 print(f"{about['network']}, {sum(p.numel() for p in network.parameters()):,} weights")
 print(pair.reports[0])
-sample_gallery(pair)
+decoys = phantom.decoys("valid", shown + 1, image_size)[[shown]]
+sample_gallery(pair, 1, decoys)
 plt.show()
 
 # %% [markdown]
@@ -91,9 +93,9 @@ print(inspection.shape_text(image), f"mean {abs(image.mean()):.2f}, deviation {i
 # The table counts the weights of each part. ITCL, the contrastive loss of images and texts ([notebook
 # 05](05_itcl.ipynb)), uses the two *projections*, in training only.
 #
-# **The release's networks are larger.** It has two, GuideDecoder and MMI-UNet. Both read images with ConvNeXt-Tiny and
-# texts with CXR-BERT, and both let places attend to words. Here they are `guide_decoder` and `mmi_unet`. This notebook
-# reads `compact`, our own small network with the same idea.
+# **The release has two larger networks,** GuideDecoder and MMI-UNet. Both read images with ConvNeXt-Tiny and texts with
+# CXR-BERT. In both, places attend to words. In this package they are called `guide_decoder` and `mmi_unet`. This
+# notebook reads `compact`, our own small network with the same idea.
 
 # %%
 table = inspection.parameter_table(network)
@@ -111,9 +113,9 @@ print(table.groupby("part", sort=False)["parameters"].sum().to_string())
 source_of(type(network).forward)
 
 # %% [markdown]
-# Which shapes do the tensors have on the way? Hooks note them while the network looks at our pair. Text is batch x
-# tokens x channels. Maps are batch x channels x height x width. Numbers in the names are strides: the side shrinks
-# from 24 to 6 and grows again to 24; the head enlarges the map four times, to 96.
+# Hooks record the shapes of the tensors while the network reads our pair. Text is batch x tokens x channels. Maps are
+# batch x channels x height x width. Numbers in the names are strides: the side shrinks from 24 to 6 and grows back to
+# 24. The head then enlarges the map by a factor of four, to 96.
 
 # %%
 shapes = {}
@@ -154,10 +156,10 @@ check("02.1", numbers)
 # %% [markdown]
 # ## Pixels ask, words answer
 #
-# The fusion adds to each place a mixture of the words. This is cross-attention: a few matrix products and a softmax. $X$ holds a row for each place of the map, and $W$ a row for
-# each word. The learnt matrices $A_q$, $A_k$ and $A_v$ make a *query* (a question) of each place, and a *key* and a
-# *value* of each word. The better a query fits a key, the more of the word's value the place takes in. $d$ is the
-# width of the keys:
+# The fusion adds a weighted mixture of the words to each place. This is cross-attention: a few matrix products and a
+# softmax. $X$ holds a row for each place of the map, and $W$ a row for each word. The learnt matrices $A_q$, $A_k$ and
+# $A_v$ make a *query* (a question) of each place, and a *key* and a *value* of each word. The better a query fits a
+# key, the more of the word's value the place takes in. $d$ is the width of the keys:
 #
 # $$X + \mathrm{softmax}\!\Big(\frac{(X A_q)(W A_k)^\top}{\sqrt{d}}\Big)\, W A_v$$
 
@@ -178,8 +180,9 @@ def attend(X, W, A_q, A_k, A_v):
 source_of(type(network.fuse16))
 
 # %% [markdown]
-# Does `attend` compute the same as PyTorch? The cell compares it with PyTorch's module, with one head and without
-# norms and positions.
+# Does `attend` compute the same as PyTorch? The cell compares it with PyTorch's module, with one head and without norms
+# and positions. PyTorch's module has one more matrix after the values, `out_proj`. We multiply it into $A_v$. PyTorch's
+# module does not add $X$, so the cell adds it.
 
 # %%
 torch.manual_seed(0)
@@ -195,27 +198,28 @@ print(f"largest difference {float((ours - X - answer[0]).detach().abs().max()):.
 # ## Which places attend to which word
 #
 # The softmax gives each place shares of attention, one for each word. So each word has a map. The figure shows the
-# shares at stride 8, as the mean of the four heads, for eight of the tokens. The stronger the orange of a place, the
-# more it takes in of this word. All panels share one colour scale, so you can compare places, and words too.
+# shares at stride 8, as the mean of the four heads, for four of the tokens. Blue is the lesion, and yellow the decoy.
+# The stronger the orange of a place, the more it takes in of this word. All panels share one colour scale, so you can
+# compare places, and words too.
 #
 # **Look at** "middle": it has the largest shares. They lie in a band at middle height, and in the upper right lung.
 # **Then look at** "right", which is stronger in the right half. Words that name no place have uneven maps too:
-# "unilateral", "one" and "area" are strongest over the decoy on the left. The table gives the mean and the largest
-# share of each token.
+# "unilateral" and "one" are strongest over the decoy on the left. The table gives the mean and the largest share of
+# each token.
 
 # %%
 found = attention.word_attention(network, image, input_ids)
 picture = pair.images[0]
-told = [i for i, word in enumerate(words[:length]) if word not in ("pulmonary", "infection", ",", ".")]
-attention_maps(picture, [words[i] for i in told], found[8][0, told].numpy(), pair.masks[0])
+told = [i for i, word in enumerate(words[:length]) if word in ("unilateral", "one", "middle", "right")]
+attention_maps(picture, [words[i] for i in told], found[8][0, told].numpy(), pair.masks[0], decoys[0])
 plt.show()
 spread = found[8][0, :length].flatten(1)
 told = pd.DataFrame({"mean share": spread.mean(1), "largest share": spread.amax(1)}, words[:length])
 print(told.round(2).to_string())
 
 # %% [markdown]
-# Attention does not explain a mask. A place may take in a word, and the mask need not change. To know what a word
-# does, we change the word.
+# Attention does not explain a mask. A place may attend strongly to a word, and the mask may still not depend on it. To
+# know what a word does, we change the word.
 #
 # ## Right becomes left
 #
@@ -266,10 +270,13 @@ check("02.2", rows)
 # We take the validation pairs of the phantom whose report names one side. The network gets each image with four texts:
 #
 # - its own report;
-# - the report with hidden positions: the token `[UNK_POS]` replaces each phrase. PosAug ([03](03_posaug.ipynb)) showed
-#   the network this token in training. "Unilateral" and the count stay;
-# - a sentence that names every zone. For these images it is a false report: it also names zones without a lesion;
-# - its own report with the sides swapped.
+# - its report with hidden positions;
+# - a sentence that names every zone;
+# - its report with the sides swapped.
+#
+# To hide the positions, the token `[UNK_POS]` replaces each phrase; "unilateral" and the count stay. PosAug
+# ([03](03_posaug.ipynb)) showed the network this token in training. The sentence of every zone is false for these
+# images, because it also names zones without a lesion.
 #
 # The cell prints Dice per image of this one network (one seed).
 
@@ -287,22 +294,22 @@ assert scores["own report"] > scores["positions hidden"] > scores["every zone na
 print(f"the positions are worth {scores['own report'] - scores['positions hidden']:.0f} points of Dice per image")
 
 # %% [markdown]
-# A false text costs more than a silent one: this network follows its text. Other notebooks ask the same question of
-# other networks, data and texts, so their numbers differ: 03 cuts the positions out of real reports, and 07 names every
-# zone. A method must not lose the link from text to image. Notebook 04 pastes patches between images. If
-# the text did not change with them, it would no longer say what the image shows. Whether that costs Dice is a question
-# for [08](08_results.ipynb): no difference there is sure.
+# A false text costs more than a text without positions. So this network follows its text. Other notebooks ask the same
+# question of other networks, data and texts, so their numbers differ: 03 cuts the positions out of real reports, and 07
+# names every zone. A method must not lose the link from text to image. Notebook 04 pastes patches between images. If
+# the text did not change with them, it would no longer say what the image shows. [08](08_results.ipynb) asks whether
+# that costs Dice. For this question its differences may be chance.
 #
 # ### Exercise 02.3 (predict)
 #
-# Append forty more padding tokens to the text:
-# `torch.cat([input_ids, torch.zeros(1, 40, dtype=torch.long)], 1)`. Does the network still predict the same mask?
-# Answer True or False, then try it.
+# Append forty more padding tokens to the text: `torch.cat([input_ids, torch.zeros(1, 40, dtype=torch.long)], 1)`. Does
+# the network still predict the same mask? Answer True or False, then try it.
 #
 # <details><summary>Solution</summary>
 #
-# True. The mask `padding = input_ids == 0` keeps these tokens out of the text encoder, the attention and the mean. The
-# released code attends to padding, so its prediction depends on how far a text is filled up (Ledger 18).
+# True. The mask `padding = input_ids == 0` keeps these tokens out of the text encoder and of both attentions. So the
+# mask stays the same. The released code attends to padding, so its prediction depends on the number of padding tokens
+# (Ledger 18).
 # </details>
 
 # %%
@@ -312,20 +319,20 @@ check("02.3", same)
 # %% [markdown]
 # ## What to take away
 #
-# **To remember.**
-#
-# - The network has two encoders, two places where pixels ask words, and one decoder. It has 0.86 million weights.
-# - At each place the shares of the words add up to 1. Padding gets none.
-# - Another report gives another mask: the image alone does not decide.
-# - A false report costs this network more than one with hidden positions.
-#
-# The cell checks the second fact and prints what the text is worth, on the one-sided validation pairs of the phantom.
-#
-# **Next:** [03 · PosAug](03_posaug.ipynb) changes the text that the network reads. **Back:** [01 ·
-# Data](01_data.ipynb). **Further on:** [06 · Teacher and student](06_teacher_student.ipynb) trains the network, and
-# [docs/training.md](../docs/training.md) lists the other networks.
+# **To remember.** The cell prints the facts. The last one is measured on the one-sided validation pairs of the phantom,
+# with this one network.
 
 # %%
 sums = found[8].sum(1)
 assert torch.allclose(sums, torch.ones_like(sums), atol=1e-5) and float(found[8][0, length:].max()) == 0
-print("Dice per image (%):", ", ".join(f"{name} {score:.0f}" for name, score in scores.items()))
+million = sum(p.numel() for p in network.parameters()) / 1e6
+print("1. The network has two encoders, two places where pixels ask words, and one decoder.")
+print(f"   It has {million:.2f} million weights.")
+print("2. At each place the shares of the words add up to 1. Padding gets none.")
+print("3. Another report gives another mask: the image alone does not decide.")
+print("4. Dice per image (%):", ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))
+
+# %% [markdown]
+# **Next:** [03 · PosAug](03_posaug.ipynb) changes the text that the network reads. **Back:** [01 ·
+# Data](01_data.ipynb). **Further on:** [06 · Teacher and student](06_teacher_student.ipynb) trains the network, and
+# [docs/training.md](../docs/training.md) lists the other networks.

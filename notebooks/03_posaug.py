@@ -19,7 +19,7 @@
 # places and hardly looks at the image. *PosAug* hides some of the places from the student, at random, so that the
 # student has to look. After this notebook you
 #
-# - know how far the named places alone get, without a look at the image;
+# - know which Dice the named places give without the image;
 # - can say what PosAug does to a text (Eq. 3), and check its chances by hand;
 # - know what the hiding costs;
 # - can say why the contrastive loss still uses the whole report;
@@ -55,6 +55,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import display
 
 from semimedref_core import (
     Config,
@@ -140,30 +141,25 @@ print(f"Dice per image of words alone: {without_looking:.1f} %")
 
 # %% [markdown]
 # This is the mean over the validation pairs. On the phantom the trained network of notebook 02 gets 87.6 % on the same
-# pairs (its card says so). So words alone give half of that: this network does look at the image. What PosAug
-# is worth shows where positions are missing.
+# pairs (its card says so). Words alone give half of that, so this network uses the image. PosAug pays off where reports
+# lack their positions, as a later section shows.
 #
 # ## PosAug (Eq. 3)
 #
-# PosAug *hits* each position phrase with probability $p$, and draws for
-# each phrase independently. It replaces a phrase that it hits. In mode *mask* the replacement is the token
-# `[UNK_POS]`. In mode *fuzz* it is "a region of the lung". Mode *mix* draws one of the two for each hit, with equal
-# chance. For the phrase $r_s$ of side $s$:
+# PosAug *hits* each position phrase with probability $p$, and draws for each phrase independently. It replaces a phrase
+# that it hits. In mode *mask* the replacement is the token `[UNK_POS]`. In mode *fuzz* it is "a region of the lung".
+# Mode *mix* draws one of the two for each hit, with equal chance. For the phrase $r_s$ of side $s$:
 #
 # $$r'_s = \begin{cases} \texttt{[UNK\_POS]}\ \text{or “a region of the lung”} & h_s = 1\\ r_s & h_s = 0 \end{cases}
 # \qquad h_s \sim \mathrm{Bernoulli}(p) \qquad (\text{Eq. 3})$$
 #
-# Two functions do this. `draw_hits` draws the $h_s$ of both sides, and `apply_hits` writes the text:
+# Two functions do this. `draw_hits` draws the $h_s$ of both sides, and `apply_hits` writes the text. Below their source
+# we write the hits ourselves, so that you see each outcome once. The `assert` replaces a phrase with plain string
+# operations and compares. In the figure, colours mark what became of each phrase. **Look at** the words without colour:
+# they never change.
 
 # %%
-source_of(posaug.draw_hits, posaug.apply_hits)
-
-# %% [markdown]
-# Now by hand. We write the hits ourselves, so that you see each outcome once. The `assert` replaces a phrase with
-# plain string operations and compares. In the figure, colours mark what became of each phrase. **Look at** the words
-# without colour: they never change.
-
-# %%
+display(source_of(posaug.draw_hits, posaug.apply_hits))
 report = Report.parse("Bilateral pulmonary infection, two infected areas, all left lung and middle lower right lung.")
 outcomes = {
     "no hit": {},
@@ -210,7 +206,7 @@ for whose, chance in {"release": preset("paper")["posaug_p"], "ours": config.pos
 # <details><summary>Solution</summary>
 #
 # Both phrases must be spared: $(1-p)^2 = \tfrac12$, so $p = 1 - \sqrt{1/2} = 0.29$. At this $p$ a report with one
-# phrase stays whole in 71 of 100 draws. So reports that say more lose something more often.
+# phrase stays whole in 71 of 100 draws. So a report with two phrases loses a phrase more often.
 # </details>
 
 # %%
@@ -265,13 +261,14 @@ for chance in (0.0, config.posaug_p, p, 1.0):
 print("Dice per image of words alone (%):", ", ".join(f"{name}: {dice:.1f}" for name, dice in lazy.items()))
 
 # %% [markdown]
-# The larger $p$ is, the less the shortcut is worth. What the words no longer say, the student must see in the image.
+# The larger $p$ is, the less the shortcut is worth. But our $p = 0.1$ hardly changes it: 42.1 % instead of 43.6 %. At
+# 0.5 it is 36.1 %. What the words no longer say, the student must see in the image.
 #
 # ## What the hiding costs
 #
 # But some things cannot be seen. The phantom has *decoys*: opacities that are drawn exactly as lesions are, in zones
-# that the report does not name. The mask (blue) leaves them out. In each image below find an opacity outside the blue line.
-# Only the words tell it from a lesion.
+# that the report does not name. The mask (blue) leaves them out. In each image below find an opacity outside the blue
+# line. Only the words tell it from a lesion.
 
 # %%
 with_decoys = load_split("phantom", "valid", image_size).subset([27, 28, 31])
@@ -297,8 +294,9 @@ plt.show()
 # lower left and an equal one in the lower right. Image and text are the same in both cases, and the masks differ. So
 # no network can be right in both.
 #
-# If it marks one opacity, its Dice is 1 in one case and 0 in the other, $1/2$ on average. If it marks both, its Dice
-# is $2 \cdot 1 / (2 + 1) = 2/3$ in either case. So a hidden phrase teaches the student to mark decoys too.
+# If it marks one opacity, its Dice is 1 in one case and 0 in the other, $1/2$ on average. If it marks both, its Dice is
+# $2 \cdot 1 / (2 + 1) = 2/3$ in either case. So if a phrase is hidden, marking the decoy too is the better bet for
+# Dice.
 # </details>
 
 # %%
@@ -310,7 +308,7 @@ check("03.3", undecidable)
 #
 # PosAug changes only the texts that the student reads with the strong views of *unlabelled* pairs. The contrastive loss
 # ITCL ([notebook 05](05_itcl.ipynb)) asks which zones two reports share. For ITCL the student reads the
-# whole reports, and the zones come from them too: the image shows the lesion, whatever the other text hides.
+# whole reports, and the zones come from them too: the image shows the lesion even if the augmented text hides its place.
 #
 # The figure shows five reports of one training batch, with the $p$ of the parameters. The *code* at the left is the
 # six bits of the whole report as one number. The small maps at the right are the zones that ITCL uses. **Look at** a
@@ -335,8 +333,8 @@ plt.show()
 #
 # $$P_{ij} = \frac{|a_i \wedge a_j|}{|a_i \vee a_j|}$$
 #
-# ($P_{ij} = 0$ where neither names a zone, and $P_{ii} = 1$.) An augmented text names fewer zones, so two
-# pairs would seem to share less than their images do. The cell measures this on the batch above:
+# ($P_{ij} = 0$ where neither names a zone, and $P_{ii} = 1$.) An augmented text often names fewer zones, so on average
+# two pairs would seem to share less than their images do. The cell measures this on the batch above:
 
 # %%
 from semimedref_kernels import jaccard
@@ -363,8 +361,9 @@ for name, codes in {"whole reports": batch.codes, "augmented texts": read_off}.i
 # and cut the positions out of more and more of the reports. A report without its positions reads "bilateral pulmonary
 # infection, two infected areas."
 #
-# A line is the mean of the seeds, and a small dot is one seed. The solid orange line is our preset. **Look at** the slopes: a
-# steep line loses much where positions are missing.
+# A line is the mean of the seeds, and a small dot is one seed. At rate 1 the seeds of one training differ by 7 to 11
+# points. Points of one rate are moved sideways a little, so that they do not hide each other. The solid orange line is
+# our preset. **Look at** the slopes: a steep line loses much where positions are missing.
 
 # %%
 from semimedref_core.experiments import notebooks_folder
@@ -393,14 +392,13 @@ plt.show()
 (lost := losses(without_ispg)).round(1)
 
 # %% [markdown]
-# A network whose reports always named the places does badly when no report names them. PosAug at 0.1 makes this loss smaller,
-# and with whole reports it costs less than the seeds differ. PosAug at 0.5 makes the loss smaller still, and costs
-# about a point with whole reports, in each of the three seeds. We chose $p = 0.1$ on these validation pairs, so its
-# numbers are slightly too good.
+# A network whose reports always named the places does badly when no report names them. PosAug at 0.1 makes this loss
+# smaller, and with whole reports it costs less than the seeds differ. PosAug at 0.5 makes the loss smaller still, and
+# costs about a point with whole reports, in each of the three seeds. We chose $p = 0.1$ on these validation pairs, so
+# its numbers may be a little too good.
 #
 # But in training a hidden phrase was never cut out: `[UNK_POS]` or a vague phrase took its place. What if we do the
-# same with the reports that lack positions? And what does one sentence for all images give, the one
-# that names all six zones?
+# same with the reports that lack positions? And what if every image gets the same sentence, which names all six zones?
 
 # %%
 no_positions = kept[kept["removal_rate"] == 1].assign(training=kept["training"].map(trained))
@@ -410,9 +408,10 @@ at_once = table.loc[list(without_ispg), list(instead)].rename(columns=instead)
 at_once.round(1)
 
 # %% [markdown]
-# Without PosAug a report that lacks its positions gives less than this one sentence: in training the network has never
-# read a report without positions. With PosAug it pays to write `[UNK_POS]` where a position is missing. These are means of three seeds
-# of one network on one data set.
+# None of these three trainings showed the network a report whose positions were cut out. Without PosAug such a report
+# gives less than the sentence of all six zones. With PosAug it gives more on average (at 0.1 in two of three seeds),
+# and `[UNK_POS]` in the place of the positions gives still more (in every seed). These are means of three seeds of one
+# network on one data set.
 #
 # ## Try it
 #
@@ -441,13 +440,8 @@ print("".join(part.text for part in got.after), "| tokens:", len(got.tokens), "|
 # ## What to take away
 #
 # **To remember.** The cell prints the facts with their numbers: how much of a report is position, how far words get
-# without the image, how often PosAug leaves a report whole, and what it saves and costs. Facts 1 to 3 are of the data
-# set in the parameters. Facts 4 to 6 are of the training on QaTa with 1 % of the masks, as means of three seeds.
-#
-# **Next:** in [04 · T-PatchMix](04_t_patchmix.ipynb) image, target and text change together. **Back:** [02 · The
-# network](02_network.ipynb). **Further on:** [05 · ITCL](05_itcl.ipynb) uses the zones that PosAug leaves alone, and
-# [06](06_teacher_student.ipynb) puts both into one training step. Four appendices follow: texts written ahead, token
-# limits, phrases that a pattern misses, and a network that looks for missing positions itself.
+# without the image, how often PosAug leaves a report whole, and what it saves and costs. Facts 1 to 3 hold for the data
+# set in the parameters. Facts 4 to 6 hold for the training on QaTa with 1 % of the masks, as means of three seeds.
 
 # %%
 kept_whole = " and ".join(f"{100 * share:.0f} % at p = {chance}" for chance, share in whole_at.items())
@@ -467,12 +461,19 @@ print(
 )
 
 # %% [markdown]
+# **Next:** in [04 · T-PatchMix](04_t_patchmix.ipynb) image, target and text change together. **Back:** [02 · The
+# network](02_network.ipynb). **Further on:** [05 · ITCL](05_itcl.ipynb) uses the zones that PosAug leaves alone, and
+# [06](06_teacher_student.ipynb) puts both into one training step. Four appendices follow: texts written ahead, token
+# limits, phrases that a pattern misses, and a network that looks for missing positions itself.
+
+# %% [markdown]
 # ## Appendix: one draw for a report and its six mixtures
 #
 # T-PatchMix may add a zone to a text. It decides on the GPU, where no text can be written. So we write all possible
-# texts beforehand: a sample's own text and six texts with one more zone. **One draw of hits serves all seven.** Then PosAug does
-# not depend on what T-PatchMix decides. That is why `draw_hits` draws for both sides, even for a side that the report
-# does not name yet. In the figure PosAug hits the left side. **Look at** the rows that name it: each of them hides it.
+# texts beforehand: a sample's own text and six texts with one more zone. **One draw of hits serves all seven.** Then
+# PosAug does not depend on what T-PatchMix decides. That is why `draw_hits` draws for both sides, even for a side that
+# the report does not name yet. In the figure PosAug hits the left side. **Look at** the rows that name it: each of them
+# hides it.
 
 # %%
 from semimedref_core import mixed_reports
@@ -500,11 +501,11 @@ print(f"{len(tokenizer)} tokens in all; {posaug.MASK_TOKEN} is number {number}")
 assert tokenizer.tokenize(posaug.MASK_TOKEN) == [posaug.MASK_TOKEN]
 
 # %% [markdown]
-# The release cuts texts at 24 tokens. (*Ledger* is the list of its differences, in [notebook
-# 00](00_start_here.ipynb).) Our mixed texts fit into 24 tokens: a side has one phrase, of at most five words. The
-# release writes longer texts. It turns the first phrase A into "A and B", and it keeps the second phrase behind it. B
-# is the donor's first phrase; it must differ from A and be of the same side. Its texts also spell out three zones word
-# by word. To measure the lengths, each report meets a partner drawn by chance:
+# The release cuts texts at 24 tokens. (The *ledger* in [notebook 00](00_start_here.ipynb) lists where the release
+# differs from what the paper leads one to expect.) Our mixed texts fit into 24 tokens: a side has one phrase, of at
+# most five words. The release writes longer texts. It turns the first phrase A into "A and B", and it keeps the second
+# phrase behind it. B is the donor's first phrase; it must differ from A and be of the same side. Its texts also spell
+# out three zones word by word. To measure the lengths, we give each report a random partner:
 
 # %%
 from semimedref_core.methods import release
@@ -529,9 +530,9 @@ for key, listed in lengths.items():
 pd.DataFrame.from_dict(rows, orient="index").round(1)
 
 # %% [markdown]
-# The last column also counts the token `[SEP]`, with which BERT's tokenizer ends a text. That tokenizer never makes
-# fewer tokens of a word than one, so for CXR-BERT the last column is a lower bound. The cut removes the end of the
-# text, which is the phrase of the right lung. Our `Texts` refuses a text that is too long:
+# The last column also counts the token `[SEP]`, with which BERT's tokenizer ends a text. That tokenizer makes at least
+# one token of each word, so for CXR-BERT the last column is a lower bound. The cut removes the last words of the text.
+# In the example below these are the end of the phrase of the right lung. Our `Texts` refuses a text that is too long:
 
 # %%
 merged = release.mixed_texts(spelt_out.render(), "middle lower left lung")[1]
@@ -614,8 +615,8 @@ figures.text_rows([(mode, posaug.stretches(text)) for mode, text in as_read.item
 plt.show()
 
 # %% [markdown]
-# The *removal rate* is the share of the reports that we change. The draw has a seed, and a larger rate changes the
-# same reports and some more. So two rates differ in nothing else.
+# The *removal rate* is the probability that we change a report. The draw has a seed, and a larger rate changes the
+# same reports and some more. So two rates differ only in the reports that the larger one adds.
 # `semimedref evaluate --checkpoint RUN/teacher --reports all` prints Dice for each mode and rate.
 
 # %%
@@ -661,9 +662,9 @@ predicted = np.array([0.1, 0.7, 0.9, 0.2, 0.4, 0.8])  # made up
 print(missing_positions.filled_in(report, predicted >= 0.5))
 
 # %% [markdown]
-# All numbers that follow are of QaTa with 1 % of the masks, three seeds. In the line *ISPG* the token is hidden where a
-# report lacks its positions, so the network has the text alone. In *ISPG, token read* it reads the token there. **Look
-# at** the left end: both begin below all other lines.
+# All numbers that follow come from QaTa with 1 % of the masks and three seeds. In the line *ISPG* the token is hidden
+# where a report lacks its positions, so the network has the text alone. In *ISPG, token read* it reads the token there.
+# **Look at** the left end: both begin below all other lines.
 
 # %%
 curves["ISPG, token read"] = [t[t["reports"] == "soft"] for t in of_seeds["ISPG"]]
@@ -682,8 +683,8 @@ for mode in ("soft", "hard"):
 # %% [markdown]
 # Without positions, training with ISPG loses least. That is what one expects, since half of its student's reports had
 # none. But with whole reports it is worse than all others. The predicted zones bring little: as a token they recover a
-# small share of the loss, and written as a sentence they do harm. PosAug at 0.5 with `[UNK_POS]` in the place of the
-# positions does as well without them, and better with whole reports:
+# small share of the loss, and written as a sentence they do harm. Compare PosAug at 0.5 with `[UNK_POS]` in the place
+# of the positions. Where positions are missing it does as well as ISPG. With whole reports it does better:
 
 # %%
 print(f"PosAug at 0.5 with [UNK_POS]: {table.loc['PosAug at 0.5', 'masked']:.1f} % without positions")

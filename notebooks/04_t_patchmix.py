@@ -34,12 +34,13 @@
 # **Time.** About 20 minutes to read, with the exercises and without the appendices; about 30 seconds to run.
 #
 # A patch goes from a *donor* $j$ into a *receiver* $i$. $s$ is an image as the student sees it. $p$ is the teacher's
-# probability of lesion at each pixel. The *target* is the mask that the student shall learn. The method keeps an
+# probability of lesion at each pixel. The *target* is the mask that the student is to learn. The method keeps an
 # **invariant**: image, target and text of a sample change together or not at all. So a refused patch never breaks a
-# pair, and an accepted one only where the teacher's probabilities are wrong.
+# pair. As long as no view moves the zones, an accepted patch breaks a pair only where the teacher's probabilities are
+# wrong.
 #
-# Equations have our numbers and, where we know them, the paper's. The *release* is the code that
-# the authors published, and *Ledger* is the list of its differences, in [notebook 00](00_start_here.ipynb).
+# Equations have our numbers and, where we know them, the paper's. The *release* is the code that the authors published.
+# The *ledger* in [notebook 00](00_start_here.ipynb) lists where it differs from what the paper leads one to expect.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -101,13 +102,12 @@ plt.show()
 # %% [markdown]
 # ## Plain CutMix breaks the pair
 #
-# CutMix for segmentation mixes image and mask with a patch from anywhere, and leaves the report as it is. Two things
-# go wrong. The patch brings a lesion into a zone that the report does not name. Or it covers a lesion that the report
+# CutMix for segmentation mixes image and mask with a patch from anywhere, and leaves the report as it is. Two things go
+# wrong. The patch brings a lesion into a zone that the report does not name. Or it covers a lesion that the report
 # names. The cells count both on the validation pairs, with one random patch for each. Here a random patch is cut to the
-# box of one zone, as all our patches are. So it differs from ours in
-# place, gate and text, but not in the shape of the patch. The figure shows one sample of each
-# kind, before and after. **Look at** the lung inside the
-# purple frame.
+# box of one zone, as all our patches are. So it differs from our method in the place of the patch, the gate and the
+# text, but not in the shape of the patch. The figure shows one sample of each kind, before and after. **Look at** the
+# lung inside the purple frame.
 
 # %%
 rng = np.random.default_rng(seed)
@@ -159,8 +159,7 @@ plt.show()
 #
 # $$m = \mathrm{square}(c, b) \cap \mathrm{box}_k, \qquad c \in \mathrm{box}_k,\quad k \text{ allowed by the rule}
 # \qquad (\text{Eq. 4; paper: 6})$$
-
-# %% [markdown]
+#
 # The first function below is the rule. The last four lines of the second function are Eq. 4. The `else` branch above
 # them draws the centre $c$ in the box of the zone. The `if` branch is the mode *probability*, which comes below.
 #
@@ -187,14 +186,14 @@ print(f"zone {low.tolist()} to {high.tolist()}, patch {patches[i, :2].tolist()} 
 print(f"{int((sides == config.block).all(1).sum())} of {len(sides)} patches are whole squares of {config.block} px")
 
 # %% [markdown]
-# **Three modes** draw the centre. *position* draws it anywhere in an allowed zone. *probability* draws a pixel where
-# the teacher is sure of a lesion. *random* draws it in any zone, whatever the reports say. That is plain CutMix, for
-# comparison.
+# **Three modes** draw the centre. *position* draws it anywhere in an allowed zone. *probability* draws a pixel of the
+# donor whose $p_j$ reaches a threshold: the gate of the next section, and 0.5 in the figure. *random* draws it in any
+# zone, whatever the reports say. That is plain CutMix, for comparison.
 #
-# The figure shows four draws of each mode for one donor. The patches are smaller here than in training, so that you
-# can see them apart. **Look at** where they lie. Each patch of *probability* was drawn around a pixel of the lesion
-# and then cut to its zone. Those of
-# *position* lie in a named zone, sometimes beside the lesion. Those of *random* lie in any zone.
+# The figure shows four draws of each mode for one donor. The patches are smaller here than in training, so that you can
+# see them apart. **Look at** where they lie. Each patch of *probability* was drawn around a pixel inside the orange
+# line and then cut to its zone. Those of *position* lie anywhere in a named zone, so some show more tissue beside the
+# lesion than lesion. Those of *random* lie in any zone.
 
 # %%
 bilateral = [len(report.sides) == 2 and 2 < sum(report.zones) < 5 for report in pairs.reports]
@@ -215,15 +214,15 @@ plt.show()
 # %% [markdown]
 # ## Gate (Eq. 5; paper: 7)
 #
-# A patch without lesion would teach that a named zone is empty. So the paper asks the teacher. The gate accepts a
+# A patch without a lesion would teach that a named zone is empty. So the paper asks the teacher. The gate accepts a
 # patch only if the mean of the donor's probabilities over the patch reaches a threshold, $\mathrm{conf\_th}$:
 #
 # $$\frac{1}{|m|}\sum_{u \in m} p_j(u) \;\ge\; \mathrm{conf\_th} \qquad (\text{Eq. 5; paper: 7})$$
 #
 # The two functions below compute gate and mix on a CPU. `_reaches` is Eq. 5: it compares the mean over the patch with
-# the threshold, with care for rounding. If it says yes, the two `copy_` of `_by_boxes` paste the patch into the image (Eq. 6) and
-# into the probabilities (Eq. 7, before the cut at 0.5). The next section explains both. On a GPU a Triton kernel does
-# the same ([09](09_kernels.ipynb)).
+# the threshold, with care for rounding. If it says yes, the two `copy_` of `_by_boxes` paste the patch into the image
+# (Eq. 6) and into the probabilities (Eq. 7, before the cut at 0.5). The next section explains both. On a GPU a Triton
+# kernel does the same ([09](09_kernels.ipynb)).
 
 # %%
 plan, patches, zones = propose("position")
@@ -242,8 +241,8 @@ source_of(_reaches, _by_boxes)
 # release's. The release's patches are much smaller (16 of 224 px), so more of them fit into a lesion.
 #
 # **Look at** the left plot first. At gate 0, *probability* accepts only about 60 %: it may draw any pixel of the image,
-# and a pixel outside all zones gives no patch. Already a small gate makes this mode aim: it draws only pixels whose
-# $p_j$ is at least the gate. So its curve rises at first. At the other low gates *random* accepts the fewest patches, because
+# and a pixel outside all zones gives no patch. Even a small gate makes this mode aim: it draws only pixels whose $p_j$
+# is at least the gate. So its curve rises at first. At the other low gates *random* accepts the fewest patches, because
 # the two other modes aim at lesions. **Then look at** the right plot: the three curves lie close together as soon as
 # the gate is above 0. The exercise asks why.
 
@@ -270,8 +269,7 @@ for mode in patchmix.PATCH_MODES:
 #
 # In the right plot the three purity curves lie close together, except at gate 0. Why? Work it out on a small case. Two
 # modes propose ten patches each, all of one size. In mode A the mean of $p_j$ is 0 in five patches, 0.4 in three and
-# 0.6 in two. Mode B aims better: 0.4 in six patches and 0.6 in four. The teacher is *calibrated*: of pixels with $p =
-# 0.4$, 40 % are lesion. How many patches does the gate 0.3 accept, in per cent of the ten, and what is their purity in
+# 0.6 in two. Mode B aims better: 0.4 in six patches and 0.6 in four. The teacher is *calibrated* in each of these patches: where the mean of $p_j$ is 0.4, 40 % of the pixels are lesion. How many patches does the gate 0.3 accept, in per cent of the ten, and what is their purity in
 # per cent? Answer with `{"A": (accepted, purity), "B": (accepted, purity)}`.
 #
 # <details><summary>Solution</summary>
@@ -281,8 +279,8 @@ for mode in patchmix.PATCH_MODES:
 #
 # The gate looks at the patch and not at how it was found. Among the patches that pass, both modes have the same mix of
 # means here. So the mode decides how *many* pass, and the gate decides how *pure* they are. If the teacher is
-# calibrated, the purity is the mean of $p_j$ over the accepted patches, so it is never below the gate. At gate 0 nothing
-# is refused, so there the aim of the mode decides the purity.
+# calibrated in the accepted patches too, their expected purity is the mean of $p_j$ over them. This mean is never below
+# the gate. At gate 0 nothing is refused, so there the aim of the mode decides the purity.
 # </details>
 
 # %%
@@ -343,13 +341,14 @@ plt.show()
 # device in every step. In mode *probability* the device also finds the zone. A patch adds one of six zones or none. So we
 # tokenise seven texts while we make the batch, and the device picks one.
 #
-# In the figure below, grey words go and yellow words come. **Look at** the number: it changes with the zones.
-#
 # In the source of `t_patchmix`, the line with `patch_mix` does Eq. 5, Eq. 6, and Eq. 7 before its cut at 0.5. The lines
 # after it pick the text (Eq. 8).
 
 # %%
 source_of(patchmix.mixed_reports, patchmix.t_patchmix)
+
+# %% [markdown]
+# In the figure below, grey words go and yellow words come. **Look at** the number: it changes with the zones.
 
 # %%
 owns = [Report.of([0, 0, 1, 0, 0, 0]), Report.of([0, 1, 1, 0, 0, 0], 2), Report.of([0] * 6)]
@@ -397,9 +396,12 @@ check("04.2", new_zones)
 #
 # The second cell compares two orders of the steps, with the stand-in teacher. The release pastes first and asks the
 # gate afterwards (Ledger 1). So a refused patch **stays in the image**, and target and text do not follow. The cell
-# also counts broken pairs as it did for plain CutMix. **Compare** the three shares in its last line. Both orders use our
-# settings here. The shares are of all samples. At the release's own settings fewer samples get a patch
-# at all; the last appendix counts them.
+# also counts broken pairs. To the two faults of plain CutMix it adds a third, which only a rewritten text can have: the
+# text newly names a zone without a lesion. *Broken* compares the image with the report only. So a refused patch that
+# stays in the image may leave the report true, although the target is then not mixed. Hence the first number for the
+# release (only the image has the patch) is larger than its share of broken pairs. **Compare** the three shares in the
+# last line. Both orders use our settings here. The shares are of all samples. At the release's own settings fewer
+# samples get a patch at all; the last appendix counts them.
 
 # %%
 truth = torch.cat([x, y], 1)
@@ -433,8 +435,10 @@ for name, mix in {"ours": patchmix.t_patchmix, "release": release.paste_then_gat
     pasted = (mixed != truth).flatten(1).any(1)
     alone[name] = 100 * float((pasted & ~accepted).float().mean())
     told = named | (pasted_zone.bool() & accepted[:, None])  # the zones that the text names now
-    unnamed, lost = broken_by_mixing(before, sum_in_boxes(mixed[:, 1:], plan["boxes"]), told, least)
-    breaks[name] = 100 * float((unnamed | lost).float().mean())
+    shown = sum_in_boxes(mixed[:, 1:], plan["boxes"])
+    unnamed, lost = broken_by_mixing(before, shown, told, least)
+    empty = (told & ~named & (shown < least)).any(1)  # a newly named zone without a lesion
+    breaks[name] = 100 * float((unnamed | lost | empty).float().mean())
     print(f"{name:8} {int(accepted.sum())} samples mixed as one; in {alone[name]:.0f} % only the image has the patch")
 print(", ".join(f"{name} breaks {share:.0f} %" for name, share in breaks.items()), f"(CutMix: {100 * broken:.0f} %)")
 
@@ -470,10 +474,11 @@ check("04.3", lie)
 # ## Try it
 #
 # Choose two samples, a mode, a zone, a place in it, a size and a gate. Image, target and text change together. **Drag
-# the patch** on the receiver's image, or move it with the arrow keys. Its centre stays in the zone's box (blue), and the
-# answer comes when you let it go. The gate is too high here: it refuses the patch, and the line above the images
-# says why. Lower it until it accepts, or drag the patch to a place where the teacher is surer. The widget needs a running kernel; without one you see
-# a still of it. The cell also asks the function behind the widget four questions and prints its answers.
+# the patch** on the receiver's image, or move it with the arrow keys. Its centre stays in the zone's box (blue in the
+# running widget). The answer comes when you let it go. The gate is too high here: it refuses the patch, and the line
+# above the images says why. Lower it until it accepts, or drag the patch to a place where the teacher is surer. The
+# widget needs a running kernel; without one you see a still of it. The cell also asks the function behind the widget
+# four questions and prints its answers.
 
 # %%
 from semimedref_core.widgets import MixingExplorer, mix_pair
@@ -501,19 +506,12 @@ MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, 
 # keeps, what the gate accepts and how pure it is, and what one wrong order of the steps does. They hold for the
 # validation pairs and for the settings in the parameters. Fact 2 and the share that CutMix breaks do not
 # depend on the stand-in teacher; the rest does.
-#
-# **Next:** [05 · ITCL](05_itcl.ipynb) uses the zones of the texts for a contrastive loss. **Back:** [03 ·
-# PosAug](03_posaug.ipynb). **Further on:** [06](06_teacher_student.ipynb) shows T-PatchMix inside one training step,
-# and [08](08_results.ipynb) measures what it is worth.
-#
-# You can stop here at a first reading. Four appendices follow for those who want to check more: what the three rules
-# propose, pixels that the teacher marks wrongly, views that move the zones, and the released code beside ours.
 
 # %%
 k = int(np.abs(thresholds - gate).argmin())
 passing, pure = ({mode: 100 * shares[mode][k] for mode in accepts} for shares in (accepts, true))
-print(f"1. Plain CutMix breaks {100 * broken:.0f} % of its samples, ", end="")
-print(f"T-PatchMix in the release's order {breaks['release']:.0f} %, in ours {breaks['ours']:.0f} %.")
+print(f"1. Image and report disagree after plain CutMix in {100 * broken:.0f} % of the samples, after", end=" ")
+print(f"T-PatchMix in the release's order in {breaks['release']:.0f} %, and in ours in {breaks['ours']:.0f} %.")
 print(f"2. In all of {held['accepted mixes']} mixes with a perfect teacher, target and text followed the patch.")
 print(f"3. The gate {gate} accepts {passing['position']:.0f} % of the patches of mode position and ", end="")
 print(f"{passing['random']:.0f} % of mode random. Their purity is {pure['position']:.0f} % and {pure['random']:.0f} %.")
@@ -523,10 +521,19 @@ print(
 print(f"   With our order this happens in {alone['ours']:.0f} %.")
 
 # %% [markdown]
+# **Next:** [05 · ITCL](05_itcl.ipynb) uses the zones of the texts for a contrastive loss. **Back:** [03 ·
+# PosAug](03_posaug.ipynb). **Further on:** [06](06_teacher_student.ipynb) shows T-PatchMix inside one training step,
+# and [08](08_results.ipynb) measures what it is worth.
+#
+# You can stop here at a first reading. Four appendices follow for those who want to check more: what the three rules
+# propose, pixels that the teacher marks wrongly, views that move the zones, and the released code beside ours.
+
+# %% [markdown]
 # ## Appendix: what the three rules propose
 #
-# Each pair gets one proposal. By the paper's rule a patch may lie where the donor has no lesion. So fewer of its
-# proposals show a lesion, and the gate refuses more of them. Here the gate reads the true masks in place of a teacher.
+# Each pair gets one proposal, if the rule allows a zone. By the paper's rule a patch may lie where the donor has no
+# lesion. So fewer of its proposals show a lesion, and the gate refuses more of them. Here the gate reads the true masks
+# in place of a teacher.
 
 # %%
 counts = {}
@@ -547,9 +554,10 @@ pd.DataFrame(counts).astype(float).round(0).astype(int)
 # ## Appendix: pixels that the teacher marks wrongly (Ledger 5)
 #
 # The target is cut at 0.5 everywhere, also where the teacher is unsure. In the release, once mixing is on, `conf_th`
-# gates patches and masks no pixel. We use no confidence mask either. On the stand-in's maps one at the release's
-# 0.55 would leave out few of the marked pixels, as the cell counts; a real teacher may differ. But we ask the report: our setting `pseudo_labels = reported` sets $p$ to 0 outside the
-# zones that the report names. The cell measures how many wrong pixels that removes.
+# gates patches and masks no pixel. We use no confidence mask either. A mask at the release's 0.55 would leave out few
+# of the pixels that the stand-in marks, as the cell counts. A real teacher may differ. We use the report instead: our
+# setting `pseudo_labels = reported` sets $p$ to 0 outside the zones that the report names. The cell measures how many
+# wrong pixels that removes.
 
 # %%
 marked, wrong = p >= 0.5, (p >= 0.5) & (y == 0)
@@ -641,8 +649,9 @@ pd.DataFrame({name: row.numpy() for name, row in still.items()}, [*measures, *FA
 #
 # - *A lesion in a zone that the text does not name* occurs in a quarter of the mixes from the donor's box alone, and
 #   hardly ever in those from the common box. The price is size: patches are smaller. The gate does not accept fewer of
-#   them. What is left of a patch lies nearer to the middle of the zone, where the teacher is surer. With the release's
-#   views the two boxes nearly coincide, so patches stay large and the fault is rare as well.
+#   them. Probably what is left of a patch lies nearer to the middle of the zone, where the teacher is surer (0.27
+#   against 0.25 above). With the release's views the two boxes nearly coincide, so patches stay large and the fault is
+#   rare as well.
 # - A patch often covers a part of the sample's own lesion. It seldom removes the whole lesion from a zone, since it
 #   brings lesion itself.
 # - **A count would often be wrong.** In this table each patch counts as one more lesion (`mix_count="one_more"`). But
@@ -669,9 +678,9 @@ for mode in patchmix.PATCH_MODES:
 print("ours, left upper pasted:", patchmix.mixed_reports(mine)[1])
 
 # %% [markdown]
-# So in mode *position* without PosAug, a bilateral sample never gets a patch in its right lung. With PosAug, a hidden first phrase lets
-# the release see the second one. Where PosAug hides all phrases, the release proposes nothing. The next cells count
-# this on our pairs. `semimedref mixing` measures it on real reports.
+# So in mode *position* without PosAug, a bilateral sample never gets a patch in its right lung. With PosAug, a hidden
+# first phrase lets the release see the second one. Where PosAug hides all phrases, the release proposes nothing. The
+# next cells count this on our pairs. `semimedref mixing` measures it on real reports.
 
 # %%
 restyled = [Report.of(report.zones, style="release").render() for report in pairs.reports]  # in the release's wording
@@ -690,11 +699,11 @@ for name, (offered, of_right) in found.items():
     print(f"{name:24} {int(offered.sum()):4} patches for bilateral samples, {share:.0f} % of them in the right lung")
 
 # %% [markdown]
-# Now all four ways mix the same pairs, each in its own views and with its own partners. The teacher is the stand-in, and
-# PosAug is off. The release has its own settings: patches of 16 of 224 px,
-# proposed with probability 0.08, gate 0.55, a grid of thirds, views that hardly move, and pseudo-labels as the teacher
-# gives them. All reports have the release's wording. There the count word counts zones, so we can check a text against
-# itself.
+# Now we compare four ways to mix the same pairs: the release in mode *position*, the release in its probability-driven
+# mode, our order with the release's settings, and ours. Each has its own views and partners. The teacher is the
+# stand-in, and PosAug is off. The release has its own settings: patches of 16 of 224 px, proposed with probability
+# 0.08, gate 0.55, a grid of thirds, views that hardly move, and pseudo-labels as the teacher gives them. All reports
+# have the release's wording. There the count word counts zones, so we can check a text against itself.
 
 # %%
 in_their_words = replace(pairs, reports=tuple(Report.of(r.zones, style="release") for r in pairs.reports))
@@ -731,8 +740,8 @@ for name, (mix, way) in ways.items():
 # - *image only*: only the image has the patch;
 # - *left alone*: nothing has the patch.
 #
-# In the figure **look at** the hatched parts: there image, target and text do not change together, so the pair can become
-# untrue. Our two bars have none.
+# In the figure **look at** the hatched parts: there image, target and text do not change together, so the report may no
+# longer fit the image. Our two bars have none.
 
 # %%
 shares = {
@@ -743,10 +752,10 @@ plt.show()
 assert shares["ours"]["image only"] == shares["ours, the release's settings"]["image only"] == 0
 
 # %% [markdown]
-# Each sample gets a proposal here, so that there are enough to count. With a smaller probability there are fewer
-# proposals, but their outcomes are the same. The table counts *all samples*, so we scale it by the probability: 0.08
-# with the release's settings (the first three rows), 1 with ours. The faults that the appendix on views counts come on
-# top, for the release and for us.
+# Here the probability of a proposal is 1, so that there are enough to count. A sample gets none only if its two reports
+# allow none. With a smaller probability there are fewer proposals, but their outcomes are the same. The table counts
+# *all samples*, so we scale it by the probability: 0.08 with the release's settings (the first three rows), 1 with
+# ours. The faults from the appendix on views come on top of these, for the release and for us.
 
 # %%
 of_samples = {name: way.patch_p * len(found[name]) / (steps * way.batch_size) for name, (_, way) in ways.items()}

@@ -23,8 +23,8 @@
 # - can tell whether a line of code makes a GPU wait;
 # - know how many steps the teacher's memory spans, and why training begins without the teacher.
 #
-# **What you need.** PyTorch, the network from [02](02_network.ipynb), PosAug from [03](03_posaug.ipynb), T-PatchMix from [04](04_t_patchmix.ipynb) and ITCL from
-# [05](05_itcl.ipynb).
+# **What you need.** PyTorch, the network from [02](02_network.ipynb), PosAug from [03](03_posaug.ipynb), T-PatchMix
+# from [04](04_t_patchmix.ipynb) and ITCL from [05](05_itcl.ipynb).
 #
 # **Time.** About 30 minutes to read, with the exercises; about 20 seconds to run.
 
@@ -90,7 +90,7 @@ print(f"{len(pairs.labelled)} labelled and {len(pairs.unlabelled)} unlabelled pa
 print(f"DiceCE on labelled pairs: {history[0]['loss_labelled']:.2f} at first, {history[-1]['loss_labelled']:.2f} now")
 
 # %% [markdown]
-# ## 1 · The whole step
+# ## 1 · The whole step (Eq. 17; paper: 3 to 5)
 #
 # **The paper** (Eq. 17; paper: 3 to 5) adds up four terms: a mask loss and ITCL on labelled pairs, and the same two on
 # unlabelled pairs, with a weight $w_u$ that changes with the step $t$:
@@ -114,9 +114,10 @@ source_of(semi_medref.semi_medref)
 # ## 2 · The teacher's one look
 #
 # A batch holds $B$ labelled and $B$ unlabelled pairs. The CPU has drawn all random numbers of the step in advance,
-# except the white noise. (The appendix lists the batch.) A *weak view* is the image, normalised and moved a little. The
-# teacher reads the weak view $x_u$ and the report $r_u$, and predicts a lesion probability $p$ for each pixel. The
-# teacher is in eval mode and has no gradients.
+# except the white noise. (The appendix lists the batch.) A *weak view* is the image, normalised, moved a little, and
+# mirrored in half of the cases. (Then its report swaps "left" and "right". The release does not mirror.) The teacher
+# reads the weak view $x_u$ and the report $r_u$, and predicts a lesion probability $p$ for each pixel. The teacher is
+# in eval mode and has no gradients.
 #
 # **Ledger 6: one look is enough.** The *ledger* lists where the released code, the *release*, departs from what one
 # expects ([00](00_start_here.ipynb)). A *look* is one forward pass. T-PatchMix pastes a patch of a partner $\pi(i)$
@@ -148,10 +149,10 @@ assert (again - p[partner]).abs().max() < 1e-5
 # one of the six zones added. The step picks one of them.
 #
 # **Look at** one sample on its way, from the upper left to the lower right. The dashed box is the patch, first in the
-# partner's strong view. It brings a lesion, the target marks this lesion, and the student's text names its zone.
-# (PosAug may hide a position of this text. Here it hides none.) With the settings above, the teacher also marks a spot
-# at the lower left that the report does not name. This is a mistake, and the target keeps it. The appendix on our
-# additions shows how we remove such mistakes.
+# partner's strong view. The teacher marks a lesion in it (orange), the target marks the same lesion, and the student's
+# text names its zone. (PosAug may hide a position of this text. Here it hides none.) With the settings above, the
+# teacher also marks a spot at the lower left that the report does not name. This is a mistake, and the target keeps it.
+# The appendix on our additions shows how we remove such mistakes.
 
 # %%
 torch.manual_seed(seed)  # for the white noise
@@ -171,7 +172,7 @@ false = ((p >= 0.5) & (views.place_masks(unlabelled.regions, unlabelled.affine) 
     (1, 2, 3)
 )  # in no named zone
 i = int((accepted * (gained - false + 1000 * added)).argmax())
-pictures = (each[i, 0].numpy() for each in (x_u, p, s, s[partner], s_mix, y_mix))
+pictures = (each[i, 0].numpy() for each in (x_u, p, s, s[partner], p[partner], s_mix, y_mix))
 figures.sample_strip(*pictures, boxes[i].tolist(), texts.decode(torch.stack([r_u[i], r_mix[i]])))
 plt.show()
 
@@ -211,11 +212,12 @@ plt.show()
 # $$\mathrm{DiceCE} = 1 - \frac{2\sum q y}{\sum q + \sum y} \;-\; \frac{1}{HW}\sum \big[\,y\log q + (1-y)\log(1-q)\,\big]$$
 #
 # The loss of a batch is the mean over its images. The code differs in two points. It adds 1e-5 to numerator and
-# denominator, so the Dice loss is 0, and not 0/0, where the mask is empty and all $q$ are 0. (Sums of $q$ far above 1e-5
-# still cost nearly 1 there.) And it writes $\sum q + \sum y$ in another form, as twice the bracket in its last line: what
-# both mark, half of what is wrong and half of what is missed. (The source calls $q$ `p`; it is not the teacher's.)
-# (`weight` leaves pixels out of the loss. This step
-# does not use it.) The check is an image of two pixels, $q = (0.8, 0.4)$ and $y = (1, 0)$.
+# denominator, so the Dice loss is 0, and not 0/0, where the mask is empty and all $q$ are 0. If $\sum q$ is far above
+# 1e-5 there, the Dice loss is still nearly 1. The code also writes $\sum q + \sum y$ as $2\,(\mathrm{both} +
+# \mathrm{wrong}/2 + \mathrm{missed}/2)$. Here *both* is $\sum q y$, *wrong* is $\sum q - \sum q y$, and *missed* is
+# $\sum y - \sum q y$. In the source, $q$ is called `p`; it is not the teacher's $p$. The argument `weight` leaves
+# pixels out of the loss; this step does not use it. The check is an image of two pixels, $q = (0.8, 0.4)$ and $y = (1,
+# 0)$.
 
 # %%
 display(source_of(losses.dice_ce_of_images, losses.dice_of_images))
@@ -293,17 +295,17 @@ print(f"tensors of weights with a gradient: student {moved} of {len(list(student
 # ## 7 · Nobody waits
 #
 # A GPU works through a queue that the CPU fills. When the CPU asks for a *value*, it must wait until the queue is
-# empty. This wait is a *host sync*. `x.item()`, `if mask.any()` and `x[mask]` ask for values. The step asks for none:
-# the CPU has drawn its random numbers in advance, and the gate's answer stays on the device, where it indexes the seven
-# texts.
+# empty. This wait is a *host sync*. `x.item()`, `if mask.any()` and `x[mask]` ask for values. Up to the optimiser,
+# which we leave out here, the step asks for none: the CPU has drawn its random numbers in advance, and the gate's
+# answer stays on the device, where it indexes the seven texts.
 #
 # `HostReads` counts such requests, here in the forward pass, the backward pass and the update of the teacher. It cannot
-# look inside our own two operations, patch mixing and ITCL, which are Triton kernels on a GPU
-# ([09](09_kernels.ipynb)). It counts each of them as one. Nor does it see `x.cpu()`, which waits on a GPU and does
-# nothing here. (On a CPU, patch mixing does read values; its GPU form does
-# not.) In the output `aten._local_scalar_dense` is an `if` or an `.item()`, and `aten.index.Tensor` is `x[mask]`.
+# look inside our own two operations, patch mixing and ITCL, which are Triton kernels on a GPU ([09](09_kernels.ipynb)).
+# It counts each of them as one operation that reads nothing. Nor does it see `x.cpu()`, which waits on a GPU and does
+# nothing here. (On a CPU, patch mixing does read values; its GPU form does not.) In the output
+# `aten._local_scalar_dense` is an `if` or an `.item()`, and `aten.index.Tensor` is `x[mask]`.
 #
-# `operations` counts everything that PyTorch is asked for, also a view of a tensor, which costs a GPU nothing. [Notebook
+# `operations` counts every call to PyTorch, even a view of a tensor, which costs a GPU nothing. [Notebook
 # 10](10_gpu_training.ipynb) counts a whole step with its optimiser, and only what computes something. So its number is
 # smaller.
 
@@ -343,7 +345,7 @@ waiting_label = None  # def waiting_label(teacher, x_u, unlabelled, config): ...
 check("06.2", waiting_label)
 
 # %% [markdown]
-# ## 8 · The teacher is a memory
+# ## 8 · The teacher is a memory (Eq. 14; paper: 5)
 #
 # **The paper** (Eq. 14; paper: 5): after each step the teacher's weights $\theta'$ move a little towards the weights
 # $\theta$ of the student, with a *decay* $d$ below 1, such as 0.99 (in a short run it is smaller, see section 9).
@@ -357,11 +359,6 @@ check("06.2", waiting_label)
 #
 # The code also averages floating-point buffers, such as the running means of batch norm, and copies integer ones. The
 # check is a network of one weight.
-#
-# The animation shows a teacher on three validation images of the phantom while its student learns (64 px, 5 % of the
-# masks, seed 0). **Look at** the orange: at first it covers nearly everything, then the lungs, and then the lesions.
-#
-# ![What a teacher finds on three pictures, from step 0 to step 240](pictures/teacher.gif)
 
 # %%
 display(source_of(Teacher.update, ema.follow, ema.half_life))
@@ -378,13 +375,18 @@ print(f"half-life: {ema.half_life(0.99):.0f} steps at d = 0.99, {ema.half_life(0
 assert abs(follower.network.weight.item() - closed_form) < 1e-5
 
 # %% [markdown]
-# ## 9 · Burn-in and ramps
+# The animation shows a teacher on three validation images of the phantom while its student learns (64 px, 5 % of the
+# masks, seed 0). **Look at** the orange: at first it covers nearly everything, then the lungs, and then the lesions.
 #
-# **The release** lets the student learn from labelled pairs alone for the first $t_0$ steps, the *burn-in*. Otherwise it
-# would learn the noise of an untrained teacher. Then the
-# weight of the unlabelled loss grows linearly over $T$ steps to its largest value $w_u^{\max}$ (Eq. 15). The decay of the teacher grows by the same rule
-# (Eq. 16). The release gives the decay a longer $T$ than the weight. Here both have the same $T$. ($x^+$ is $x$ if
-# $x$ is positive, and 0 otherwise.)
+# ![What a teacher finds on three pictures, from step 0 to step 240](pictures/teacher.gif)
+#
+# ## 9 · Burn-in and ramps (Eq. 15 and Eq. 16)
+#
+# **The release** lets the student learn from labelled pairs alone for the first $t_0$ steps, the *burn-in*. Otherwise
+# it would learn the noise of an untrained teacher. Then the weight of the unlabelled loss grows linearly over $T$ steps
+# to its largest value $w_u^{\max}$ (Eq. 15). The decay of the teacher grows by the same rule (Eq. 16). The release
+# gives the decay a longer $T$ than the weight. Here both have the same $T$. ($x^+$ is $x$ if $x$ is positive, and 0
+# otherwise.)
 #
 # $$w_u(t) = w_u^{\max} \min\!\big(1, (t - t_0)^+ / T\big), \qquad d(t) = d_0 + (d_1 - d_0)\,\min\!\big(1, (t - t_0)^+ / T\big)$$
 #
@@ -405,14 +407,13 @@ longest = (1 + steps - 1) / (10 + steps - 1)  # the largest decay of our run
 print(f"in our run d is at most {longest:.2f}, so the half-life is at most {ema.half_life(longest):.0f} steps")
 
 # %% [markdown]
-# The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. All curves
-# but $w_u$ are means of 5 steps. **Left:** both mask
-# losses fall. ITCL falls to $\log B$ in the first steps and stays there. **Middle:** during the burn-in nobody asks the
-# teacher. After it, fewer and fewer patches pass the gate for some steps. Then the share of accepted patches climbs to
-# about 0.45 to 0.65, and it rises once more at the end. **Right:** one curve is the distance from teacher to student,
-# the other is the distance that the student moves in one step. During most of the burn-in the bound keeps the teacher
-# less than one step behind. Later the teacher is several steps behind. At the end the learning rate goes to 0, the
-# student hardly moves, and the teacher catches up.
+# The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. All curves but
+# $w_u$ are means of 5 steps. **Left:** both mask losses fall. ITCL falls to $\log B$ in the first steps and stays
+# there. **Middle:** during the burn-in nobody asks the teacher. After it, fewer and fewer samples are mixed for some
+# steps. Then the share of mixed samples climbs to about 0.45 to 0.65, and it rises once more at the end. **Right:** one
+# curve is the distance from teacher to student, the other is the distance that the student moves in one step. During
+# most of the burn-in the bound keeps the teacher less than one step behind. Later the teacher is several steps behind.
+# At the end the learning rate goes to 0, the student hardly moves, and the teacher catches up.
 
 # %%
 run = pd.DataFrame(history)
@@ -420,7 +421,7 @@ figures.trajectory_curves(run, config.burn_in * steps, config.ramp * steps)
 plt.show()
 smooth = run.rolling(5, min_periods=1, center=True).mean()
 passed = smooth.accepted[run.accepted.notna()]
-print(f"patches accepted (mean of 5 steps): first {100 * passed.iloc[0]:.0f} %, ", end="")
+print(f"samples mixed (mean of 5 steps): first {100 * passed.iloc[0]:.0f} %, ", end="")
 print(f"lowest {100 * passed.min():.0f} % at step {passed.idxmin()}, last {100 * passed.iloc[-1]:.0f} %")
 lag = smooth.gap / smooth.move
 print("distance from teacher to student, in steps of the student:", end=" ")
@@ -432,7 +433,7 @@ print(f"the same distance, as a share of the weights' length: at most {run.gap.m
 #
 # Find the settings of `Config` with which the student follows the untrained teacher with the full weight from step 0
 # on. Write them as a dictionary. Then give them to `Config` in the cell of section *A teacher that knows something*,
-# run all cells, and look at the accepted patches in the figure above.
+# run all cells, and look at the share of mixed samples in the figure above.
 #
 # <details><summary>Solution</summary>
 #
@@ -454,19 +455,15 @@ check("06.3", no_burn_in)
 #
 # **To remember**
 #
-# - A step is one forward pass of the teacher and one of the student. Outside our two operations it reads no value: 0
-#   host syncs in about 1700 operations.
+# - A step is one forward pass of the teacher and one of the student. Without the optimiser and outside our two
+#   operations it reads no value: 0 host syncs in about 1700 operations.
 # - The mask losses train everything but the projections of ITCL. ITCL trains the projections and the two encoders, and
 #   nothing else.
 # - With 8 pairs ITCL stands at $\log 8 = 2.08$, and its floor is near 1.9. Training can remove less than a tenth of it.
 # - The half-life of the teacher is 69 steps at $d = 0.99$ and 693 steps at $d = 0.999$. In our run of 60 steps the bound
-#   keeps $d$ below 0.87, so it is 5 steps at most.
+#   keeps $d$ below 0.87, so the half-life is 5 steps at most.
 # - With $d = 0.99$ from step 0 on, the teacher of a run of 60 steps would still be 55 % untrained network. The bound
 #   prevents this.
-#
-# **Next:** [07 · Training](07_train.ipynb) is the whole training. **Back:** [05 · ITCL](05_itcl.ipynb). **Further on:**
-# [09 · Kernels](09_kernels.ipynb) has the kernels of patch mixing and ITCL, [docs/methods.md](../docs/methods.md) the
-# steps of other methods, and [docs/additions.md](../docs/additions.md) and the appendices below our additions.
 
 # %%
 print(f"looks: {looks}; host syncs {len(step_reads.reads)} in {step_reads.operations} operations")
@@ -475,6 +472,14 @@ print(f"masks have none: {', '.join(norms.columns[norms.loc['DiceCE labelled'].i
 least = [itcl.loss_floor(zones).item() for zones in (labelled.codes, unlabelled.codes)]
 print(f"ITCL {itcl_l.item():.2f} and {itcl_u.item():.2f}, floors {least[0]:.2f} and {least[1]:.2f}")
 print(f"half-life {ema.half_life(0.99):.0f} and {ema.half_life(0.999):.0f} steps; untrained share {0.99**60:.2f}")
+
+# %% [markdown]
+# **Next:** [07 · Training](07_train.ipynb) is the whole training. **Back:** [05 · ITCL](05_itcl.ipynb). **Further on:**
+# [09 · Kernels](09_kernels.ipynb) has the kernels of patch mixing and ITCL, [docs/methods.md](../docs/methods.md) shows
+# the steps of other methods. [docs/additions.md](../docs/additions.md) lists our additions.
+#
+# You can stop here at a first reading. Four appendices follow: the batch, our additions to the pseudo-labels, the
+# release's schedule beside ours, and six differences from the released code.
 
 # %% [markdown]
 # ## Appendix: The batch, and what a look costs
@@ -519,9 +524,10 @@ print(f"one step {step_flops / 1e9:.2f} GFLOP; a second look would add {100 * lo
 # them. The step that we took apart did not use them. `semimedref_core.methods.reported_places` passes its own `label`
 # and `weigh` to `semi_medref`.
 #
-# **The teacher sees the mirror image** (`teacher_view="mirrored"`; the preset `paper` has `"same"`). In the release
-# the student's strong view is made from the weak view that the teacher sees, so the pseudo-labels can repeat what the
-# student predicts anyway. Here the teacher sees the mirror image and reads the report with its sides swapped. Then its map is mirrored back.
+# **The teacher sees the mirror image** (`teacher_view="mirrored"`; the preset `paper` has `"same"`). In the release the
+# student's strong view is made from the weak view that the teacher sees, so the pseudo-labels can repeat what the
+# student predicts anyway. Here the teacher sees the mirror image and reads the report with its sides swapped. Then its
+# map is mirrored back.
 
 # %%
 from dataclasses import replace
@@ -542,7 +548,8 @@ print(
 # %% [markdown]
 # **Pseudo-labels end where the reported zones end** (`pseudo_labels="reported"`; the preset `paper` has `"teacher"`;
 # Ledger 5). The release cuts $p$ at 0.5 and asks for no confidence. We also set $p$ to 0 outside the zones that the
-# report names. **Look at** the pink outlines without an orange one: the report removes these.
+# report names. **Look at** each place where a pink outline has no orange one: the report removes this part of the
+# pseudo-label.
 
 # %%
 kept = reported_places.label(teacher, x_u, unlabelled, config)
@@ -557,9 +564,10 @@ plt.show()
 # %% [markdown]
 # **A reported infection that the teacher misses teaches nothing.** If the report names an infection and the target is
 # empty, the teacher has missed it. In the release the student then learns that there is no infection. We give such a
-# sample the weight 0. The same holds for each zone (`unfound="zone"`): if a zone that the pair's own report names has no
-# lesion in the target, its pixels teach nothing. (A zone that only a patch has added is not checked.) The first two lines show two empty targets. For the third line we blank the right half of all
-# targets, as if the teacher had found nothing there.
+# sample the weight 0. The same holds for each zone (`unfound="zone"`): if a zone that the pair's own report names has
+# no lesion in the target, its pixels teach nothing. (A zone that only a patch has added is not checked.) The first two
+# lines show two empty targets. For the third line we blank the right half of all targets, as if the teacher had found
+# nothing there.
 
 # %%
 empty, two = torch.zeros_like(p[:2]), torch.tensor([int(unlabelled.codes[0]), 0])
@@ -579,10 +587,10 @@ print(f"right half blank: {samples} of {len(p)} samples miss a named zone, {pixe
 # The left column shows the default settings. The right column shows the settings of the released code, because we do
 # not know the paper's: 5 epochs of burn-in, 15 epochs up to $w_u = 0.3$, decay 0.99 to 0.999 over 20 epochs. An epoch
 # of QaTa at 1 % is 5659 unlabelled pairs in batches of 32. The middle row shows $1 - d$, the share that the teacher
-# takes from the student in one step. The solid line has our bound, the dashed one has not. **Look at** the middle row.
-# With our defaults (600 steps) the bound sets the decay all the time. With the release's 100 epochs it would set it in
-# the first five epochs, and again from epoch 22 to 51. In this second span it lowers the decay by 0.001 at most. The two
-# learning rates have different scales.
+# takes from the student in one step. The solid line is the decay with our bound, the dashed line without it. **Look
+# at** the middle row. With our defaults (600 steps) the bound sets the decay all the time. With the release's 100
+# epochs it would set it in the first five epochs, and again from epoch 22 to 51. In this second span it lowers the
+# decay by about 0.001 at most. The two learning rates have different scales.
 
 # %%
 from semimedref_core.methods import release
@@ -603,11 +611,11 @@ for decay in (0.99, 0.999):
     print(f"the bound allows a decay of {decay} from step {round((10 * decay - 1) / (1 - decay))}")
 
 # %% [markdown]
-# Lengths differ, and so do peak values: our weight ends at 1, the release's at 0.3. The bound is ours. Four more
-# differences are of another kind. Our weight and our decay share one ramp, and the release has two. Our decay never rises above 0.99 by
-# default, and in 600 steps the bound keeps it lower still. A short run has no time for a half-life of 693 steps.
-# Our learning rate begins with a warm-up, and the release's does not. The cosine of the release is made for 200 epochs,
-# so after 100 epochs its learning rate is only half-way down. Ours always ends at 0.
+# The two schedules have different lengths. Our weight ends at 1, the release's at 0.3. Only our schedule has the bound.
+# There are four more differences. Our weight and our decay share one ramp, and the release has two. Our decay never
+# rises above 0.99 by default, and in 600 steps the bound keeps it lower still. A short run has no time for a half-life
+# of 693 steps. Our learning rate begins with a warm-up, and the release's does not. The cosine of the release is made
+# for 200 epochs, so after 100 epochs its learning rate is only half-way down. Ours always ends at 0.
 #
 # ## Appendix: Six differences from the released code
 #

@@ -73,7 +73,7 @@ print(versions("transformers"))
 # %% [markdown]
 # ## The pairs
 #
-# A few pairs have masks (blue contour). From the other pairs the training reads image and report only. The phantom
+# A few pairs have masks (blue contour). Of the other pairs, the training reads only image and report. The phantom
 # makes the reports necessary: about six of ten images hold *decoys*, which look like lesions, but no report names them
 # and no mask marks them ([01](01_data.ipynb) counts them). **Look for** a bright patch in a lung outside the blue line.
 
@@ -125,8 +125,9 @@ check("07.1", times_seen)
 # + w_c\,\mathrm{ITCL}(\text{unlabelled weak view})\big]$$
 #
 # DiceCE is the loss of a mask, Dice loss plus cross-entropy. ITCL is the contrastive loss of [05](05_itcl.ipynb). A
-# *weak view* is an image, normalised, moved a little, and mirrored in half of the cases (its report then swaps sides). A *strong view* also has other brightness, blur and noise.
-# [06](06_teacher_student.ipynb) takes this loss apart.
+# *weak view* is an image, normalised, zoomed (0.8 to 1.25), turned (up to 12 degrees), shifted (up to 8 % of the side),
+# and mirrored in half of the cases. A mirrored image gets a report with its sides swapped. A *strong view* is a weak
+# view with other brightness, blur and noise. [06](06_teacher_student.ipynb) takes this loss apart.
 #
 # The code below is the rest of a step. `training_step` sets the schedule and the random seed of the step, and `learned`
 # does the work: the method computes the loss, the optimiser moves the student, and the teacher follows the student as a
@@ -159,20 +160,22 @@ if mixes and step.schedule(config, config.steps - 10).w_u == last["w_u"]:
         config.itcl_unlabelled_weight,
     )
     by_hand = mask + w_l * itcl + last["w_u"] * (mixed + w_c * itcl_u)
-    print(f"{mask:.3f} + {w_l} * {itcl:.3f} + {last['w_u']:.2f} * ({mixed:.3f} + {w_c} * {itcl_u:.3f}) = {by_hand:.3f}")
+    print(f"{mask:.4f} + {w_l} * {itcl:.4f} + {last['w_u']:.2f} * ({mixed:.4f} + {w_c} * {itcl_u:.4f}) = {by_hand:.3f}")
     print(f"in the log: {last['loss']:.3f}")
 
 # %% [markdown]
 # ## Curves
 #
 # Which curve misleads? The left one. In the committed run *supervised* ends with the **lower** loss on labelled pairs,
-# and with the **lower** Dice on validation pairs. Semi-MedRef has other terms to fit as well, ITCL and the targets of 760
+# and with the **lower** Dice on validation pairs. Semi-MedRef must also fit other terms: ITCL, and the targets of 760
 # other images. It ends with a higher loss on the 40 pairs, and it predicts better.
 #
-# On the right, **compare** solid lines (teacher) with dotted ones (student). The teacher is an average over the
-# student's past. In this run the student of Semi-MedRef is ahead of its teacher from step 200 on: it improves fast, and
-# the average lags behind. At the end the two are within a point of each other: the learning rate has gone to 0, the student
-# hardly moves any more, and its average has nearly caught up.
+# The right panel shows Dice *per image*, the mean over images, so a small lesion counts as much as a large one.
+# (*micro* adds up the pixels of all images first; [01](01_data.ipynb), Eq. 18.) **Compare** solid lines (teacher) with
+# dotted ones (student). The teacher is an average over the student's past. In this run the student of Semi-MedRef is
+# ahead of its teacher from step 200 on: it improves fast, and the average lags behind. The gap is largest in the middle
+# of the training. At the end it is 0.3 points: the learning rate has gone to 0, the student hardly moves any more, and
+# its average has nearly caught up.
 
 # %%
 training_curves(logs).savefig(folder / "curves.png", dpi=110)
@@ -183,6 +186,40 @@ for method, lines in logs.items():
     print(f"{method}: loss on labelled pairs {final:.2f} at the end; Dice per image {dice}")
 
 # %% [markdown]
+# ## The numbers
+#
+# The table shows the scores on the validation split: one seed, the last weights, in per cent. *mIoU* divides the common
+# pixels of mask and prediction by the pixels of either; it is averaged in the same two ways.
+
+# %%
+rows = {(method, network): results[method][network] for method in configs for network in ("student", "teacher")}
+table = (100 * pd.DataFrame(rows).T).round(1)
+(folder / "table.txt").write_text(table.to_string() + "\n")
+table
+
+# %% [markdown]
+# ### Exercise 07.2 (break)
+#
+# Two networks A and B predict masks for the same three images. Invent their pixel counts so that A leads in Dice micro
+# by 10 points or more, and B leads in Dice per image by 10 points or more. Answer with `(A, B)`. Each is a table with a
+# row `[common, predicted, true]` for each image. `scores(np.array(A))` of `semimedref_core` gives its Dice.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# A = [[900, 900, 900], [0, 0, 10], [0, 0, 10]]
+# B = [[300, 300, 900], [10, 10, 10], [10, 10, 10]]
+# ```
+#
+# A finds the large lesion and misses both small ones. B finds the small ones and a third of the large one. Micro: A
+# 99 %, B 52 %. Per image: A 33 %, B 83 %. So a paper must say which Dice it reports.
+# </details>
+
+# %%
+two_winners = None
+check("07.2", two_winners)
+
+# %% [markdown]
 # ## What the teacher saw, and what the student was given
 #
 # We take one more batch after the training, with our default settings:
@@ -191,8 +228,8 @@ for method, lines in logs.items():
 #    mirrored back. It is a probability of lesion for each pixel.
 # 2. We set the probability to 0 outside the zones that the report names.
 # 3. *T-PatchMix* offers each sample a patch from a partner's strong view, in a zone that the partner's report names. A
-#    sample gets no offer if the two reports name opposite sides. The *gate* asks whether the teacher's mean probability
-#    in the patch is high enough. If not, the sample stays as it is.
+#    sample gets no offer if the two reports name opposite sides. The *gate* asks whether the mean of the partner's map
+#    (the teacher's probabilities) in the patch is high enough. If not, the sample stays as it is.
 # 4. *PosAug* hits each position phrase of the student's text with probability 0.1 (the release: 0.5). It hides the
 #    phrase or makes it vague.
 # 5. A zone teaches nothing if the sample's own report names it and the target shows no lesion in it.
@@ -200,10 +237,10 @@ for method, lines in logs.items():
 # Steps 1, 2 and 5 are our additions, and so is the zone rule of step 3. In the release the teacher sees the weak view
 # itself, and a patch lies in a zone that the *receiver's* report names.
 #
-# **Look at** the figure from left to right: the weak view with its report, the teacher's probability after steps 1
-# and 2, and what the student gets. (Step 5 is not drawn.) Image, target (orange) and text change together. The text names the zone of the pasted patch (purple
-# frame), unless PosAug hid the phrase. The number in a mixed text is the number of its zones. `[UNK_POS]` stands for a
-# hidden phrase, and `a region of the lung` for a vague one.
+# **Look at** the figure from left to right: the weak view with its report, the teacher's probability after steps 1 and
+# 2, and what the student gets. (Step 5 is not drawn.) Image, target (orange) and text change together. The text names
+# the zone of the pasted patch (dashed pink frame), unless PosAug hid the phrase. The number in a mixed text is the
+# number of its zones. `[UNK_POS]` stands for a hidden phrase, and `a region of the lung` for a vague one.
 
 # %%
 from semimedref_core import Batches, from_pretrained, load_texts, patchmix, views
@@ -239,8 +276,9 @@ if mixes and accepted.any():
 seen
 
 # %% [markdown]
-# Which share of the unlabelled samples was mixed, over the whole run? The log has noted it. All other samples keep image,
-# target and text: they got no offer, or the gate refused the patch.
+# Which share of the unlabelled samples was mixed after the burn-in? The log holds it. All other samples keep image and
+# target, and no zone is added to their text (PosAug may still hide a phrase): they got no offer, or the gate refused
+# the patch.
 
 # %%
 shares = [line["accepted"] for line in logs[focus] if "accepted" in line]
@@ -252,9 +290,9 @@ if mixes:
 # ## The run once more, step by step
 #
 # Move the slider, or press play. The teacher follows the student from the first step. After the burn-in $w_u(t)$ rises
-# (Eq. 15), and mixed pairs come in. The line of text gives the share of mixed samples in the last steps and the last validation. In the panel
-# at the upper right, $w_u$ and the learning rate are shares of their largest values in the run. The widget needs a
-# running kernel. Without a kernel you see a still picture of it.
+# (Eq. 15), and mixed pairs come in. The line of text gives the share of mixed samples in the last steps, and the Dice
+# of the last validation. In the panel at the upper right, $w_u$ and the learning rate are shares of their largest
+# values in the run. The widget needs a running kernel. Without a kernel you see a still picture of it.
 
 # %%
 from semimedref_core.widgets import training_replay
@@ -264,12 +302,12 @@ print(replay.said.value)
 replay
 
 # %% [markdown]
-# ### Exercise 07.2 (change)
+# ### Exercise 07.3 (change)
 #
 # The weight of the unlabelled loss is $w_u(t) = w_u \min(1, (t - t_0)^+ / T)$ (Eq. 15). $t_0$ is the end of the
-# burn-in, $T$ the length of the ramp, and $x^+$ is $x$ if $x$ is positive, and 0 otherwise. The settings `burn_in` and `ramp` are
-# shares of all steps. Which `settings` make $w_u(t)$ one half in step 100 of 500, and bring it to its full 1 in step
-# 150, not before? Answer with a dict such as `{"burn_in": 0.15, "ramp": 0.2}`. These are our defaults.
+# burn-in, $T$ the length of the ramp, and $x^+$ is $x$ if $x$ is positive, and 0 otherwise. The settings `burn_in` and
+# `ramp` are shares of all steps. Which `settings` make $w_u(t)$ one half in step 100 of 500, and bring it to its full 1
+# in step 150, not before? Answer with a dict such as `{"burn_in": 0.15, "ramp": 0.2}`, which holds our defaults.
 #
 # <details><summary>Solution</summary>
 #
@@ -280,14 +318,15 @@ replay
 
 # %%
 earlier = None
-check("07.2", earlier)
+check("07.3", earlier)
 
 # %% [markdown]
 # ## Predictions
 #
 # Neither network was trained on these validation pairs. The mask is blue and the prediction is orange and dashed. Each
-# picture has its own Dice. **Look for** orange contours that leave the blue one and enter another zone: the network marks
-# something that the report does not name. In the committed run *supervised* does so in the first and in the third image.
+# picture has its own Dice. **Look for** orange contours far from the blue one, at a height or side that the report does
+# not name. In the committed run *supervised* does so in the first and in the third image. In the second image it has
+# the higher Dice.
 
 # %%
 shown = pairs.valid.subset(range(min(4, len(pairs.valid)))[-3:])
@@ -302,9 +341,9 @@ plt.show()
 # ## Does it need the report?
 #
 # We score the same teacher on the same images again, but we replace every report by one that names **all six zones**.
-# So the network still reads a report, but the report no longer tells where. On most images it is false, because it names
-# zones without a lesion. The lost points show how much the network relies on true places. They do not show how a
-# network trained without reports would score.
+# So the network still reads a report, but the report no longer tells where. On most images it is false, because it
+# names zones without a lesion. On many images its laterality and its count are false as well. The lost points show how
+# much the network relies on a true report. They do not show how a network trained without reports would score.
 
 # %%
 everywhere = replace(pairs.valid, reports=(Report.of([1] * 6),) * len(pairs.valid))
@@ -328,53 +367,14 @@ print(explorer.said.value)
 explorer
 
 # %% [markdown]
-# ## The numbers
-#
-# The table shows the scores on the validation split: one seed, the last weights, in per cent. *micro* adds up the
-# pixels of all images first. *image* is the mean over images, so a small lesion counts as much as a large one
-# ([01](01_data.ipynb), Eq. 18).
-
-# %%
-rows = {(method, network): results[method][network] for method in configs for network in ("student", "teacher")}
-table = (100 * pd.DataFrame(rows).T).round(1)
-(folder / "table.txt").write_text(table.to_string() + "\n")
-table
-
-# %% [markdown]
-# ### Exercise 07.3 (break)
-#
-# Two networks A and B predict masks for the same three images. Invent their pixel counts so that A leads in Dice micro
-# by 10 points or more, and B leads in Dice per image by 10 points or more. Answer with `(A, B)`. Each is a table with a
-# row `[common, predicted, true]` for each image. `scores(np.array(A))` of `semimedref_core` gives its Dice.
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# A = [[900, 900, 900], [0, 0, 10], [0, 0, 10]]
-# B = [[300, 300, 900], [10, 10, 10], [10, 10, 10]]
-# ```
-#
-# A finds the large lesion and misses both small ones. B finds the small ones and a third of the large one. Micro: A
-# 99 %, B 52 %. Per image: A 33 %, B 83 %. So a paper must say which Dice it reports.
-# </details>
-
-# %%
-two_winners = None
-check("07.3", two_winners)
-
-# %% [markdown]
 # ## What to take away
 #
 # **To remember.** The cell prints the facts of this run. They hold for one seed and one data set, so do not quote the
-# margin between the methods. Three more facts hold for the settings above:
+# margin between the methods. Three more things to remember, the first and the last for the settings above:
 #
-# - The loss on labelled pairs misleads: the run with the lower loss has the lower Dice.
+# - The loss on labelled pairs misleads: in this run the method with the lower loss has the lower Dice.
 # - Dice micro and Dice per image can rank two networks differently. Always name the average.
 # - The training sees each of the 40 labelled pairs 100 times, and each of the others 4.5 times.
-#
-# **Next:** [08 · Results](08_results.ipynb) compares all methods, label ratios and seeds, on real data too. **Back:**
-# [06 · Teacher and student](06_teacher_student.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells
-# how to train on a GPU, and [docs/own_data.md](../docs/own_data.md) how to train on your own pairs.
 
 # %%
 summary = {method: results[method]["teacher"]["dice_image"] for method in configs}
@@ -388,3 +388,8 @@ print(f"\n1. The teachers' Dice per image: {', '.join(f'{m} {100 * summary[m]:.1
 print(f"2. With reports that name all zones {focus} loses {own - blank:.1f} points of Dice per image.")
 if mixes:
     print(f"3. T-PatchMix mixed {100 * mean_accepted:.0f} % of the unlabelled samples.")
+
+# %% [markdown]
+# **Next:** [08 · Results](08_results.ipynb) compares all methods, label ratios and seeds, on real data too. **Back:**
+# [06 · Teacher and student](06_teacher_student.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells
+# how to train on a GPU, and [docs/own_data.md](../docs/own_data.md) how to train on your own pairs.

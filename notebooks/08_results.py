@@ -27,10 +27,10 @@
 #
 # **Time.** One minute for the verdict, about 30 minutes for everything with the exercises; about a minute to run.
 #
-# **Read with care.** All scores are on the *valid* split, with the last weights of each run. Settings were chosen on this
-# split too, those of Semi-MedRef in the most trials. So its numbers are slightly too good. The committed runs are
-# ours, with small networks, most of them on a CPU. We show none of the paper's numbers, because we have not seen its
-# tables.
+# **Read with care.** All scores are on the *valid* split, with the last weights of each run. We also chose the settings
+# on this split, and we made the most trials for Semi-MedRef. So its numbers are probably too good, and we cannot say by
+# how much. The committed runs are ours, with small networks, most of them on a CPU. We show none of the paper's
+# numbers, because we have not seen its tables.
 
 # %% tags=["parameters"]
 folder = ""  # of run folders, such as "runs"; empty: the runs that came with the notebooks
@@ -61,14 +61,15 @@ print(versions("pandas"))
 # *Dice* compares a mask $y$ with a prediction $\hat y$, as $2|y \wedge \hat y| / (|y| + |\hat y|)$ (Eq. 18). *Per image*
 # means the mean over images, where a small lesion counts as much as a large one. *Micro* adds up the pixels of all
 # images before it divides, so that large lesions count most. The two lie far apart, so a number without the word says
-# little (Ledger 11). A *teacher* is the moving average of the trained network, a *pseudo-label* is a mask that it
+# little (Ledger 11; the *ledger* is the list in [00](00_start_here.ipynb) of where the released code differs). A *teacher* is the moving average of the trained network, a *pseudo-label* is a mask that it
 # predicts, and the *valid* split of QaTa is 1429 images.
 #
 # `lite` is EfficientNet-Lite0, which starts from ImageNet weights, and `compact` starts from scratch
 # ([02](02_network.ipynb)). In the first three lines the semi-supervised baselines also have additions of ours: their
 # pseudo-labels are cut to the reported zones and, except in `cps`, made on the mirror image. So `unimatch` is not the
-# published UniMatch, and `flip_sync` consists of these two additions. Semi-MedRef has a third one (below). *Sure* means that p is below 5 % after
-# Holm's correction. *May be chance* means that it is not. *One seed* means that there is no p.
+# published UniMatch. `flip_sync` is the mirror image itself; here its pseudo-labels are also cut. Semi-MedRef has a
+# third addition (below). *Sure* means that p is below 5 % after Holm's correction. *May be chance* means that it is
+# not. *One seed* means that there is no p.
 
 # %%
 runs = experiments.finished_runs([folder or experiments.notebooks_folder() / "results"])
@@ -76,12 +77,12 @@ said = verdict.verdict(runs, method)
 display(Markdown(said.box))
 
 # %% [markdown]
-# A run is a folder with `config.json` (every setting), `metrics.jsonl`, `results.json` and `valid.npz` (the pixel counts
-# of each validation image). Runs of one *setting* share data, network, picture size and steps. They differ in method and its own
-# settings, share of labels and seed. Everything on this
-# page is computed from these files. The first three lines are about the setting in which the most methods were
-# compared. The runs of `compact` are older than the code: their `unimatch` pasted nothing, for example ([which
-# runs](../docs/methods.md#kept-runs)).
+# A run is a folder with `config.json` (every setting), `metrics.jsonl`, `results.json` and `valid.npz` (the pixel
+# counts of each validation image). Runs of one *setting* share data, network, picture size and steps. They differ in
+# the method with its own settings, in the share of labels and in the seed. Everything on this page is computed from
+# these files. The runs that came with the notebooks are kept as one table, `runs.parquet`, and one file of pixel
+# counts, `counts.npz`. The first three lines are about the setting in which the most methods were compared. All runs
+# except those of `lite` are older than the code; the section *The methods and the runs* says how they differ.
 #
 # **Claim by claim.** A claim is
 #
@@ -94,8 +95,8 @@ display(Markdown(said.box))
 #
 # Differences are in points of Dice. The brackets hold 95 % intervals over seeds and validation images; *p* is Holm's.
 # An interval may exclude 0 although Holm's p is above 5 %: the intervals are not corrected for several comparisons. A
-# single seed has no p, and its interval is over images alone. *Whose* says who makes the claim: the
-# paper, or this project as its own goal. The section *From runs to a verdict* explains all of these words.
+# single seed has no p, and this table gives no interval for it. *Whose* says who makes the claim: the paper, or this
+# project as its own goal. The section *From runs to a verdict* explains all of these words.
 #
 # PosAug is judged here with whole reports. It is made for reports that lack positions, and
 # [03](03_posaug.ipynb) measures what it is worth there.
@@ -117,7 +118,8 @@ said.claims[first].drop(columns="setting").set_index(["claim", "labels"])
 #
 # The order matters: a step shows what a part adds to the steps before it. The section *Without our additions* has the
 # method without them. The panel of `lite` has the seeds that all its steps have, so its ends are not the means of the
-# table below. With one or two seeds a step has no line, and a small one may be chance.
+# table below. For the same reason the gain of `lite` differs a little between the lines of the box: each line uses the
+# seeds that its runs share. With one or two seeds a step has no line, and a small one may be chance.
 #
 # **Look at** which steps are large. Then look at the black line of a step, which is its interval (for three seeds or
 # more). If the line crosses the start of the step, the step can be chance. The axis does not begin at 0, so compare the
@@ -186,10 +188,10 @@ print(f"Semi-MedRef minus the other, Dice per image:\n{shown.round({'points': 2,
 #
 # <details><summary>Solution</summary>
 #
-# Order the p values. `supervised` is the smallest, and 8 times 0.003 is 0.024: sure. `resmatch` is next, and 7
-# times 0.005 is 0.035: sure as well. `unimatch` follows, and 6 times 0.023 is 0.138. From there on no lead is sure, not
-# even one whose p in the table is below 5 %. The answer is `["supervised", "resmatch"]`. The interval of `unimatch` leaves
-# out 0 and still says little: it is one of eight.
+# Order the p values. `supervised` is the smallest, and 8 times 0.003 is 0.024: sure. `resmatch` is next, and 7 times
+# 0.005 is 0.035: sure as well. `unimatch` follows, and 6 times 0.023 is 0.138. From there on no lead is sure, even
+# where p in the table is below 5 %. The answer is `["supervised", "resmatch"]`. The interval of `unimatch` leaves out 0
+# and still says little: it is one of eight.
 # </details>
 
 # %%
@@ -270,11 +272,11 @@ check("08.3", pooled)
 #
 # **Read with care.** Only the runs of `lite` are of the methods as this table describes them. All others are older:
 # `unimatch` pasted nothing, `cutmix` pasted a square as large as T-PatchMix's, `cps` labelled only unlabelled images,
-# `resmatch` was PosAug at 0.1 without weights, and a mixed report of `semi_medref` counted one lesion more.
+# `resmatch` was PosAug at 0.1 without weights, and a mixed report of `semi_medref` counted one lesion more ([all of
+# it](../docs/methods.md#kept-runs)).
 #
-# The kept runs are one table, `runs.parquet`, and one file of pixel counts, `counts.npz`. Runs that differ only in the
-# seed are repetitions of each other. A *variant* is a run of a method with one or more settings changed, such as an *ablation*.
-# Its name says what changed.
+# Runs that differ only in the seed are repetitions of each other. A *variant* is a run of a method with one or more
+# settings changed, such as an *ablation*. Its name says what changed.
 
 # %%
 teachers = runs[runs["network"] == "teacher"]
@@ -291,9 +293,10 @@ print(f"{len(teachers)} finished runs, {len(teachers) - len(mains)} of them vari
 # little. Two seeds have a large mark and no bar. Hollow marks are the runs of the section *Without our
 # additions*.
 #
-# **Look at** the orange marks first: there a method has the fewest masks and the most to gain. Then go along a row to
-# the dashed line. This line is supervised training with *all* masks in as many steps. (These steps are few for so many
-# masks. Longer training would raise the line.)
+# In a row the fewest masks are on top. **Look at** the orange marks first: there a method has the fewest masks and the
+# most to gain. Then go along a row to the dashed line. This line is supervised training with *all* masks in as many
+# steps. (These steps are few for so many masks. Longer training may raise the line. The panel at 224 px has none,
+# because nobody ran it with all masks.)
 
 # %%
 curves = experiments.learning_curves(runs, metric)
@@ -326,19 +329,19 @@ scores_of(runs)
 # ## The difference to each other method
 #
 # The thick line is the interval over *images* alone. It holds for these trained networks and other images. The thin
-# line is the interval over *seeds and images*. It holds for the methods. Some runs did not keep their counts: they have
-# the interval over seeds alone. A single seed has the thick line alone.
+# line is the interval over *seeds and images*. It holds for the methods. (A run without kept counts would have the
+# interval over seeds alone. All committed runs kept them.) A single seed has the thick line alone.
 #
-# An orange mark means that Semi-MedRef is ahead, a blue one that the other method is. The figure has the fewest masks of
-# each setting; an appendix has the other shares. Each panel has its own scale, and the interval of two seeds may leave
-# it. **Look at** the panel *phantom*: there the thin lines are up to four times as long as the thick
-# ones. The shortcut of Exercise 08.3 took the thick line for the thin one.
+# An orange mark means that Semi-MedRef is ahead, a blue one that the other method is ahead. The filled mark is the best
+# other method. (Here hollow marks have nothing to do with our additions.) The figure has the fewest masks of each
+# setting; an appendix has the other shares. Each panel has its own scale, and the interval of two seeds may leave it.
+# **Look at** `mean_teacher` in the panel of `compact`, 64 px: its thin line is about five times as long as the thick
+# one. The shortcut of Exercise 08.3 took the thick line for the thin one.
 #
-# Each row of the table below compares with the best other method, for one setting, share of labels and metric. *Best* is
-# the highest mean among the methods that share the most seeds with Semi-MedRef. Two
-# effects work against each other. The best of several methods was partly lucky on these images, which is unfair to
-# Semi-MedRef. But Semi-MedRef's settings were chosen on this split, in more trials than the others had, which is unfair
-# to the others.
+# Each row of the table below compares with the best other method, for one setting, share of labels and metric. *Best*
+# is the highest mean among the methods that share the most seeds with Semi-MedRef. Two effects work against each other.
+# The best of several methods was partly lucky on these images, which is unfair to Semi-MedRef. But Semi-MedRef's
+# settings were chosen on this split, in more trials than the others had, which is unfair to the others.
 
 # %%
 differences = method_differences(runs, method)
@@ -365,19 +368,20 @@ for (setting, ratio), rows in judged.groupby(["setting", "label_ratio"], sort=Fa
 # %% [markdown]
 # ## What each part is worth
 #
-# Each bar is a variant minus the whole method. A bar to the left
-# means that the change costs Dice. If one variant loses many times what the others lose, a second panel shows the same
-# bars near zero. All variants read whole reports, except *without reports* and *reports without counts*. What PosAug is worth without positions is in [03](03_posaug.ipynb).
+# Each bar is a variant minus the whole method. A bar to the left means that the change costs Dice. If one variant loses
+# many times what the others lose, a second panel shows the same bars near zero. All variants read whole reports, except
+# *without reports* and *reports without counts*. What PosAug is worth without positions is in [03](03_posaug.ipynb).
 #
 # **Look at** the lines, which are intervals. They are not corrected for the number of bars, so a line that leaves out 0
 # can still be chance. For bars of two seeds or more the cell counts the intervals that leave out 0, and names the bars
 # that are sure after Holm's correction.
 #
 # Some names: *patches anywhere* and *by probability* are the modes *random* and *probability* of
-# [04](04_t_patchmix.ipynb). *Mixed, but own text* leaves the text as it was.
-# *Patches in half of the samples*: half of the samples get an offer, instead of all. *Patches half as wide*: a quarter of
-# the image's side, instead of a half. *Mixed as by the release*: first pasted, then gated. *Zones as equal thirds* is the grid of the
-# released code. *Hard positives* are in [05](05_itcl.ipynb).
+# [04](04_t_patchmix.ipynb). *Mixed, but own text* leaves the text as it was. *Patches in half of the samples*: half of
+# the samples get an offer, instead of all. *Patches half as wide*: a quarter of the image's side, instead of a half.
+# *Mixed as by the release*: first pasted, then gated, with first phrases only, the release's text rule and equal thirds
+# (an older version of it; see the appendix). *Zones as equal thirds* is the grid of the released code. *Hard positives*
+# are in [05](05_itcl.ipynb).
 
 # %%
 ablated = experiments.ablations(runs, method)
@@ -396,10 +400,11 @@ for setting, rows in shown.groupby("setting", sort=False):
 # ## Without our additions
 #
 # So far, methods with a teacher have additions that are ours and in none of the papers: pseudo-labels are cut to the
-# zones that the report names, and the teacher looks at the mirror image. Some methods have only the first addition, and
+# zones that the report names, and the teacher looks at the mirror image. `cps` has only the first addition, and
 # supervised training has none ([the page on methods](../docs/methods.md) lists them). In this section no method has
-# them, except that `flip_sync` keeps the mirror image, which is the method itself. Semi-MedRef also loses its rule for zones in which the teacher finds nothing. Other settings of ours stay, such as the
-# donor's zones, the patch size and the grid. In figures and names these runs are called *without our help*.
+# them, except that `flip_sync` keeps the mirror image, which is the method itself. Semi-MedRef also loses its rule for
+# zones in which the teacher finds nothing. Other settings of ours stay, such as the donor's zones, the patch size and
+# the grid. In figures and names these runs are called *without our help*.
 #
 # **Look at** the table of `compact`: Semi-MedRef has the highest mean. But its seeds differ so much that this may be
 # chance. Without our additions not even its lead over supervised training is sure.
@@ -424,21 +429,18 @@ plt.show()
 # **To remember**
 #
 # - Where most methods were compared (`lite`, 1 % of the masks), Semi-MedRef is 7.7 points better than supervised
-#   training, and 1.0 point worse than `unimatch`. Both are sure.
+#   training, and 1.0 point worse than `unimatch` with our additions. Both are sure. In Dice micro it is level with
+#   `unimatch`.
 # - With `compact` it is 8.5 points better than supervised training, and that is sure: three seeds, p after Holm 0.024.
 #   It is 0.5 points ahead of the best other method. With p = 0.14 after Holm, nobody can say that it is better.
 # - With `compact`, 7.7 of the 8.5 points come from the shared recipe and our additions.
 # - On QaTa no difference to another method is sure at 5 or 15 % of the masks.
-# - No single part of the method has a sure effect with whole reports. With `compact` and without reports it loses 15.5
-#   points, and that is sure.
+# - No single part of the method has a sure effect with whole reports. With `compact` the method loses 15.5 points if it
+#   reads no reports, and that is sure.
 # - Of the eight differences in the exercises five have p below 5 %, and Holm leaves two. The shortcut of Exercise 08.3
 #   would call all eight sure.
 # - With three seeds an interval is 4.3 standard errors wide to each side, with six 2.6. Where the
 #   seeds disagree, more seeds help more than more images.
-#
-# **Next:** [09 · Kernels](09_kernels.ipynb). **Back:** [07 · Training](07_train.ipynb) makes one run. **Further on:**
-# [docs/sweeps.md](../docs/sweeps.md) tells how a plan becomes runs and this notebook, [06 · One
-# step](06_teacher_student.ipynb) explains the parts, and [docs/results.md](../docs/results.md) holds all tables.
 
 # %%
 assert round(100 * kept.difference.supervised, 1) == 8.5 and round(kept.p_holm.supervised, 3) == 0.024
@@ -460,6 +462,11 @@ if not folder and method == "semi_medref":
 print("all numbers above are those of the runs")
 
 # %% [markdown]
+# **Next:** [09 · Kernels](09_kernels.ipynb). **Back:** [07 · Training](07_train.ipynb) makes one run. **Further on:**
+# [docs/sweeps.md](../docs/sweeps.md) tells how a plan becomes runs and this notebook, [06 · One
+# step](06_teacher_student.ipynb) explains the parts, and [docs/results.md](../docs/results.md) holds all tables.
+
+# %% [markdown]
 # ## Appendix: The claims in other settings
 #
 # The columns are those of the first table. An empty *setting* marks a claim that no run can test yet; *measured* says
@@ -479,7 +486,7 @@ if (~fewest).any():
 plt.show()
 
 # %% [markdown]
-# Runs that some methods have and others have not:
+# Runs that some methods have and others lack:
 
 # %%
 missing = [f"missing  {line}" for line in experiments.missing_runs(runs)]
@@ -538,7 +545,8 @@ print(in_points(best_published).to_string() if len(best_published) else "no such
 # %% [markdown]
 # The released code mixes in another order ([04](04_t_patchmix.ipynb)). It first pastes and then asks the gate. It reads
 # only the first phrase of a report, and its zones are equal thirds. The cell gives it our patches and our gate, and
-# compares it with the method without our additions:
+# compares it with the method without our additions. In these older runs the patch lay in the donor's first phrase, and
+# PosAug came after mixing. In the release the receiver's phrase decides, so these runs are not quite the release:
 
 # %%
 ablated_published = experiments.ablations(published, method, metrics=("dice_image", "dice_micro"))
@@ -611,11 +619,11 @@ else:
 # %% [markdown]
 # ## Appendix: What it costs
 #
-# The figure shows the minutes of a run on one CPU core. Other work ran beside some runs, so the times are rough. Runs
-# on a GPU shared it, all runs of one panel at once. A supervised step sends one group of images through a network, and a
-# step of Semi-MedRef sends four: labelled ones, mixed ones, weak views for ITCL, and the teacher's views. So supervised
-# training must be the fastest. If it is not, then other work decided the times, and the setting is left out. **Look at** the grey line. It
-# joins the methods for which no other method is both faster and more accurate.
+# The figure shows the minutes of a run on one CPU core. Other work ran beside some runs, so the times are rough. On a
+# GPU, all runs of one panel ran at the same time and shared it. A supervised step sends one group of images through a
+# network, and a step of Semi-MedRef sends four: labelled ones, mixed ones, weak views for ITCL, and the teacher's
+# views. So supervised training must be the fastest. If it is not, then other work decided the times, and the setting is
+# left out. **Look at** the grey line. It joins the methods for which no other method is both faster and more accurate.
 
 # %%
 believed = figures.timed(curves)

@@ -19,7 +19,7 @@
 # [Triton](https://triton-lang.org), a dialect of Python. Here they run without a GPU, in Triton's interpreter. After
 # this notebook you
 #
-# - can count why one fused kernel moves fewer bytes than twenty PyTorch operations;
+# - can count the bytes of twenty PyTorch operations and of one fused kernel, and say why the kernel moves fewer;
 # - can read and write a small Triton kernel: programs, pointers, masks;
 # - have read the kernel of T-PatchMix, and know which program writes which pixels;
 # - know how the contrastive loss works without its $N \times N$ matrices, and the least time that a GPU needs for it.
@@ -64,9 +64,9 @@ print(versions("triton"))
 # ## 1 · A step moves bytes
 #
 # A *kernel* is a small program that a GPU starts many times at once. Each PyTorch operation that computes something
-# launches at least one kernel. The kernel reads its inputs from the GPU's memory and writes its result back. Memory is the slow part: while
-# an H100 moves one byte, it can do about twenty operations in float32 (section 5). So an operation that does little
-# with each number takes as long as its bytes take.
+# launches at least one kernel. The kernel reads its inputs from the GPU's memory and writes its result back. Memory is
+# the slow part: while an H100 moves one byte, it can do about twenty operations in float32 (section 5). So an operation
+# that does little with each number takes as long as its bytes take.
 #
 # T-PatchMix is such an operation. We take a batch of phantom images whose patches are drawn as in training: their side,
 # the gate and the rule for zones are those of `Config`. Grey images stand for the strong views $s$. A stand-in teacher,
@@ -115,7 +115,7 @@ print(f"{int(accepted.sum())} of {batch_size} samples are mixed; sample {i} take
 # <details><summary>Solution</summary>
 #
 # There are $32 \cdot (3 + 1) \cdot 224^2 = 6.4$ million numbers of 4 bytes, which makes 25.7 MB. The code reads them
-# and writes as many: 51.4 MB. Boxes and partners add a few hundred bytes.
+# and writes as many: 51.4 MB. Boxes and partners add 1280 bytes (int64).
 # </details>
 
 # %%
@@ -274,10 +274,10 @@ assert forward >= int(config.gate * 2**30) * len(box)  # Eq. 5: so the gate acce
 # whole kernel.)
 #
 # **Look at** the orange tiles. The program of such a tile reads the partner's map over the whole box before it stores a
-# pixel. On the left are the tiles as shipped: three programs of this plane compute the gate. On the right, tiles are
-# four times smaller. There seven compute it for their pixels, and program 0 computes it too, because it stores
-# `accepted`. The programs of the map's plane do the same again. Larger tiles would need fewer reads. But then there are
-# too few programs for the many cores of a GPU, and more pixels wait for the gate.
+# pixel. The left picture has the built-in tiles. Three programs of this plane compute the gate. On the right, tiles are
+# four times smaller. Seven programs compute the gate for their pixels. Program 0 computes it too, because it stores
+# `accepted`. In the map's plane three and seven programs compute it again. Larger tiles would need fewer reads. But
+# then there are too few programs for the many cores of a GPU, and more pixels wait for the gate.
 
 # %%
 few, box = phantom.phantom("train", 2, 128, seed), torch.tensor([[20, 24, 68, 72]] * 2)
@@ -304,7 +304,7 @@ for pixels, found in views.items():
 assert [sum(kind == "both" for *_, kind in found) for found in views.values()] == [3, 7]
 
 # %% [markdown]
-# ## 4 · The loss without its matrix
+# ## 4 · The loss without its matrix (Eq. 12)
 #
 # **The paper** compares all $N$ images with all $N$ texts of a batch. With $z_{ij} = u_i \cdot v_j / \tau$ (Eq. 10;
 # paper: 9) and soft positives $P_{ij}$, the Jaccard index of two zone vectors (Eq. 9; paper: 9), the loss is
@@ -317,8 +317,8 @@ assert [sum(kind == "both" for *_, kind in found) for found in views.values()] =
 # around the kernels without the kernels, because a kernel allocates nothing.
 #
 # **Look at** the slopes. For the code as written, four times the pairs take about sixteen times the memory, until a
-# card of 80 GB is full (dashed line). For the fused form they take two to six times as much, because it never
-# holds $z$ or $P$. Of the gradient of $z$ it holds at most 32 MB, which at 1024 pairs is all of it.
+# card of 80 GB is full (dashed line). For the fused form they take two to six times as much, because it never holds $z$
+# or $P$. It does hold the gradient of $z$, in blocks of at most 32 MB. At 1024 pairs one block is the whole gradient.
 
 # %%
 from semimedref_kernels import soft_contrastive_plain, soft_contrastive_tiles, soft_contrastive_triton
@@ -351,11 +351,13 @@ print("\n".join(f"{name:10} {', '.join(f'{value:.3f}' for value in row)} GB" for
 # **Tiles of $z$.** A program computes one small tile of $z$. It adds up $e^{z}$ over the rows and over the columns of
 # the tile, and then drops the tile. `similarities` computes the tile: it multiplies a few columns of the embeddings at
 # a time. `dot` is `tl.dot` with a chosen precision and runs on the GPU's matrix units. `tile_of` gives the place of the
-# tile. The GPU computes $2^x$ faster than $e^x$, so $z$ is multiplied by $\log_2 e$ (`LOG2E`). `sums_of_exp` adds up. If the numbers could exceed float32, it
-# subtracts the largest one first, as in Exercise 09.2. With unit vectors and $\tau > 1/40$ they cannot (`SAFE`).
+# tile. The GPU computes $2^x$ faster than $e^x$, so $z$ is multiplied by $\log_2 e$ (`LOG2E`). `sums_of_exp` adds up.
+# If the numbers could exceed float32, it subtracts the largest one first, as in Exercise 09.2. With unit vectors and
+# $\tau > 1/40$ they cannot (`SAFE`).
 #
-# A second kernel adds the parts of all tiles to the sum of a whole row. The check does this by hand for one row. The
-# backward pass computes the tiles again. This costs one more product, and saves the memory of $z$.
+# A second kernel adds up the parts of a row from all tiles. This gives the sum of the whole row. The check does this by
+# hand for one row. The backward pass computes the tiles again. This costs one more product, and saves the memory of
+# $z$.
 
 # %%
 display(source_of(soft_contrastive_triton.similarities, soft_contrastive_triton.sums_of_exp))
@@ -377,11 +379,11 @@ assert torch.isclose(by_hand, right, rtol=1e-5)
 # $$\sum_j P_{ij}\log\mathrm{softmax}_j\,z_{ij} = \frac1\tau\,u_i\cdot\sum_j P_{ij} v_j
 # - \Big(\sum_j P_{ij}\Big)\log\sum_j e^{z_{ij}}$$
 #
-# The tiles give the last logarithm. What is left is $\sum_j P_{ij} v_j$ and $\sum_j P_{ij}$ for each image. A report is six
-# bits, so there are only 64 possible codes, and off the diagonal $P_{ij}$ depends on the two codes alone. So we add up
-# the $v_j$ of each code, which gives 64 sums. We multiply them with $J_{64}$, the table of $P$ for all pairs of codes.
-# Then each image takes the row of its code. At the end we correct the diagonal, because $P_{ii} = 1$ even for reports
-# without infection.
+# The tiles give the last logarithm. Two sums are left for each image: $\sum_j P_{ij} v_j$ and $\sum_j P_{ij}$. A report
+# is six bits, so there are only 64 possible codes, and off the diagonal $P_{ij}$ depends on the two codes alone. So we
+# add up the $v_j$ of each code, which gives 64 sums. We multiply them with $J_{64}$, the table of $P$ for all pairs of
+# codes. Then each image takes the row of its code. At the end we correct the diagonal, because $P_{ii} = 1$ even for
+# reports without infection.
 #
 # In `tables_kernel`, `total` holds the sums by code and `table` is $J_{64}$. `shared` counts bits. The code below does
 # the same by hand. **Look at** the middle panel: with pairs ordered by code, $P$ falls into blocks, and each block
@@ -420,11 +422,11 @@ print(f"{len(codes.unique())} of 64 codes occur in {len(codes)} reports; P has {
 # has 1.07 GB. It is too much for this small patch mixing: its 24.5 MB would fit into the cache.
 #
 # The output has the least time of the fused forms, and the counted time of the code as written. **Look at** the slope,
-# where memory is the limit. Patch mixing is far down on it, so on the GPU alone only fewer bytes
-# make it faster. The loss as written is on the slope too, although it consists of matrix products, because its matrices go to memory
-# and come back. In float32 the fused loss can reach its roof even
-# without the cache, in bf16 only with it. The green line lies between two roofs, because half of its products run as
-# tf32x3 and half as fp32.
+# where memory is the limit. Patch mixing is far down on it, so only fewer bytes raise its limit. This batch is so small
+# that launches count too, even in a graph: notebook 10 guesses 2.5 µs for each, and the code as written has 20
+# operations. The loss as written is on the slope too, although it consists of matrix products, because its matrices go
+# to memory and come back. In float32 the fused loss can reach its roof even without the cache, in bf16 only with it.
+# The green line lies between two roofs, because half of its products run as tf32x3 and half as fp32.
 
 # %%
 from torch.utils.flop_counter import FlopCounterMode
@@ -454,21 +456,37 @@ for name, (slow, fast) in least_time.items():
     print(f"{name:23} {1e6 * fast:8.1f} µs; {1e6 * slow:8.1f} µs if no cache helps")
 
 # %% [markdown]
+# ### Exercise 09.4 (predict)
+#
+# A kernel that multiplies in bf16 does some number of operations for each byte that it moves. Below which number does
+# memory limit it on an H100? Use the numbers at the top of the cell above. Answer with a whole number.
+#
+# <details><summary>Solution</summary>
+#
+# The slope meets the roof where both take the same time: 989e12 / 3.35e12 = 295 operations a byte. The fused loss of
+# 16384 pairs in bf16 has about 90 without a cache and about 4000 with one. So the cache decides whether memory limits it.
+# </details>
+
+# %%
+operations_a_byte = None
+check("09.4", operations_a_byte)
+
+# %% [markdown]
 # ## 6 · What was measured
 #
 # The numbers above are bounds. `python -m semimedref_kernels.benchmark` measures times, and it first checks every form
 # against float64. Its records lie in `kernels/results/`. The record of the H100, of November 2026, is **older than the
 # kernels above**. We rewrote the kernels because of this record. No GPU has measured the kernels above yet.
-# [docs/kernels.md](../docs/kernels.md) says what to
-# expect of today's kernels.
+# [docs/kernels.md](../docs/kernels.md) says what to expect of today's kernels.
 #
 # The figure compares our older kernels with the fastest other form of the same case, mostly `torch.compile` of the code
 # as written. Each dot is one size and type. To the right of the line ours was faster. Filled dots leave the launches
 # out (the GPU alone, by CUDA graphs), and hollow dots include them.
 #
 # **Look at** the rows one by one. In the forward pass our patch mixing always won on the GPU alone, and mostly lost
-# with its launches. In the backward pass it mostly lost. With the loss of a training batch, ours won or lost on the GPU
-# alone, depending on the size, and always won with launches. With 1024 pairs and more it always lost.
+# with its launches. In the backward pass it mostly lost. The rows of the loss are forward and backward together. With a
+# training batch ours won or lost on the GPU alone, depending on size and type, and always won with launches. With 1024
+# pairs and more it always lost.
 
 # %%
 from pathlib import Path
@@ -486,8 +504,16 @@ figures.against_best(rows)
 plt.show()
 won = {name: [sum(case[key] > 1 for case in cases) for key in ("alone", "launched")] for name, cases in rows.items()}
 for name, (alone, launched) in won.items():
-    print(f"{name:24} ours fastest in {alone} of {len(rows[name])} cases, in {launched} with launches; ratios ", end="")
-    print(f"{min(case['alone'] for case in rows[name]):.2f} to {max(case['alone'] for case in rows[name]):.2f}")
+    print(f"{name:24} ours fastest in {alone} of {len(rows[name])} cases, in {launched} with launches;", end=" ")
+    print(f"ratios alone {min(case['alone'] for case in rows[name]):.2f}", end=" ")
+    print(f"to {max(case['alone'] for case in rows[name]):.2f}")
+of = {(r["form"], r["part"], r["dtype"], *r["sizes"].values()): r for r in h100["rows"]}
+forms = "dense", "dense, compiled", "ours"
+alone = [of[form, "both", "fp32", 16384, 256]["graph_ms"]["median"] for form in forms]
+mixing = of["ours", "both", "fp32", 32, 3, 224, 74]
+slower = mixing["ms"]["median"] / mixing["graph_ms"]["median"]
+print("H100, ms alone: as written {:.1f}, compiled {:.1f}, our older kernels {:.1f}".format(*alone))
+print(f"H100, our older kernels: mixing, 32 images of 224 px, both passes, with launches x {slower:.1f}")
 
 # %% [markdown]
 # ## What to take away
@@ -496,37 +522,32 @@ for name, (alone, launched) in won.items():
 #
 # **To remember**
 #
-# - On the GPU alone, bytes limit patch mixing. In the record a call with its launches took six times as long. The code as
-#   written moves 3.8 times the least possible, and the fused kernel 1.00 times,
-#   if the cache helps.
-# - The loss of 16384 pairs holds 5.40 GB as written and 0.13 GB fused, which is 40 times less. Above 64 pairs the fused
-#   form never holds all of $z$ or $P$.
+# - By the roofline, bytes limit patch mixing, and arithmetic does not. In the record, our older kernels took six times
+#   as long with launches as without (32 images of 224 px, float32, forward and backward). The code as written moves 3.8
+#   times the least possible, and the fused kernel 1.00 times, if the cache helps.
+# - The loss of 16384 pairs holds 5.40 GB as written and 0.135 GB fused, which is 40 times less. Above 64 pairs the
+#   fused form holds neither $z$ nor $P$.
 # - Launches limit the loss of a training batch of 32 pairs: it has 3 launches fused and 77 operations as written.
 # - By these bounds an H100 needs at least 5.8 ms for the fused loss of 16384 pairs, and 14.4 ms for the loss as
-#   written, both in float32. In the record `torch.compile` took 12.9 ms: it fuses operations, so it moves fewer
-#   bytes than the code as written. Our older kernels took 59 ms.
+#   written, both in float32. In the record the loss as written took 50 ms. With `torch.compile` it took 12.9 ms,
+#   because fused operations move fewer bytes. Our older kernels took 59 ms.
 # - On the H100 of the record, our older patch mixing was fastest in 12 of 12 forward cases on the GPU alone, and in 4
-#   of 12 with launches. Our older loss was fastest in 0 of 12 cases of 1024 pairs and more.
-#
-# **Next:** [10 · What a GPU step costs, counted](10_gpu_training.ipynb) looks at a whole step. **Back:** [08 ·
-# Results](08_results.ipynb). **Further on:** [docs/kernels.md](../docs/kernels.md) lists all launches, times on a CPU,
-# and the command that measures on a GPU. [04 · T-PatchMix](04_t_patchmix.ipynb) and [05 · ITCL](05_itcl.ipynb) explain
-# what the two operations compute.
+#   of 12 with launches. Our older loss, forward and backward together, was fastest in 0 of 12 cases of 1024 pairs and
+#   more.
 
 # %%
 print("bytes over the least:", *(f"{name} {sum(traffic[name]) / (2 * least):.2f};" for name in memory))
-print("16384 pairs, GB:", *(f"{name} {memory[name][2]:.2f};" for name in memory))
+print("16384 pairs, GB:", *(f"{name} {memory[name][2]:.3f};" for name in memory))
 print(f"{memory['as written'][2] / memory['fused'][2]:.0f} times less fused")
 print("32 pairs, launches:", *(f"{name} {launches[name, 32]};" for name in memory))
 print("16384 pairs, ms at best:", *(f"{name} {1e3 * least_time[f'loss {name}, fp32'][1]:.1f};" for name in memory))
 assert won["patch mixing, forward"] == [12, 4] and won["loss, 1024 pairs or more"] == [0, 0]
 
-# %%
-of = {(r["form"], r["part"], r["dtype"], *r["sizes"].values()): r for r in h100["rows"]}
-alone = [of[form, "both", "fp32", 16384, 256]["graph_ms"]["median"] for form in ("dense, compiled", "ours")]
-mixing = of["ours", "both", "fp32", 32, 3, 224, 74]
-slower = mixing["ms"]["median"] / mixing["graph_ms"]["median"]
-print(f"H100, ms alone: compiled {alone[0]:.1f}, our older kernels {alone[1]:.1f}; mixing with launches x {slower:.1f}")
+# %% [markdown]
+# **Next:** [10 · What a GPU step costs, counted](10_gpu_training.ipynb) looks at a whole step. **Back:** [08 ·
+# Results](08_results.ipynb). **Further on:** [docs/kernels.md](../docs/kernels.md) lists all launches, times on a CPU,
+# and the command that measures on a GPU. [04 · T-PatchMix](04_t_patchmix.ipynb) and [05 · ITCL](05_itcl.ipynb) explain
+# what the two operations compute.
 
 # %% [markdown]
 # ## Appendix: The whole kernel of T-PatchMix
@@ -558,10 +579,12 @@ source_of(soft_contrastive_triton.pushes)
 # %% [markdown]
 # ## Appendix: The H100's record
 #
-# The figure shows all sizes under the limits that were *measured* on that machine, for the older kernels. In float32 the roof is a third of tf32's
-# measured rate, because tf32x3 takes three products. A point that is twice as high takes half the time. The black line
-# is the roof, so **look at** the distance of a point from the line. Below the figure are the times of a batch of 32 in
-# float32.
+# The figure shows all sizes under the limits that were *measured* on that machine, for the older kernels. In float32
+# the roof is a third of tf32's measured rate, because tf32x3 takes three products. A point that is twice as high takes
+# half the time. The black line is the roof, so **look at** the distance of a point from the line. Below the figure are
+# the times of a batch of 32 in float32. The first lines are the record's own notes. All kernels have changed since.
+# *Where* and *dense* are the codes as written of sections 1 and 4. *Plain form* is this project's code for patch mixing
+# in PyTorch. *Row chunks* computes the loss for some rows at a time.
 
 # %% tags=["nbval-ignore-output"]
 figure = benchmark.roofline(h100)

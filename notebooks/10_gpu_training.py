@@ -15,9 +15,9 @@
 # %% [markdown]
 # # 10 · What a GPU step costs, counted
 #
-# **What you will see.** How much work one training step gives to a GPU, counted without a GPU, in four cases: `compact`
-# at 64 px, `lite` at 96 and 224 px, and `mmi_unet` at 224 px. All but `compact` run in half precision. After this
-# notebook you
+# **What you will see.** We count, without a GPU, how much work one training step gives to a GPU. There are four cases:
+# `compact` at 64 px, `lite` at 96 and 224 px, and `mmi_unet` at 224 px. All but `compact` run in half precision. After
+# this notebook you
 #
 # - know how much work a step is: launches, arithmetic and bytes;
 # - can say why a small step waits for launches, and what a *CUDA graph* does about it;
@@ -65,13 +65,14 @@ print(versions("accelerate"))
 # %% [markdown]
 # ## 1 · What is counted, and what was measured so far
 #
-# `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks, one of them at two sizes. The
-# table lists these four cases. The script also trains `lite` and `mmi_unet` in full, 1500 steps each. It needs a GPU, QaTa-COV19
-# (`SEMIMEDREF_DATA`) and at most eight minutes. It writes one file, and this notebook shows the file in the folder `results`.
+# `python -m semimedref_core.tools.gpu_session FOLDER` times the steps of three networks, one of them at two sizes, each
+# in three ways: plain, as a graph, and compiled. The table lists these four cases. The script also trains `lite` and
+# `mmi_unet` in full, 1500 steps each. It needs a GPU, QaTa-COV19 (`SEMIMEDREF_DATA`) and at most eight minutes. It
+# writes one file, and this notebook shows the file in the folder `results`.
 #
 # We have not run this script on a GPU yet. An H200 gave us two times of `compact` before the script was written: 36 ms
-# a step at 64 px, and 41 ms at 224 px, with 8 + 8 pairs and no graph. Short trainings on a GPU are in
-# [08](08_results.ipynb). The cell counts them.
+# a step at 64 px, and 41 ms at 224 px, with 8 + 8 pairs and no graph. Older code gave a few times on an H100 (section
+# 3). Short trainings on a GPU are in [08](08_results.ipynb). The cell counts them.
 
 # %% tags=["nbval-ignore-output"]
 about = ["network", "dataset", "image_size", "batch_size", "precision"]
@@ -94,9 +95,11 @@ print(
 #
 # **Arithmetic.** Let $F$ be the floating-point operations of a forward pass of one pair, and $E$ those of the encoders
 # alone. A backward pass costs two forward passes. Take $n$ labelled and $n$ unlabelled pairs. The student sees $2n$
-# samples whole (labelled and mixed ones), and $n$ with its encoders only (weak ones, for ITCL). The teacher sees $n$ and
-# has no backward pass. So a step takes $n\,(3\,(2F + E) + F)$ floating-point operations. The cell prints the sum of
-# `compact` by hand.
+# samples whole (labelled and mixed ones), and $n$ with its encoders only (weak ones, for ITCL). The teacher sees $n$
+# and has no backward pass. So a step takes about $n\,(3\,(2F + E) + F)$ floating-point operations. The cell prints the
+# sum of `compact` by hand, and counts a whole step of it. The step has a little less, because nobody needs the gradient
+# of the pictures. (PyTorch's counter cannot check `lite` and `mmi_unet` in this way. In the backward pass of a
+# convolution that treats each channel alone, it counts the gradient of the weights once for each channel.)
 
 
 # %%
@@ -114,15 +117,27 @@ def step_flops(config: Config) -> float:
     return config.batch_size * (3 * (2 * F + E) + F)
 
 
+def few_pairs(side: int) -> datasets.Training:
+    """Enough for any batch: pairs come again."""
+    pairs = phantom.phantom("train", 8, side)
+    return datasets.Training(pairs.subset(range(4)), pairs.subset([0]), pairs.subset(range(4, 8), masks=False))
+
+
+# %%
 arithmetic = {name: step_flops(case) for name, case in CASES.items()}
 F, E = (flops("compact", 64, decode) / 1e9 for decode in (None, 0))
-print(f"compact: 8 x (3 x (2 x {F:.3f} + {E:.3f}) + {F:.3f}) = {8 * (3 * (2 * F + E) + F):.1f} G")
+with FlopCounterMode(display=False) as whole_step:
+    operations(CASES["compact"], CASES["compact"].steps - 1, few_pairs(64))
+by_hand, counted = 8 * (3 * (2 * F + E) + F), whole_step.get_total_flops() / 1e9
+print(f"compact: 8 x (3 x (2 x {F:.3f} + {E:.3f}) + {F:.3f}) = {by_hand:.2f} G; a whole step {counted:.2f} G")
 print({name: f"{value / 1e12:.4f} T" for name, value in arithmetic.items()})
+assert 0.99 * by_hand < counted < by_hand
 
 # %% [markdown]
-# **Launches and bytes** come from the step itself. The method below sees each operation. It leaves out views, counts the
-# others, and adds up the bytes of their tensors. The bytes are what the operations read and write, in float32 and
-# without the optimiser. Half precision halves most of them. So we halve all.
+# **Launches and bytes** come from the step itself. The method below sees each operation. It leaves out views, counts
+# the others, and adds up the bytes of their tensors. The bytes are what the operations read and write, in float32 and
+# without the optimiser. Half precision halves most of these bytes. For the three cases in half precision we halve them
+# all.
 
 
 # %%
@@ -130,57 +145,58 @@ source_of(Operations.__torch_dispatch__)
 
 
 # %%
-def few_pairs(side: int) -> datasets.Training:
-    """Enough for any batch: pairs come again."""
-    pairs = phantom.phantom("train", 8, side)
-    return datasets.Training(pairs.subset(range(4)), pairs.subset([0]), pairs.subset(range(4, 8), masks=False))
-
-
 rows = {}
 for name, case in CASES.items():
     small = replace(case, dataset="phantom", precision="fp32")
     found = operations(small, case.steps - 1, few_pairs(case.image_size))
-    rows[name] = {"launches": found.total, "TFLOP": arithmetic[name] / 1e12, "GB": found.bytes / 1e9}
+    rows[name] = {"launches": found.total, "TFLOP": arithmetic[name] / 1e12, "GB, float32": found.bytes / 1e9}
 work = pd.DataFrame(rows).T
-work.round({"launches": 0, "TFLOP": 4, "GB": 1})
+work.round({"launches": 0, "TFLOP": 4, "GB, float32": 1})
 
 # %% [markdown]
 # ## 3 · What bounds a step
 #
-# Four things take time, and they overlap. The host launches operations. The GPU starts each of them. Its arithmetic
+# Four limits are possible, and they overlap. The host launches operations. The GPU starts each of them. Its arithmetic
 # units multiply. Its memory moves bytes. A *CUDA graph* (section 4) replaces the host's launches by one, but the GPU
-# still starts each operation. We guess 2.5 µs for that: these are the *launches in a graph*. A step takes at least as
-# long as the longest of the four.
+# still starts each operation. We guess 2.5 µs for that: these are the *launches in a graph*. A step has the host's time
+# or the time of launches in a graph, never both. It takes at least as long as the longest of its three times.
 #
 # The predictions below are the counts divided by the rates in the parameters cell. They are computed and not measured.
-# Bytes have a rate that an H100 has shown, the host has the rate of our H200, and the other two rates are guesses.
+# Bytes, and the float32 arithmetic of `compact`, have rates that an H100 has shown. The host has the rate of our H200.
+# The rates of launches in a graph and of bf16 arithmetic are guesses.
+#
+# **Look at** the circles: in each row the host is far to the right. Then cover them and find the next mark. It is
+# the limit that is left after a graph.
 
 # %%
 seconds = {"host, one by one": work["launches"] * host_seconds}
 seconds["launches in a graph"] = work["launches"] * launch_seconds
 seconds["arithmetic"] = work["TFLOP"] * 1e12 / flops_per_second
-seconds["bytes"] = work["GB"] * 1e9 / bytes_per_second / 2
+seconds["bytes"] = work["GB, float32"] * 1e9 / bytes_per_second / 2
 predicted = 1000 * pd.DataFrame(seconds)
 predicted.loc["compact", "bytes"] *= 2  # it runs in float32
 predicted.loc["compact", "arithmetic"] *= flops_per_second / 5.2e13  # of float32 products, measured in 09's record
 
 # %%
-print(predicted.round(2))
-step_bounds(predicted).axes[0].set_xlabel("predicted time, ms (the 36 ms of compact: measured)")
+print("ms", predicted.round(2), sep="\n")
+labels = {name: f"{c.network}, {c.image_size} px,\n{c.batch_size} + {c.batch_size} pairs" for name, c in CASES.items()}
+step_bounds(predicted.rename(labels))
 plt.show()
 
 # %% [markdown]
 # Each mark is a count divided by a rate, on a logarithmic axis.
 #
-# - Where the host launches the operations one by one, the host takes longest in all cases: 36 ms for `compact`, 49 ms for
-#   `lite` at both sizes (`lite_96` and `lite`, which is at 224 px), 85 ms for `mmi_unet`. Only the 36 ms are measured.
-#   We divided this time of older code by today's count of launches to get the host's rate, so this mark agrees by construction, and the others are predictions.
-#   Another machine has another host: on an H100 a step of `compact` (96 px, 16 + 16 pairs, older code) took 57 ms
-#   ([docs/training.md](../docs/training.md)). So read the host's times as right within a factor of two.
-# - A graph removes that time. `compact` and `lite_96` are then bound by their launches, 2.4 and 3.3 ms.
-# - `lite` and `mmi_unet` at 224 px are bound by bytes, 6 and 34 ms: more than a thousand small operations read and
-#   write whole maps. Their arithmetic alone would take 0.5 and 11 ms. A graph cannot make these times shorter.
-#   Fused operations (`compile="on"`) can.
+# - Where the host launches the operations one by one, the host takes longest in all cases: 36 ms for `compact`, 49 ms
+#   for `lite` at both sizes, 85 ms for `mmi_unet`. Only the 36 ms are measured. We divided this time by today's count
+#   of launches to get the host's rate. So this mark agrees by construction. The others are predictions. The 36 ms are
+#   of older code. Another machine has another host: on an H100 a step of `compact` (96 px, 16 + 16 pairs, older code)
+#   took 57 ms ([docs/training.md](../docs/training.md)). On the same H100 a step of an older `mmi_unet` (2 + 2 pairs, a
+#   frozen BERT, another fusion) took 67 ms, less than our 85 ms. So the host's times are rough, and the 85 ms may be
+#   too high. For `compact` the two machines differ by a factor of 1.6, although the sizes and the code differ too.
+# - A graph removes that time. `compact`, and `lite` at 96 px, are then bound by their launches, 2.4 and 3.3 ms.
+# - `lite` and `mmi_unet` at 224 px are bound by bytes, 6 and 34 ms: each of more than a thousand operations reads and
+#   writes its own tensors, and those of images are large. Their arithmetic alone would take 0.5 and 11 ms. A graph
+#   cannot make these times shorter. Fused operations (`compile="on"`) can.
 #
 # **Does the host really decide?** If it does, the size of the picture hardly matters. At 224 px a picture has 12 times
 # as many pixels as at 64 px. The cell counts a step of `compact` at both sizes, and prints the two times that the H200
@@ -197,8 +213,7 @@ print(pd.DataFrame(at_size).T.round(2).to_string())
 # %% [markdown]
 # The number of launches stays the same. The bytes grow 9 times and not 12 times, because weights and texts do not grow
 # with the picture. The measured time grows by 5 ms, and at an H100's rate the bytes alone would add 1.3 ms. We cannot
-# explain the rest.
-# But a step that waits for bytes would take 9 times as long, so the host decides most of the time.
+# explain the rest. But a step that waits for bytes would take 9 times as long, so the host decides most of the time.
 #
 # ### Exercise 10.1 (predict)
 #
@@ -218,14 +233,14 @@ check("10.1", times_as_fast)
 # %% [markdown]
 # ### Exercise 10.2 (change)
 #
-# The host's time does not depend on the number of pairs. Assume that the bytes are proportional to the number of pairs. Section 2 counts
-# `mmi_unet` with 32 labelled and 32 unlabelled pairs. Change both numbers to the same new one. With how many pairs of
-# each kind do the bytes take as long as the host? Answer with a number.
+# The host's time does not depend on the number of pairs. Assume that the bytes are proportional to the number of pairs.
+# Section 2 counts `mmi_unet` with 32 labelled and 32 unlabelled pairs. Change both numbers to the same new one. With
+# how many pairs of each kind do the bytes take as long as the host? Answer with a number.
 #
 # <details><summary>Solution</summary>
 #
-# The bytes of 32 pairs take 34 ms, so one pair takes 1.05 ms. The host takes 85 ms, and 85 / 1.05 is about 81 pairs. With
-# fewer pairs a GPU waits for its host, unless the step is a graph.
+# The bytes of 32 pairs take 33.56 ms, so one pair takes 1.049 ms. The host takes 84.73 ms, and 84.73 / 1.049 is about
+# 81 pairs. With fewer pairs a GPU waits for its host, unless the step is a graph.
 # </details>
 
 # %%
@@ -244,14 +259,8 @@ check("10.2", pairs_in_a_step)
 # - The step never asks the device for a value. On `meta` such a question fails, and a test runs every method there.
 #
 # The function below works as follows. A batch of a new *kind* (other shapes, or other numbers that are 0) starts a new
-# recording. New values are copied into the recorded tensors. The first calls (`WARM_UP`) run as usual, the next call is recorded, and all later ones are replayed.
-#
-# Burn-in leaves the unlabelled pairs out. Its launches differ, so it has a recording of its own. Noise needs no care: a
-# replayed step uses the current seed of PyTorch, and the training sets that seed before each step.
-#
-# The last line of the output counts what is left for the host. Four copies bring the batch. Five fills set three scalars
-# (learning rate, $w_u$, decay) and the seed and offset of the random numbers. One launch starts the
-# graph. One clone saves the losses from the next replay.
+# recording. New values are copied into the recorded tensors. The first calls (`WARM_UP`) run as usual, the next call is
+# recorded, and all later ones are replayed.
 
 # %%
 display(source_of(graphed.Graphed.__call__))
@@ -260,6 +269,13 @@ left = operations_of_replay(small, small.steps - 1, few_pairs(32))
 print(f"left for the host: {left.total} operations, {dict(left.counts)}")
 
 # %% [markdown]
+# The last line counts what is left for the host. Four copies bring the batch. Five fills set three scalars (learning
+# rate, $w_u$, decay) and the seed and offset of the random numbers. (The function fills the three scalars, and
+# PyTorch's replay fills the other two.) One launch starts the graph. One clone saves the losses from the next replay.
+#
+# Burn-in leaves the unlabelled pairs out. Its launches differ, so it has a recording of its own. Noise needs no care: a
+# replayed step uses the current seed of PyTorch, and the training sets that seed before each step.
+#
 # ### Exercise 10.3 (break)
 #
 # A recorded step must not ask for a value. `p[p >= threshold]` breaks that rule: run it on the device `meta`, and it
@@ -289,10 +305,10 @@ with tempfile.TemporaryDirectory() as folder:
 print(f"{results['step']} steps on the {results['device']}: the code runs")
 
 # %% [markdown]
-# On a GPU, with QaTa-COV19 in `SEMIMEDREF_DATA`, run `python -m semimedref_core.tools.gpu_session FOLDER`, copy `FOLDER/gpu_training.json` to
-# `notebooks/results`, and run this notebook again. The next cell then prints the times, the memory and what the graph
-# saves. It also draws the two trainings: the loss on labelled pairs at the left, and at the right the Dice of student
-# (dotted) and teacher on validation pairs. Without that file it prints nothing.
+# On a GPU, with QaTa-COV19 in `SEMIMEDREF_DATA`, run `python -m semimedref_core.tools.gpu_session FOLDER`, copy
+# `FOLDER/gpu_training.json` to `notebooks/results`, and run this notebook again. The next cell then prints the times,
+# the memory and what the graph saves. It also draws the two trainings: the loss on labelled pairs at the left, and at
+# the right the Dice of student (dotted) and teacher on validation pairs. Without that file it prints nothing.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -319,16 +335,12 @@ if record:
 # - A step of Semi-MedRef with `compact` has about 960 launches. As a graph it is one launch, with about ten small
 #   operations around it. ([06](06_teacher_student.ipynb) counts about 1700, because it also counts views
 #   of tensors, which cost a GPU nothing.)
-# - A graph helps where the host takes longest. If a launch in a graph takes 2.5 µs, `compact` becomes at most about 15
-#   times as fast, and `mmi_unet` with 32 + 32 pairs at most about 2.5 times, because its bytes take the next longest. No
-#   GPU has measured this yet.
+# - A graph helps where the host takes longest. If a launch takes 37 µs one by one and 2.5 µs in a graph, `compact`
+#   becomes at most about 15 times as fast, and `mmi_unet` with 32 + 32 pairs at most about 2.5 times, because its bytes
+#   take the next longest. No GPU has measured this yet.
 # - A recorded step may not ask for a value, and every tensor that it reads must keep its address.
-# - A prediction is a count divided by a rate, and one measured time can test it. With 12 times as many pixels a step took
+# - A prediction is a count divided by a rate. A measured time can test it. With 12 times as many pixels a step took
 #   an H200 41 ms instead of 36. So the host decides most of that time.
-#
-# **Back:** [09 · Kernels](09_kernels.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells how to train
-# on a GPU, and on several, and [docs/kernels.md](../docs/kernels.md) lists the launches and times of the two kernels.
-# [00 · Start here](00_start_here.ipynb) lists all notebooks.
 
 # %%
 small_step, large_step = at_size.values()
@@ -339,3 +351,8 @@ gain = predicted["host, one by one"] / in_graph
 assert 900 < work.loc["compact", "launches"] < 1050 and left.total <= 12
 assert in_graph.idxmax() == "mmi_unet" and 2.3 < gain["mmi_unet"] < 2.7 and 14 < gain["compact"] < 16
 print(f"{work.loc['compact', 'launches']:.0f} launches, {left.total} around a graph; at most {gain.round(1).to_dict()}")
+
+# %% [markdown]
+# **Back:** [09 · Kernels](09_kernels.ipynb). **Further on:** [docs/training.md](../docs/training.md) tells how to train
+# on a GPU, and on several, and [docs/kernels.md](../docs/kernels.md) lists the launches and times of the two kernels.
+# [00 · Start here](00_start_here.ipynb) lists all notebooks.

@@ -200,7 +200,8 @@ class Config:
     )
     unfound: Unfound = _setting(
         "teacher",
-        "ours: if the teacher finds no lesion, leave out the image; 'zone' also leaves out each named zone without one",
+        "ours: if the teacher finds no lesion, leave out the image; 'zone' also leaves out each named zone without one "
+        "(no effect with pseudo_labels = teacher)",
     )
 
     patch_mode: PatchMode = _setting("T-PatchMix", "how the place of a patch is chosen")

@@ -212,9 +212,10 @@ ANSWERS = {  # exercise -> right answers, wrong answers
         ],
     ),
     "09.1": ([51.38, 51, 2 * 4 * 32 * 4 * 224**2 / 1e6], [25.7, 38.5, 51380224, 12.8, "many"]),
+    "09.4": ([295, 295.2, 989 / 3.35], [20, 0.0034, 989, 4096, "many"]),
     "09.3": ([[2, 3, 4], (4, 3, 2), {2, 3, 4}], [[3, 4, 5], [], [7], list(range(8)), 3, ["two"]]),
     "07.1": ([(100, 4.46), [100, 4.5]], [(100, 5.26), (5, 4.46), (100, 0.7), (4.46, 100), 100, ("often", "seldom")]),
-    "07.2": (
+    "07.3": (
         [{"burn_in": 0.1, "ramp": 0.2}, {"burn_in": 0.1}],
         [
             {"burn_in": 0.2, "ramp": 0.1},
@@ -224,7 +225,7 @@ ANSWERS = {  # exercise -> right answers, wrong answers
             0.5,
         ],
     ),
-    "07.3": (
+    "07.2": (
         [
             ([[900, 900, 900], [0, 0, 10], [0, 0, 10]], [[100, 100, 900], [10, 10, 10], [10, 10, 10]]),
             (np.array([[80, 80, 80], [0, 0, 4], [0, 0, 4]]), np.array([[20, 80, 80], [4, 4, 4], [4, 4, 4]])),
@@ -243,7 +244,7 @@ ANSWERS = {  # exercise -> right answers, wrong answers
     "02.2": ([-19, -20.5], [19, 0, -30, "up", True]),
     "02.3": ([True], [False, 1, "yes"]),
     "10.1": ([37 / 2.5, 14.8, 14.85], [37, 2.5, 966, "twice", True]),
-    "10.2": ([81, 80.8], [32, 85, 2.5, "many"]),
+    "10.2": ([81, 80, 80.8, 82], [32, 85, 2.5, "many"]),
     "10.3": (
         [lambda p, threshold: torch.where(p >= threshold, p, 0.0), lambda p, threshold: p * (p >= threshold)],
         [
@@ -281,6 +282,14 @@ def test_a_notebook_poses_each_of_its_exercises_and_folds_the_solution(number):
     assert names == sorted(name for name in [*ANSWERS, *ELSEWHERE] if name.startswith(number))
     assert re.findall(r'^check\("([\d.]+)"', text, re.MULTILINE) == names
     assert text.count("<details><summary>Solution") == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("5.1", "only of 01, 02, "), ("11.1", "09, 10"), ("05.99", "this notebook has 05.1, ")]
+)
+def test_an_exercise_that_does_not_exist_is_told_with_those_that_do(name, told):
+    with pytest.raises(KeyError, match=told):
+        check(name, 1)
 
 
 def test_source_is_shown_as_it_runs_without_its_docstring():

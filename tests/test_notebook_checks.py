@@ -47,8 +47,8 @@ def pair(tmp_path):
         ('folder = ""', "folder = None", "parameter folder is a NoneType"),
         ("print\\(versions\\(", "print(len(", "import and print versions"),
         ("To remember", "In short", "what to remember"),
-        ("What to take away", "To take with you", "has no '## What to take away'"),
-        ("Further on:", "More:", "has no '**Further on:**'"),
+        ("What to take away", "To take with you", "the end has no '## What to take away'"),
+        ("Further on:", "More:", "the end has no '**Further on:**'"),
         ("# ## The table", "# ## Appendix: The table", "before any appendix"),
         ("# </details>", "#", "1 cells open <details> without closing it"),
         (r"notebook_style\(\d+\)", "notebook_style(90)" + "\nx = 1" * 30, "at most 25"),
@@ -125,6 +125,14 @@ def test_a_cell_that_tells_of_this_machine_is_not_compared(executed):
     other.cells[0].outputs[0].text = "torch 9"
     executed.cells[0].metadata["tags"] = [notebooks.OF_THIS_MACHINE]
     assert notebooks.output_problems(other, executed) == []
+
+
+def test_a_cell_that_the_committed_notebook_lacks_is_told(executed):
+    longer = copy.deepcopy(executed)
+    longer.cells.append(nbformat.v4.new_code_cell("print(y)"))
+    told = "code cells, this one {}; run semimedref notebooks with the name of this notebook"
+    assert notebooks.output_problems(longer, executed) == [f"the committed notebook has 1 {told.format(2)}"]
+    assert notebooks.output_problems(executed, longer) == [f"the committed notebook has 2 {told.format(1)}"]
 
 
 def test_an_error_in_a_cell_or_inside_a_widget_is_told(executed):

@@ -244,13 +244,13 @@ def test_how_a_method_stands_is_told_seed_by_seed(run):
         runs.loc[(runs["method"] == "semi_medref") & (runs["variant"] == ""), metric] = 0.6
         runs.loc[runs["variant"] != "", metric] = 0.61 + 0.01 * runs["seed"]
     count, ranks, changes, sizes = standing(runs)
-    assert count == "**10 runs** are kept, 2 of them with one setting changed."
+    assert count == "**10 runs** are kept, 2 of them variants, with changed settings."
     assert (
         "Per image, in every common seed, `semi_medref` is above `fixmatch` (1 seed); it is below `cutmix` (2 seeds); "
         "it is neither above nor below `cps` (2 seeds)." in ranks
     )
     assert "+1.0 to +2.0 (without T-PatchMix, 2 seeds)" in changes
-    assert "above `cutmix`, by thirds of the images: -100.0 for small lesions, +0.0 for middle" in sizes
+    assert "above `cutmix`, by thirds of the images: -100.0 for small lesions, 0.0 for middle" in sizes
     assert standing(runs.iloc[:0]) == ["No run has finished."]
 
 

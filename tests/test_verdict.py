@@ -155,8 +155,8 @@ def test_a_step_that_nobody_ran_is_part_of_the_next_one_and_named(run):
     [
         (
             0.69,
-            "nearly all of the gain over supervised training (+10.0) comes from the shared recipe and our additions "
-            "(+9.0).",
+            "nearly all of the gain over supervised training (+10.0, 3 seeds) comes from the shared recipe and our "
+            "additions (+9.0).",
         ),
         (0.66, "most of the gain over supervised training"),
         (0.61, "less than half of the gain over supervised training"),

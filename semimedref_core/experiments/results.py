@@ -18,6 +18,7 @@ import pandas as pd
 from semimedref_core._lazy import require
 from semimedref_core.config import BRING_WEIGHTS, FIELDS, Config
 from semimedref_core.errors import ConfigError, FileError
+from semimedref_core.experiments.in_words import percent
 from semimedref_core.runtime.atomic import atomic, read_json, read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError, read_arrays, write_arrays
 from semimedref_core.runtime.run_state import CONFIG, PATHS, VALID
@@ -223,7 +224,7 @@ def missing_runs(runs: pd.DataFrame) -> list[str]:
                     lacking.setdefault(tuple(sorted(missing)), []).append(f"{method} {variant}".strip())
             lacks = [f"{', '.join(names)} (seed {', '.join(map(str, missing))})" for missing, names in lacking.items()]
             if lacks:
-                lines.append(f"{setting}, {100 * ratio:g} % labels: {'; '.join(lacks)}")
+                lines.append(f"{setting}, {percent(ratio)} labels: {'; '.join(lacks)}")
     return lines
 
 

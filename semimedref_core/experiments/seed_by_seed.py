@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from semimedref_core.experiments.in_words import METRIC_WORDS, percent, seeds_in_words, signed
 from semimedref_core.experiments.statistics import ablations, by_lesion_size, method_differences
-from semimedref_core.experiments.verdict import JUDGED_BY, NO_BASELINE, percent
-
-METRIC_WORDS = {"dice_image": "per image", "dice_micro": "micro"}
+from semimedref_core.experiments.verdict import JUDGED_BY, NO_BASELINE
 
 
 def standing(runs: pd.DataFrame, method: str = "semi_medref") -> list[str]:
@@ -32,14 +31,12 @@ def standing(runs: pd.DataFrame, method: str = "semi_medref") -> list[str]:
     differences = method_differences(runs, method, metrics=JUDGED_BY)
     differences = differences[~differences["against"].isin(NO_BASELINE)]
     changed = len(teachers) - len(mains)
-    said = [f"**{len(teachers)} runs** are kept, {changed or 'none'} of them with one setting changed."]
+    said = [f"**{len(teachers)} runs** are kept, {changed or 'none'} of them variants, with changed settings."]
     for ratio, here in differences.groupby("label_ratio"):
         said.append(f"**Against other methods, {percent(ratio)} of the masks.** {_ranks(here, method)}")
     for ratio, here in ablations(runs, method, metrics=("dice_image",)).groupby("label_ratio"):
         changes = "; ".join(_change(row) for _, row in here.iterrows())
-        said.append(
-            f"**With one setting changed, {percent(ratio)} of the masks.** Dice per image changes by {changes}."
-        )
+        said.append(f"**Variants, {percent(ratio)} of the masks.** Dice per image changes by {changes}.")
     of_images = differences[differences["best"] & (differences["metric"] == "dice_image")]
     for row in of_images.itertuples():
         here = mains[mains["label_ratio"] == row.label_ratio]
@@ -54,10 +51,6 @@ def as_list(sentences: list[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
-
-
 def _ranks(differences: pd.DataFrame, method: str) -> str:
     """Which others the method is above, below or neither, in each common seed; for each metric."""
     said = []
@@ -65,7 +58,7 @@ def _ranks(differences: pd.DataFrame, method: str) -> str:
         groups: dict[str, list[str]] = {"above": [], "below": [], "neither above nor below": []}
         for row in rows.itertuples():
             sign = "above" if min(row.by_seed) > 0 else "below" if max(row.by_seed) < 0 else "neither above nor below"
-            groups[sign].append(f"`{row.against}` ({_seeds(row.seeds)})")
+            groups[sign].append(f"`{row.against}` ({seeds_in_words(row.seeds)})")
         told = "; it is ".join(f"{sign} {', '.join(names)}" for sign, names in groups.items() if names)
         said.append(f"{METRIC_WORDS[metric].capitalize()}, in every common seed, `{method}` is {told}.")
     return " ".join(said)
@@ -73,15 +66,15 @@ def _ranks(differences: pd.DataFrame, method: str) -> str:
 
 def _change(row: pd.Series) -> str:
     """``-0.3 to +0.4 points (without ITCL, 3 seeds)``."""
-    low, high = (f"{100 * bound:+.1f}" for bound in (min(row["by_seed"]), max(row["by_seed"])))
+    low, high = (signed(bound) for bound in (min(row["by_seed"]), max(row["by_seed"])))
     span = low if low == high else f"{low} to {high}"
-    return f"{span} ({row['variant']}, {_seeds(row['seeds'])})"
+    return f"{span} ({row['variant']}, {seeds_in_words(row['seeds'])})"
 
 
 def _sizes(sizes: pd.DataFrame, row) -> str:
     lesions = sizes.drop(index="no lesion", errors="ignore")
     points = ", ".join(
-        f"{100 * (of.ours - of.theirs):+.1f} for {name} lesions"
+        f"{signed(of.ours - of.theirs)} for {name} lesions"
         for name, of in zip(lesions.index, lesions.itertuples(), strict=True)
     )
-    return f"Points above `{row.against}`, by thirds of the images: {points} ({_seeds(row.seeds)})."
+    return f"Points above `{row.against}`, by thirds of the images: {points} ({seeds_in_words(row.seeds)})."

@@ -25,6 +25,7 @@ import pandas as pd
 from scipy import stats
 
 from semimedref_core.evaluation import dice_and_iou
+from semimedref_core.experiments.in_words import signed
 from semimedref_core.experiments.results import METRICS, counts_of
 from semimedref_core.runtime.checkpoints import CheckpointError
 
@@ -195,15 +196,15 @@ def in_points(rows: pd.DataFrame) -> pd.DataFrame:
     """
 
     def intervals(low: str, high: str) -> list[str]:
-        pairs = 100 * rows[[low, high]].to_numpy()
-        return ["" if np.isnan(pair).any() else "[{:+.1f}, {:+.1f}]".format(*pair) for pair in pairs]
+        pairs = rows[[low, high]].to_numpy()
+        return ["" if np.isnan(pair).any() else f"[{', '.join(map(signed, pair))}]" for pair in pairs]
 
     return pd.DataFrame(
         {
-            "points": [f"{100 * value:+.1f}" for value in rows["difference"]],
+            "points": [signed(value) for value in rows["difference"]],
             "95 %": intervals("low", "high"),
             "images alone": intervals("low_images", "high_images"),
-            "smallest seed": [f"{100 * min(values):+.1f}" for values in rows["by_seed"]],
+            "smallest seed": [signed(min(values)) for values in rows["by_seed"]],
             "seeds": rows["seeds"],
             "over": rows["over"],
             "p, Holm": ["" if np.isnan(p) else f"{p:.3f}" for p in rows["p_holm"]],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from semimedref_core.experiments.in_words import percent
 from semimedref_core.experiments.results import (
     CONDITIONS,
     METRICS,
@@ -70,7 +71,7 @@ def methods_by_ratio(runs: pd.DataFrame, metric: str = "dice_image", network: st
             method: f"{_mean_and_spread(rows[metric])} {_few_seeds(len(rows), seeds)}".strip()
             for method, rows in group.groupby("method")
         }
-        table[f"{setting}, {100 * ratio:g} %"] = pd.Series(cells)
+        table[f"{setting}, {percent(ratio)}"] = pd.Series(cells)
     return table.fillna("")
 
 

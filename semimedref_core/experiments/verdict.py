@@ -2,7 +2,8 @@
 
 Every number here is computed from the runs. A claim is *supported* if both differences, per image and micro, have the
 claimed sign and a Holm p below 5 %. It is *contradicted* if one of them has the other sign and a Holm p below 5 %. It
-is *untested* if there are no runs with two seeds, and otherwise *not distinguishable*.
+is *untested* if there are no runs with two seeds, and otherwise *not distinguishable*. The claim on the share of all
+masks' Dice has no p: the mean of two seeds or more is at least :data:`NEAR_FULL`, or the claim is contradicted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from semimedref_core.experiments.in_words import METRIC_WORDS, percent, seeds_in_words, signed
 from semimedref_core.experiments.results import WITHOUT_HELP, without_help
 from semimedref_core.experiments.statistics import (
     ablations,
@@ -200,8 +202,8 @@ def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "
         if len(parts):
             recipe, part = paired_difference(without, supervised, metric), parts.iloc[0]
             where = f"network {network}, {steps} steps and {percent(ratio)} of the masks"
-            few = min(recipe["seeds"], part["seeds"]) < 2
-            told.append((few, setting, _origin(recipe["difference"], part, where)))
+            seeds = min(recipe["seeds"], part["seeds"])
+            told.append((seeds < 2, setting, _origin(recipe["difference"], part, where, seeds)))
     if not told:
         return ""
     _, setting, sentences = min(told, key=lambda each: each[0])
@@ -213,16 +215,16 @@ def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "
     return sentences
 
 
-def _origin(recipe: float, part: pd.Series, where: str) -> str:
+def _origin(recipe: float, part: pd.Series, where: str, seeds: int) -> str:
     """Two sentences of :func:`main_result`: the gain before the three parts, and the gain of the parts."""
-    whole = recipe + part["difference"]
+    whole, of = recipe + part["difference"], f", {seeds_in_words(seeds)}" if seeds > 1 else ""
     if whole <= 0:
-        first = f"recipe, additions and parts give no gain over supervised training ({_signed(whole)})"
+        first = f"recipe, additions and parts give no gain over supervised training ({signed(whole)}{of})"
     else:
         most = next(word for least, word in SHARES if recipe / whole >= least)
         first = (
-            f"{most} of the gain over supervised training ({_signed(whole)}) comes from the shared recipe and "
-            f"our additions ({_signed(recipe)})"
+            f"{most} of the gain over supervised training ({signed(whole)}{of}) comes from the shared recipe and "
+            f"our additions ({signed(recipe)})"
         )
     judged = f" ({SURE.get(part['verdict'], part['verdict'])})"
     return f"With the {where}, {first}. Added last, the paper's three parts give {_points(part)}{judged}."
@@ -237,7 +239,7 @@ def _bare(here: pd.DataFrame, method: str, metric: str) -> str:
 def _points(row: pd.Series) -> str:
     """``+0.8 [+0.0, +1.6]``; a single seed has no interval."""
     interval = in_points(pd.DataFrame([row]))["95 %"].iloc[0] if row["seeds"] > 1 else ""
-    return f"{_signed(row['difference'])} {interval}".strip()
+    return f"{signed(row['difference'])} {interval}".strip()
 
 
 def _best_baseline(differences: pd.DataFrame) -> pd.DataFrame:
@@ -296,7 +298,7 @@ def _near_full(runs: pd.DataFrame, method: str) -> list[dict]:
     ratio = percent(ours["label_ratio"].iloc[0])
     spread = f" ± {100 * reached.std(ddof=1):.1f}" if len(reached) > 1 else ""
     judged = UNTESTED if len(reached) < 2 else SUPPORTED if reached.mean() >= NEAR_FULL else CONTRADICTED
-    measured = f"{100 * reached.mean():.1f}{spread} %, {_seeds(len(reached))}"
+    measured = f"{100 * reached.mean():.1f}{spread} %, {seeds_in_words(len(reached))}"
     return [{"claim": claim, "whose": OURS, "labels": ratio, "measured": measured, "verdict": judged}]
 
 
@@ -304,20 +306,10 @@ def _told(group: pd.DataFrame, whose: str = "") -> str:
     """``per image +1.2 [+0.4, +2.0] over unimatch, p 0.012; micro ...; 5 seeds``. One seed: no interval, no p."""
     parts = []
     for _, row in group.sort_values("metric").iterrows():  # per image first
-        metric = {"dice_image": "per image", "dice_micro": "micro"}[row["metric"]]
         other = f" over {row[whose]}" if whose else ""
         p = f", p {row['p_holm']:.3f}" if row["seeds"] > 1 else ""
-        parts.append(f"{metric} {_points(row)}{other}{p}")
-    return "; ".join([*parts, _seeds(group["seeds"].min())])
-
-
-def _signed(share: float) -> str:
-    """``+0.8`` points, and ``0.0`` without a sign."""
-    return f"{100 * share:+.1f}".replace("-0.0", "0.0").replace("+0.0", "0.0")
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
+        parts.append(f"{METRIC_WORDS[row['metric']]} {_points(row)}{other}{p}")
+    return "; ".join([*parts, seeds_in_words(group["seeds"].min())])
 
 
 def _judge(group: pd.DataFrame, wanted: str) -> str:
@@ -327,11 +319,6 @@ def _judge(group: pd.DataFrame, wanted: str) -> str:
     if (group["verdict"] == unwanted).any():
         return CONTRADICTED
     return SUPPORTED if (group["verdict"] == wanted).all() else OPEN
-
-
-def percent(ratio: float) -> str:
-    """A share as readable text: ``1 %``."""
-    return f"{100 * ratio:g} %"
 
 
 def _lines(
@@ -368,7 +355,7 @@ def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
     """``1.0 worse than unimatch at 1 % (sure); level with flip_sync at 5 %``"""
     said = []
     for row in differences.sort_values("label_ratio").itertuples():
-        size = _signed(abs(row.difference)).lstrip("+")
+        size = signed(abs(row.difference)).lstrip("+")
         worth = "level" if size == "0.0" else f"{size} {'better' if row.difference > 0 else 'worse'}"
         than = f" {'with' if worth == 'level' else 'than'} {row.against}" if named else ""
         chance = worth == "level" and row.verdict == "not distinguishable"  # goes without saying
@@ -386,7 +373,7 @@ def _parts(parts: pd.DataFrame) -> str:
     def notes(row) -> str:
         """In brackets: the number of seeds if it is one or below that of another part, and how sure the difference is
         if this is not said once for all."""
-        seeds = [_seeds(row.seeds)] if 1 < row.seeds < most[row.label_ratio] else []
+        seeds = [seeds_in_words(row.seeds)] if 1 < row.seeds < most[row.label_ratio] else []
         sure = [] if all_alike else [SURE.get(row.verdict, row.verdict)]
         return f" ({', '.join(seeds + sure)})" if seeds or sure else ""
 
@@ -394,7 +381,7 @@ def _parts(parts: pd.DataFrame) -> str:
         rows = parts[parts["variant"] == variant].sort_values("label_ratio")
         if len(rows):
             worth = ", ".join(
-                f"{_signed(-row.difference)} at {percent(row.label_ratio)}{notes(row)}" for row in rows.itertuples()
+                f"{signed(-row.difference)} at {percent(row.label_ratio)}{notes(row)}" for row in rows.itertuples()
             )
             name = variant.removeprefix("without ")
             reports = ", with whole reports (see notebook 03)," if name == "PosAug" else ""

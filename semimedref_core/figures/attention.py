@@ -10,7 +10,17 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from semimedref_core.figures.canvas import PREDICTED, TRUTH, VERMILION, as_text, legend, outline, panels, show_image
+from semimedref_core.figures.canvas import (
+    DECOY,
+    PREDICTED,
+    TRUTH,
+    VERMILION,
+    as_text,
+    legend,
+    outline,
+    panels,
+    show_image,
+)
 
 # From clear to one colour: places without attention show the bare picture. Vermilion differs from every grey also for
 # colour-blind readers, and from the colours of outlines. At opacity 0.7 the picture under it is still visible.
@@ -31,7 +41,11 @@ def lay_over(ax: Axes, shape: Sequence[int], weight: np.ndarray, top: float) -> 
 
 
 def attention_maps(
-    image: np.ndarray, words: Sequence[str], weights: np.ndarray, mask: np.ndarray | None = None
+    image: np.ndarray,
+    words: Sequence[str],
+    weights: np.ndarray,
+    mask: np.ndarray | None = None,
+    decoy: np.ndarray | None = None,
 ) -> Figure:
     """One panel for each word: the picture, and over it the attention of each place to this word.
 
@@ -41,16 +55,18 @@ def attention_maps(
         image: ``[H, W]``.
         words: L words.
         weights: ``[L, h, w]``, attention weights.
-        mask: ``[H, W]``, 1 where the lesion is; outlined if given.
+        mask, decoy: ``[H, W]``, 1 where the lesion or a decoy is; outlined if given.
     """
-    columns = min(4, len(words))
-    figure, axes = panels(-(-len(words) // columns), columns, 2.1, 2.3)
+    columns = min(2, len(words))
+    figure, axes = panels(-(-len(words) // columns), columns, 3.2, 3.4)
     shown = None
     for ax, word, weight in zip(axes.flat, words, weights, strict=False):
         show_image(ax, image)
         shown = lay_over(ax, image.shape, weight, weights.max())
         if mask is not None:
             outline(ax, mask)
+        if decoy is not None:
+            outline(ax, decoy, DECOY, "dotted")
         ax.set_title(as_text(word), fontsize=12)
     for ax in axes.flat[len(words) :]:
         ax.remove()

@@ -28,17 +28,16 @@ def sides(report: Report) -> str:
     return "both sides" if left and right else "left only" if left else "right only" if right else "no infection"
 
 
-def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning: str) -> Figure:
-    """Matrices over images (rows) and texts (columns). All share a colour scale that ends at the largest value of the
-    first.
+def heat_maps(matrices: Mapping[str, np.ndarray], labels: Sequence[str], meaning: str, top: float) -> Figure:
+    """Matrices over images (rows) and texts (columns), on one colour scale.
 
     Args:
         matrices: title -> ``[N, N]``, at least 0.
         labels: N names of the rows.
         meaning: label of the colour bar.
+        top: end of the colour scale; larger values have its last colour.
     """
     values = list(matrices.values())
-    top = values[0].max()
     # Fixed places in inches: nothing jumps between the answers of a widget, and no layout is computed.
     side, left, between, bottom = max(3.6, 0.17 * len(labels)), 3.05, 0.2, 0.35
     width, height = left + len(values) * (side + between) + 0.8, side + bottom + 0.4

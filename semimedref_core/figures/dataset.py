@@ -73,11 +73,10 @@ def mean_masks(means: Mapping[str, np.ndarray]) -> Figure:
 def grids_over(pairs: Pairs, grids: Mapping[str, Grid]) -> Figure:
     """Pairs with mask contours and each grid's lines over them (styles: :data:`GRID_STYLES`)."""
     figure, axes = panels(1, len(pairs), 3.0, 3.6)
-    height, width = pairs.images.shape[1:]
+    height = pairs.images.shape[1]
     for ax, image, mask, report in zip(axes[0], pairs.images, pairs.masks, pairs.reports, strict=True):
         show_image(ax, image, report.render())
         outline(ax, mask)
-        ax.axvline(width / 2 - 0.5, color="white", linewidth=0.8, alpha=0.7)
         for name, grid in grids.items():
             colour, style = GRID_STYLES[name]
             for cut, thick in zip(grid.cuts, CUT_WIDTHS, strict=True):
@@ -103,7 +102,7 @@ def row_histograms(rows: np.ndarray, grids: Mapping[str, Grid]) -> Figure:
         for cut, thick in zip(grid.cuts, CUT_WIDTHS, strict=True):
             ax.axhline(cut, color="black", linestyle=GRID_STYLES[name][1], linewidth=thick)
         ax.set_title(f"{name}: cuts at {grid.cuts[1]:.2f} and {grid.cuts[2]:.2f}", fontsize=11)
-        ax.set(xlabel="lesion pixels of the word in 1 % of the height (%)", xlim=(0, None), ylim=(1, 0))
+        ax.set(xlabel="share of the word's lesion pixels per 1 % of the height (%)", xlim=(0, None), ylim=(1, 0))
         ax.legend(fontsize=TYPE, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     axes[0].set_ylabel("y / H (0 is the top)")
     return figure

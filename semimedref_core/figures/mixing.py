@@ -157,7 +157,7 @@ def _write(ax: Axes, lines: Sequence[tuple[str, str, str, str]]) -> None:
     the colour."""
     indent = 2 + max(len(label) for label, *_ in lines)
     columns = max(110, indent + max(len(text) for _, text, *_ in lines))
-    size = 72 * ax.figure.get_figwidth() * 0.9 / (0.602 * columns)  # the width of a letter is 0.602 of the font size
+    size = 72 * ax.figure.get_figwidth() * 0.97 / (0.602 * columns)  # the width of a letter is 0.602 of the font size
     style = {"family": "monospace", "fontsize": size, "transform": ax.transAxes, "va": "center"}
     for row, (label, text, other, colour) in enumerate(lines):
         y = 1 - (row + 0.5) / len(lines)

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from semimedref_core.experiments.in_words import percent
 from semimedref_core.figures.canvas import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, TYPE, VERMILION, as_text
 
 METRIC_NAMES = {
@@ -46,9 +47,9 @@ def score_panels(
 ) -> Figure:
     """The mean over seeds of each method at each label ratio: one panel for each setting, one row for each method.
 
-    The rows are sorted by the mean at the smallest label ratio. A bar is the 95 % interval over seeds. It needs three
-    or more seeds: with two, Student's interval spans thirteen standard errors on each side. A single seed has a small
-    mark. A dashed line is supervised training with all masks.
+    The rows are sorted by the mean at the smallest label ratio. In a row, the smallest label ratio is on top. A bar is
+    the 95 % interval over seeds. It needs three or more seeds: with two, Student's interval spans thirteen standard
+    errors on each side. A single seed has a small mark. A dashed line is supervised training with all masks.
 
     Args:
         curves: of :func:`semimedref_core.experiments.statistics.learning_curves`.
@@ -57,23 +58,27 @@ def score_panels(
         bare: the same for runs :func:`semimedref_core.experiments.results.without_help`, drawn as hollow marks.
     """
     bare = curves.iloc[:0] if bare is None else bare[bare["method"] != "supervised"]
-    ratios = curves.groupby("setting")["label_ratio"].transform("nunique")
-    shown = curves[(curves["label_ratio"] < 1) | (ratios == 1)]
+    alone = curves.groupby("setting")["label_ratio"].transform("nunique") == 1
+    shown = curves[(curves["label_ratio"] < 1) | alone]
     looks = dict(zip(np.sort(shown["label_ratio"].unique()), itertools.cycle(_RATIO_LOOKS), strict=False))
     settings = list(shown.groupby("setting", sort=False))
-    figure, axes = grid([group["method"].nunique() for _, group in settings])
+    several = [group["label_ratio"].nunique() for _, group in settings]
+    figure, axes = grid(
+        [group["method"].nunique() * (3 + n) / 4 for n, (_, group) in zip(several, settings, strict=True)]
+    )
     for ax, (setting, group) in zip(axes, settings, strict=True):
+        ratios = sorted(group["label_ratio"].unique(), reverse=True)
+        above = dict(zip(ratios, 0.8 * ((np.arange(len(ratios)) + 0.5) / len(ratios) - 0.5), strict=True))
         full = curves[(curves["setting"] == setting) & (curves["label_ratio"] == 1) & (group["label_ratio"].max() < 1)]
         full = full[full["method"] == "supervised"]
         hollow = bare[(bare["setting"] == setting) & bare["label_ratio"].isin(group["label_ratio"])]
         order = list(group.sort_values(["label_ratio", "mean"])["method"].drop_duplicates())
         if method in order:
             ax.axhspan(order.index(method) - 0.45, order.index(method) + 0.45, color="0.92", zorder=0)
-        for row in group.to_dict("records"):
-            _score(ax, order.index(row["method"]), row, looks[row["label_ratio"]])
-        for row in hollow.to_dict("records"):
-            if row["method"] in order:
-                _score(ax, order.index(row["method"]), row, looks[row["label_ratio"]] | {"markerfacecolor": "white"})
+        for rows, face in ((group, {}), (hollow, {"markerfacecolor": "white"})):
+            for row in rows[rows["method"].isin(order)].to_dict("records"):
+                place = order.index(row["method"]) + above[row["label_ratio"]]
+                _score(ax, place, row, looks[row["label_ratio"]] | face)
         for mean in full["mean"]:
             ax.axvline(100 * mean, color="black", linestyle="dashed", linewidth=1.2, zorder=1)
         sure = group.loc[group["seeds"] > 2, ["low", "high"]].to_numpy().ravel()
@@ -83,7 +88,7 @@ def score_panels(
         ax.set_title(panel_title(setting, width=28), fontsize=TYPE)
         ax.grid(axis="x", alpha=0.3)
     handles = [
-        Line2D([], [], linestyle="none", markersize=7, label=f"{per_cent(ratio)} labels", **look)
+        Line2D([], [], linestyle="none", markersize=7, label=f"{percent(ratio)} labels", **look)
         for ratio, look in looks.items()
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), fontsize=TYPE, frameon=False,
@@ -97,14 +102,14 @@ def score_panels(
     return figure
 
 
-def _score(ax: Axes, place: int, row: dict, look: dict) -> None:
+def _score(ax: Axes, place: float, row: dict, look: dict) -> None:
     """One mean, with its interval if it has three or more seeds; a single seed is small."""
     if row["seeds"] > 2:
         ax.hlines(place, 100 * row["low"], 100 * row["high"], color=look["color"], linewidth=2, alpha=0.5, zorder=2)
     ax.plot(100 * row["mean"], place, linestyle="none", markersize=7 if row["seeds"] > 1 else 4, zorder=3, **look)
 
 
-def grid(rows: Sequence[int]) -> tuple[Figure, list[Axes]]:
+def grid(rows: Sequence[float]) -> tuple[Figure, list[Axes]]:
     """Panels in two columns as wide as a page's column, each high enough for so many rows of text; the last of an odd
     number is alone."""
     lines = -(-len(rows) // 2)
@@ -193,12 +198,8 @@ def _start(block: list, gap: float) -> float:
 def panel_title(setting: str, ratio: float | None = None, width: int = 200) -> str:
     """The title of a panel: the data in the first line, other settings below it, in lines of so many letters."""
     dataset, _, others = setting.partition(", ")
-    labels = "" if ratio is None else f", {per_cent(ratio)} labels"
+    labels = "" if ratio is None else f", {percent(ratio)} labels"
     return as_text("\n".join([f"{dataset}{labels}", *textwrap.wrap(others, width)]))
-
-
-def per_cent(ratio: float) -> str:
-    return f"{100 * ratio:g} %"
 
 
 def removal_curves(
@@ -231,8 +232,8 @@ def removal_curves(
         if rows["reports"].nunique() != 1:
             raise ValueError(f"{name}: a line is of one kind of reports, got {', '.join(rows['reports'].unique())}")
         mean = 100 * rows.groupby("removal_rate")[metric].mean()
-        aside = 0.006 * (len(ends) - (len(tables) - 1) / 2)  # so that no mark lies under another one
-        ax.plot(rows["removal_rate"] + aside, 100 * rows[metric], ".", color=colour, alpha=0.8, markersize=8)
+        aside = 0.02 * (len(ends) - (len(tables) - 1) / 2)  # so that no mark lies under another one
+        ax.plot(rows["removal_rate"] + aside, 100 * rows[metric], ".", color=colour, alpha=0.8, markersize=8, zorder=4)
         look = {"color": colour, "marker": marker, "linestyle": style, "markeredgecolor": BLACK}
         ax.plot(mean.index + aside, mean, linewidth=2, markersize=6.5, **look)
         ends[name] = mean.index[-1] + aside, mean.iloc[-1]
@@ -242,11 +243,11 @@ def removal_curves(
     for name, place in zip(order, places, strict=True):
         colour = looks[name][0]
         ax.annotate(
-            as_text(name), ends[name], (1.06, place), fontsize=TYPE, va="center", annotation_clip=False,
+            as_text(name), ends[name], (1.09, place), fontsize=TYPE, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1.2, "shrinkA": 1, "shrinkB": 3,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
-    ax.set(xlim=(-0.03, 1.03), ylim=(min(low, places[0]), max(high, places[-1])))
+    ax.set(xlim=(-0.06, 1.06), ylim=(min(low, places[0]), max(high, places[-1])))
     ax.set_xlabel("removal rate: share of the reports that lack their positions")
     ax.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
     ax.grid(alpha=0.3)

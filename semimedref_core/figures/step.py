@@ -142,6 +142,7 @@ def sample_strip(
     p: np.ndarray,
     strong: np.ndarray,
     partner: np.ndarray,
+    partner_p: np.ndarray,
     mixed: np.ndarray,
     target: np.ndarray,
     patch: Sequence[int],
@@ -151,22 +152,25 @@ def sample_strip(
 
     Args:
         weak, strong, mixed: ``[H, W]`` views of the image and its mixture; partner: ``[H, W]``, its strong view.
-        p: ``[H, W]`` teacher probabilities; target: ``[H, W]`` 0/1.
+        p, partner_p: ``[H, W]`` teacher probabilities of both; target: ``[H, W]`` 0/1.
         patch: (y0, x0, y1, x1) px, the proposed box; empty if there is none.
         texts: the texts for the teacher and for the student.
     """
     figure, axes = panels(2, 3, 3.1, 3.1)
-    titles = ["weak view", "teacher's p on it", "strong view", "partner's strong view", "mixed", "target"]
+    titles = ["weak view", "teacher's p of this sample", "strong view", "partner's strong view", "mixed", "target"]
     for ax, picture, title in zip(axes.flat, (weak, p, strong, partner, mixed, mixed), titles, strict=True):
         show_image(ax, picture, title)
     read = "\n".join(f"{who} reads: {text}" for who, text in zip(("Teacher", "Student"), texts, strict=True))
     figure.suptitle(as_text(read), fontsize=TYPE)
     axes[0, 1].images[0].set(cmap="cividis", clim=(0, 1))
+    figure.colorbar(axes[0, 1].images[0], ax=axes[0, 1], shrink=0.8, location="bottom")
     if patch[2] > patch[0]:
         for ax in axes[1]:
             box(ax, patch, PATCH, "dashed")
+    outline(axes[1, 0], partner_p, PREDICTED)
     outline(axes[1, 2], target, PREDICTED)
-    legend(figure, {"patch from the partner": (PATCH, "dashed"), "target of the student": (PREDICTED, "solid")})
+    marked = "at least 0.5: partner's p, and target of the student"
+    legend(figure, {"patch from the partner": (PATCH, "dashed"), marked: (PREDICTED, "solid")})
     return figure
 
 
@@ -232,7 +236,7 @@ def schedule_curves(runs: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def trajectory_curves(steps: pd.DataFrame, burn_in: float, ramp: float) -> Figure:
-    """A short run, step by step: loss terms, weight and accepted patches, and distance of the teacher from the student.
+    """A short run, step by step: loss terms, weight and mixed samples, and distance of the teacher from the student.
 
     Args:
         steps: one row for each step, with ``loss_labelled``, ``loss_mixed``, ``loss_itcl``, ``w_u``, ``accepted``,
@@ -245,7 +249,7 @@ def trajectory_curves(steps: pd.DataFrame, burn_in: float, ramp: float) -> Figur
     lines = [
         {"loss_labelled": (BLUE, "DiceCE, labelled"), "loss_mixed": (VERMILION, "DiceCE, mixed"),
          "loss_itcl": (GREEN, "ITCL, labelled")},
-        {"w_u": (VERMILION, "$w_u$"), "accepted": (BLACK, "patches accepted")},
+        {"w_u": (VERMILION, "$w_u$"), "accepted": (BLACK, "samples mixed")},
         {"gap": (PURPLE, "teacher to student"), "move": (ORANGE, "one step of the student")},
     ]  # fmt: skip
     for ax, curves in zip(axes, lines, strict=True):
@@ -262,7 +266,7 @@ def trajectory_curves(steps: pd.DataFrame, burn_in: float, ramp: float) -> Figur
         for place, words in ((burn_in / 2, "burn-in"), (burn_in + ramp / 2, "ramp")):
             ax.text(place, 1.01, words, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=10)
     for ax, label in zip(
-        axes, ("loss term", "weight, or share of patches", "distance / length of the weights"), strict=True
+        axes, ("loss term", "weight, or share of samples", "distance / length of the weights"), strict=True
     ):
         ax.set_ylabel(label)
     return figure

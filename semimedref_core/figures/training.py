@@ -76,11 +76,11 @@ def mixing_gallery(
     for row, image, p, pasted, y, patch, (own, text) in zip(
         axes, weak, probs, mixed, target, patches, titles, strict=True
     ):
-        show_image(row[0], image, own)
+        show_image(row[0], image, f"report: {own}")
         shown = row[1].imshow(p, cmap="cividis", vmin=0, vmax=1)
         row[1].set_axis_off()
         row[1].set_title("teacher's probability", fontsize=TYPE)
-        show_image(row[2], pasted, text)
+        show_image(row[2], pasted, f"the student reads: {text}")
         outline(row[2], y, PREDICTED)
         box(row[2], patch, PATCH, "dashed")
     figure.colorbar(shown, ax=list(axes[:, 1]), shrink=0.6, location="bottom", label="probability p")

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from semimedref_core.experiments.in_words import seeds_in_words
 from semimedref_core.figures.canvas import BLUE, SKY, VERMILION
 from semimedref_core.figures.results import METRIC_NAMES, PAGE
 
@@ -31,14 +32,9 @@ def waterfall_panels(tables: Mapping[str, pd.DataFrame], metric: str = "dice_ima
     figure, axes = plt.subplots(len(tables), 1, figsize=(PAGE, 4.3 * len(tables)), layout="constrained", squeeze=False)
     for ax, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
         _panel(ax, table)
-        ax.set_title(f"{title}, {_seeds(table)}", fontsize=12)
+        ax.set_title(f"{title}, {seeds_in_words(int(table['seeds'].iloc[-1]))}", fontsize=12)
         ax.set_ylabel(f"{METRIC_NAMES[metric]} (%), valid split", fontsize=11)
     return figure
-
-
-def _seeds(table: pd.DataFrame) -> str:
-    count = int(table["seeds"].iloc[-1])
-    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _panel(ax: Axes, table: pd.DataFrame) -> None:

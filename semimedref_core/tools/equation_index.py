@@ -230,7 +230,7 @@ SYMBOLS = (
     ("$\\tilde s$, $\\tilde y$, $\\tilde r$", "strong views, targets and reports after mixing", "s_mix, y_mix, r_mix"),
     ("$\\tilde p$", "mixed probabilities; thresholded at 0.5 they are the target", "p_mix"),
     ("$\\tilde a$", "zones that the mixed image shows", "a_mix"),
-    ("$u$, $v$", "embedding of an image and of a text, of length 1", "u, v: image_embedding, text_embedding"),
+    ("$u$, $v$", "embedding of an image and of a text, of norm 1", "u, v: image_embedding, text_embedding"),
     ("$u_l$, $v_l$; $u_u$, $v_u$", "embeddings of labelled and of unlabelled pairs", "u_l, v_l, u_u, v_u"),
     ("$z$", "similarities $u^\\top v / \\tau$", "z"),
     ("$\\tau$", "temperature", "tau"),
@@ -255,7 +255,7 @@ SYMBOLS = (
     ("$N$", "pairs of a loss, or images of a score", ""),
     ("$E$, $\\hat a$, $g$", "ISPG: encoder, predicted zones, gate of their token", "ZoneGuide"),
     ("$W$, $b$ in Eq. 19", "weights and bias of that token", "ZoneGuide"),
-    ("`B`, `D`, `L` in shapes", "samples of a batch, length of an embedding, tokens of a text", ""),
+    ("`B`, `D`, `L` in shapes", "samples of a batch, numbers of an embedding, tokens of a text", ""),
 )
 """The table of symbols: symbol, meaning, and names in code."""
 
@@ -329,7 +329,7 @@ def equation_table(found: dict[str, Places]) -> str:
     lines = ["| | paper's | what | formula | notebook |", "|---|---|---|---|---|"]
     for entry in EQUATIONS:
         formula = entry.tex.replace("|", r"\vert ")  # a bar would end the cell of the table
-        cells = _cells(found.get(entry.tag, Places()))
+        cells = _cells(found.get(entry.tag, Places()), entry.tag)
         lines.append(f"| {entry.tag} | {entry.paper} | {entry.title} | ${formula}$ | {cells} |")
     return "\n".join(lines)
 
@@ -344,12 +344,12 @@ def code_table(found: dict[str, Places]) -> str:
 
 
 def ledger_table(found: dict[str, Places]) -> str:
-    """The differences from the released code, with links to the cell that shows each and the test that proves it."""
-    lines = ["| | one expects | the released code | here | shown in, proved by |", "|---|---|---|---|---|"]
+    """The differences from the released code, with links to the cell that shows each and the test that checks it."""
+    lines = ["| | one expects | the released code | here | shown in, tested by |", "|---|---|---|---|---|"]
     for entry in LEDGER:
         places = found.get(entry.tag, Places())
         texts = f"{entry.expected} | {entry.release} | {entry.ours}"
-        lines.append(f"| {entry.tag} | {texts} | {_cells(places)}<br>{_links(places.tests)} |")
+        lines.append(f"| {entry.tag} | {texts} | {_cells(places, entry.tag)}<br>{_links(places.tests)} |")
     return "\n".join(lines)
 
 
@@ -357,7 +357,10 @@ def _links(places) -> str:
     return "<br>".join(f"[`{name}`](../{path})" for path, name in places if name)
 
 
-def _cells(places: Places) -> str:
-    return "<br>".join(
-        f"[{notebook[:2]}: {heading.split(' · ')[-1]}]({notebook}.ipynb)" for notebook, heading in places.cells
-    )
+def _cells(places: Places, tag: str) -> str:
+    """Links to cells: in bold those whose heading has the tag, or else the first one; then the other notebooks."""
+    homes = [cell for cell in places.cells if re.search(rf"{re.escape(tag)}\b", cell[1])] or places.cells[:1]
+    links = [f"**[{notebook[:2]}: {heading.split(' · ')[-1]}]({notebook}.ipynb)**" for notebook, heading in homes]
+    others = dict.fromkeys(notebook for notebook, _ in places.cells if notebook not in dict(homes))
+    also = ", ".join(f"[{notebook[:2]}]({notebook}.ipynb)" for notebook in others)
+    return "<br>".join([*links, *([f"also {also}"] if also else [])])

@@ -32,7 +32,7 @@ GLOSSARY = tuple(
         ),
         ("DiceCE", "The loss of a mask: one minus a soft Dice, plus cross-entropy.", "06_teacher_student"),
         ("donor", "The pair that a patch comes from; the one that gets it is the *receiver*.", "04_t_patchmix"),
-        ("embedding", "A vector of length 1 that stands for a whole image or a whole report.", "05_itcl"),
+        ("embedding", "A vector of norm 1 that stands for a whole image or a whole report.", "05_itcl"),
         (
             "floor",
             "The lowest value that ITCL can reach in a batch; it is above 0 where reports share zones.",
@@ -68,7 +68,7 @@ GLOSSARY = tuple(
         ),
         (
             "phantom",
-            "The drawn data set of the package; it shows how the method works, and nothing of medicine.",
+            "The drawn data set of the package; it shows how the method works; it says nothing about medicine.",
             "01_data",
         ),
         ("PosAug", "Some position phrases of the student's text are masked or made vague.", "03_posaug"),
@@ -104,7 +104,11 @@ GLOSSARY = tuple(
             "The number $\\tau$ that divides the similarities; a small one makes the softmax sharp.",
             "05_itcl",
         ),
-        ("weak view", "The image, normalised and moved a little; strong views are made from it.", "06_teacher_student"),
+        (
+            "weak view",
+            "The image, normalised, moved a little and sometimes mirrored; strong views are made from it.",
+            "06_teacher_student",
+        ),
         ("zone", "One of six parts of the lungs: upper, middle or lower, left or right.", "01_data"),
     ]
 )

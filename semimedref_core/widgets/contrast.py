@@ -72,7 +72,9 @@ def contrast_explorer(reports: Sequence[Report], embeddings: Mapping[str, tuple[
         u, v = (x[rows] for x in embeddings[network])
         found = contrast(u, v, all_codes[rows], tau, positives)
         maps = {"wanted: P / row sum": found.wanted.numpy(), "given: softmax of z": found.given.numpy()}
-        figure = heat_maps(maps, [short(reports[i]) for i in rows], "share of text j for image i")
+        # An image whose zones nobody shares wants all of its own text. So the colours end at three times an even share.
+        names, top = [short(reports[i]) for i in rows], min(1.0, 3 / len(rows))
+        figure = heat_maps(maps, names, "share of text j for image i", top)
         said = (
             f"{positives} positives, tau {tau:.3f}: loss {found.loss:.3f}; no embeddings get below {found.floor:.3f}, "
             f"an even softmax has {math.log(len(rows)):.3f}"

@@ -11,8 +11,8 @@ from semimedref_core.presets import preset
 from semimedref_core.step import schedule
 
 TUTORIAL = Config(**preset("tutorial"))
-HALF, FULL = 100, 150  # steps of exercise 07.2
-LEAD = 0.1  # of Dice, in exercise 07.3
+LEAD = 0.1  # of Dice, in exercise 07.2
+HALF, FULL = 100, 150  # steps of exercise 07.3
 
 
 def times_seen(answer) -> str:
@@ -62,4 +62,4 @@ def two_winners(answer) -> str:
     )
 
 
-EXERCISES = {"07.1": times_seen, "07.2": half_and_full, "07.3": two_winners}
+EXERCISES = {"07.1": times_seen, "07.2": two_winners, "07.3": half_and_full}

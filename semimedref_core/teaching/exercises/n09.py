@@ -13,6 +13,7 @@ NUMBERS = 32 * (3 + 1) * 224 * 224  # numbers of 32 images with three channels, 
 PICTURE = torch.zeros(9, 12)  # the notebook's 8 rows, and one row of the memory behind them
 PICTURE[3:6, :3] = 1
 BLOCK = 16
+BANDWIDTH, ROOF = 3.35e12, 989e12  # of an H100: bytes a second, and operations a second in bf16
 
 
 def least_megabytes(answer) -> str:
@@ -64,4 +65,14 @@ def wrong_rows(answer) -> str:
     )
 
 
-EXERCISES = {"09.1": least_megabytes, "09.2": log_sum_exp, "09.3": wrong_rows}
+def operations_a_byte(answer) -> str:
+    right = ROOF / BANDWIDTH
+    hint = "The kernel is at the corner of its roof where the time of its bytes equals the time of its operations."
+    if not about(answer, 67e12 / BANDWIDTH, 0.6, hint):
+        hint = "This is the corner of plain float32. The question is about bf16."
+    elif not about(answer, 1 / right, 1e-3, hint):
+        hint = "These are bytes for each operation. Turn it round."
+    return about(answer, right, 1, hint)
+
+
+EXERCISES = {"09.1": least_megabytes, "09.2": log_sum_exp, "09.3": wrong_rows, "09.4": operations_a_byte}
