@@ -150,7 +150,7 @@ print(f"Dice per image of words alone: {without_looking:.1f} %")
 # that it hits. In mode *mask* the replacement is the token `[UNK_POS]`. In mode *fuzz* it is "a region of the lung".
 # Mode *mix* draws one of the two for each hit, with equal chance. For the phrase $r_s$ of side $s$:
 #
-# $$r'_s = \begin{cases} \texttt{[UNK\_POS]}\ \text{or “a region of the lung”} & h_s = 1\\ r_s & h_s = 0 \end{cases}
+# $$r'_s = \begin{cases} \mathtt{[UNK\_POS]}\ \text{or “a region of the lung”} & h_s = 1\\ r_s & h_s = 0 \end{cases}
 # \qquad h_s \sim \mathrm{Bernoulli}(p) \qquad (\text{Eq. 3})$$
 #
 # Two functions do this. `draw_hits` draws the $h_s$ of both sides, and `apply_hits` writes the text. Below their source

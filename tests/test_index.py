@@ -88,7 +88,7 @@ def test_every_symbol_of_the_training_step_is_in_the_table_of_symbols():
 
 def test_every_letter_of_the_equations_is_in_the_table_of_symbols():
     def letters(tex: str) -> set[str]:
-        words = re.sub(r"\\(mathrm|texttt|text)\{[^}]*\}|\\mathbf\{1\}|\\(?!rho|tau|theta)[a-zA-Z]+", " ", tex)
+        words = re.sub(r"\\(mathrm|mathtt|text)\{[^}]*\}|\\mathbf\{1\}|\\(?!rho|tau|theta)[a-zA-Z]+", " ", tex)
         return set(re.findall(r"\\[a-z]+|[a-zA-Z]", words))
 
     explained = letters(" ".join(part for symbol, _, _ in SYMBOLS for part in re.findall(r"\$([^$]+)\$", symbol)))

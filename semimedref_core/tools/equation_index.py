@@ -65,7 +65,7 @@ EQUATIONS = tuple(
             ("labelled and unlabelled pairs", r"|D_L| = \max(1, \mathrm{round}(\rho\, n)),\; D_U = D \setminus D_L"),
             (
                 "PosAug",
-                r"r'_s = \texttt{[UNK\_POS]} \text{ or a vague phrase if } h_s = 1,\; h_s \sim \mathrm{Bernoulli}(p)",
+                r"r'_s = \mathtt{[UNK\_POS]} \text{ or a vague phrase if } h_s = 1,\; h_s \sim \mathrm{Bernoulli}(p)",
             ),
             ("T-PatchMix: proposal", r"m = \text{square} \cap \text{box of a zone } k \text{ that the rule allows}"),
             ("T-PatchMix: gate", r"\langle m, p_j \rangle / |m| \ge \mathrm{conf\_th}"),
@@ -326,11 +326,12 @@ def _tags_of(path: Path) -> list[tuple[str, str]]:
 
 def equation_table(found: dict[str, Places]) -> str:
     """The equations with links to notebook cells, in Markdown, for a reader in ``notebooks/``."""
-    lines = ["| | paper's | what | formula | notebook |", "|---|---|---|---|---|"]
+    # The formula is last: it is wide, and a narrow page cuts off what stands behind it.
+    lines = ["| | paper's | what | notebook | formula |", "|---|---|---|---|---|"]
     for entry in EQUATIONS:
         formula = entry.tex.replace("|", r"\vert ")  # a bar would end the cell of the table
         cells = _cells(found.get(entry.tag, Places()), entry.tag)
-        lines.append(f"| {entry.tag} | {entry.paper} | {entry.title} | ${formula}$ | {cells} |")
+        lines.append(f"| {entry.tag} | {entry.paper} | {entry.title} | {cells} | ${formula}$ |")
     return "\n".join(lines)
 
 
@@ -360,7 +361,11 @@ def _links(places) -> str:
 def _cells(places: Places, tag: str) -> str:
     """Links to cells: in bold those whose heading has the tag, or else the first one; then the other notebooks."""
     homes = [cell for cell in places.cells if re.search(rf"{re.escape(tag)}\b", cell[1])] or places.cells[:1]
-    links = [f"**[{notebook[:2]}: {heading.split(' · ')[-1]}]({notebook}.ipynb)**" for notebook, heading in homes]
+    tags = r" \((Eq\.|Ledger) [^)]*\)"  # the row has them already
+    links = [
+        f"**[{notebook[:2]}: {re.sub(tags, '', heading.split(' · ')[-1])}]({notebook}.ipynb)**"
+        for notebook, heading in homes
+    ]
     others = dict.fromkeys(notebook for notebook, _ in places.cells if notebook not in dict(homes))
     also = ", ".join(f"[{notebook[:2]}]({notebook}.ipynb)" for notebook in others)
     return "<br>".join([*links, *([f"also {also}"] if also else [])])
