@@ -68,7 +68,7 @@ GLOSSARY = tuple(
         ),
         (
             "phantom",
-            "The drawn data set of the package; it shows how the method works; it says nothing about medicine.",
+            "The drawn data set of the package: it teaches how the method works, and no medicine.",
             "01_data",
         ),
         ("PosAug", "Some position phrases of the student's text are masked or made vague.", "03_posaug"),
