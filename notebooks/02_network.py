@@ -198,9 +198,9 @@ print(f"largest difference {float((ours - X - answer[0]).detach().abs().max()):.
 # ## Which places attend to which word
 #
 # The softmax gives each place shares of attention, one for each word. So each word has a map. The figure shows the
-# shares at stride 8, as the mean of the four heads, for four of the tokens. Blue is the lesion, and yellow the decoy.
-# The stronger the orange of a place, the more it takes in of this word. All panels share one colour scale, so you can
-# compare places, and words too.
+# shares at stride 8, as the mean of the four heads, for four of the tokens. The solid line is the lesion, and the
+# dotted line the decoy. The lighter a place, the more it takes in of this word. All panels share one colour scale, so
+# you can compare places, and words too.
 #
 # **Look at** "middle": it has the largest shares. They lie in a band at middle height, and in the upper right lung.
 # **Then look at** "right", which is stronger in the right half. Words that name no place have uneven maps too:
@@ -291,14 +291,17 @@ told = {
 scores = {name: 100 * evaluate(network, one_sided, texts, told=said)["dice_image"] for name, said in told.items()}
 print(f"{len(one_sided)} pairs, Dice per image in per cent\n{pd.Series(scores).round(1).to_string()}")
 assert scores["own report"] > scores["positions hidden"] > scores["every zone named"] > scores["sides swapped"]
-print(f"the positions are worth {scores['own report'] - scores['positions hidden']:.0f} points of Dice per image")
+print(
+    f"without the positions it loses {scores['own report'] - scores['positions hidden']:.0f} points of Dice per image"
+)
 
 # %% [markdown]
-# A false text costs more than a text without positions. So this network follows its text. Other notebooks ask the same
-# question of other networks, data and texts, so their numbers differ: 03 cuts the positions out of real reports, and 07
-# names every zone. A method must not lose the link from text to image. Notebook 04 pastes patches between images. If
-# the text did not change with them, it would no longer say what the image shows. [08](08_results.ipynb) asks whether
-# that costs Dice. For this question its differences may be chance.
+# A false text costs more than a text without positions. So this network follows its text. (A network that was trained
+# with many texts without positions might lose less without them.) Other notebooks ask the same question of other
+# networks, data and texts, so their numbers differ: 03 cuts the positions out of real reports, and 07 names every zone.
+# A method must not lose the link from text to image. Notebook 04 pastes patches between images. If the text did not
+# change with them, it would no longer say what the image shows. [08](08_results.ipynb) asks whether that costs Dice.
+# For this question its differences may be chance.
 #
 # ### Exercise 02.3 (predict)
 #

@@ -37,7 +37,8 @@
 # probability of lesion at each pixel. The *target* is the mask that the student is to learn. The method keeps an
 # **invariant**: image, target and text of a sample change together or not at all. So a refused patch never breaks a
 # pair. As long as no view moves the zones, an accepted patch breaks a pair only where the teacher's probabilities are
-# wrong.
+# wrong. (We do not count one case: the patch adds a zone in which the receiver has a decoy, and covers only a part of
+# it. Then the new text also names the zone of the rest, and the target leaves it out.)
 #
 # Equations have our numbers and, where we know them, the paper's. The *release* is the code that the authors published.
 # The *ledger* in [notebook 00](00_start_here.ipynb) lists where it differs from what the paper leads one to expect.
@@ -145,17 +146,19 @@ plt.show()
 # the two reports name opposite sides. So the patch lies where the text already says that something is. We have three
 # rules (`patch_zones`):
 #
-# * `receiver`: the paper's rule. The text names the pasted zone already, so it keeps its zones.
+# * `receiver`: the paper's rule for the place. Our text rule adds only the pasted zone, and the text names it already.
+#   So the text keeps its zones.
 # * `donor`: ours. The patch lies where the donor's report names a lesion. The text may get a new zone, so a left-only
 #   report can become bilateral.
 # * `both`: only zones that both reports name.
 #
-# This notebook uses the rule `donor`, as our preset does. Of the three rules, only this one can change the zones of a
-# text.
+# This notebook uses the rule `donor`, as our preset does. With our text rule, only this one of the three can change
+# the zones of a text.
 #
 # **Where in the zone?** We draw a centre $c$ in the box of the zone $k$. The patch $m$ is the square of side $b$
 # around it, *cut to the box*. So a patch touches one zone only, and we know in advance which zone it may add to the
-# text:
+# text. Both are ours: the paper proposes a square inside the box of the named region, and one phrase can name a region of
+# several zones.
 #
 # $$m = \mathrm{square}(c, b) \cap \mathrm{box}_k, \qquad c \in \mathrm{box}_k,\quad k \text{ allowed by the rule}
 # \qquad (\text{Eq. 4; paper: 6})$$
@@ -188,7 +191,8 @@ print(f"{int((sides == config.block).all(1).sum())} of {len(sides)} patches are 
 # %% [markdown]
 # **Three modes** draw the centre. *position* draws it anywhere in an allowed zone. *probability* draws a pixel of the
 # donor whose $p_j$ reaches a threshold: the gate of the next section, and 0.5 in the figure. *random* draws it in any
-# zone, whatever the reports say. That is plain CutMix, for comparison.
+# zone, whatever the reports say. With a gate that refuses nothing and an unchanged text, this is the CutMix of the
+# first section. In the next section it gets the gate too.
 #
 # The figure shows four draws of each mode for one donor. The patches are smaller here than in training, so that you can
 # see them apart. **Look at** where they lie. Each patch of *probability* was drawn around a pixel inside the orange
@@ -278,7 +282,8 @@ for mode in patchmix.PATCH_MODES:
 # pass, with $(6 \cdot 0.4 + 4 \cdot 0.6) / 10 = 0.48$.
 #
 # The gate looks at the patch and not at how it was found. Among the patches that pass, both modes have the same mix of
-# means here. So the mode decides how *many* pass, and the gate decides how *pure* they are. If the teacher is
+# means here. So here the mode decides only how *many* pass. This is no law: a mode with more patches of 0.6 among those
+# that pass would be purer. In the plot the mixes are nearly alike, so the curves are close. If the teacher is
 # calibrated in the accepted patches too, their expected purity is the mean of $p_j$ over them. This mean is never below
 # the gate. At gate 0 nothing is refused, so there the aim of the mode decides the purity.
 # </details>
@@ -328,8 +333,12 @@ plt.show()
 # ## Text (Eq. 8; paper: 8)
 #
 # After a mix the text must name what was pasted. The release, with the receiver's rule, joins the first phrases of the
-# two reports. It also has a function for the union of all phrases, which it never calls; its comment names the paper's
-# equation 8. We parse the report, add the pasted zone and write the report anew. With $e_k$ for "zone $k$ alone":
+# two reports. So the text gets the donor's zone even if the patch shows another one. It also has a function for the
+# union of all phrases, which it never calls; its comment names the paper's equation 8. It counts phrases, leaves the
+# laterality word as it is, and keeps the own text if the patch is small.
+#
+# Our form differs. We parse the report, add only the pasted zone and write the report anew. With $e_k$ for "zone $k$
+# alone":
 #
 # $$\tilde a = a_i \lor e_k, \quad \text{phrases, laterality and number written anew} \qquad (\text{Eq. 8; paper: 8})$$
 #
@@ -374,8 +383,8 @@ plt.show()
 #     return [zone for zone in patchmix.compatible_zones(own, donor, "donor") if not own.zones[zone]]
 # ```
 #
-# It still asks `compatible_zones`, so that opposite sides never mix. Each accepted patch now changes the text. The
-# paper's rule is the other extreme: no accepted patch changes the zones of the text.
+# It still asks `compatible_zones`, so that opposite sides never mix. Each accepted patch now changes the text. The rule
+# `receiver` is the other extreme: with our text rule, no accepted patch changes the zones of the text.
 # </details>
 
 # %%
@@ -389,19 +398,10 @@ check("04.2", new_zones)
 # pastes into both channels alike, so afterwards the second channel is *what the image shows*.
 #
 # The first cell uses a perfect teacher, $p = y$. Then the target must mark exactly what the image shows. The cell
-# counts three things over at least `mixes` accepted mixes: how often the target equals the second channel, how often the
-# text names the pasted zone, and how often number and laterality fit the zones that the text names. It also counts how
-# often a sample without an accepted patch stays as it was. In the output the first four counts must be equal, and
+# counts three things over at least `mixes` accepted mixes: how often the target equals the second channel, how often
+# the text names the pasted zone, and how often number and laterality fit the zones that the text names. It also counts
+# how often a sample without an accepted patch stays as it was. In the output the first four counts must be equal, and
 # so must the last two.
-#
-# The second cell compares two orders of the steps, with the stand-in teacher. The release pastes first and asks the
-# gate afterwards (Ledger 1). So a refused patch **stays in the image**, and target and text do not follow. The cell
-# also counts broken pairs. To the two faults of plain CutMix it adds a third, which only a rewritten text can have: the
-# text newly names a zone without a lesion. *Broken* compares the image with the report only. So a refused patch that
-# stays in the image may leave the report true, although the target is then not mixed. Hence the first number for the
-# release (only the image has the patch) is larger than its share of broken pairs. **Compare** the three shares in the
-# last line. Both orders use our settings here. The shares are of all samples. At the release's own settings fewer
-# samples get a patch at all; the last appendix counts them.
 
 # %%
 truth = torch.cat([x, y], 1)
@@ -422,6 +422,16 @@ while held["accepted mixes"] < mixes:
         held["left as they were"] += same and told[k] == owns[k]
 print(*(f"{rule:35} {count:5}" for rule, count in held.items()), sep="\n")
 assert len(set(list(held.values())[:4])) == 1 and held["refused or not offered"] == held["left as they were"]
+
+# %% [markdown]
+# The next cell compares two orders of the steps, with the stand-in teacher. The release pastes first and asks the
+# gate afterwards (Ledger 1). So a refused patch **stays in the image**, and target and text do not follow. The cell
+# also counts broken pairs. To the two faults of plain CutMix it adds a third, which only a rewritten text can have: the
+# text newly names a zone without a lesion. *Broken* compares the image with the report only. So a refused patch that
+# stays in the image may leave the report true, although the target is then not mixed. Hence the first number for the
+# release (only the image has the patch) is larger than its share of broken pairs. **Compare** the three shares in the
+# last line. Both orders use our settings here. The shares are of all samples. At the release's own settings fewer
+# samples get a patch at all; the last appendix counts them.
 
 # %%
 plan, _, zones = propose("position")
@@ -510,15 +520,16 @@ MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, 
 # %%
 k = int(np.abs(thresholds - gate).argmin())
 passing, pure = ({mode: 100 * shares[mode][k] for mode in accepts} for shares in (accepts, true))
-print(f"1. Image and report disagree after plain CutMix in {100 * broken:.0f} % of the samples, after", end=" ")
+print(
+    f"1. The lesions of image and report disagree after plain CutMix in {100 * broken:.0f} % of the samples, after",
+    end=" ",
+)
 print(f"T-PatchMix in the release's order in {breaks['release']:.0f} %, and in ours in {breaks['ours']:.0f} %.")
 print(f"2. In all of {held['accepted mixes']} mixes with a perfect teacher, target and text followed the patch.")
 print(f"3. The gate {gate} accepts {passing['position']:.0f} % of the patches of mode position and ", end="")
 print(f"{passing['random']:.0f} % of mode random. Their purity is {pure['position']:.0f} % and {pure['random']:.0f} %.")
-print(
-    f"4. With the release's order of steps and our settings, only the image has the patch in {alone['release']:.0f} %."
-)
-print(f"   With our order this happens in {alone['ours']:.0f} %.")
+print("4. With the release's order of steps and our settings, only the image has the patch in", end=" ")
+print(f"{alone['release']:.0f} % of the samples. With our order this happens in {alone['ours']:.0f} %.")
 
 # %% [markdown]
 # **Next:** [05 · ITCL](05_itcl.ipynb) uses the zones of the texts for a contrastive loss. **Back:** [03 ·

@@ -26,7 +26,7 @@
 # **What you need.** PyTorch, the network from [02](02_network.ipynb), PosAug from [03](03_posaug.ipynb), T-PatchMix
 # from [04](04_t_patchmix.ipynb) and ITCL from [05](05_itcl.ipynb).
 #
-# **Time.** About 30 minutes to read, with the exercises; about 20 seconds to run.
+# **Time.** About 30 minutes to read, with the exercises and without the appendices; about 20 seconds to run.
 
 # %% tags=["parameters"]
 dataset = "phantom"  # or "qata", with SEMIMEDREF_DATA set to the folder that holds QaTa
@@ -408,12 +408,13 @@ print(f"in our run d is at most {longest:.2f}, so the half-life is at most {ema.
 
 # %% [markdown]
 # The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. All curves but
-# $w_u$ are means of 5 steps. **Left:** both mask losses fall. ITCL falls to $\log B$ in the first steps and stays
-# there. **Middle:** during the burn-in nobody asks the teacher. After it, fewer and fewer samples are mixed for some
-# steps. Then the share of mixed samples climbs to about 0.45 to 0.65, and it rises once more at the end. **Right:** one
-# curve is the distance from teacher to student, the other is the distance that the student moves in one step. During
-# most of the burn-in the bound keeps the teacher less than one step behind. Later the teacher is several steps behind.
-# At the end the learning rate goes to 0, the student hardly moves, and the teacher catches up.
+# $w_u$ are means of 5 steps. **Left:** both mask losses fall. ITCL begins above $\log B$, because the softmax of an
+# untrained network is uneven at random. It falls to $\log B$ in the first steps and stays there. **Middle:** during the
+# burn-in nobody asks the teacher. After it, fewer and fewer samples are mixed for some steps. Then the share of mixed
+# samples climbs to about 0.45 to 0.65, and it rises once more at the end. **Right:** one curve is the distance from
+# teacher to student, the other is the distance that the student moves in one step. During most of the burn-in the bound
+# keeps the teacher less than one step behind. Later the teacher is several steps behind. At the end the learning rate
+# goes to 0, the student hardly moves, and the teacher catches up.
 
 # %%
 run = pd.DataFrame(history)
@@ -450,28 +451,25 @@ check("06.3", no_burn_in)
 # %% [markdown]
 # ## What to take away
 #
-# The cell below prints the numbers of this run. On the phantom, with the settings above (64 px, batches of 8 + 8, seed
-# 1):
-#
-# **To remember**
-#
-# - A step is one forward pass of the teacher and one of the student. Without the optimiser and outside our two
-#   operations it reads no value: 0 host syncs in about 1700 operations.
-# - The mask losses train everything but the projections of ITCL. ITCL trains the projections and the two encoders, and
-#   nothing else.
-# - With 8 pairs ITCL stands at $\log 8 = 2.08$, and its floor is near 1.9. Training can remove less than a tenth of it.
-# - The half-life of the teacher is 69 steps at $d = 0.99$ and 693 steps at $d = 0.999$. In our run of 60 steps the bound
-#   keeps $d$ below 0.87, so the half-life is 5 steps at most.
-# - With $d = 0.99$ from step 0 on, the teacher of a run of 60 steps would still be 55 % untrained network. The bound
-#   prevents this.
+# **To remember.** The cell prints the facts with their numbers. They hold for the phantom with the settings above.
 
 # %%
-print(f"looks: {looks}; host syncs {len(step_reads.reads)} in {step_reads.operations} operations")
-print(f"ITCL has none: {', '.join(norms.columns[norms.loc['w_l ITCL labelled'].isna()])}")
-print(f"masks have none: {', '.join(norms.columns[norms.loc['DiceCE labelled'].isna()])}")
-least = [itcl.loss_floor(zones).item() for zones in (labelled.codes, unlabelled.codes)]
-print(f"ITCL {itcl_l.item():.2f} and {itcl_u.item():.2f}, floors {least[0]:.2f} and {least[1]:.2f}")
-print(f"half-life {ema.half_life(0.99):.0f} and {ema.half_life(0.999):.0f} steps; untrained share {0.99**60:.2f}")
+none = {name: ", ".join(norms.columns[norms.loc[name].isna()]) for name in ("DiceCE labelled", "w_l ITCL labelled")}
+print(
+    "1. A step is one forward pass of the teacher and one of the student. Outside the optimiser and our two operations"
+)
+print(f"   it reads no value: {len(step_reads.reads)} host syncs in {step_reads.operations} operations.")
+print(f"2. The mask loss trains everything but: {none['DiceCE labelled']}.")
+print(f"   ITCL trains everything but: {none['w_l ITCL labelled']}.")
+
+# %%
+floors, half = [itcl.loss_floor(zones).item() for zones in (labelled.codes, unlabelled.codes)], ema.half_life
+print(f"3. ITCL stands at {itcl_l.item():.2f} and {itcl_u.item():.2f}, its floors at {floors[0]:.2f}", end=" ")
+print(f"and {floors[1]:.2f}. An even softmax of {len(labelled.codes)} pairs has {math.log(len(labelled.codes)):.2f}.")
+print(f"4. The teacher's half-life is {half(0.99):.0f} steps at d = 0.99, and {half(0.999):.0f} steps at d = 0.999.")
+print(f"   In our run d is at most {longest:.2f}, so the half-life is at most {half(longest):.0f} steps.")
+print("5. With d = 0.99 from step 0 on, the teacher of this run would still be", end=" ")
+print(f"{100 * 0.99**60:.0f} % untrained network.")
 
 # %% [markdown]
 # **Next:** [07 · Training](07_train.ipynb) is the whole training. **Back:** [05 · ITCL](05_itcl.ipynb). **Further on:**
@@ -619,7 +617,7 @@ for decay in (0.99, 0.999):
 #
 # ## Appendix: Six differences from the released code
 #
-# Four faults of the released code have a switch here. The preset `release-qata` turns on all four, and you can set each
+# Four of the six have a switch here. The preset `release-qata` turns on all four, and you can set each
 # alone.
 #
 # - **The strong view is cut** (`strong_view="clamped"`, Ledger 16). The jitter of the release cuts grey values to the

@@ -127,13 +127,14 @@ check("07.1", times_seen)
 # DiceCE is the loss of a mask, Dice loss plus cross-entropy. ITCL is the contrastive loss of [05](05_itcl.ipynb). A
 # *weak view* is an image, normalised, zoomed (0.8 to 1.25), turned (up to 12 degrees), shifted (up to 8 % of the side),
 # and mirrored in half of the cases. A mirrored image gets a report with its sides swapped. A *strong view* is a weak
-# view with other brightness, blur and noise. [06](06_teacher_student.ipynb) takes this loss apart.
+# view with other brightness and contrast, and often with blur, smooth shading or noise. [06](06_teacher_student.ipynb)
+# takes this loss apart.
 #
-# The code below is the rest of a step. `training_step` sets the schedule and the random seed of the step, and `learned`
-# does the work: the method computes the loss, the optimiser moves the student, and the teacher follows the student as a
-# moving average (Eq. 14; paper: 5). Everything that is special to a method is behind `method_named(...)`. So
-# *supervised* runs through the same lines. `capturing`, `scaler`, `average_gradients` and `learn` serve GPUs. On one CPU
-# they do nothing.
+# The code below shows what surrounds this loss in a step. `training_step` sets the schedule and the random seed of the
+# step, and `learned` does the work: the method computes the loss, the optimiser moves the student, and the teacher
+# follows the student as a moving average (Eq. 14; paper: 5). Everything that is special to a method is behind
+# `method_named(...)`. So *supervised* runs through the same lines. `capturing`, `scaler`, `average_gradients` and
+# `learn` serve GPUs. On one CPU they do nothing.
 #
 # Both runs have the same labelled pairs, weak views, network and number of steps, and they start from the same weights.
 # Each run leaves `metrics.jsonl`, `results.json` and its two networks in a folder of its own.
@@ -232,7 +233,8 @@ check("07.2", two_winners)
 #    (the teacher's probabilities) in the patch is high enough. If not, the sample stays as it is.
 # 4. *PosAug* hits each position phrase of the student's text with probability 0.1 (the release: 0.5). It hides the
 #    phrase or makes it vague.
-# 5. A zone teaches nothing if the sample's own report names it and the target shows no lesion in it.
+# 5. A zone teaches nothing if the sample's own report names it and the target shows no lesion in it. If the target shows no
+#    lesion at all although the report names one, the whole sample teaches nothing.
 #
 # Steps 1, 2 and 5 are our additions, and so is the zone rule of step 3. In the release the teacher sees the weak view
 # itself, and a patch lies in a zone that the *receiver's* report names.

@@ -58,18 +58,14 @@ print(versions("pandas"))
 # %% [markdown]
 # ## The verdict
 #
-# *Dice* compares a mask $y$ with a prediction $\hat y$, as $2|y \wedge \hat y| / (|y| + |\hat y|)$ (Eq. 18). *Per image*
-# means the mean over images, where a small lesion counts as much as a large one. *Micro* adds up the pixels of all
-# images before it divides, so that large lesions count most. The two lie far apart, so a number without the word says
-# little (Ledger 11; the *ledger* is the list in [00](00_start_here.ipynb) of where the released code differs). A *teacher* is the moving average of the trained network, a *pseudo-label* is a mask that it
-# predicts, and the *valid* split of QaTa is 1429 images.
+# **The claims.** With few masks Semi-MedRef is better than supervised training and than other semi-supervised methods,
+# and each of its three parts helps. **Open** here: the test split (all scores are of the 1429 images of QaTa's *valid*
+# split), most runs with the network `lite`, soft positives and the text rule with `lite`, MosMedData+, and the paper's
+# encoders.
 #
-# `lite` is EfficientNet-Lite0, which starts from ImageNet weights, and `compact` starts from scratch
-# ([02](02_network.ipynb)). In the first three lines the semi-supervised baselines also have additions of ours: their
-# pseudo-labels are cut to the reported zones and, except in `cps`, made on the mirror image. So `unimatch` is not the
-# published UniMatch. `flip_sync` is the mirror image itself; here its pseudo-labels are also cut. Semi-MedRef has a
-# third addition (below). *Sure* means that p is below 5 % after Holm's correction. *May be chance* means that it is
-# not. *One seed* means that there is no p.
+# In the box, *better* and *worse* are points of Dice per image. *Sure* means that p is below 5 % after Holm's correction.
+# *May be chance* means that it is not. *One seed* means that there is no p. The first three lines are about methods with
+# additions of ours. So only the fourth line tests the paper's own claims.
 
 # %%
 runs = experiments.finished_runs([folder or experiments.notebooks_folder() / "results"])
@@ -77,6 +73,17 @@ said = verdict.verdict(runs, method)
 display(Markdown(said.box))
 
 # %% [markdown]
+# *Dice* compares a mask $y$ with a prediction $\hat y$, as $2|y \wedge \hat y| / (|y| + |\hat y|)$ (Eq. 18). *Per image*
+# means the mean over images, where a small lesion counts as much as a large one. *Micro* adds up the pixels of all
+# images before it divides, so that large lesions count most. The two lie far apart, so a number without the word says
+# little (Ledger 11; the *ledger* is the list in [00](00_start_here.ipynb) of where the released code differs). A
+# *teacher* is the moving average of the trained network. A *pseudo-label* is a mask that it predicts.
+#
+# `lite` is EfficientNet-Lite0, which starts from ImageNet weights, and `compact` starts from scratch
+# ([02](02_network.ipynb)). Our additions: the pseudo-labels of the semi-supervised baselines are cut to the reported
+# zones and, except in `cps`, made on the mirror image. So `unimatch` is not the published UniMatch. `flip_sync` is the
+# mirror image itself; here its pseudo-labels are also cut. Semi-MedRef has a third addition (below).
+#
 # A run is a folder with `config.json` (every setting), `metrics.jsonl`, `results.json` and `valid.npz` (the pixel
 # counts of each validation image). Runs of one *setting* share data, network, picture size and steps. They differ in
 # the method with its own settings, in the share of labels and in the seed. Everything on this page is computed from
@@ -88,15 +95,17 @@ display(Markdown(said.box))
 #
 # - *supported* if the difference has the sign that the claim says, per image and micro, and Holm's p is below 5 % for
 #   both;
-# - *contradicted* if one of the two has the opposite sign, with Holm's p below 5 %; the claim on the share of all masks'
-#   Dice has no p, and is contradicted if the mean is below 97 %;
+# - *contradicted* if one of the two has the opposite sign, with Holm's p below 5 %; if it is only one, the verdict names
+#   it; the claim on the share of all masks' Dice has no p, and is contradicted if the mean is below 97 %;
 # - *not distinguishable* if neither holds;
 # - *untested* if there are no runs with at least two seeds.
 #
 # Differences are in points of Dice. The brackets hold 95 % intervals over seeds and validation images; *p* is Holm's.
 # An interval may exclude 0 although Holm's p is above 5 %: the intervals are not corrected for several comparisons. A
-# single seed has no p, and this table gives no interval for it. *Whose* says who makes the claim: the paper, or this
-# project as its own goal. The section *From runs to a verdict* explains all of these words.
+# single seed has no p, and this table gives no interval for it. *Whose*: a claim is the paper's if it is about the
+# paper's method or a part of it. It is ours if it is about methods with our additions, or a goal that we set ourselves.
+# The lines on a part have our additions unless they say otherwise. The section *From runs to a verdict* explains all of
+# these words.
 #
 # PosAug is judged here with whole reports. It is made for reports that lack positions, and
 # [03](03_posaug.ipynb) measures what it is worth there.
@@ -400,11 +409,11 @@ for setting, rows in shown.groupby("setting", sort=False):
 # ## Without our additions
 #
 # So far, methods with a teacher have additions that are ours and in none of the papers: pseudo-labels are cut to the
-# zones that the report names, and the teacher looks at the mirror image. `cps` has only the first addition, and
-# supervised training has none ([the page on methods](../docs/methods.md) lists them). In this section no method has
-# them, except that `flip_sync` keeps the mirror image, which is the method itself. Semi-MedRef also loses its rule for
-# zones in which the teacher finds nothing. Other settings of ours stay, such as the donor's zones, the patch size and
-# the grid. In figures and names these runs are called *without our help*.
+# zones that the report names, and the teacher looks at the mirror image. `cps` has only the first addition, and so has
+# `cutmix` in all runs but those of `lite`. Supervised training has none ([the page on methods](../docs/methods.md)
+# lists them). In this section no method has them, except that `flip_sync` keeps the mirror image, which is the method
+# itself. Semi-MedRef also loses its rule for zones in which the teacher finds nothing. Other settings of ours stay,
+# such as the donor's zones, the patch size and the grid. In figures and names these runs are called *without our help*.
 #
 # **Look at** the tables: Semi-MedRef has the highest mean with both networks, per image and micro. But its seeds differ
 # so much, or are so few, that this may be chance. With `compact` not even its lead over supervised training is sure

@@ -223,7 +223,8 @@ check("09.2", log_sum_exp)
 # ### Exercise 09.3 (break)
 #
 # Take `mask=column < columns, other=0.0` out of `row_sums_kernel`. For which rows of `picture` is the sum now wrong?
-# Predict the list of rows, counted from 0. Then run the cell with the broken kernel, and put the mask back.
+# Predict the list of rows, counted from 0. Then run the cell with the broken kernel. It prints both lists and stops at
+# its last line, the check. At the end put the mask back.
 #
 # <details><summary>Solution</summary>
 #
@@ -422,11 +423,12 @@ print(f"{len(codes.unique())} of 64 codes occur in {len(codes)} reports; P has {
 # has 1.07 GB. It is too much for this small patch mixing: its 24.5 MB would fit into the cache.
 #
 # The output has the least time of the fused forms, and the counted time of the code as written. **Look at** the slope,
-# where memory is the limit. Patch mixing is far down on it, so only fewer bytes raise its limit. This batch is so small
-# that launches count too, even in a graph: notebook 10 guesses 2.5 µs for each, and the code as written has 20
-# operations. The loss as written is on the slope too, although it consists of matrix products, because its matrices go
-# to memory and come back. In float32 the fused loss can reach its roof even without the cache, in bf16 only with it.
-# The green line lies between two roofs, because half of its products run as tf32x3 and half as fp32.
+# where memory is the limit. Patch mixing is far down on it, so only fewer bytes raise its limit. But this batch is so
+# small that its launches take longer than its bytes, even in a graph. Notebook 10 guesses 2.5 µs for each launch. So
+# the 20 operations as written need about 50 µs, and the one fused launch needs 2.5 µs. The loss as written is on the
+# slope too, although it consists of matrix products, because its matrices go to memory and come back. In float32 the
+# fused loss can reach its roof even without the cache, in bf16 only with it. The green line lies between two roofs,
+# because half of its products run as tf32x3 and half as fp32.
 
 # %%
 from torch.utils.flop_counter import FlopCounterMode
@@ -522,9 +524,10 @@ print(f"H100, our older kernels: mixing, 32 images of 224 px, both passes, with 
 #
 # **To remember**
 #
-# - By the roofline, bytes limit patch mixing, and arithmetic does not. In the record, our older kernels took six times
-#   as long with launches as without (32 images of 224 px, float32, forward and backward). The code as written moves 3.8
-#   times the least possible, and the fused kernel 1.00 times, if the cache helps.
+# - By the roofline, bytes limit the patch mixing of a large batch, and arithmetic does not. The launches of a small
+#   batch take longer than its bytes. In the record, our older kernels took six times as long with launches as without
+#   (32 images of 224 px, float32, forward and backward). The code as written moves 3.8 times the least possible, and
+#   the fused kernel 1.00 times, if the cache helps.
 # - The loss of 16384 pairs holds 5.40 GB as written and 0.135 GB fused, which is 40 times less. Above 64 pairs the
 #   fused form holds neither $z$ nor $P$.
 # - Launches limit the loss of a training batch of 32 pairs: it has 3 launches fused and 77 operations as written.
@@ -564,10 +567,14 @@ source_of(patch_mix_triton.mix_kernel)
 # ## Appendix: The loss backward
 #
 # `pushes` computes each tile of $z$ again. The forward pass has kept the log-sum-exps, so both softmaxes of a tile need
-# no second pass over $z$. The kernel writes *push*, the part of the gradient of $z$ that comes from the two softmaxes.
-# Then two matrix products of the GPU's own library multiply *push* with $v$ for the images, and its transpose with $u$
-# for the texts. A last kernel subtracts the part of $P$, which comes from the tables of section 4. No two programs
-# write to the same place, so two runs give the same bits.
+# no second pass over $z$. The gradient of $z$ has two parts, with $S_i = \sum_j P_{ij}$ and a symmetric $P$:
+#
+# $$\frac{\partial L}{\partial z_{ij}} = \underbrace{\frac{1}{2N}\big(\mathrm{softmax}_j\,z_{ij} + \mathrm{softmax}_i\,z_{ij}\big)}_{\text{push}}
+# - \frac{P_{ij}}{2N}\Big(\frac1{S_i} + \frac1{S_j}\Big)$$
+#
+# The kernel writes *push*. Then two matrix products of the GPU's own library multiply *push* with $v$ for the images,
+# and its transpose with $u$ for the texts. A last kernel subtracts the part of $P$, which comes from the tables of
+# section 4. No two programs write to the same place, so two runs give the same bits.
 #
 # A training batch is handled differently. Up to 64 pairs, one program holds all of $z$ and all of $P$. The forward pass
 # is then two launches, and the backward pass one. The tests compare all of this with float64, in the interpreter.
@@ -577,20 +584,32 @@ source_of(patch_mix_triton.mix_kernel)
 source_of(soft_contrastive_triton.pushes)
 
 # %% [markdown]
+# We check the formula for one batch in float64, with random embeddings and zones. `share_u` and `share_v` of the kernel
+# are $1/(2N)$.
+
+# %%
+torch.manual_seed(seed)
+z = (torch.randn(8, 8, dtype=torch.float64)).requires_grad_()
+P = jaccard(torch.randint(0, 64, (8,))).double()
+S = P.sum(1)
+(-(((P * z.log_softmax(1)).sum(1) / S).mean() + ((P * z.log_softmax(0)).sum(0) / S).mean()) / 2).backward()
+push = (z.softmax(1) + z.softmax(0)).detach() / 16
+error = (z.grad - (push - P * (1 / S[:, None] + 1 / S) / 16)).abs().max()
+assert error < 1e-12
+print(f"largest difference to the gradient of the dense loss: {error:.0e}")
+
+# %% [markdown]
 # ## Appendix: The H100's record
 #
 # The figure shows all sizes under the limits that were *measured* on that machine, for the older kernels. In float32
 # the roof is a third of tf32's measured rate, because tf32x3 takes three products. A point that is twice as high takes
-# half the time. The black line is the roof, so **look at** the distance of a point from the line. Below the figure are
-# the times of a batch of 32 in float32. The first lines are the record's own notes. All kernels have changed since.
-# *Where* and *dense* are the codes as written of sections 1 and 4. *Plain form* is this project's code for patch mixing
-# in PyTorch. *Row chunks* computes the loss for some rows at a time.
+# half the time. The black line is the roof, so **look at** the distance of a point from the line. All kernels have
+# changed since. *Eager* is the code as written of sections 1 and 4. *Plain form* is this project's code for patch
+# mixing in PyTorch. *Row chunks* computes the loss for some rows at a time. [docs/kernels.md](../docs/kernels.md) has a
+# table of times.
 
 # %% tags=["nbval-ignore-output"]
 figure = benchmark.roofline(h100)
 figure.set_dpi(70)
 figure.suptitle(f"{h100['device']['name']}, {h100['date']}: older kernels")
 display(figure)
-of_32 = [row for row in h100["rows"] if (row["part"], row["dtype"]) == ("both", "fp32")]
-of_32 = [row for row in of_32 if 32 in (row["sizes"].get("B"), row["sizes"].get("N"))]
-print(benchmark.table(h100 | {"rows": of_32}))

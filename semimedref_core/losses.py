@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.profiler import record_function
 
 SURELY_NOT = -30.0  # a logit so low that its probability, and its loss against the target 0, count as 0
-# Settings of ISPG. The release has these three terms with small weights; the values are ours.
+# Settings of ISPG. The release has these three terms; the values are ours.
 ZONE_WEIGHT = 0.1  # weight of the zone loss; no other loss trains the zone encoder
 NUMBER_WEIGHT = 0.1  # weight of the term on the number of zones
 FOCUS = 2  # zones without lesion are weighted by the probability to this power
@@ -64,7 +64,7 @@ def dice_ce(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Ten
 
 
 def zone_loss(zones: Tensor, codes: Tensor) -> Tensor:
-    """The loss of ISPG (paper: 10): predicted zones against the zones that the reports name.
+    """The loss of ISPG, in our form: predicted zones against the zones that the reports name.
 
     For probabilities p and targets a of the six zones, it is the mean over samples and zones of ``-a log p - (1 - a)
     p^f log(1 - p)``, f = :data:`FOCUS`. So a zone that is clearly free counts little. A second term is

@@ -1,6 +1,6 @@
 """Pseudo-labels: the teacher's prediction for an unlabelled pair, and the pixels of it from which the student learns.
 
-These two functions are the paper's. A step takes them as arguments, so others can replace them. Ours are in
+These two functions follow the release. A step takes them as arguments, so others can replace them. Ours are in
 :mod:`semimedref_core.methods.reported_places`.
 """
 
@@ -32,4 +32,4 @@ def teacher_probabilities(teacher: Teacher | nn.Module, weak: Tensor, unlabelled
 
 
 def every_pixel(target: Tensor, unlabelled: Unlabelled, config: Config) -> None:
-    """All pixels of a pseudo-label have the same weight, as in paper and release (Ledger 5)."""
+    """All pixels of a pseudo-label have the same weight, as in the release (Ledger 5)."""

@@ -52,7 +52,7 @@ def semi_medref(
         w_u: weight of the unlabelled loss at this step; the number 0 means burn-in, which leaves out the unlabelled
             pairs.
         config: w_l, w_c, tau, and the settings of T-PatchMix.
-        label, weigh: make pseudo-labels and the weights of their pixels; by default the paper's functions.
+        label, weigh: make pseudo-labels and the weights of their pixels; by default those that follow the release.
         mix, mask_loss: T-PatchMix and DiceCE, or functions that replace them.
 
     Returns:

@@ -209,16 +209,19 @@ def run(tmp_path):
     """``run(dice, seed=1, variant=..., counts=..., device=..., pairs=..., ...)`` writes a finished run and returns its
     folder; ``run.folders`` has all. ``pairs`` are digests, which older runs do not have.
 
-    The teacher's metrics are all ``dice``, the student's 0.1 below; or both are those of ``counts`` ``[N, 3]``.
+    The teacher's metrics are all ``dice`` (its micro Dice is ``micro`` if given), the student's 0.1 below; or both are
+    those of ``counts`` ``[N, 3]``.
     """
     from semimedref_core.config import Config
     from semimedref_core.evaluation import scores
 
-    def write(dice, counts=None, device="cpu", variant="", variant_of=None, pairs=None, **settings):
+    def write(dice, counts=None, device="cpu", variant="", variant_of=None, pairs=None, micro=None, **settings):
         folder = tmp_path / "runs" / f"run{len(write.folders):02}"
         folder.mkdir(parents=True)
         metrics = ("dice_image", "miou_image", "dice_micro", "miou_micro")
         found = {"student": dict.fromkeys(metrics, dice - 0.1), "teacher": dict.fromkeys(metrics, dice)}
+        if micro is not None:
+            found["teacher"]["dice_micro"] = micro
         if counts is not None:
             np.savez(folder / "valid.npz", student=counts, teacher=counts)
             found = dict.fromkeys(found, scores(counts))

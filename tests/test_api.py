@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SMALL_RUN
+from torch.nn.functional import normalize
 
 import semimedref_core
+from semimedref_kernels import soft_contrastive_loss
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,3 +76,21 @@ def test_the_example_in_the_readme_works_as_it_is(tmp_path, monkeypatch, small_p
     small = ", ".join(f"{name}={value}" for name, value in SMALL_RUN.items() if name != "device")
     exec(block.replace("steps=100", small), {})
     assert (tmp_path / "overlay.png").stat().st_size > 1000
+
+
+def test_the_example_of_the_kernels_page_works_as_it_is(capsys):
+    page = (ROOT / "docs" / "kernels.md").read_text()
+    [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(block, names)
+    assert names["accepted"].shape == (4,) and names["codes"].tolist() == [1, 3, 2, 0]
+    assert "tensor(" in capsys.readouterr().out
+
+
+def test_a_learnt_temperature_gives_the_same_loss_and_a_gradient():
+    u, v, codes = torch.randn(6, 8), torch.randn(6, 8), torch.tensor([1, 3, 2, 0, 5, 5])
+    scale = torch.tensor(1 / 0.07, requires_grad=True)
+    loss = soft_contrastive_loss(scale * normalize(u), normalize(v), codes, 1.0)
+    torch.testing.assert_close(loss.detach(), soft_contrastive_loss(u, v, codes, 0.07, normalize=True))
+    loss.backward()
+    assert scale.grad.abs() > 0

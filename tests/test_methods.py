@@ -168,7 +168,7 @@ def test_pseudo_labels_lie_where_the_report_lets_lesions_be(pairs, networks):
     assert 0 < allowed.mean() < 1
 
 
-def test_the_papers_pseudo_labels_are_what_the_teacher_says_wherever_it_is(pairs, networks):
+def test_the_releases_pseudo_labels_are_what_the_teacher_says_wherever_it_is(pairs, networks):
     """Ledger 5: the release's."""
     (target, weight), _ = pseudo_targets(pairs, networks, pseudo_labels="teacher")
     assert target.all() and weight.all()

@@ -123,7 +123,7 @@ def test_what_happens_to_the_features_happens_between_encoder_and_decoder(networ
     assert torch.equal(plain.image_embedding, gone.image_embedding)
 
 
-def test_padding_changes_nothing_also_beyond_the_paper_s_24_words(network):
+def test_padding_changes_nothing_also_beyond_the_24_tokens_of_the_release(network):
     images = torch.randn(2, 1, 32, 32)
     for level in network.children():
         if isinstance(level, GuideLevel):

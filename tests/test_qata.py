@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -292,7 +293,13 @@ def test_the_first_notebook_tells_what_the_real_masks_and_texts_show(real_data):
     pairs = load_split("qata", "valid", 224, data=str(real_data))
     found, rows = agreement(pairs), lesion_rows(pairs.masks, pairs.reports)[[1, 2, 4]]
     release = {entry.name: entry.report("release").zones for entry in find_qata(real_data).entries("valid", "release")}
-    differ = np.mean([release[name] != report.zones for name, report in zip(pairs.names, pairs.reports, strict=True)])
+    said = {"lvit": [report.zones for report in pairs.reports], "release": [release[name] for name in pairs.names]}
+    said = {style: np.array(zones) for style, zones in said.items()}
+    differs, shown = (
+        (said["lvit"] != said["release"]).any(1),
+        np.array([QATA.zones_shown(mask) for mask in pairs.masks]),
+    )
+    agree = {style: 100 * (zones == shown)[differs].mean() for style, zones in said.items()}
     counted = [
         Lesions.of(mask).count == report.lesions for mask, report in zip(pairs.masks, pairs.reports, strict=True)
     ]
@@ -303,8 +310,20 @@ def test_the_first_notebook_tells_what_the_real_masks_and_texts_show(real_data):
         f"left-only lesions lie there (QaTa: {left:.1f} %)",
         f"of the texts (QaTa: {100 * np.mean(counted):.0f} %)",
         f"(QaTa: {lowest}, and {calibrated} in the calibrated band)",
-        f"no zone of the phantom (QaTa: in {100 * differ:.0f} % of the zone vectors)",
+        f"no zone of the phantom (QaTa: in {100 * differs.mean():.0f} % of the zone vectors)",
+        f"versions differ, {agree['lvit']:.0f} % of the bits of `lvit` and {agree['release']:.0f} % of the bits",
         f'only {lowest} of the pixels of "lower" lie in the lowest third, and {calibrated} in the calibrated band',
         f"On average {left:.1f} % of the lesion lies in the left half of the image",
     ):
         assert fact in told
+
+
+def test_the_notebook_on_posaug_tells_what_the_simpler_pattern_misses(real_data):
+    texts = [entry.text for entry in find_qata(real_data).entries("train", "lvit")]
+    pattern = re.compile(r"((upper|middle|lower)\s+)+(left|right)\s+lung", re.IGNORECASE)
+    found = np.array([len(pattern.findall(text)) for text in texts])
+    phrases = np.array([len(re.findall(r"\blung\b", text, re.IGNORECASE)) for text in texts])
+    nothing, side = (f"{100 * share:.0f} %" for share in ((found == 0).mean(), (found < phrases).mean()))
+    told = (ROOT / "notebooks" / "03_posaug.py").read_text().replace("\n# ", " ")
+    assert f"In the {len(texts)} training texts of this style the pattern finds nothing in {nothing}" in told
+    assert f"and misses a side in {side}." in told

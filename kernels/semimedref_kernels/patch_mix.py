@@ -34,7 +34,8 @@ def patch_mix(
     reverse mode. Nothing is cast, not even under autocast. No value is copied to the host, except for CPU tensors.
 
     Args:
-        images: ``[B, C, H, W]`` strong views s, float32, float16, bfloat16 or float64, any strides.
+        images: ``[B, C, H, W]`` strong views s, and any other maps that are to be mixed alike; float32, float16,
+            bfloat16 or float64, any strides.
         probs: ``[B, 1, H, W]`` teacher probabilities p, 0 to 1 (not checked), one of these dtypes, any strides.
         partner: ``[B]`` int64, 0 to B - 1; several samples may have the same partner. Only CPU tensors are checked; on
             a GPU the gate refuses a partner that does not exist.

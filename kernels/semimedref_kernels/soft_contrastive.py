@@ -60,10 +60,10 @@ def soft_contrastive_loss(
         u: ``[N, D]`` image embeddings, L2-normalised, or of any norm with ``normalize``; float64, float32, bfloat16, or
             float16 (computed in float32).
         v: ``[M, D]`` text embeddings, as ``u``, of the same type.
-        codes: ``[N]`` integers 0 to 63; bit k says whether set i contains element k.
+        codes: ``[N]`` integers 0 to 63; bit k says whether set i contains element k. So there are at most six elements.
         tau: temperature, a number above 0. torch.compile makes one graph for the first number and one for all others.
             It makes only one for a tensor of one element without gradient, on the CPU or on the embeddings' device (not
-            checked on a GPU).
+            checked on a GPU). To learn it, multiply normalised images by ``1 / tau`` and give 1 here.
         codes_v: ``[M]`` codes of the texts; by default those of the images.
         normalize: first scales u and v to norm 1 (a row with a norm below 1e-12 is divided by 1e-12). On a GPU, the
             same launches do this for up to 64 images and texts; above that, bfloat16 rows are rounded once more.

@@ -1,5 +1,5 @@
-"""How a method stands in one setting, as a list of sentences: how many runs there are, which methods it is above or
-below in every seed, what each variant changes, and for which lesions the best other method is better.
+"""How a method stands in one setting, as a list of sentences: how many runs there are, what each variant changes, and
+for which lesions the best other method is better.
 
 The verdict says what is sure. These sentences describe the runs that there are, also single ones. They are computed, so
 that they stay true if runs are added.
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from semimedref_core.experiments.in_words import METRIC_WORDS, percent, seeds_in_words, signed
+from semimedref_core.experiments.in_words import percent, seeds_in_words, signed
 from semimedref_core.experiments.statistics import ablations, by_lesion_size, method_differences
-from semimedref_core.experiments.verdict import JUDGED_BY, NO_BASELINE
+from semimedref_core.experiments.verdict import NO_BASELINE
 
 
 def standing(runs: pd.DataFrame, method: str = "semi_medref") -> list[str]:
@@ -28,17 +28,13 @@ def standing(runs: pd.DataFrame, method: str = "semi_medref") -> list[str]:
     if teachers.empty:
         return ["No run has finished."]
     mains = teachers[teachers["variant"] == ""]
-    differences = method_differences(runs, method, metrics=JUDGED_BY)
-    differences = differences[~differences["against"].isin(NO_BASELINE)]
+    differences = method_differences(runs, method, metrics=("dice_image",))
     changed = len(teachers) - len(mains)
     said = [f"**{len(teachers)} runs** are kept, {changed or 'none'} of them variants, with changed settings."]
-    for ratio, here in differences.groupby("label_ratio"):
-        said.append(f"**Against other methods, {percent(ratio)} of the masks.** {_ranks(here, method)}")
     for ratio, here in ablations(runs, method, metrics=("dice_image",)).groupby("label_ratio"):
         changes = "; ".join(_change(row) for _, row in here.iterrows())
         said.append(f"**Variants, {percent(ratio)} of the masks.** Dice per image changes by {changes}.")
-    of_images = differences[differences["best"] & (differences["metric"] == "dice_image")]
-    for row in of_images.itertuples():
+    for row in differences[differences["best"] & ~differences["against"].isin(NO_BASELINE)].itertuples():
         here = mains[mains["label_ratio"] == row.label_ratio]
         sizes = by_lesion_size(*(here[here["method"] == name] for name in (method, row.against)))
         if len(sizes):
@@ -49,19 +45,6 @@ def standing(runs: pd.DataFrame, method: str = "semi_medref") -> list[str]:
 def as_list(sentences: list[str]) -> str:
     """The sentences as a list in Markdown."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def _ranks(differences: pd.DataFrame, method: str) -> str:
-    """Which others the method is above, below or neither, in each common seed; for each metric."""
-    said = []
-    for metric, rows in differences.groupby("metric"):
-        groups: dict[str, list[str]] = {"above": [], "below": [], "neither above nor below": []}
-        for row in rows.itertuples():
-            sign = "above" if min(row.by_seed) > 0 else "below" if max(row.by_seed) < 0 else "neither above nor below"
-            groups[sign].append(f"`{row.against}` ({seeds_in_words(row.seeds)})")
-        told = "; it is ".join(f"{sign} {', '.join(names)}" for sign, names in groups.items() if names)
-        said.append(f"{METRIC_WORDS[metric].capitalize()}, in every common seed, `{method}` is {told}.")
-    return " ".join(said)
 
 
 def _change(row: pd.Series) -> str:

@@ -1,9 +1,13 @@
 """The verdict of finished runs on each claim: a box of five lines, a table, and the steps of one figure.
 
 Every number here is computed from the runs. A claim is *supported* if both differences, per image and micro, have the
-claimed sign and a Holm p below 5 %. It is *contradicted* if one of them has the other sign and a Holm p below 5 %. It
-is *untested* if there are no runs with two seeds, and otherwise *not distinguishable*. The claim on the share of all
-masks' Dice has no p: the mean of two seeds or more is at least :data:`NEAR_FULL`, or the claim is contradicted.
+claimed sign and a Holm p below 5 %. It is *contradicted* if one of them has the other sign and a Holm p below 5 %; if
+it is only one, the verdict names it. It is *untested* if there are no runs with two seeds, and otherwise *not
+distinguishable*. The claim on the share of all masks' Dice has no p: the mean of two seeds or more is at least
+:data:`NEAR_FULL`, or the claim is contradicted.
+
+Runs with our additions do not test the paper's own claims, because the paper's methods do not have them. So a claim
+against other methods is the paper's only in runs without our additions.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ OF_PARTS = {
     "without T-PatchMix": "T-PatchMix helps",
     "without PosAug": "PosAug helps, with whole reports",
     "without ITCL": "ITCL helps",
+    "without all three parts": "the three parts together help",
     "hard positives": "soft positives are better than hard ones",
     "mixed, but own text": "the text must follow the patch",
 }
@@ -39,7 +44,9 @@ OF_PARTS = {
 
 NEAR_FULL = 0.97
 PAPERS, OURS = "paper", "ours"
-"""Whose a claim is. Ours is only the share of all masks' Dice, a goal that this project has set itself."""
+"""Whose a claim is. A claim of the paper is about its method or a part of it. Ours are the claims on a method with our
+additions, and the share of all masks' Dice, a goal that this project has set itself."""
+WITH_OURS, WITHOUT_OURS = "with our additions", "without our additions"
 
 UNSEEN = {
     "all of it on MosMedData+": "its pictures could not be had; its texts are read and tested",
@@ -122,16 +129,24 @@ def _of_setting(runs: pd.DataFrame, method: str) -> tuple[tuple[str, ...], list[
     """The lines and the rows of one setting, or of no runs."""
     against = method_differences(runs, method, metrics=JUDGED_BY)
     parts = ablations(runs, method, metrics=JUDGED_BY)
-    bare = method_differences(without_help(runs), method, metrics=JUDGED_BY)
+    bare = without_help(runs)
+    bare_parts = ablations(bare, method, metrics=JUDGED_BY)
+    helped = _helped(runs, method)
     rows = [
-        *_against("better than supervised training", against[against["against"] == "supervised"]),
-        *_against("better than the best semi-supervised baseline", _best_baseline(against)),
-        *_against("the same without our additions for any method", _best_baseline(bare)),
+        *(_others(method_differences(bare, method, metrics=JUDGED_BY), WITHOUT_OURS, PAPERS) if helped else []),
+        *_others(against, *((WITH_OURS, OURS) if helped else (WITHOUT_OURS, PAPERS))),
+        *_part(f"{OF_PARTS[ALL_PARTS]}, {WITHOUT_OURS}", bare_parts[bare_parts["variant"] == ALL_PARTS]),
         *(row for variant, claim in OF_PARTS.items() for row in _part(claim, parts[parts["variant"] == variant])),
         *_near_full(runs, method),
     ]
     setting = "" if runs.empty else runs["setting"].iloc[0]
     return _lines(runs, method, against, parts, learning_curves(runs)), [{"setting": setting, **row} for row in rows]
+
+
+def _helped(runs: pd.DataFrame, method: str) -> bool:
+    """Whether the main runs of the method have our additions to its pseudo-labels."""
+    mains = runs[(runs["method"] == method) & (runs["variant"] == "")]
+    return bool(((mains["pseudo_labels"] == "reported") | (mains["teacher_view"] == "mirrored")).any())
 
 
 def waterfall(runs: pd.DataFrame, ratio: float, metric: str = "dice_image") -> pd.DataFrame:
@@ -208,10 +223,10 @@ def main_result(runs: pd.DataFrame, method: str = "semi_medref", metric: str = "
         return ""
     _, setting, sentences = min(told, key=lambda each: each[0])
     if setting in bare:
-        return f"{sentences} If no method gets our additions, {bare[setting][1]}"
+        return f"{sentences} If no method gets our additions to the pseudo-labels, {bare[setting][1]}"
     if bare:
         network, best = next(iter(bare.values()))
-        return f"{sentences} With {network}, if no method gets our additions, {best}"
+        return f"{sentences} With {network}, if no method gets our additions to the pseudo-labels, {best}"
     return sentences
 
 
@@ -231,9 +246,20 @@ def _origin(recipe: float, part: pd.Series, where: str, seeds: int) -> str:
 
 
 def _bare(here: pd.DataFrame, method: str, metric: str) -> str:
-    """The method against the best baseline where no method has our additions; empty without such runs."""
-    best = _best_baseline(method_differences(without_help(here), method, metrics=(metric,)))
-    return f"{method} is {_by_ratio(best, named=True)}." if len(best) else ""
+    """The method against the best baseline and supervised training where no method has our additions, and what its
+    three parts add there; empty without a baseline."""
+    runs = without_help(here)
+    against, parts = method_differences(runs, method, metrics=(metric,)), ablations(runs, method, metrics=(metric,))
+    best, supervised = _best_baseline(against), against[against["against"] == "supervised"]
+    if best.empty:
+        return ""
+    also = f", and {_by_ratio(supervised, named=True)}" if len(supervised) else ""
+    parts = _turned(parts[parts["variant"] == ALL_PARTS])
+    added = ""
+    if len(parts):
+        part = parts.iloc[0]
+        added = f" There the three parts give {_points(part)} ({SURE.get(part['verdict'], part['verdict'])})."
+    return f"{method} is {_by_ratio(best, named=True)}{also}.{added}"
 
 
 def _points(row: pd.Series) -> str:
@@ -249,14 +275,24 @@ def _best_baseline(differences: pd.DataFrame) -> pd.DataFrame:
     return order.drop_duplicates(["label_ratio", "metric"])
 
 
-def _against(claim: str, differences: pd.DataFrame) -> list[dict]:
+def _others(differences: pd.DataFrame, how: str, whose: str) -> list[dict]:
+    """The rows against supervised training and against the best baseline."""
+    supervised = differences[differences["against"] == "supervised"]
+    return [
+        *_against(f"better than supervised training, {how}", whose, supervised),
+        *_against(f"better than the best semi-supervised baseline, {how}", whose, _best_baseline(differences)),
+    ]
+
+
+def _against(claim: str, whose: str, differences: pd.DataFrame) -> list[dict]:
     """A row for each label ratio; the difference should be above zero."""
     if differences.empty:
-        return [{"claim": claim, "labels": "", "measured": NO_RUNS, "verdict": UNTESTED}]
+        return [{"claim": claim, "whose": whose, "labels": "", "measured": NO_RUNS, "verdict": UNTESTED}]
     groups = differences.groupby("label_ratio")
     return [
         {
             "claim": claim,
+            "whose": whose,
             "labels": percent(ratio),
             "measured": _told(group, "against"),
             "verdict": _judge(group, "above"),
@@ -315,9 +351,9 @@ def _told(group: pd.DataFrame, whose: str = "") -> str:
 def _judge(group: pd.DataFrame, wanted: str) -> str:
     if (group["seeds"] < 2).any() or set(group["metric"]) != set(JUDGED_BY):
         return UNTESTED
-    unwanted = {"above": "below", "below": "above"}[wanted]
-    if (group["verdict"] == unwanted).any():
-        return CONTRADICTED
+    against = group.loc[group["verdict"] == {"above": "below", "below": "above"}[wanted], "metric"]
+    if len(against):
+        return CONTRADICTED if len(against) == len(group) else f"{CONTRADICTED} {METRIC_WORDS[against.iloc[0]]}"
     return SUPPORTED if (group["verdict"] == wanted).all() else OPEN
 
 
@@ -331,16 +367,10 @@ def _lines(
     of_images = against[against["metric"] == "dice_image"]
     supervised = of_images[of_images["against"] == "supervised"]
     best = _best_baseline(of_images)
-    full = curves[(curves["method"] == method) & curves["of_full"].notna() & (curves["label_ratio"] < 1)]
-    shares = [f"{100 * row.of_full:.1f} % (at {percent(row.label_ratio)})" for row in full.itertuples()]
-    reached = ""
-    if shares:
-        *first, last = shares
-        listed = f"{', '.join(first)} and {last}" if first else last
-        reached = f" It reaches {listed} of the Dice of supervised training with all masks in as many steps."
+    micro = against[against["metric"] == "dice_micro"]
     return (
-        f"Against supervised training: {_by_ratio(supervised)}.{reached}",
-        "Against the best semi-supervised baseline: " + _by_ratio(best, named=True) + ".",
+        f"Against supervised training: {_by_ratio(supervised, micro)}.{_of_all_masks(curves, method)}",
+        f"Against the best semi-supervised baseline: {_by_ratio(best, micro, named=True)}.",
         "What each part adds: " + _parts(parts[parts["metric"] == "dice_image"]) + ".",
         f"The runs behind these lines, where no other network is named: {about['dataset']}, network "
         f"{NETWORK_WORDS.get(about['architecture'], about['architecture'])}, {about['image_size']} px, "
@@ -351,16 +381,49 @@ def _lines(
     )
 
 
-def _by_ratio(differences: pd.DataFrame, named: bool = False) -> str:
-    """``1.0 worse than unimatch at 1 % (sure); level with flip_sync at 5 %``"""
+def _of_all_masks(curves: pd.DataFrame, method: str) -> str:
+    """A sentence: which share of the Dice of supervised training with all masks the method reaches with fewer, and
+    supervised training with as few. Empty without a run with all masks."""
+    supervised = curves[curves["method"] == "supervised"].set_index("label_ratio")
+    ours = curves[(curves["method"] == method) & curves["of_full"].notna() & (curves["label_ratio"] < 1)]
+    if ours.empty:
+        return ""
+    shares, words = [], " of them (supervised training with as many: "  # the words stand once
+    for row in ours.itertuples():
+        shares.append(f"{100 * row.of_full:.1f} % with {percent(row.label_ratio)}")
+        if row.label_ratio in supervised.index:
+            shares[-1] += f"{words}{100 * supervised['of_full'][row.label_ratio]:.1f} %)"
+            words = " ("
+    *first, last = shares
+    listed = f"{', '.join(first)} and {last}" if first else last
+    seeds = seeds_in_words(supervised["seeds"][1.0])
+    return f" Of the Dice of supervised training with all masks ({seeds}, as many steps), the method reaches {listed}."
+
+
+def _by_ratio(differences: pd.DataFrame, micro: pd.DataFrame | None = None, named: bool = False) -> str:
+    """``1.0 worse than unimatch at 1 % (sure; micro 0.0, may be chance); 0.1 better than cps at 5 % (one seed)``
+
+    Args:
+        differences: per image, a row for each label ratio.
+        micro: the same against all methods, in the other metric. It is told where it is not as sure, or has the other
+            sign.
+        named: whether to name the other method.
+    """
     said = []
     for row in differences.sort_values("label_ratio").itertuples():
         size = signed(abs(row.difference)).lstrip("+")
-        worth = "level" if size == "0.0" else f"{size} {'better' if row.difference > 0 else 'worse'}"
-        than = f" {'with' if worth == 'level' else 'than'} {row.against}" if named else ""
-        chance = worth == "level" and row.verdict == "not distinguishable"  # goes without saying
-        how_sure = "" if chance else f" ({SURE.get(row.verdict, row.verdict)})"
-        said.append(f"{worth}{than} at {percent(row.label_ratio)}{how_sure}")
+        worth = "0.0" if size == "0.0" else f"{size} {'better' if row.difference > 0 else 'worse'}"
+        other = "supervised training" if row.against == "supervised" else row.against
+        than = f" {'against' if size == '0.0' else 'than'} {other}" if named else ""
+        notes = [SURE.get(row.verdict, row.verdict)]
+        if micro is not None:
+            same = micro[(micro["label_ratio"] == row.label_ratio) & (micro["against"] == row.against)]
+            notes += [
+                f"micro {signed(also.difference)}, {SURE.get(also.verdict, also.verdict)}"
+                for also in same.itertuples()
+                if also.verdict != row.verdict
+            ]
+        said.append(f"{worth}{than} at {percent(row.label_ratio)} ({'; '.join(notes)})")
     return "; ".join(said) or NO_RUNS
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from semimedref_core.figures.canvas import (
-    DECOY,
+    BLACK,
     PREDICTED,
     TRUTH,
     VERMILION,
@@ -47,9 +47,10 @@ def attention_maps(
     mask: np.ndarray | None = None,
     decoy: np.ndarray | None = None,
 ) -> Figure:
-    """One panel for each word: the picture, and over it the attention of each place to this word.
+    """The picture, and beside it one map for each word: the attention of each place to this word.
 
-    All panels share a colour scale, from 0 (clear) to the largest weight (full colour).
+    All maps share a colour scale, from 0 (dark) to the largest weight (light). A map laid over a picture would look
+    different on its dark and light places, so these are opaque, and show the same outlines as the picture.
 
     Args:
         image: ``[H, W]``.
@@ -57,21 +58,23 @@ def attention_maps(
         weights: ``[L, h, w]``, attention weights.
         mask, decoy: ``[H, W]``, 1 where the lesion or a decoy is; outlined if given.
     """
-    columns = min(2, len(words))
-    figure, axes = panels(-(-len(words) // columns), columns, 3.2, 3.4)
-    shown = None
-    for ax, word, weight in zip(axes.flat, words, weights, strict=False):
-        show_image(ax, image)
-        shown = lay_over(ax, image.shape, weight, weights.max())
-        if mask is not None:
-            outline(ax, mask)
-        if decoy is not None:
-            outline(ax, decoy, DECOY, "dotted")
-        ax.set_title(as_text(word), fontsize=12)
-    for ax in axes.flat[len(words) :]:
-        ax.remove()
-    bar = figure.colorbar(shown, ax=list(axes.flat[: len(words)]), shrink=0.7, label="share of attention")
-    bar.ax.set_facecolor("0.5")  # the colours over a middle grey, as over a picture
+    figure, axes = panels(1, 1 + len(words), 2.6, 2.9)
+    extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+    show_image(axes[0, 0], image)
+    shown = [
+        ax.imshow(weight, cmap="cividis", vmin=0, vmax=weights.max(), extent=extent)
+        for ax, weight in zip(axes[0, 1:], weights, strict=True)
+    ]
+    outlines = {"mask": ("solid", mask), "decoy": ("dotted", decoy)}
+    outlines = {name: (style, shape) for name, (style, shape) in outlines.items() if shape is not None}
+    for ax, title in zip(axes[0], ["the image", *(as_text(word) for word in words)], strict=True):
+        ax.set_axis_off()
+        ax.set_title(title, fontsize=12)
+        for style, shape in outlines.values():
+            outline(ax, shape, BLACK, "solid", 3.4)  # an edge, so that the white line shows on light places too
+            outline(ax, shape, "white", style)
+    figure.colorbar(shown[0], ax=list(axes[0]), shrink=0.7, label="share of attention")
+    legend(figure, {name: (BLACK, style) for name, (style, _) in outlines.items()})
     return figure
 
 

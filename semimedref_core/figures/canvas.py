@@ -51,11 +51,11 @@ def show_image(ax: Axes, image: np.ndarray, title: str = "") -> None:
         ax.set_title(as_text("\n".join(textwrap.wrap(title, int(LETTERS * panel)))), fontsize=TYPE, y=1)
 
 
-def outline(ax: Axes, mask: np.ndarray, colour: str = TRUTH, style: str = "solid") -> None:
+def outline(ax: Axes, mask: np.ndarray, colour: str = TRUTH, style: str = "solid", width: float = 1.6) -> None:
     """Draws the contour of a mask ``[H, W]`` (0/1, or probabilities with the threshold 0.5), so the image stays
     visible."""
     if mask.max() >= 0.5:
-        ax.contour(mask, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.6)
+        ax.contour(mask, levels=[0.5], colors=[colour], linestyles=[style], linewidths=width)
 
 
 def box(

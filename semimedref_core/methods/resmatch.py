@@ -35,7 +35,7 @@ from semimedref_core.positions import AnyReport
 from semimedref_core.teacher import Teacher
 from semimedref_core.views import strong_view
 
-TEXT_P = 0.5  # ours; the same as in Semi-MedRef's paper
+TEXT_P = 0.5  # ours; the same as in Semi-MedRef's release
 
 
 def plan(

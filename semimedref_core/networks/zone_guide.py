@@ -16,8 +16,8 @@ class ZoneGuide(nn.Module):
     """ISPG, image-derived soft position guidance: zones predicted from the image become one more word of the text.
 
     A separate small image encoder predicts the six zones. Their probabilities a become the token ``tanh(g) (W a + b)``
-    (Eq. 19; paper: 10). The gate g is learnt and starts near 0, so the network first learns to read the text. A gate of
-    exactly 0 hides the token like padding.
+    (Eq. 19; the paper's equation 10 is about ISPG, and this form is ours). The gate g is learnt and starts near 0, so
+    the network first learns to read the text. A gate of exactly 0 hides the token like padding.
 
     No gradient flows through the token to the encoder. So the encoder learns only from reports to predict the zones.
 

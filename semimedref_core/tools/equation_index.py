@@ -71,7 +71,7 @@ EQUATIONS = tuple(
             ("T-PatchMix: gate", r"\langle m, p_j \rangle / |m| \ge \mathrm{conf\_th}"),
             ("T-PatchMix: image", r"m\, s_j + (1 - m)\, s_i"),
             ("T-PatchMix: target", r"\mathbf{1}[m\, p_j + (1 - m)\, p_i \ge 0.5]"),
-            ("T-PatchMix: text", r"a = a_i \lor e_k, \text{ laterality and number rewritten}"),
+            ("T-PatchMix: text, in our form", r"a = a_i \lor e_k, \text{ laterality and number rewritten}"),
             ("soft anatomical positives", r"P_{ij} = |a_i \land a_j| / |a_i \lor a_j|,\; P_{ii} = 1"),
             ("similarities", r"z_{ij} = u_i^\top v_j / \tau"),
             (
