@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from semimedref_core.evaluation import scores
+from semimedref_core.evaluation import dice_and_iou, scores
 from semimedref_core.experiments.results import METRICS, finished_runs
 from semimedref_core.experiments.statistics import (
     DRAWS,
@@ -17,6 +17,7 @@ from semimedref_core.experiments.statistics import (
     method_differences,
     p_value,
     paired_difference,
+    paired_scores,
     resampled_difference,
 )
 from semimedref_core.runtime.checkpoints import CheckpointError
@@ -212,3 +213,56 @@ def test_runs_without_counts_have_no_sizes_and_methods_that_never_met_no_differe
     assert (
         row["over"] == "nothing" and np.isnan(row["low"]) and isinstance(in_points(pd.DataFrame([row])), pd.DataFrame)
     )
+
+
+def test_student_and_teacher_of_one_run_are_not_taken_for_two_seeds(run):
+    """The table of runs has two rows for each, so a table that is not filtered would pair each with each."""
+    run(0.7, image_size=32), run(0.6, method="cutmix", image_size=32)
+    runs = finished_runs(run.folders)
+    ours, theirs = (runs[runs["method"] == method] for method in ("semi_medref", "cutmix"))
+    teachers = ours[ours["network"] == "teacher"]
+    for pair in ((ours, theirs), (teachers, theirs), (ours, teachers)):
+        with pytest.raises(ValueError, match="several rows have one seed; keep one network and one row for each seed"):
+            paired_difference(*pair, "dice_image")
+        with pytest.raises(ValueError, match="several rows have one seed"):
+            by_lesion_size(*pair)
+
+
+def test_a_student_may_be_compared_with_its_teacher(run):
+    folder = run(0.5, counts=counts_of([0.5, 0.6, 0.7]))
+    np.savez(folder / "valid.npz", student=counts_of([0.2, 0.3, 0.4]), teacher=counts_of([0.5, 0.6, 0.7]))
+    student, teacher = (finished_runs([folder]).query(f"network == '{name}'") for name in ("student", "teacher"))
+    row = paired_difference(teacher, student, "dice_image")
+    assert (row["low"], row["high"]) == pytest.approx((0.3, 0.3)), "of the images of the two, as counted"
+
+
+def test_scores_of_one_s_own_are_compared_as_runs_are(run):
+    rng = np.random.default_rng(0)
+    counts = {
+        method: [counts_of((rng.uniform(0.2, 0.8, 50) + better).clip(0, 1)) for _ in range(3)]
+        for method, better in (("semi_medref", 0.1), ("cutmix", 0))
+    }
+    for method, of_seeds in counts.items():
+        for seed, of_images in enumerate(of_seeds):
+            run(0.5, seed=seed, method=method, counts=of_images)
+    teachers = finished_runs(run.folders).query("network == 'teacher'")
+    expected = paired_difference(*(teachers[teachers["method"] == method] for method in counts), "dice_image")
+    found = paired_scores(*(dice_and_iou(np.array(of_seeds))[0] for of_seeds in counts.values()))
+    assert list(found) == list(expected) and found["by_seed"] == pytest.approx(expected.pop("by_seed"))
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert paired_scores([[0.5, 0.6]], [[0.4, 0.4]])["verdict"] == "one seed"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (np.ones(5), np.ones(5), r"got shapes \(5,\) and \(5,\); give two tables of one shape"),
+        (np.ones((3, 5)), np.ones((3, 4)), r"\(3, 5\) and \(3, 4\)"),
+        (np.ones((3, 1)), np.ones((3, 1)), "at least two images"),
+        (np.ones((0, 5)), np.ones((0, 5)), "a row for each seed"),
+        (np.ones((2, 2)), np.array([[1, np.nan], [1, 1]]), "theirs has a score that is not finite"),
+    ],
+)
+def test_scores_that_are_no_table_of_seeds_and_images_are_refused(ours, theirs, told):
+    with pytest.raises(ValueError, match=told):
+        paired_scores(ours, theirs)

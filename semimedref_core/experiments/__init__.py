@@ -10,7 +10,8 @@ _MODULES = {
     "papermill_run": "NotebookError run_notebook parameters_of refresh",
     "shipped": "notebooks_folder",
     "results": "METRICS WITHOUT_HELP finished_runs counts_of keep without_help missing_runs",
-    "statistics": "paired_difference method_differences ablations learning_curves by_lesion_size in_points",
+    "statistics": "paired_difference paired_scores interval p_value holm method_differences ablations learning_curves "
+    "by_lesion_size in_points",
     "tables": "results_table methods_by_ratio markdown_table write_between",
     "verdict": "Verdict waterfall",
     "seed_by_seed": "standing as_list",

@@ -18,7 +18,7 @@ corrected p values (Holm, Scandinavian Journal of Statistics, 1979). The interva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -46,16 +46,30 @@ def resampled_difference(counts: np.ndarray) -> dict[str, np.ndarray]:
     of_images = [(scores[:, 0] - scores[:, 1]).mean(0) for scores in dice_and_iou(counts)]
     pixels = np.moveaxis(counts, 2, -1).astype(np.float64)  # [S, 2, 3, N]
 
-    def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
-        # Only the number of draws of each image matters, so a sum over drawn images is a product with these numbers.
-        times = np.stack([np.bincount(row, minlength=images) for row in drawn.reshape(-1, images)], 1)
+    def differences(times: np.ndarray) -> np.ndarray:
         over_images = [difference @ times / images for difference in of_images]
         micro = [(scores[:, 0] - scores[:, 1]).mean(0) for scores in dice_and_iou(np.moveaxis(pixels @ times, 2, -1))]
-        return np.stack([*over_images, *micro]).reshape(-1, *drawn.shape[:-1])  # in the order of METRICS
+        return np.stack([*over_images, *micro])  # in the order of METRICS
 
-    drawn = stats.bootstrap(
+    return dict(zip(METRICS, _resampled(images, differences), strict=True))
+
+
+def _resampled(images: int, statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Statistics ``[K, DRAWS]`` of bootstrap samples of N images. The samples are the same in each call.
+
+    Args:
+        images: N, at least 2.
+        statistic: from ``[N, b]``, how often each of b samples has each image, to its K values ``[K, b]``.
+    """
+
+    def of_drawn(drawn: np.ndarray, axis: int) -> np.ndarray:
+        # Only the number of draws of each image matters, so a sum over drawn images is a product with these numbers.
+        times = np.stack([np.bincount(row, minlength=images) for row in drawn.reshape(-1, images)], 1)
+        return statistic(times).reshape(-1, *drawn.shape[:-1])
+
+    return stats.bootstrap(
         (np.arange(images),),
-        statistic,
+        of_drawn,
         n_resamples=DRAWS,
         batch=50,
         axis=-1,
@@ -63,14 +77,14 @@ def resampled_difference(counts: np.ndarray) -> dict[str, np.ndarray]:
         vectorized=True,
         rng=np.random.default_rng(0),
     ).bootstrap_distribution
-    return dict(zip(METRICS, drawn, strict=True))
 
 
 def interval(by_seed: np.ndarray, by_draw: np.ndarray | None = None) -> tuple[float, float]:
     """A 95 % interval of a mean over seeds.
 
     Args:
-        by_seed: ``[S]``, the value of each seed.
+        by_seed: ``[S]``, one value for each seed (trained network), never for each image: images are not independent
+            repetitions of training. For scores of images use :func:`paired_scores`.
         by_draw: ``[DRAWS]``, the mean over these seeds for each resample of the images; without it, the interval covers
             only seeds.
 
@@ -141,27 +155,76 @@ def paired_differences(ours: pd.DataFrame, theirs: pd.DataFrame, metrics: Sequen
         distinguishable", or "one seed".
 
     Raises:
+        ValueError: if several rows of a group have one seed.
         CheckpointError: if two of the runs were scored on different masks.
     """
-    needed = ["seed", "folder", "network", *metrics]
-    pairs = ours[needed].merge(theirs[needed], on="seed", suffixes=("", "_theirs")).sort_values("seed")
+    pairs = _paired(ours, theirs, metrics).sort_values("seed")
     counts = _paired_counts(pairs)
     by_draws = {} if counts is None else resampled_difference(counts)
-    rows = []
-    for metric in metrics:
-        by_seed, by_draw = (pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy(), by_draws.get(metric)
-        low, high = interval(by_seed, by_draw)
-        low_images, high_images = (np.nan, np.nan) if by_draw is None else interval(by_seed[:1], by_draw)
-        over = " and ".join(["seeds"] * (len(by_seed) > 1) + ["images"] * (by_draw is not None)) or "nothing"
-        p = p_value(by_seed, by_draw)
-        values = by_seed.mean(), low, high, low_images, high_images, by_seed, len(by_seed), over, p, p, ""
-        rows.append(dict(zip(_OF_DIFFERENCES, values, strict=True)))
-    return rows
+    return [_row((pairs[metric] - pairs[f"{metric}_theirs"]).to_numpy(), by_draws.get(metric)) for metric in metrics]
+
+
+def paired_scores(ours: np.ndarray, theirs: np.ndarray) -> dict:
+    """The difference between two methods from a table of your own, with the score of each image.
+
+    Args:
+        ours, theirs: ``[S, N]``, a row for each of S seeds, a column for each of N images (at least 2). Both have the
+            same seeds and images in the same order.
+
+    Returns:
+        The difference of the mean over images, with the entries of :func:`paired_differences`. The verdict is that of a
+        single comparison.
+
+    Raises:
+        ValueError: if the tables have other shapes, or a score is not finite.
+
+    >>> import numpy as np
+    >>> from semimedref_core.experiments import paired_scores
+    >>> rng = np.random.default_rng(0)
+    >>> theirs = rng.uniform(0.2, 0.9, (3, 100))  # Dice of 3 seeds on 100 images
+    >>> found = paired_scores(theirs + rng.normal(0.05, 0.02, (3, 100)), theirs)
+    >>> round(float(found["difference"]), 2), found["seeds"], found["over"], found["verdict"]
+    (0.05, 3, 'seeds and images', 'above')
+    """
+    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+    if ours.ndim != 2 or ours.shape != theirs.shape or len(ours) < 1 or ours.shape[1] < 2:
+        raise ValueError(
+            f"paired_scores: got shapes {ours.shape} and {theirs.shape}; give two tables of one shape, a row for each "
+            "seed and a column for each of at least two images"
+        )
+    for name, scores in (("ours", ours), ("theirs", theirs)):
+        if not np.isfinite(scores).all():
+            raise ValueError(f"paired_scores: {name} has a score that is not finite; give each image a number")
+    of_images = (ours - theirs).mean(0)
+    (by_draw,) = _resampled(len(of_images), lambda times: (of_images @ times / len(of_images))[None])
+    return _judged([_row((ours - theirs).mean(1), by_draw)])[0]
+
+
+def _row(by_seed: np.ndarray, by_draw: np.ndarray | None) -> dict:
+    """The entries of :func:`paired_differences`, before the family is known. Arguments as in :func:`interval`."""
+    low, high = interval(by_seed, by_draw)
+    low_images, high_images = (np.nan, np.nan) if by_draw is None else interval(by_seed[:1], by_draw)
+    over = " and ".join(["seeds"] * (len(by_seed) > 1) + ["images"] * (by_draw is not None)) or "nothing"
+    p = p_value(by_seed, by_draw)
+    values = by_seed.mean(), low, high, low_images, high_images, by_seed, len(by_seed), over, p, p, ""
+    return dict(zip(_OF_DIFFERENCES, values, strict=True))
+
+
+def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Two groups of runs side by side, a row for each common seed; the columns of the second end with ``_theirs``.
+
+    Raises:
+        ValueError: if several rows of a group have one seed.
+    """
+    if ours["seed"].duplicated().any() or theirs["seed"].duplicated().any():
+        raise ValueError("paired_difference: several rows have one seed; keep one network and one row for each seed")
+    needed = ["seed", "folder", "network", *columns]
+    return ours[needed].merge(theirs[needed], on="seed", suffixes=("", "_theirs"))
 
 
 def _paired_counts(pairs: pd.DataFrame) -> np.ndarray | None:
     """The pixel counts ``[S, 2, N, 3]`` of each seed, ours and theirs; None if a run did not keep them."""
-    of_runs = [(pair[name], pair["network"]) for _, pair in pairs.iterrows() for name in ("folder", "folder_theirs")]
+    of_runs = [(pair[f"folder{end}"], pair[f"network{end}"]) for _, pair in pairs.iterrows() for end in ("", "_theirs")]
     counts = [counts_of(*run) for run in of_runs]
     if not counts or any(run is None for run in counts):
         return None
@@ -302,8 +365,11 @@ def by_lesion_size(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
         One row for each third of the images with a lesion, and one for images without: number of ``images``, mean
         ``lesion`` (share of the image), Dice ``ours`` and ``theirs``, and the ratios of predicted to true area,
         ``area_ours`` and ``area_theirs``. Empty if a run did not keep its counts.
+
+    Raises:
+        ValueError, CheckpointError: as in :func:`paired_differences`.
     """
-    pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs"))
+    pairs = _paired(ours, theirs, ["image_size"])
     counts = _paired_counts(pairs)
     if counts is None:
         return pd.DataFrame()
