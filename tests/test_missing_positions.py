@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import threading
 
 import numpy as np
 import pandas as pd
@@ -9,15 +10,19 @@ import pytest
 import torch
 
 from semimedref_core import figures
+from semimedref_core.commands import actions
 from semimedref_core.data.chance import source
 from semimedref_core.data.phantom import phantom
 from semimedref_core.evaluation import evaluate, recovery
+from semimedref_core.experiments.results import METRICS
 from semimedref_core.figures.canvas import BLACK
 from semimedref_core.figures.training import METHOD_COLOURS
 from semimedref_core.missing_positions import MODES, draw_changed, filled_in, text_at_hand, texts_at_hand
 from semimedref_core.networks import build_network, build_texts
 from semimedref_core.posaug import stretches
 from semimedref_core.reports import HEIGHTS, SIDES, STYLES, Report
+from semimedref_core.runtime.locks import locked
+from semimedref_core.tools import positions
 from semimedref_core.tools.positions import RATES, recoveries, reports_table
 
 ONE = Report.parse("Unilateral pulmonary infection, one infected area, lower left lung.")
@@ -256,6 +261,32 @@ def test_the_table_of_one_network_never_replaces_that_of_another(small_phantom, 
     pd.testing.assert_frame_equal(both[: len(before)], before)
     assert len(both) == 2 * len(before) and len(both[["run", "network", "folder", "split"]].drop_duplicates()) == 2
     assert len(scored_into("all.csv", *first)) == len(both), "scored again, it takes its old place"
+
+
+def test_two_evaluations_at_the_same_time_both_come_into_the_table(small_phantom, scored_into, monkeypatch, tmp_path):
+    begun = []
+
+    def meanwhile(*given):
+        if not begun:
+            begun.append("A")
+            scored_into("all.csv", "B/r0/teacher")
+        return reports_table(*given)
+
+    monkeypatch.setattr(positions, "reports_table", meanwhile)
+    table = scored_into("all.csv", "A/r0/teacher")
+    assert list(table["folder"].unique()) == [str(tmp_path / "B"), str(tmp_path / "A")]
+
+
+def test_an_evaluation_waits_while_another_one_writes_the_table(tmp_path):
+    scored = {"run": "r0", "network": "teacher", "folder": "A", "split": "valid"}
+    table = pd.DataFrame({"reports": ["none"], "removal_rate": [1.0], **{name: [0.5] for name in METRICS}})
+    writer = threading.Thread(target=actions._add_rows, args=(tmp_path / "all.csv", table, scored))
+    with locked(tmp_path, wait=True):
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive() and not (tmp_path / "all.csv").exists()
+    writer.join(30)
+    assert pd.read_csv(tmp_path / "all.csv")["run"].tolist() == ["r0"]
 
 
 def test_rows_of_an_older_table_are_a_teacher_s(small_phantom, scored_into, tmp_path):

@@ -125,11 +125,8 @@ def mixing(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Scores a trained network on a split, with complete reports or with reports without positions."""
-    import pandas as pd
-
     from semimedref_core.data.asked import as_read, split_asked
     from semimedref_core.data.content import require_content
-    from semimedref_core.runtime.atomic import atomic
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts, network_folder
     from semimedref_core.runtime.devices import device_named
     from semimedref_core.tools.positions import recoveries, reports_table
@@ -144,7 +141,8 @@ def evaluate(options: argparse.Namespace) -> None:
     checkpoint = network_folder(options.checkpoint)
     run, network = os.path.split(os.path.abspath(checkpoint))
     scored = {"run": Path(run).name, "network": network, "folder": str(Path(run).parent), "split": options.split}
-    others = _other_rows(Path(options.csv), scored) if options.csv else None  # before it scores for minutes
+    if options.csv:
+        _other_rows(Path(options.csv), scored)  # a foreign file is refused before minutes of scoring
     place = device_named(options.device)
     network, about = from_pretrained(checkpoint)
     network.to(place)
@@ -160,8 +158,7 @@ def evaluate(options: argparse.Namespace) -> None:
         return
     table = reports_table(network, pairs, texts)
     if options.csv:
-        with atomic(Path(options.csv)) as temporary:
-            pd.concat([others, table.assign(**scored)]).round(4).to_csv(temporary, index=False)
+        _add_rows(Path(options.csv), table, scored)
     for metric in ("dice_image", "dice_micro"):
         shown = table.pivot(index="reports", columns="removal_rate", values=metric).loc[table["reports"].unique()]
         say(f"{metric} (%) {where}, by reports and removal rate\n{(100 * shown).round(1).to_string()}")
@@ -199,6 +196,24 @@ def _trained_with(about: dict, checkpoint: Path, given: dict) -> Config:
     if "dataset" not in {**known, **given}:
         raise CommandError(f"{checkpoint}: has no record of its training data; give --dataset")
     return Config(**{**known, **given})
+
+
+def _add_rows(path: Path, table: pandas.DataFrame, scored: dict[str, str]) -> None:
+    """Adds a table to a CSV file of ``evaluate --csv``. Evaluations that end at the same time wait for each other.
+
+    Args:
+        path, scored: as in :func:`_other_rows`.
+        table: of :func:`semimedref_core.tools.positions.reports_table`.
+    """
+    import pandas as pd
+
+    from semimedref_core.runtime.atomic import atomic, own_folder
+    from semimedref_core.runtime.locks import locked
+
+    # The folder is locked, because each writer replaces the file.
+    with locked(own_folder(path.parent), wait=True), atomic(path) as temporary:
+        others = _other_rows(path, scored)
+        pd.concat([others, table.assign(**scored)]).round(4).to_csv(temporary, index=False)
 
 
 def _other_rows(path: Path, scored: dict[str, str]) -> pandas.DataFrame | None:
