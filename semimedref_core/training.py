@@ -101,8 +101,7 @@ def train(
     (2, 40, ['dice_image', 'dice_micro', 'miou_image', 'miou_micro'])
     """
     folder = Path(folder)
-    if resume and (results := finished(folder, config)) is not None:
-        drop_checkpoints(folder)  # the run may have been killed just before this
+    if resume and (results := _already_finished(folder, config)) is not None:
         return results
     require_tracker(track)
     environment()  # recorded now, because the checkout may change during the run
@@ -112,11 +111,20 @@ def train(
     prepared = prepare(config, device)
     if main:
         own_folder(folder)
-    with (
-        held(folder) if prepared.accelerator.is_main_process else nullcontext(),
-        tracked(prepared.accelerator, track, folder, config) as tell,
-    ):
-        return _run(prepared, config, folder, resume, note, tell)
+    with held(folder) if prepared.accelerator.is_main_process else nullcontext():
+        prepared.accelerator.wait_for_everyone()  # from here on nobody else finishes the run, so all see the same
+        if resume and (results := _already_finished(folder, config)) is not None:  # while this process prepared
+            return results
+        with tracked(prepared.accelerator, track, folder, config) as tell:
+            return _run(prepared, config, folder, resume, note, tell)
+
+
+def _already_finished(folder: Path, config: Config) -> dict | None:
+    """:func:`.run_state.finished`, without the checkpoints that a run killed at its very end has left."""
+    results = finished(folder, config)
+    if results is not None:
+        drop_checkpoints(folder)
+    return results
 
 
 def _run(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from semimedref_core import training
 from semimedref_core.evaluation import scores
 from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError
@@ -207,6 +208,23 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(train, finished_run
     assert again.text == f"{run}: this run was already finished; its results:\n{results}"
     assert contents(run) == before
     assert_same_run(run, finished_run)
+
+
+def test_a_run_that_another_process_finishes_meanwhile_is_not_trained_again(
+    train, finished_run, stopped_run, tmp_path, monkeypatch
+):
+    run, prepare = shutil.copytree(stopped_run, tmp_path / "run"), training.prepare
+
+    def late(*given):
+        shutil.copytree(finished_run, run, dirs_exist_ok=True)
+        return prepare(*given)
+
+    monkeypatch.setattr(training, "prepare", late)
+    outcome = train(output=run, resume=True)
+    assert outcome.status == 0, outcome.errors
+    assert {path.relative_to(run): text for path, text in contents(run).items()} == {
+        path.relative_to(finished_run): text for path, text in contents(finished_run).items()
+    }
 
 
 def test_a_finished_run_keeps_no_checkpoint_to_resume_from(train, tmp_path):
