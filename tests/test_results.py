@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from semimedref_core.config import FIELDS
 from semimedref_core.experiments.results import (
     COUNTS,
     TABLE,
@@ -20,12 +21,14 @@ from semimedref_core.experiments.results import (
     keep,
     missing_runs,
     run_folders,
+    settings_of,
     without_help,
 )
 from semimedref_core.experiments.seed_by_seed import standing
 from semimedref_core.experiments.statistics import method_differences
 from semimedref_core.experiments.tables import markdown_table, methods_by_ratio, results_table
 from semimedref_core.runtime.checkpoints import CheckpointError
+from semimedref_core.runtime.run_state import PATHS
 
 BARE = {"pseudo_labels": "teacher", "teacher_view": "same", "unfound": "image", "variant": WITHOUT_HELP}
 
@@ -76,6 +79,15 @@ def test_the_encoders_learning_rate_is_told_where_an_encoder_is_pretrained(run):
     folders.append(run(0.8, network="lite", encoder_lr=0.3))
     rates = {"phantom, lite, encoder's lr 0.1", "phantom, lite, encoder's lr 0.3"}
     assert set(finished_runs(folders)["setting"]) == {"phantom, compact", *rates}
+
+
+def test_a_setting_of_zero_is_told_as_zero(run):
+    folders = [run(0.7, weight_decay=0.0, encoder_lr=0.0, network="lite"), run(0.8, patience=5, network="lite")]
+    decay = f"{FIELDS['weight_decay'].default:g}"
+    assert set(finished_runs(folders)["setting"]) == {
+        "phantom, encoder's lr 0, weight decay 0, patience 0",
+        f"phantom, encoder's lr 0.3, weight decay {decay}, patience 5",
+    }
 
 
 OF_MINE, OF_OTHERS = ({"valid_pairs": letter * 16, "labelled_pairs": "f" * 16} for letter in "ab")
@@ -225,6 +237,17 @@ def test_runs_without_our_help_are_a_comparison_and_a_row_of_their_own(run):
     assert without_help(finished_runs(run.folders[4:])).empty, "there is nothing to compare them with"
 
 
+def test_supervised_training_that_ran_with_and_without_our_help_counts_once(run):
+    for seed in range(3):
+        for method, dice in (("supervised", 0.5), ("semi_medref", 0.7), ("cutmix", 0.6)):
+            run(dice + seed / 100, seed=seed, method=method)
+            run(dice + seed / 200, seed=seed, method=method, **BARE)
+    bare = without_help(finished_runs(run.folders))
+    assert not bare.duplicated(["method", "variant", "seed", "network"]).any() and len(bare) == 18
+    assert set(bare["variant"]) == {""} and set(bare["pseudo_labels"]) == {"teacher"}
+    assert set(method_differences(bare)["seeds"]) == {3}
+
+
 def test_how_a_method_stands_is_told_seed_by_seed(run):
     targets = np.repeat([10, 50, 200], 10)
     for seed in range(2):
@@ -263,6 +286,39 @@ def test_folders_without_a_finished_run_are_all_named(run, tmp_path):
         finished_runs([run(0.7), tmp_path / "one", tmp_path / "two"])
     with pytest.raises(CheckpointError, match="no folder given"):
         finished_runs([])
+
+
+NEVER_NEW = {"dataset", "label_ratio", "method", "network", "seed"}
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in NEVER_NEW])
+def test_a_run_that_is_older_than_a_setting_has_its_default(run, name):
+    folders = [run(0.7), run(0.8, seed=1)]
+    whole, settings = finished_runs(folders), settings_of(folders[0])
+    config = json.loads((folders[0] / "config.json").read_text())
+    del config[name]
+    (folders[0] / "config.json").write_text(json.dumps(config))
+    pd.testing.assert_frame_equal(finished_runs(folders), whole, check_like=True)
+    assert settings_of(folders[0]) == settings
+
+
+def test_kept_runs_that_are_older_than_settings_have_their_defaults(run, tmp_path):
+    keep(finished_runs([run(0.7), run(0.8, seed=1)]), tmp_path)
+    kept, table = finished_runs([tmp_path]), pd.read_parquet(tmp_path / TABLE)
+    new = [name for name in FIELDS if name not in NEVER_NEW]
+    for older in (table.drop(columns=new), table.assign(**table[new].where(table["seed"] == 1))):
+        older.to_parquet(tmp_path / TABLE)
+        pd.testing.assert_frame_equal(finished_runs([tmp_path]), kept, check_like=True)
+    assert results_table(kept)["seeds"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("name", sorted(NEVER_NEW))
+def test_a_run_that_does_not_say_what_it_is_is_named(run, name):
+    config = json.loads((run(0.7) / "config.json").read_text())
+    del config[name]
+    (run.folders[0] / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"config.json: the setting {name} is missing; remove this run"):
+        finished_runs(run.folders)
 
 
 def test_a_damaged_run_and_the_same_run_twice_are_named(run):
@@ -310,6 +366,32 @@ def test_kept_runs_and_run_folders_are_read_together_and_can_be_kept_together(ru
     assert sorted(again["seed"]) == [0, 0, 1, 1] and all(
         counts_of(name, "teacher") is not None for name in again["folder"]
     )
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_kept_runs_and_a_new_seed_with_the_same_file_are_one_setting(run, tmp_path, name):
+    keep(finished_runs([run(0.7, seed=seed, **{name: "/first/place/mine.csv"}) for seed in (0, 1)]), tmp_path / "kept")
+    new = [run(0.8, seed=2, **{name: "/other/place/mine.csv"}), run(0.8, seed=3, **{name: "beside/mine.csv"})]
+    runs = finished_runs([tmp_path / "kept", *new])
+    assert set(runs["setting"]) == {"phantom"} and results_table(runs)["seeds"].tolist() == [4, 4]
+    assert set(runs[name]) == {"mine.csv"}
+
+
+@pytest.mark.parametrize("held", ["runs", "a plan", "a run"])
+def test_runs_are_not_kept_in_a_folder_of_runs(run, command_line, tmp_path, held):
+    """They would be read in place of the runs there, and a sweep's own table would be lost."""
+    one = run(0.7)
+    target = {"runs": one.parent, "a plan": tmp_path / "sweep", "a run": one}[held]
+    target.mkdir(exist_ok=True)
+    (target / TABLE).write_bytes(b"the table of the sweep")
+    if held == "a plan":
+        (target / "plan.yaml").write_text("runs: []")
+    told = command_line("compare", one, "--keep", target)
+    told.one_error("compare", f"{target}: holds runs (", "keep them in a folder of their own")
+    assert told.text == "" and (target / TABLE).read_bytes() == b"the table of the sweep"
+    assert not (target / COUNTS).exists()
+    with pytest.raises(CheckpointError, match="which kept runs would hide"):
+        keep(finished_runs([one]), target)
 
 
 def test_runs_of_two_sweeps_that_have_one_name_keep_counts_of_their_own(run, tmp_path):

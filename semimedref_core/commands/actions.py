@@ -325,6 +325,8 @@ def compare(options: argparse.Namespace) -> None:
         kinds = FigureCanvasBase.get_supported_filetypes()
         if (kind := Path(options.figure).suffix[1:].lower() or "png") not in kinds:
             raise CommandError(f"{options.figure}: figures are not written as {kind}, only as {', '.join(kinds)}")
+    if options.keep:
+        results.require_no_runs(options.keep)
     runs = results.finished_runs(options.runs)
     said = verdict(runs)
     say(f"{said.box}\n\n{said.table}\n")

@@ -7,7 +7,6 @@ all settings. Means over seeds are in :mod:`.tables`, differences between method
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from semimedref_core._lazy import require
-from semimedref_core.config import BRING_WEIGHTS, FIELDS, Config
+from semimedref_core.config import BRING_WEIGHTS, FIELDS, Config, kind_of
 from semimedref_core.errors import ConfigError, FileError
 from semimedref_core.experiments.in_words import percent
 from semimedref_core.runtime.atomic import atomic, read_json, read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError, read_arrays, write_arrays
-from semimedref_core.runtime.run_state import CONFIG, PATHS, VALID
+from semimedref_core.runtime.run_state import CONFIG, PATHS, VALID, without_place
 
 NETWORKS = ("student", "teacher")
 METRICS = ["dice_image", "miou_image", "dice_micro", "miou_micro"]
@@ -43,6 +42,8 @@ PAIRS = {"valid_pairs": "valid pairs {}", "labelled_pairs": "labelled pairs {}"}
 _NOT_COMPARED = {"dataset", "label_ratio", "network", "method", "seed", "data", "eval_every"}
 _OF_METHODS = [name for name in FIELDS if name not in {*CONDITIONS, *_NOT_COMPARED}]
 _ONE_RUN = ["setting", "label_ratio", "method", "variant", "seed", "network"]
+_ALWAYS_SAVED = "dataset", "label_ratio", "method", "network", "seed"  # by runs of any age, so they take no default
+_OF_RUNS = ("plan.yaml", CONFIG, "*/results.json")  # a sweep, a run, a folder of runs
 LARGEST_TABLE = 2**30  # bytes of an unpacked table; a few hundred runs need 10 million
 _KEPT_EVERY = 50  # steps between two kept log lines
 
@@ -56,7 +57,8 @@ def finished_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
     ``network`` (student or teacher), ``folder``, ``seconds``, ``device`` (its kind), ``accepted`` (mean share of mixed
     samples), the metrics (0 to 1), ``valid_pairs`` and ``labelled_pairs`` (digests; empty for older runs), and
     ``setting``: the dataset and all settings that differ between its runs, except the label ratio. If runs of the same
-    settings have different pairs, the setting also names their digests.
+    settings have different pairs, the setting also names their digests. A setting that is newer than a run has its
+    default. Of the path of an encoder or a table of positions only the last part is kept, because files may move.
 
     Args:
         paths: run folders, folders of run folders, or folders of :func:`keep`.
@@ -71,10 +73,10 @@ def finished_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
     if unfinished or not folders:
         which = ", ".join(unfinished) or "no folder given"
         raise CheckpointError(f"{which}: no finished run (results.json is missing); continue it with --resume")
-    tables = [_read_kept(folder) for folder in kept]
+    tables = [_with_defaults(_read_kept(folder)) for folder in kept]
     rows = [row for folder in folders if folder not in kept for row in _rows(folder)]
     runs = pd.concat([*tables, *([pd.DataFrame(rows)] if rows else [])], ignore_index=True)
-    runs["setting"] = ""
+    runs = runs.assign(setting="", **{name: [without_place(name, path) for path in runs[name]] for name in PATHS})
     for _, of_dataset in runs.groupby("dataset"):
         runs.loc[of_dataset.index, "setting"] = _settings(of_dataset)
     _refuse_twins(runs)
@@ -139,19 +141,21 @@ def keep(runs: pd.DataFrame, target: str | Path) -> None:
 
     ``runs.parquet`` is the table. It includes the log of each run, reduced to validations and every 50th step.
     ``counts.npz`` has the pixel counts of the validation images. Paths of this machine are left out: the ``data``
-    folder, and the absolute path of an encoder or a table of positions except its last part.
+    folder, and that of an encoder or a table of positions except its last part.
 
     Args:
         runs: of :func:`finished_runs`.
         target: the folder; created if missing. Its old contents are replaced. To add runs to it, also pass its own
             runs.
+
+    Raises:
+        CheckpointError: as in :func:`require_no_runs`.
     """
     require("pyarrow", "sweeps", "keeping runs")
     target = Path(target)
+    require_no_runs(target)
     target.mkdir(parents=True, exist_ok=True)
     table = runs.drop(columns="setting").assign(data="")
-    for name in (name for name in PATHS if name in table):  # runs kept earlier lack later settings
-        table[name] = [Path(path).name if os.path.isabs(str(path)) else path for path in table[name]]
     table["log"] = [
         log if isinstance(log, str) else _thin_log(Path(folder))
         for log, folder in zip(table.get("log", [None] * len(table)), table["folder"], strict=True)
@@ -171,6 +175,19 @@ def keep(runs: pd.DataFrame, target: str | Path) -> None:
         table.to_parquet(temporary, index=False, compression="zstd")  # last, because it marks the folder as complete
 
 
+def require_no_runs(target: str | Path) -> None:
+    """Checks that a folder for :func:`keep` holds no runs: the two files would hide them, and replace a sweep's table.
+
+    Raises:
+        CheckpointError: if it is the folder of a run, of a sweep or of other runs.
+    """
+    if found := next((path for pattern in _OF_RUNS for path in Path(target).glob(pattern)), None):
+        raise CheckpointError(
+            f"{target}: holds runs ({found.relative_to(target)}), which kept runs would hide; keep them in a folder of "
+            "their own"
+        )
+
+
 def _kept_names(folders: Iterable[str]) -> dict[str, str]:
     """Folder -> its name among the kept runs, with a number if another sweep has the same name."""
     names: dict[str, str] = {}
@@ -187,7 +204,8 @@ def _kept_names(folders: Iterable[str]) -> dict[str, str]:
 def without_help(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs without our additions, as a separate comparison. None of the papers has these additions.
 
-    Supervised training has no pseudo-labels. So it is part of this comparison too, if it ran beside others.
+    Supervised training has no pseudo-labels. So its runs with our additions are part of this comparison too, if others
+    ran beside them, except those that also ran without.
 
     Args:
         runs: of :func:`finished_runs`.
@@ -199,8 +217,9 @@ def without_help(runs: pd.DataFrame) -> pd.DataFrame:
     bare = runs[runs["variant"].str.startswith(WITHOUT_HELP)]
     bare = bare[_same_column(bare, runs[(runs["method"] != "supervised") & (runs["variant"] == "")])]
     bare = bare.assign(variant=bare["variant"].str.removeprefix(WITHOUT_HELP).str.removeprefix(", "))
-    supervised = runs[(runs["method"] == "supervised") & _same_column(runs, bare)]
-    return pd.concat([supervised, bare])
+    helped = ~runs["variant"].str.startswith(WITHOUT_HELP)
+    both = pd.concat([runs[(runs["method"] == "supervised") & helped & _same_column(runs, bare)], bare])
+    return both[~both.duplicated(_ONE_RUN, keep="last")]
 
 
 def missing_runs(runs: pd.DataFrame) -> list[str]:
@@ -244,9 +263,14 @@ def settings_of(folder: str | Path) -> Config:
 def _rows(folder: Path) -> list[dict]:
     """Student and teacher of one run."""
     results, config = _read(folder / "results.json"), _read(folder / CONFIG)
-    settings_of(folder)  # checks all values
+    settings = settings_of(folder)  # checks all values
+    if absent := [name for name in _ALWAYS_SAVED if name not in config]:
+        raise CheckpointError(
+            f"{folder / CONFIG}: the setting {absent[0]} is missing; remove this run, or train it again"
+        )
     try:
         about = {
+            **settings.to_dict(),
             **config,
             "architecture": config["network"],
             "method": str(results.get("variant_of") or config["method"]),
@@ -295,10 +319,22 @@ def _read_kept(folder: Path) -> pd.DataFrame:
         raise
     except Exception as error:  # pyarrow raises different errors
         raise CheckpointError(f"{path}: cannot be read ({error}); get the file again") from None
-    if absent := [name for name in (*_ONE_RUN, "folder", "dataset", *METRICS) if name not in {*table, "setting"}]:
+    needed = *_ONE_RUN, "architecture", "folder", "device", "dataset", *METRICS
+    if absent := [name for name in needed if name not in {*table, "setting"}]:
         raise CheckpointError(f"{path}: is not a table of runs: the column {absent[0]} is missing; get the file again")
     digests = {name: table[name].fillna("").astype(str) if name in table else "" for name in PAIRS}
     return table.assign(folder=[str(folder / Path(str(name)).name) for name in table["folder"]], **digests)
+
+
+def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of kept runs with all settings. Settings that are newer than a run have their defaults."""
+    for name, default in Config().to_dict().items():
+        if name not in table:
+            table = table.assign(**{name: default})
+        elif table[name].isna().any():
+            filled = table[name].fillna(default)
+            table = table.assign(**{name: filled.astype(int) if kind_of(FIELDS[name]) == "int" else filled})
+    return table
 
 
 def _settings(runs: pd.DataFrame) -> pd.Series:
@@ -308,7 +344,7 @@ def _settings(runs: pd.DataFrame) -> pd.Series:
     for name, words in CONDITIONS.items():
         means_nothing = without_weights & (name == "encoder_lr")
         if runs.loc[~means_nothing, name].nunique() > 1:
-            told = ", " + runs[name].map(lambda value, words=words: words.format(value or "from scratch"))
+            told = ", " + runs[name].replace("", "from scratch").map(words.format)
             names += told.mask(means_nothing, "")
     for name, words in PAIRS.items():
         names += differing_pairs(runs, name, names).map(

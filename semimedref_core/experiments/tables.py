@@ -37,7 +37,7 @@ def results_table(runs: pd.DataFrame) -> pd.DataFrame:
     alike = [runs[name] for name in (*SETTINGS, *others)]
     runs = runs.assign(**{name: differing_pairs(runs, name, *alike) for name in PAIRS})
     pairs = [name for name in PAIRS if runs[name].any()]
-    groups = runs.groupby([*SETTINGS, *others, *pairs, "method", *variant, "network"], sort=False)
+    groups = runs.groupby([*SETTINGS, *others, *pairs, "method", *variant, "network"], sort=False, dropna=False)
     table = groups[METRICS].agg(_mean_and_spread)
     table.insert(0, "seeds", groups["seed"].nunique())
     return table

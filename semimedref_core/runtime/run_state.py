@@ -258,9 +258,7 @@ def require_same_settings(path: Path, config: Config) -> None:
         found = read_json(path)
     except FileError as error:
         raise CheckpointError(f"{error}; it is damaged: delete the folder and train again") from None
-    changed = [
-        name for name in settings if _without_place(name, found.get(name)) != _without_place(name, settings[name])
-    ]
+    changed = [name for name in settings if without_place(name, found.get(name)) != without_place(name, settings[name])]
     if changed:
         was = ", ".join(f"{name} {found.get(name)!r:.80} is now {settings[name]!r}" for name in changed)
         raise CheckpointError(
@@ -268,8 +266,11 @@ def require_same_settings(path: Path, config: Config) -> None:
         )
 
 
-def _without_place(name: str, value):
-    """A setting without the places of files: the data folder, and the place of an encoder or a table of positions."""
+def without_place(name: str, value):
+    """A setting without the places of files: the data folder, and the place of an encoder or a table of positions.
+
+    The last part of such a path stays.
+    """
     if name == "data":
         return ""
     return Path(value).name if name in PATHS and isinstance(value, str) else value
