@@ -33,6 +33,7 @@ _PLACES = {
     "dice_ce": "losses",
     # networks
     "build_network": "networks",
+    "Prediction": "networks.compact",
     "build_texts": "networks",
     "told_in_training": "networks.vocabulary",
     "save_pretrained": "runtime.checkpoints",

@@ -29,6 +29,13 @@ class Prediction:
         logits: ``[n, 1, H, W]`` lesion logits of the n decoded samples.
         image_embedding, text_embedding: ``[B, D]`` projections for ITCL, not normalised.
         zones: ``[B, 6]`` logits of the zones that :class:`ZoneGuide` sees in the image; ``None`` without ISPG.
+
+    >>> import torch
+    >>> from semimedref_core import Prediction, build_network, build_texts
+    >>> ids = build_texts()(["no pulmonary infection, zero infected areas."])
+    >>> found = build_network("compact")(torch.zeros(1, 1, 32, 32), ids)
+    >>> isinstance(found, Prediction), found.logits.shape, found.image_embedding.shape
+    (True, torch.Size([1, 1, 32, 32]), torch.Size([1, 64]))
     """
 
     logits: Tensor
