@@ -27,7 +27,9 @@ Method = Literal[
     "mean_teacher", "fixmatch", "unimatch", "unimatch_text", "cutmix", "flip_sync", "resmatch", "cps",
     "lvit", "bcp", "ad_mt",
 ]  # fmt: skip
-Network = Literal["compact", "lite", "guide_decoder", "mmi_unet"]
+STRIDE = {"compact": 16, "lite": 32, "guide_decoder": 32, "mmi_unet": 32}
+""" Network -> px; the sides of its images must be multiples of this number."""
+Network = Literal[tuple(STRIDE)]
 WeakView = Literal["release", "strong"]
 StrongView = Literal["release", "strong", "clamped"]
 Axes = Literal["upright", "transposed"]
@@ -52,8 +54,6 @@ POSITIONS = ("lung", "quadrants", "sides", "none")
 """ The built-in layouts of positions; see :mod:`semimedref_core.positions`."""
 STRICT = ("semi_medref_release", "unimatch_text")
 """ Methods that need reports in the strict grammar, because they rewrite them."""
-STRIDE = {"compact": 16, "lite": 32, "guide_decoder": 32, "mmi_unet": 32}
-""" Network -> px; the sides of its images must be multiples of this number."""
 BRING_WEIGHTS = ("lite",)
 """ Networks whose image encoder is always pretrained."""
 GROUPS = ("what to run", "data", "network", "training", "views", "teacher", "T-PatchMix", "PosAug", "ITCL", "machine")

@@ -11,6 +11,8 @@ embeddings of all of them (:func:`whole_batch`).
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor, distributed, nn
 from torch.profiler import record_function
@@ -35,10 +37,19 @@ def itcl(
 
     Returns:
         Scalar loss, at least 0.
+
+    Raises:
+        ValueError: if ``positives`` is unknown.
     """
+    _require_positives(positives)
     codes = codes if positives == "soft" else torch.zeros_like(codes)
     u, v, codes = whole_batch(image_embedding.float(), text_embedding.float(), codes)
     return soft_contrastive_loss(u, v, codes, tau, normalize=True)
+
+
+def _require_positives(positives: str) -> None:
+    if positives not in get_args(Positives):
+        raise ValueError(f"unknown positives {positives!r}; choose one of {', '.join(get_args(Positives))}")
 
 
 def whole_batch(image_embedding: Tensor, text_embedding: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,6 +107,7 @@ class ITCL(nn.Module):
 
     def __init__(self, tau: float = 0.07, positives: Positives = "soft"):
         super().__init__()
+        _require_positives(positives)
         self.tau, self.positives = tau, positives
 
     def forward(self, image_embedding: Tensor, text_embedding: Tensor, codes: Tensor) -> Tensor:

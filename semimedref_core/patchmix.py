@@ -30,15 +30,16 @@ MIX_COUNTS = get_args(MixCount)
 
 @dataclass(frozen=True)
 class Proposal:
-    """Donors, zones and places of the patches for B samples.
+    """Donors, zones and places of the patches for B samples, in a layout of n zones (six for the lungs).
 
     Attributes:
         partner: ``[B]`` int64, the donor j of each sample i.
         centres: ``[B, 2]`` float32 in 0 to 1: the place of the patch's centre in its zone box (modes ``position`` and
             ``random``). Mode ``probability`` uses the first number to select a confident pixel.
-        boxes: ``[B, 6, 4]`` int64 px, where a patch of each zone may lie: the intersection of the zone's boxes in the
-            donor's view and in the receiver's view. So a pasted lesion stays in its zone, and the text names that zone,
-            even if the two views are shifted. (0, 0, 0, 0) if the two boxes do not overlap.
+        boxes: ``[B, n, 4]`` int64, (y0, x0, y1, x1) px, ends exclusive; zone k is bit k of the codes. Where a patch of
+            each zone may lie: the intersection of the zone's boxes in the donor's view and in the receiver's view. So a
+            pasted lesion stays in its zone, and the text names that zone, even if the two views are shifted. (0, 0, 0,
+            0) if the two boxes do not overlap.
         zones: ``[B]`` int64, the zone of the patch; -1 if no patch is proposed.
     """
 
@@ -106,9 +107,10 @@ def propose(
     """Draws partners and patch zones for a batch (Eq. 4; paper: 6).
 
     Args:
-        rng: source of chance.
+        rng: source of chance, a ``numpy.random.Generator``.
         reports: B reports of the views: mirrored pictures have flipped reports.
-        boxes: ``[B, 6, 4]`` px, the zone boxes in each view.
+        boxes: ``[B, n, 4]`` int64, (y0, x0, y1, x1) px, ends exclusive: the zone boxes in each view; zone k is bit k of
+            the codes.
         mode: ``position`` (a zone that a report names, with compatible sides), ``probability`` (the teacher's map
             decides the zone) or ``random`` (any zone, independent of the reports: plain CutMix).
         p: probability that a sample is offered a patch.
@@ -126,8 +128,7 @@ def propose(
     >>> propose(np.random.default_rng(3), [left, right], boxes, p=1).zones.tolist()  # opposite sides: no patch
     [-1, -1]
     """
-    if mode not in PATCH_MODES:
-        raise ValueError(f"unknown patch mode {mode!r}; choose one of {', '.join(PATCH_MODES)}")
+    _require_mode(mode)
     batch = len(reports)
     partner = rng.permutation(batch)
     shared = common_boxes(boxes[partner], boxes)
@@ -139,6 +140,11 @@ def propose(
         if offered[i] and choice and i != j:
             zones[i] = choice[int(picks[i] * len(choice))]
     return Proposal(partner, centres, shared, zones)
+
+
+def _require_mode(mode: str) -> None:
+    if mode not in PATCH_MODES:
+        raise ValueError(f"unknown patch mode {mode!r}; choose one of {', '.join(PATCH_MODES)}")
 
 
 def mixed_reports(own: AnyReport, mix_text: MixText = "rewrite", mix_count: MixCount = "zones") -> list[AnyReport]:
@@ -190,13 +196,18 @@ def patch_boxes(
     Args:
         probs: ``[B, 1, H, W]`` teacher probabilities; the other arguments are the fields of :class:`Proposal` as
             tensors.
-        block: side in px.
+        boxes: ``[B, n, 4]`` int64, (y0, x0, y1, x1) px, ends exclusive; zone k is bit k of the codes.
+        block: side in px, an integer (:attr:`.config.Config.block`).
         mode: one of :data:`PATCH_MODES`.
         confident: smallest probability of confident foreground.
 
     Returns:
         Boxes ``[B, 4]`` int64 and their zones ``[B]``. A sample without a patch has an empty box and the zone -1.
+
+    Raises:
+        ValueError: if the mode is unknown.
     """
+    _require_mode(mode)
     rows = torch.arange(len(zones), device=zones.device)
     if mode == "probability":
         width = probs.shape[3]
@@ -231,14 +242,18 @@ def t_patchmix(
     Args:
         images: ``[B, C, H, W]`` strong views s.
         probs: ``[B, 1, H, W]`` teacher probabilities p on the weak views.
-        text_choices: ``[B, 7, L]`` token ids of :func:`mixed_reports`.
+        text_choices: ``[B, 1 + n, L]`` token ids of :func:`mixed_reports`, for n zones.
         proposal: the fields of :class:`Proposal` as tensors.
-        block: patch side in px.
+        block: side of the patches in px, an integer (:attr:`.config.Config.block`).
         mode: one of :data:`PATCH_MODES`.
         gate: ``conf_th``, the smallest mean probability of the donor's lesion in the patch.
 
     Returns:
-        Mixed images, mixed probabilities, token ids ``[B, L]``, accepted ``[B]`` bool.
+        Mixed images, mixed probabilities, token ids ``[B, L]``, accepted ``[B]`` bool. The mixed probabilities are not
+        rounded; the paper's target is ``(p_mix >= 0.5).float()``.
+
+    Raises:
+        ValueError: if the mode is unknown, or ``text_choices`` has not one text more than there are zones.
 
     >>> import torch
     >>> from semimedref_core import Grid, t_patchmix
@@ -251,6 +266,9 @@ def t_patchmix(
     >>> mixed.sum((1, 2, 3)).tolist(), told.flatten().tolist(), accepted.tolist()
     ([4.0, 64.0], [3, 0], [True, False])
     """
+    most = 1 + proposal["boxes"].shape[1]
+    if text_choices.ndim < 3 or text_choices.shape[1] != most:
+        raise ValueError(f"text_choices must be [B, {most}, L], one text more than zones, got {[*text_choices.shape]}")
     boxes, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
     mixed, target, accepted = patch_mix(images, probs, proposal["partner"], boxes, gate)  # Eq. 5, Eq. 6, Eq. 7
     choice = torch.where(accepted, zones + 1, 0)  # Eq. 8: the texts are ready; the device selects one

@@ -28,7 +28,7 @@ def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix", vague
     """Draws the sides whose phrases are hit (h_s of Eq. 3), and the replacements.
 
     Args:
-        rng: source of chance.
+        rng: source of chance, a ``numpy.random.Generator``.
         p: probability that a phrase is hit; phrases are independent.
         mode: ``mask`` (:data:`MASK_TOKEN`), ``fuzz`` (the vague phrase) or ``mix`` (one of the two, with equal
             probability).
@@ -37,6 +37,9 @@ def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix", vague
     Returns:
         Side -> replacement, for the sides that are hit. Both sides are drawn, whatever the report names. So one draw
         serves a report and its mixtures.
+
+    Raises:
+        ValueError: if the mode is unknown.
     """
     if mode not in MODES:
         raise ValueError(f"unknown PosAug mode {mode!r}; choose one of {', '.join(MODES)}")
@@ -63,6 +66,9 @@ def posaug(report: AnyReport, rng: np.random.Generator, p: float = 0.5, mode: st
 class PosAug:
     """:func:`posaug` with its settings: ``PosAug(p, mode)(report, rng)``.
 
+    Raises:
+        ValueError: if the mode is unknown, or p is no probability.
+
     >>> import numpy as np
     >>> from semimedref_core import PosAug, Report
     >>> report = Report.of([0, 0, 1, 0, 0, 0])
@@ -72,6 +78,12 @@ class PosAug:
 
     p: float = 0.5
     mode: PosAugMode = "mix"
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise ValueError(f"unknown PosAug mode {self.mode!r}; choose one of {', '.join(MODES)}")
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"PosAug's p is a probability, 0 to 1, got {self.p!r}")
 
     def __call__(self, report: AnyReport, rng: np.random.Generator) -> str:
         """The augmented text of one report."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from semimedref_core.itcl import itcl
+from semimedref_core.itcl import ITCL, itcl
 from semimedref_core.reports import Report
 from semimedref_kernels import jaccard, soft_contrastive_loss
 
@@ -81,3 +81,10 @@ def test_wrong_shapes_and_temperatures_are_refused():
         soft_contrastive_loss(u, u, torch.zeros(3, dtype=torch.long), 0.07)
     with pytest.raises(ValueError, match="tau must be above 0"):
         soft_contrastive_loss(u, u, torch.zeros(4, dtype=torch.long), 0.0)
+
+
+def test_positives_that_are_none_are_refused():
+    u, codes = torch.randn(4, 8), torch.zeros(4, dtype=torch.long)
+    for use in (ITCL, lambda positives: itcl(u, u, codes, positives=positives)):
+        with pytest.raises(ValueError, match="unknown positives 'sof'; choose one of soft, hard"):
+            use(positives="sof")

@@ -183,5 +183,12 @@ def test_a_sample_is_never_its_own_donor_and_an_unknown_mode_is_refused():
     assert all(zone == -1 for i, zone in enumerate(proposal.zones) if proposal.partner[i] == i)
     with pytest.raises(ValueError, match="'mosaic'.*position, probability, random"):
         propose(np.random.default_rng(0), reports, np.tile(BOXES, (4, 1, 1)), "mosaic")
+    tensors = {name: torch.as_tensor(value) for name, value in vars(proposal).items()}
+    pictures, texts = torch.zeros(4, 1, SIZE, SIZE), torch.zeros(4, 7, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="'probabilty'.*position, probability, random"):
+        t_patchmix(pictures, pictures, texts, tensors, BLOCK, "probabilty", 0.5)
+    for wrong in (texts[:, 0], texts[:, :6]):
+        with pytest.raises(ValueError, match=r"text_choices must be \[B, 7, L\], one text more than zones, got \[4, "):
+            t_patchmix(pictures, pictures, wrong, tensors, BLOCK, "position", 0.5)
     with pytest.raises(ValueError, match="unknown rule 'neighbour' for zones; choose one of receiver, donor, both"):
         propose(np.random.default_rng(0), reports, np.tile(BOXES, (4, 1, 1)), p=1.0, named_by="neighbour")

@@ -8,7 +8,7 @@ import pytest
 from semimedref_core.data.phantom import phantom
 from semimedref_core.data.real.qata import find_qata
 from semimedref_core.patchmix import mixed_reports
-from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits, draw_hits, posaug, stretches
+from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, PosAug, apply_hits, draw_hits, posaug, stretches
 from semimedref_core.reports import STYLES, Report
 
 REPORT = Report.parse("Bilateral pulmonary infection, two infected areas, all left lung and middle lower right lung.")
@@ -63,6 +63,14 @@ def test_the_zones_that_itcl_uses_are_those_of_the_untouched_report():
 def test_an_unknown_mode_is_refused_by_name():
     with pytest.raises(ValueError, match="'blur'.*mask, fuzz, mix"):
         draw_hits(np.random.default_rng(0), mode="blur")
+    with pytest.raises(ValueError, match="'blur'.*mask, fuzz, mix"):
+        PosAug(mode="blur")
+
+
+@pytest.mark.parametrize("p", [10, -1, float("nan")])
+def test_a_probability_that_is_none_is_refused(p):
+    with pytest.raises(ValueError, match="PosAug's p is a probability, 0 to 1, got"):
+        PosAug(p)
 
 
 def test_one_draw_serves_a_report_and_its_seven_mixtures():
