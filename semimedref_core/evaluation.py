@@ -75,8 +75,12 @@ def network_inputs(
     texts.
 
     The arguments are those of :func:`predict`.
+
+    Raises:
+        ConfigError: if a text is too long for the network; names the pair of the longest one.
     """
     told = [report.render() for report in pairs.reports] if told is None else told
+    texts.require_fit(told, pairs.names)
     for start in range(0, len(pairs), batch_size):
         part = slice(start, start + batch_size)
         images = channels_first(pairs.images[part]).to(device)

@@ -81,6 +81,10 @@ def prepare(config: Config, device: Device = "auto", pairs: Training | None = No
     # What could not be loaded after training is refused before training.
     require_loadable({"arguments": each_network(student)[0].arguments}, config.text_encoder or config.network)
     pairs = pairs or run_pairs(config)
+    read = [part for part in (pairs.labelled, pairs.unlabelled, pairs.valid) if part]
+    require_room(
+        texts, [each for part in read for each in part.reports], [each for part in read for each in part.names]
+    )
     if method.unlabelled and pairs.unlabelled is None:
         raise TrainingError(
             f"label ratio {config.label_ratio:g} leaves no unlabelled pair, and {config.method} learns from them; "
@@ -130,16 +134,9 @@ def run_pairs(config: Config) -> Training:
 
 
 def run_texts(config: Config, pairs: Training) -> tuple[Texts, dict]:
-    """The tokenizer for the free texts of these pairs, and the arguments that a network needs for these pairs.
-
-    Raises:
-        ConfigError: if a text is too long.
-    """
-    trained = [part for part in (pairs.labelled, pairs.unlabelled) if part]
-    reports = [report for part in trained for report in part.reports]
-    names = [name for part in trained for name in part.names]
+    """The tokenizer for the free texts of these pairs, and the arguments that a network needs for these pairs."""
+    reports = [report for part in (pairs.labelled, pairs.unlabelled) if part for report in part.reports]
     texts = build_texts(config.report_text, config.text_encoder, config.text_length, told_in_training(reports))
-    require_room(texts, [*reports, *pairs.valid.reports], [*names, *pairs.valid.names])
     arguments = {} if config.text_encoder else sizes_for(texts)
     if pairs.labelled.channels > 1:
         arguments["channels"] = pairs.labelled.channels

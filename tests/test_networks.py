@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import re
 
 import pytest
 import torch
 
-from semimedref_core.networks import build_network, build_pretrained, build_texts
+from semimedref_core.config import FIELDS, STRIDE, choices_of
+from semimedref_core.networks import NETWORKS, build_network, build_pretrained, build_texts
 from semimedref_core.networks.text import grammar_tokenizer
+from semimedref_core.networks.vocabulary import tokens_needed
 from semimedref_core.patchmix import mixed_reports
 from semimedref_core.posaug import FUZZY_PHRASE, MASK_TOKEN, apply_hits
 from semimedref_core.reports import STYLES, Report
@@ -151,3 +154,39 @@ def test_the_compact_network_takes_no_pretrained_encoder():
         ValueError, match="'compact' takes no image_encoder or text_encoder; choose one of guide_decoder, mmi_unet"
     ):
         build_pretrained("compact", text_encoder="anywhere")
+
+
+def test_the_length_that_is_needed_is_that_of_the_longest_text_that_training_may_make():
+    sides = ((), ("left",), ("right",), ("left", "right"))
+    hits = [dict.fromkeys(hit, FUZZY_PHRASE) for hit in sides]
+    for report_text, style in itertools.product(("whole", "no_count"), STYLES):
+        texts = build_texts(report_text)
+        for code in range(64):
+            report = Report.of([code >> k & 1 for k in range(6)], style=style)
+            forms = [turned for mixed in mixed_reports(report) for turned in (mixed, mixed.flip())]
+            made = texts([apply_hits(form, hit) for form in forms for hit in hits])
+            assert tokens_needed(texts, [report]) == [int((made != 0).sum(1).max())]
+
+
+@pytest.mark.parametrize("given, told", [
+    ({"text_length": 17}, r"\d of 12 texts have more than text_length = 17 tokens, .* the longest, of \S+, needs"),
+    ({"text_length": 12, "report_text": "none"}, "the sentence of all zones, which report_text none reads in place"),
+], ids=["whole", "none"])  # fmt: skip
+def test_a_text_that_does_not_fit_is_refused_before_the_first_step(train, tmp_path, given, told):
+    """Not when it is met, which may be after the last step. The length that is named will do."""
+    about = {"method": "supervised", "output": tmp_path / "run"}
+    outcome = train(**about, **given)
+    assert outcome.status == 1 and re.search(told, outcome.errors), outcome.errors
+    assert not (tmp_path / "run/metrics.jsonl").exists() and "infection" not in outcome.errors
+    length = re.search(r"set --text-length (\d+)", outcome.errors)[1]
+    assert train(**about, **{**given, "text_length": length}).status == 0
+
+
+def test_a_network_that_never_reads_a_text_does_not_ask_to_shorten_it():
+    with pytest.raises(ValueError, match="the sentence of all zones, .* has 17 tokens, .* reads at most 12; train a"):
+        build_texts("none", length=12)(["any"])
+
+
+def test_every_network_has_its_stride_and_is_a_choice_of_the_setting():
+    """A network is added in two places: its class, and its stride, which the setting's choices are made of."""
+    assert list(NETWORKS) == list(STRIDE) == list(choices_of(FIELDS["network"]))

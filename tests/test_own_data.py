@@ -277,7 +277,8 @@ def test_a_sentence_too_long_for_a_trained_network_is_to_be_shortened(train, com
     (row,) = np.flatnonzero(table_of(mine)["file_name"] == load_split("folder", "valid", 32, str(mine)).names[0])
     change(mine, row, text=told)
     scored = command_line("evaluate", "--checkpoint", run, "--data", mine)
-    assert scored.status == 1 and re.search(cure, scored.errors), scored.errors
+    assert scored.status == 1 and re.search(f"the text of images/{row:03}.png {cure}", scored.errors), scored.errors
+    assert not any("and more of the same" in each for each in (scored.errors, outcome.errors)), "a patient's data"
 
 
 def test_a_network_trained_at_the_smallest_size_can_be_used(train, semimedref, mine, tmp_path):

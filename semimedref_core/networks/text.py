@@ -73,9 +73,28 @@ class Texts:
         """Token ids ``[N, length]`` int64, padded at the end; ``cut`` clips longer texts, as the release does.
 
         Raises:
-            ConfigError: if a text has more than ``length`` tokens and ``cut`` is not set; names the text.
+            ConfigError: if a text has more than ``length`` tokens and ``cut`` is not set.
         """
         return torch.stack([self._encode(text, cut) for text in texts])
+
+    def read(self, text: str) -> str:
+        """What the tokenizer gets of a text: the part that ``report_text`` names, with the tokenizer's own mask."""
+        part = {"whole": text, "no_count": _COUNT.sub("", text), "none": EVERYWHERE}[self.report_text]
+        return part if self.own_words else part.replace(MASK_TOKEN, self.tokenizer.mask_token)
+
+    def require_fit(self, texts: Sequence[str], names: Sequence[str]) -> None:
+        """Checks that no text is too long.
+
+        Raises:
+            ConfigError: names the pair of the longest text and its number of tokens. It shows no text, because a text
+                is about a patient.
+        """
+        distinct = dict(zip(texts, names, strict=True))
+        read = [self.read(text) for text in distinct]
+        lengths = [len(ids) for ids in self.tokenizer(read)["input_ids"]] if read else [0]
+        if max(lengths) > self.length:
+            longest = lengths.index(max(lengths))
+            raise self._too_long(lengths[longest], f"the text of {list(distinct.values())[longest]}")
 
     def decode(self, input_ids: Tensor) -> list[str]:
         """The readable texts of token ids ``[N, length]``, without padding."""
@@ -90,14 +109,18 @@ class Texts:
 
     def _encode(self, text: str, cut: bool) -> Tensor:
         if (text, cut) not in self._ids:
-            read = {"whole": text, "no_count": _COUNT.sub("", text), "none": EVERYWHERE}[self.report_text]
-            read = read if self.own_words else read.replace(MASK_TOKEN, self.tokenizer.mask_token)
-            ids = self.tokenizer(read, truncation=cut, max_length=self.length if cut else None)["input_ids"]
+            limit = self.length if cut else None
+            ids = self.tokenizer(self.read(text), truncation=cut, max_length=limit)["input_ids"]
             if len(ids) > self.length:
-                raise ConfigError(
-                    f"the text {text!r} has {len(ids)} tokens, but this network reads at most {self.length}; shorten "
-                    f"it, or train a network with text_length {len(ids)}"
-                )
+                raise self._too_long(len(ids), "a text")
             padding = [self.tokenizer.pad_token_id] * (self.length - len(ids))
             self._ids[text, cut] = torch.tensor(ids + padding)
         return self._ids[text, cut]
+
+    def _too_long(self, count: int, what: str) -> ConfigError:
+        cure = f"train a network with text_length {count}"
+        if self.report_text == "none":
+            what = "the sentence of all zones, which is read in place of each text,"
+        else:
+            cure = f"shorten it, or {cure}"
+        return ConfigError(f"{what} has {count} tokens, but this network reads at most {self.length}; {cure}")

@@ -44,6 +44,10 @@ class ReadTexts:
         :class:`.text.Texts`."""
         return torch.stack([self._read(row) for row in self.texts(texts, cut)])
 
+    def require_fit(self, texts: Sequence[str], names: Sequence[str]) -> None:
+        """As in :class:`.text.Texts`."""
+        self.texts.require_fit(texts, names)
+
     @torch.no_grad()
     def _read(self, input_ids: Tensor) -> Tensor:
         weight = next(self.encoder.parameters())

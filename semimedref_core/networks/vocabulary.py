@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -18,7 +19,9 @@ from semimedref_core.errors import ConfigError
 from semimedref_core.missing_positions import EVERYWHERE
 from semimedref_core.networks.pretrained import SPECIAL
 from semimedref_core.networks.text import Texts
+from semimedref_core.patchmix import mixed_reports
 from semimedref_core.positions import AnyReport
+from semimedref_core.reports import Report
 
 MOST_TOKENS = 4000
 _BEGINS, _GOES_ON = "\u2581", "##"  # BPE marks pieces that begin a word; WordPiece marks pieces that continue one
@@ -68,18 +71,30 @@ def told_in_training(reports: Sequence[AnyReport]) -> list[str]:
 
 def tokens_needed(texts: Texts, reports: Sequence[AnyReport]) -> list[int]:
     """The largest number of tokens that training may read of each report. It covers the report and its mirror image,
-    with or without the sentence of a pasted zone and the full stop before it, and with the vague phrase for any
-    phrase."""
+    with or without a pasted zone (free texts get its sentence and the full stop before it), and with the vague phrase
+    for any phrase. If ``report_text`` is ``none``, it covers the sentence of all zones, which alone is read."""
 
     def tokens(told: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in texts.tokenizer(list(told), add_special_tokens=False)["input_ids"]] if told else []
+        read = [texts.read(text) for text in told]
+        return [len(ids) for ids in texts.tokenizer(read, add_special_tokens=False)["input_ids"]] if read else []
 
-    (vague,), special = tokens([reports[0].layout.vague]), texts.tokenizer.num_special_tokens_to_add()
+    special = texts.tokenizer.num_special_tokens_to_add()
+    if texts.report_text == "none":
+        return [special + length for length in tokens([EVERYWHERE])] * len(reports)
+    (vague,) = tokens([reports[0].layout.vague])
 
     def longest(each: Sequence[AnyReport]) -> list[int]:
-        grows = [sum(max(0, vague - own) for own in tokens(report.phrases)) for report in each]
+        phrases = list(dict.fromkeys(phrase for report in each for phrase in report.phrases))
+        own = dict(zip(phrases, tokens(phrases), strict=True))
+        grows = [sum(max(0, vague - own[phrase]) for phrase in report.phrases) for report in each]
         return [length + more for length, more in zip(tokens([report.render() for report in each]), grows, strict=True)]
 
+    if isinstance(reports[0], Report):  # mixing writes such a report anew
+        distinct = {(report.render(), report.style): report for report in reports}
+        forms = [[form for one in mixed_reports(each) for form in (one, one.flip())] for each in distinct.values()]
+        lengths = iter(longest([form for each in forms for form in each]))
+        needed = {key: special + max(islice(lengths, len(each))) for key, each in zip(distinct, forms, strict=True)}
+        return [needed[report.render(), report.style] for report in reports]
     added = 1 + max(longest(_sentences(reports[0])), default=-1)
     forms = zip(reports, longest(reports), longest([report.flip() for report in reports]), strict=True)
     return [special + max(lengths) + added * report.located for report, *lengths in forms]
@@ -92,6 +107,11 @@ def require_room(texts: Texts, reports: Sequence[AnyReport], names: Sequence[str
         ConfigError: if a text does not fit; names the length that is needed.
     """
     needed = tokens_needed(texts, reports)
+    if max(needed) > texts.length and texts.report_text == "none":
+        raise ConfigError(
+            f"the sentence of all zones, which report_text none reads in place of each text, needs {max(needed)} "
+            f"tokens, more than text_length = {texts.length}; set --text-length {max(needed)}"
+        )
     if max(needed) > texts.length:
         many = sum(length > texts.length for length in needed)
         raise ConfigError(
