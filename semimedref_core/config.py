@@ -56,6 +56,8 @@ STRICT = ("semi_medref_release", "unimatch_text")
 """ Methods that need reports in the strict grammar, because they rewrite them."""
 BRING_WEIGHTS = ("lite",)
 """ Networks whose image encoder is always pretrained."""
+ACTS_ON = {"mask_values": ("qata", "mosmed", "folder"), "positions": ("folder",), "text_sides": ("folder",)}
+""" Setting -> the datasets on which it has an effect."""
 GROUPS = ("what to run", "data", "network", "training", "views", "teacher", "T-PatchMix", "PosAug", "ITCL", "machine")
 _KINDS = {"int": int, "float": (int, float), "str": str}
 
@@ -256,6 +258,7 @@ class Config:
                 f"positions must be one of {', '.join(POSITIONS)}, or a table whose name ends with .csv, got "
                 f"{self.positions!r}{hint}"
             )
+        require_effect(self.dataset, **{name: getattr(self, name) for name in ACTS_ON})
         if self.dataset == "folder":
             _refuse_with_free_texts(self)
 
@@ -318,6 +321,20 @@ def require_valid(name: str, value) -> None:
             raise ConfigError(f"{name} must be {words} {bound}, got {value!r:.200}")
 
 
+def require_effect(dataset: Dataset, **given) -> None:
+    """Checks that settings of :data:`ACTS_ON` have an effect on a dataset, or are left at their defaults.
+
+    Raises:
+        ConfigError: names the setting, its value and the datasets on which it has an effect.
+    """
+    for name, value in given.items():
+        if value != FIELDS[name].default and dataset not in ACTS_ON[name]:
+            raise ConfigError(
+                f"{name} {value!r:.80} has no effect on the dataset {dataset}, only on {', '.join(ACTS_ON[name])}; "
+                "leave it out"
+            )
+
+
 def choices_of(field: dataclasses.Field) -> tuple[str, ...]:
     """The values that a setting may have; empty if it has no fixed choices."""
     return get_args(_TYPES[field.name])
@@ -329,9 +346,10 @@ def kind_of(field: dataclasses.Field) -> str:
 
 
 def did_you_mean(value, known) -> str:
-    """`` (did you mean ...?)`` for a name that is close to a known one, otherwise an empty text."""
-    close = difflib.get_close_matches(str(value), known, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    """`` (did you mean ...?)`` for a name that is close to a known one in any letter case, otherwise an empty text."""
+    names = {str(name).lower(): name for name in known}
+    close = difflib.get_close_matches(str(value).lower(), names, 1)
+    return f" (did you mean {names[close[0]]}?)" if close else ""
 
 
 MaskValue = int | tuple[int, int, int]

@@ -101,7 +101,8 @@ def train(
     (2, 40, ['dice_image', 'dice_micro', 'miou_image', 'miou_micro'])
     """
     folder = Path(folder)
-    if resume and (results := _already_finished(folder, config)) is not None:
+    variant = (note or {}).get("variant", "")
+    if resume and (results := _already_finished(folder, config, variant)) is not None:
         return results
     require_tracker(track)
     environment()  # recorded now, because the checkout may change during the run
@@ -113,15 +114,15 @@ def train(
         own_folder(folder)
     with held(folder) if prepared.accelerator.is_main_process else nullcontext():
         prepared.accelerator.wait_for_everyone()  # from here on nobody else finishes the run, so all see the same
-        if resume and (results := _already_finished(folder, config)) is not None:  # while this process prepared
+        if resume and (results := _already_finished(folder, config, variant)) is not None:  # meanwhile
             return results
         with tracked(prepared.accelerator, track, folder, config) as tell:
             return _run(prepared, config, folder, resume, note, tell)
 
 
-def _already_finished(folder: Path, config: Config) -> dict | None:
+def _already_finished(folder: Path, config: Config, variant: str) -> dict | None:
     """:func:`.run_state.finished`, without the checkpoints that a run killed at its very end has left."""
-    results = finished(folder, config)
+    results = finished(folder, config, variant)
     if results is not None:
         drop_checkpoints(folder)
     return results

@@ -28,6 +28,13 @@ def test_a_healthy_folder_of_any_layout_is_ok(qata_folder, layout):
         assert lvit.off_side == release.off_side == []
 
 
+@pytest.mark.parametrize("option, value", [("positions", "quadrants"), ("text_sides", "patient"), ("text_length", 9)])
+def test_an_option_for_own_data_is_not_ignored_on_other_data(semimedref, qata_folder, option, value):
+    root, name = qata_folder(), f"--{option.replace('_', '-')}"
+    semimedref("doctor", data=root, **{option: value}).one_error("doctor", root, f"{name} has no effect on other data")
+    assert semimedref("doctor", data=root, positions="lung", text_sides="image", text_length=24).status == 0
+
+
 def test_files_in_the_folders_are_counted_apart_from_the_list(qata_folder):
     root = qata_folder()
     (root / "train/images/stray.png").write_bytes(b"no picture")

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from semimedref_core._progress import progress
+from semimedref_core.config import Config
 from semimedref_core.data import datasets
+from semimedref_core.data.datasets import load_split, load_training
 from semimedref_core.data.real.files import QUIET, in_threads
+from semimedref_core.errors import ConfigError
 from semimedref_core.runtime.checkpoints import load_tensors
 from semimedref_core.runtime.progress import follow
 
@@ -59,6 +62,30 @@ def test_a_name_that_is_close_to_none_gets_no_hint(command_line, arguments):
 ])  # fmt: skip
 def test_help_shows_what_an_option_may_be(command_line, command, choices):
     assert choices in command_line(command, "--help").text.replace(" ", "").replace("\n", "")
+
+
+@pytest.mark.parametrize("load", [
+    lambda **given: load_split(split="valid", **given), lambda **given: load_training(label_ratio=0.5, **given),
+], ids=["load_split", "load_training"])  # fmt: skip
+@pytest.mark.parametrize("given, meant", [
+    ({"dataset": "QaTa"}, "qata"), ({"dataset": "phantom_ct"}, "phantom-ct"),
+    ({"dataset": "qata", "texts": "LViT"}, "lvit"), ({"dataset": "folder", "text_sides": "patients"}, "patient"),
+])  # fmt: skip
+def test_a_misspelt_name_in_a_program_is_no_other_data(load, given, meant):
+    """Not the phantom, and not the sides of the image."""
+    with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
+        load(**given)
+
+
+@pytest.mark.parametrize("dataset, given, acts_on", [
+    ("phantom", {"positions": "quadrants"}, "folder"), ("qata", {"text_sides": "patient"}, "folder"),
+    ("phantom-ct", {"mask_values": "1"}, "qata, mosmed, folder"),
+])  # fmt: skip
+def test_a_setting_without_an_effect_on_the_data_is_refused(dataset, given, acts_on):
+    (name,) = given
+    for use in (Config, lambda **asked: load_split(split="valid", **asked)):
+        with pytest.raises(ConfigError, match=f"{name} .* has no effect on the dataset {dataset}, only on {acts_on};"):
+            use(dataset=dataset, **given)
 
 
 # Checkpoints
@@ -121,6 +148,20 @@ def test_an_occupied_folder_is_noticed_before_any_data_are_read(train, stopped, 
     for resume in ({}, {"resume": True}):
         outcome = train(output=tmp_path / "alone", **resume)
         assert outcome.status == 1 and "holds a checkpoint without its config.json" in outcome.errors
+
+
+def test_a_finished_run_does_not_take_another_variant_without_a_word(train, finished_run, tmp_path):
+    """``compare`` asks for a name of twins, and a finished run keeps the name that it has."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    again = train(output=run, resume=True, variant="without PosAug")
+    again.one_error(
+        "train", run, "finished without a variant, not as 'without PosAug'; edit variant in its results.json"
+    )
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "variant": "without PosAug"}))
+    for variant in ({"variant": "without PosAug"}, {}):
+        assert "already finished" in train(output=run, resume=True, **variant).text
+    train(output=run, resume=True, variant="x").one_error("train", "finished as variant 'without PosAug', not as 'x'")
 
 
 # Ctrl-C

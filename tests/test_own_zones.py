@@ -14,6 +14,7 @@ from semimedref_core.data.own.folder import OwnData
 from semimedref_core.data.own.zones import layout_named, layout_of
 from semimedref_core.data.pairs import DataError
 from semimedref_core.demo.answer import Demo
+from semimedref_core.errors import ConfigError
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.inference import SemiMedRef
 
@@ -23,6 +24,8 @@ def test_a_table_of_positions_is_read_and_its_faults_are_told_at_once(tmp_path):
     path.write_text("words,left,top,right,bottom\nnasal; nasally,0,0,0.5,1\ntemporal,0.5,0,1,1\n")
     layout = layout_named(str(path))
     assert layout.mirror == (1, 0) and FreeReport.of("Bleeding nasally", layout).zones == (1, 0)
+    with pytest.raises(ConfigError, match=r"did you mean patient\?"):
+        layout_named("lung", "patients")
     with pytest.raises(DataError, match="leave text_sides at image"):
         layout_named(str(path), "patient")
     path.write_text("words,left,top,right,bottom\nnasal,0.5,0,0.5,1\n,0,0,1,x\nnasal,0,0,1,1\n")

@@ -376,15 +376,22 @@ def notebooks(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Checks a data folder."""
-    from semimedref_core.config import Config
+    from semimedref_core.config import FIELDS, Config
     from semimedref_core.data.datasets import data_folder
     from semimedref_core.data.own.doctor import examine_own
     from semimedref_core.data.own.metadata import is_own
     from semimedref_core.data.real.doctor import examine_all
 
-    settings = Config(**given(options))
+    settings = Config(**{**given(options), "dataset": "folder"})  # so that all options of the doctor are allowed
     folder = data_folder(settings.data)
-    if is_own(folder):
+    own = is_own(folder)
+    for name in ("positions", "text_sides", "text_length"):
+        if not own and getattr(settings, name) != FIELDS[name].default:
+            raise CommandError(
+                f"{folder}: has no table of your own data (metadata.csv), and --{name.replace('_', '-')} has no effect "
+                "on other data; leave it out"
+            )
+    if own:
         how = settings.positions, settings.text_sides, settings.mask_values, settings.text_length
         diagnoses = [examine_own(folder, *how)]
     else:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from semimedref_core.config import Dataset, Texts, TextSides
+from semimedref_core.config import Dataset, Texts, TextSides, require_effect, require_valid
 from semimedref_core.data.content import require_content
 from semimedref_core.data.own.folder import OwnData, grey_if_it_is
 from semimedref_core.data.own.zones import better_layout
@@ -80,6 +80,7 @@ def load_split(
             layout.
 
     Raises:
+        ConfigError: for an unknown dataset, texts or text_sides, or a setting without an effect on the dataset.
         DataError: names all problems of the files. Also if pairs of the split have no mask; :func:`load_training` loads
             these.
 
@@ -90,6 +91,7 @@ def load_split(
     >>> str(valid.reports[0])
     'bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.'
     """
+    _require_known(dataset, texts, mask_values, positions, text_sides)
     if source := SOURCES.get(dataset):
         return source.load(data_folder(data), split, image_size, texts, mask_values=mask_values)
     if dataset == "folder":
@@ -118,6 +120,7 @@ def load_training(
         unlabelled: ``False`` does not read the rest of the train split.
 
     Raises:
+        ConfigError: as in :func:`load_split`.
         DataError: names all problems of the files, or the wrong ratio. Also if nothing can be learnt from the pairs;
             see :func:`.content.nothing_to_learn`.
 
@@ -126,6 +129,7 @@ def load_training(
     >>> len(pairs.labelled), len(pairs.unlabelled), pairs.unlabelled.masks
     (40, 760, None)
     """
+    _require_known(dataset, texts, mask_values, positions, text_sides)
     if source := SOURCES.get(dataset):
         folder = data_folder(data)
         names = [entry.name for entry in source.find(folder).entries("train", texts)]
@@ -159,6 +163,17 @@ def load_training(
     chosen, rest = _divide(train.names, label_ratio, dataset)
     others = train.subset(rest, masks=False) if unlabelled and rest else None
     return Training(train.subset(chosen), load_split(dataset, "valid", image_size), others)
+
+
+def _require_known(dataset: str, texts: str, mask_values: str, positions: str | Positions, text_sides: str) -> None:
+    """Checks names before any file is read: a misspelt dataset would be the phantom, and misspelt sides the image's.
+
+    Raises:
+        ConfigError: names the value and the allowed ones.
+    """
+    for name, value in (("dataset", dataset), ("texts", texts), ("text_sides", text_sides)):
+        require_valid(name, value)
+    require_effect(dataset, mask_values=mask_values, positions=positions, text_sides=text_sides)
 
 
 def _loaded(load: Callable[..., Pairs], chosen: list[int], rest: list[int], dataset: str) -> Training:

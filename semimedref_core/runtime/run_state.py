@@ -176,16 +176,27 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def finished(folder: Path, config: Config) -> dict | None:
+def finished(folder: Path, config: Config, variant: str = "") -> dict | None:
     """The ``results.json`` of a finished run with these settings; None if the run is not finished.
 
+    Args:
+        folder: the folder of the run.
+        config: its settings.
+        variant: the name that the run should have; if empty, any.
+
     Raises:
-        CheckpointError: if the file is damaged, or the run there has other settings.
+        CheckpointError: if the file is damaged, or the run there has other settings or another variant.
     """
     if not (folder / RESULTS).is_file():
         return None
     require_same_settings(folder / CONFIG, config)
-    return read_results(folder)
+    results = read_results(folder)
+    if variant and variant != (named := results.get("variant", "")):
+        raise CheckpointError(
+            f"{folder}: the run finished {f'as variant {named!r:.80}' if named else 'without a variant'}, not as "
+            f"{variant!r}; edit variant in its {RESULTS}, or train it in another folder"
+        )
+    return results
 
 
 def read_results(folder: Path) -> dict:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from semimedref_core.config import TextSides
+from semimedref_core.config import TextSides, require_valid
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.report_tables import read_table, reason_of
 from semimedref_core.positions import LAYOUTS, MOST_ZONES, Positions
@@ -25,8 +25,10 @@ def layout_named(positions: str | Positions, text_sides: TextSides = "image") ->
     the picture, 0 to 1.
 
     Raises:
+        ConfigError: if there are no such text_sides.
         DataError: names all problems of a table.
     """
+    require_valid("text_sides", text_sides)
     if isinstance(positions, Positions):
         return positions
     if positions in LAYOUTS:
