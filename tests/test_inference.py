@@ -180,3 +180,9 @@ def test_pairs_of_arrays_say_what_they_are():
 def test_a_report_that_is_no_text_is_refused(text, about):
     with pytest.raises(ReportError, match="a report is a text, got (NoneType|int|list)"):
         report_asked(text, about)
+
+
+@pytest.mark.parametrize("about", [{}, {"trained_on": "folder"}])
+def test_a_report_with_half_a_character_is_refused(about):
+    with pytest.raises(ReportError, match="the report holds half a character"):
+        report_asked("Haze \ud83d", about)

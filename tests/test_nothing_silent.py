@@ -56,6 +56,9 @@ ABOUT = {
     "a size of 0": {"image_size": 0}, "a size of 10^9": {"image_size": 10**9}, "half a size": {"image_size": 1.5},
     "a size in words": {"image_size": "large"}, "a size that is true": {"image_size": True},
     "no text": {"text_length": 0}, "a long text": {"text_length": 10**9}, "a list of lengths": {"text_length": [24]},
+    "a part of reports that is none": {"report_text": "nocount"}, "axes that are none": {"axes": "transpose"},
+    "mask values that are none": {"mask_values": "red"}, "texts that are none": {"text_version": "lvitt"},
+    "sides that are none": {"text_sides": "patients"},
     "an infinite number": {"arguments": {"embedding": float("inf")}}, "no number": {"arguments": {"x": float("nan")}},
 }  # fmt: skip
 

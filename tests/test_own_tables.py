@@ -3,6 +3,7 @@
 import json
 from datetime import date
 
+import openpyxl
 import own_folders
 import pytest
 from own_folders import change, table_of
@@ -109,6 +110,44 @@ def test_a_patient_written_in_two_ways_is_remarked_by_doctor_and_training(semime
         "written in several ways"
         not in examine_own(own_folders.chest(tmp_path / "plain", group=groups[:4] * 3)).render()
     )
+
+
+def test_a_group_that_merged_cells_name_once_is_refused_by_its_lines(mine, semimedref):
+    """Merged cells of a spreadsheet hold their value in the first line only. Else one patient is in both splits."""
+    table = table_of(mine).assign(group=[f"patient{k // 4}" for k in range(12)])
+    book = openpyxl.Workbook()
+    for row in [list(table.columns), *table.to_numpy().tolist()]:
+        book.active.append(row)
+    column = "ABCD"[table.columns.get_loc("group")]
+    for first in (2, 6, 10):
+        book.active.merge_cells(f"{column}{first}:{column}{first + 3}")
+    (mine / "metadata.csv").unlink()
+    book.save(mine / "metadata.xlsx")
+    bare = "lines 3, 4, 5, 7, 8, ...: no group, and others have one; fill in each line (merged cells hold only their"
+    told = semimedref("doctor", data=mine)
+    assert told.status == 1 and f"1 problem(s):\n{bare}" in told.text
+    with pytest.raises(DataError, match="no group, and others have one"):
+        load_training("folder", 0.5, 32, str(mine))
+    (mine / "metadata.xlsx").unlink()
+    groups = ["a", "", "", ""] * 3
+    table.assign(split=["train"] * 8 + ["valid"] * 4, group=groups).to_csv(mine / "metadata.csv", index=False)
+    own = OwnData.find(mine)
+    assert own.problems == () and own.table.remarks[0].startswith(bare), "with splits of the table it is a remark"
+
+
+@pytest.mark.parametrize("name", ["text", "group"])
+def test_half_a_character_is_a_problem_of_its_line(mine, name):
+    """JSON can hold it, and no encoding can write it."""
+    own_folders.as_jsonl(mine)
+    lines = [json.dumps({**json.loads(line), "group": f"p{k}"}) for k, line in enumerate(_lines_of(mine))]
+    lines[3] = json.dumps({**json.loads(lines[3]), name: "haze \ud83d"})
+    (mine / "metadata.jsonl").write_text("\n".join(lines))
+    assert OwnData.find(mine).problems == (f"line 4: {name} holds half a character (a lone surrogate); write it anew",)
+    assert "line 4" in examine_own(mine).render()
+
+
+def _lines_of(folder):
+    return (folder / "metadata.jsonl").read_text().splitlines()
 
 
 def test_cells_that_a_program_wrote_are_remarked(mine):

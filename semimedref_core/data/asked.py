@@ -14,6 +14,7 @@ from semimedref_core.data.own.zones import layout_of
 from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.real.dicom import is_dicom
 from semimedref_core.data.real.pictures import picture_in_memory, read_colour, read_grey
+from semimedref_core.data.real.report_tables import is_whole
 from semimedref_core.free_reports import FreeReport
 from semimedref_core.positions import NOWHERE, AnyReport
 from semimedref_core.reports import Report, ReportError
@@ -57,10 +58,12 @@ def report_asked(text: str, about: dict) -> AnyReport:
 
     Raises:
         ReportError: if the network was trained on the strict grammar and the text does not follow it, or if it is no
-            text.
+            text that an encoding can write.
     """
     if not isinstance(text, str):
         raise ReportError(f"a report is a text, got {type(text).__name__}; give a sentence about the picture")
+    if not is_whole(text):
+        raise ReportError("the report holds half a character (a lone surrogate); write it anew")
     if about.get("trained_on") == "folder":
         return FreeReport.of(text, NOWHERE)
     return Report.parse(text, about.get("text_version"))

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from semimedref_core.config import require_valid
+from semimedref_core.config import mask_values, require_valid
 from semimedref_core.errors import FileError, SemiMedRefError
 from semimedref_core.networks import NETWORKS, Texts, build_network, grammar_tokenizer
 from semimedref_core.networks.pretrained import read_tokenizer
@@ -276,7 +276,7 @@ def _about(folder: Path) -> dict:
 
 
 def _check_about(about: dict) -> None:
-    """Refuses sizes that no network of this project has. Sizes that are settings have the range of the setting, so all
+    """Refuses sizes and settings that no network of this project has. What is a setting has the setting's range, so all
     that can be trained can be loaded.
 
     Raises:
@@ -285,9 +285,12 @@ def _check_about(about: dict) -> None:
     arguments = about.get("arguments", {})
     if not isinstance(arguments, dict):
         raise TypeError("arguments must be names with values")
-    for name in ("image_size", "text_length"):
+    for name in ("image_size", "text_length", "report_text", "axes", "mask_values", "text_sides"):
         if name in about:
             require_valid(name, about[name])
+    mask_values(about.get("mask_values", ""))
+    if "text_version" in about:
+        require_valid("texts", about["text_version"])
     for name, value in _numbers(arguments):
         most = LARGEST_VOCABULARY if name in ("vocabulary", "vocab_size") else LARGEST
         if not -1 <= value <= most:

@@ -8,7 +8,7 @@ mask_file_name its mask; empty for an unlabelled pair
 split          train, valid (or validation, val, dev) or test; without this column, splits are drawn
 zones          the zones that the text names, to replace the reader's result: ``left lower; right upper``; ``[]``
                (in JSON and Parquet an empty list) for no zone; an empty cell keeps the reader's result
-group          pairs of a group stay in one split; for example the patient
+group          pairs of a group stay in one split; for example the patient. In each line, or in none
 ============== =========================================================================================================
 
 Names, groups and texts are read as text: ``0001`` and ``1e5`` do not change.
@@ -27,7 +27,7 @@ import pandas as pd
 from semimedref_core.config import did_you_mean
 from semimedref_core.data.pairs import DataError
 from semimedref_core.data.real.files import listed
-from semimedref_core.data.real.report_tables import is_safe, once, read_table, reason_of, text_of
+from semimedref_core.data.real.report_tables import is_safe, is_whole, once, read_table, reason_of, text_of
 
 FILES = ("metadata.csv", "metadata.xlsx", "metadata.jsonl", "metadata.parquet")
 UNREAD = ("metadata.tsv", "metadata.txt", "metadata.xls", "metadata.xlsm", "metadata.ods")
@@ -122,8 +122,14 @@ def read_metadata(folder: Path) -> Metadata:
         problems.append("lists no pair")
     if rows and any(row.split for row in rows) and (bare := [row.number for row in rows if not row.split]):
         problems.append(f"{_lines(bare)}: no split, and others have one; fill in the column, or leave it out")
+    remarks = [*_alike_groups(rows), *_of_no_person(rows)]
+    if any(row.group for row in rows) and (bare := [row.number for row in rows if not row.group]):
+        told = remarks if any(row.split for row in rows) else problems  # splits that are drawn would divide a group
+        told.append(
+            f"{_lines(bare)}: no group, and others have one; fill in each line (merged cells hold only their first)"
+        )
     unread = [name for name in table.columns if name not in (*NEEDED, *OPTIONAL)]
-    return Metadata(path, rows, unread, problems, [*_alike_groups(rows), *_of_no_person(rows)])
+    return Metadata(path, rows, unread, problems, remarks)
 
 
 def find_metadata(folder: Path) -> Path | None:
@@ -226,6 +232,9 @@ def _texts(table: pd.DataFrame, name: str, first: int, problems: list[str]) -> l
             how = "lists a value that is" if several else "is"
             problems.append(f"line {index + first}: {name} {how} {told}, not a text")
         text = "" if wrong else "; ".join(str(each).strip() for each in cells)
+        if not is_whole(text):
+            problems.append(f"line {index + first}: {name} holds half a character (a lone surrogate); write it anew")
+            text = text.encode(errors="replace").decode()
         texts.append("[]" if name == "zones" and several and not cells else text)
     return texts
 

@@ -25,6 +25,15 @@ Row = tuple[str, str, tuple[int, ...] | None]
 """Name of the image, text, and pseudo-label or None."""
 
 
+def is_whole(text: str) -> bool:
+    """Whether an encoding can write a text. JSON may hold half a character (a lone surrogate, as ``\\ud83d``)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class ReportTable:
     """A file with reports, and the fifths of its rows that form the split.
