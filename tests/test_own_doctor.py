@@ -103,6 +103,30 @@ def test_the_doctor_tells_that_pictures_of_one_device_get_different_scales(mine)
     assert "brightest value" not in examine_own(mine).render()
 
 
+@pytest.mark.parametrize("cells, problem", [
+    ({"split": "train"}, "no pair for validation; write valid in the column split of some pairs with masks"),
+    ({"group": "one"}, "no pair for validation; it is drawn from pairs with masks of at least two groups"),
+    ({"split": ["train"] * 10 + ["valid"] * 2,
+      "mask_file_name": [""] * 10 + ["images/010_mask.png", "images/011_mask.png"]},
+     "no training pair has a mask; fill in mask_file_name of some"),
+])  # fmt: skip
+def test_the_doctor_fails_a_folder_that_training_refuses(semimedref, train, mine, tmp_path, cells, problem):
+    change(mine, range(12), **cells)
+    told = semimedref("doctor", data=mine)
+    assert told.status == 1 and f"1 problem(s):\n{problem}" in told.text, told.text
+    assert train(dataset="folder", data=mine, output=tmp_path / "run", label_ratio=0.5).status == 1
+
+
+def test_the_doctor_warns_of_a_lesion_that_several_pairs_share(semimedref, mine):
+    """Such as a cell that was dragged down. An empty mask may serve all healthy pairs."""
+    change(mine, range(6), mask_file_name="images/000_mask.png")
+    Image.new("L", (64, 64)).save(mine / "images/empty.png")
+    change(mine, range(8, 11), mask_file_name="images/empty.png")
+    told = semimedref("doctor", data=mine, positions="none").text
+    (warning,) = [line for line in told.splitlines() if "the mask of" in line]
+    assert warning.startswith(f"WARNING {mine / 'images/000_mask.png'}: the mask of 6 pairs, images/00")
+
+
 @pytest.mark.parametrize("text, denied", [
     ("No finding.", True),
     ("No evidence of pneumonia or consolidation. Heart size normal.", True),

@@ -62,13 +62,14 @@ def examine_own(
     for split, entries in own.splits.items():
         parts |= _examine_split(own, split, entries, values_of(mask_values), diagnosis)
     diagnosis.contradictions |= between_splits(parts)
-    diagnosis.warnings += [*_shared_groups(own), *_depths(own), *own.table.remarks]
+    seen = {name: contents for part in parts.values() for name, contents in part.items()}
+    diagnosis.warnings += [*_shared_groups(own), *_shared_masks(own, seen), *_depths(own), *own.table.remarks]
     if own.table.unread:
         diagnosis.warnings.append(f"columns that are not read: {', '.join(own.table.unread)}")
     every = [entry.text for entries in own.splits.values() for entry in entries]
     if not diagnosis.problems and (hint := better_layout(every, own.layout)):
         diagnosis.warnings.append(hint)
-    diagnosis.problems += _too_long(own, text_length)
+    diagnosis.problems += [*_not_trainable(own), *_too_long(own, text_length)]
     diagnosis.patients = "; ".join(own.notes)
     return diagnosis
 
@@ -208,6 +209,38 @@ def _shared_groups(own: OwnData) -> list[str]:
                 f"{later} does not show how well new ones are segmented; the first is {shared[0]}"
             )
     return warnings
+
+
+def _shared_masks(own: OwnData, seen: Mapping[str, Contents]) -> list[str]:
+    """A warning for each mask file with a lesion that several pairs have; an empty one may be shared."""
+    pairs: dict[Path, list[str]] = {}
+    for entry in (entry for entries in own.splits.values() for entry in entries):
+        if entry.name in seen and seen[entry.name].lesions.count:
+            pairs.setdefault(entry.mask, []).append(entry.name)
+    return [
+        f"{mask}: the mask of {len(names)} pairs, {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}; does it "
+        "show the lesion of each?"
+        for mask, names in pairs.items()
+        if len(names) > 1
+    ]
+
+
+def _not_trainable(own: OwnData) -> list[str]:
+    """Why training refuses the splits, although each pair may be right."""
+    train, problems = own.splits.get("train", []), []
+    if train and not own.splits.get("valid"):
+        given = any(row.split for row in own.table.rows)
+        problems.append(
+            "no pair for validation; "
+            + (
+                "write valid in the column split of some pairs with masks"
+                if given
+                else "it is drawn from pairs with masks of at least two groups, so add such pairs, or a column split"
+            )
+        )
+    if train and all(entry.name in own.unmasked for entry in train):
+        problems.append("no training pair has a mask; fill in mask_file_name of some")
+    return problems
 
 
 def _depths(own: OwnData) -> list[str]:
