@@ -21,6 +21,7 @@ _PLACES = {
     "Batches": "data.batches",
     # reports and where their zones lie
     "Report": "reports",
+    "FreeReport": "free_reports",
     "Grid": "anatomy",
     "estimate_grid": "anatomy",
     # the method

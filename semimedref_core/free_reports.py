@@ -53,6 +53,7 @@ class FreeReport:
         mirrors: whether :meth:`flip` gives a true text.
         layout: the layout of the zones.
 
+    >>> from semimedref_core import FreeReport
     >>> from semimedref_core.positions import LUNGS
     >>> report = FreeReport.of("Patchy opacity in the right lower lobe.", LUNGS)
     >>> report.zones, report.phrases

@@ -66,6 +66,10 @@ def posaug(report: AnyReport, rng: np.random.Generator, p: float = 0.5, mode: st
 class PosAug:
     """:func:`posaug` with its settings: ``PosAug(p, mode)(report, rng)``.
 
+    The mask is the word ``[UNK_POS]``: add it to a tokenizer of your own, or replace it. A free text
+    (``FreeReport.of(text, LUNGS)``) in which the reader finds no place is returned as it is. The default p is the
+    release's; the settings of a training have 0.1.
+
     Raises:
         ValueError: if the mode is unknown, or p is no probability.
 

@@ -19,8 +19,8 @@ from semimedref_kernels import soft_contrastive_loss
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_api_is_about_25_names_and_dir_knows_them():
-    assert 25 <= len(semimedref_core.__all__) <= 30
+def test_the_api_is_about_30_names_and_dir_knows_them():
+    assert 25 <= len(semimedref_core.__all__) <= 32
     assert set(semimedref_core.__all__) <= set(dir(semimedref_core))
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = semimedref_core.no_such_name
@@ -94,3 +94,12 @@ def test_a_learnt_temperature_gives_the_same_loss_and_a_gradient():
     torch.testing.assert_close(loss.detach(), soft_contrastive_loss(u, v, codes, 0.07, normalize=True))
     loss.backward()
     assert scale.grad.abs() > 0
+
+
+def test_the_parts_work_in_a_loop_as_the_code_map_writes_it():
+    page = (ROOT / "docs" / "code.md").read_text()
+    [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(block, names)
+    assert names["accepted"].any() and names["texts"].shape[:2] == (4, 7)
+    names["loss"].backward()
