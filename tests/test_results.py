@@ -370,10 +370,14 @@ def test_kept_runs_and_run_folders_are_read_together_and_can_be_kept_together(ru
 
 @pytest.mark.parametrize("name", PATHS)
 def test_kept_runs_and_a_new_seed_with_the_same_file_are_one_setting(run, tmp_path, name):
-    keep(finished_runs([run(0.7, seed=seed, **{name: "/first/place/mine.csv"}) for seed in (0, 1)]), tmp_path / "kept")
-    new = [run(0.8, seed=2, **{name: "/other/place/mine.csv"}), run(0.8, seed=3, **{name: "beside/mine.csv"})]
-    runs = finished_runs([tmp_path / "kept", *new])
-    assert set(runs["setting"]) == {"phantom"} and results_table(runs)["seeds"].tolist() == [4, 4]
+    data = "folder" if name == "positions" else "phantom"  # tables of positions are for own data
+
+    def trained(seed, path):
+        return run(0.7, seed=seed, dataset=data, **{name: path})
+
+    keep(finished_runs([trained(seed, "/first/place/mine.csv") for seed in (0, 1)]), tmp_path / "kept")
+    runs = finished_runs([tmp_path / "kept", trained(2, "/other/place/mine.csv"), trained(3, "beside/mine.csv")])
+    assert set(runs["setting"]) == {data} and results_table(runs)["seeds"].tolist() == [4, 4]
     assert set(runs[name]) == {"mine.csv"}
 
 
