@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from semimedref_core import figures
-from semimedref_core.commands import actions
+from semimedref_core.commands.score_table import add_rows
 from semimedref_core.data.chance import source
 from semimedref_core.data.phantom import phantom
 from semimedref_core.evaluation import evaluate, recovery
@@ -280,7 +280,7 @@ def test_two_evaluations_at_the_same_time_both_come_into_the_table(small_phantom
 def test_an_evaluation_waits_while_another_one_writes_the_table(tmp_path):
     scored = {"run": "r0", "network": "teacher", "folder": "A", "split": "valid"}
     table = pd.DataFrame({"reports": ["none"], "removal_rate": [1.0], **{name: [0.5] for name in METRICS}})
-    writer = threading.Thread(target=actions._add_rows, args=(tmp_path / "all.csv", table, scored))
+    writer = threading.Thread(target=add_rows, args=(tmp_path / "all.csv", table, scored))
     with locked(tmp_path, wait=True):
         writer.start()
         writer.join(0.3)

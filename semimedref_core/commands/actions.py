@@ -14,8 +14,6 @@ from semimedref_core.commands.options import given, run_config
 from semimedref_core.errors import FileError, SemiMedRefError
 
 if TYPE_CHECKING:
-    import pandas
-
     from semimedref_core.config import Config
 
 WRITTEN_BY = "semimedref predict"  # a mark in the pictures that predict writes
@@ -125,6 +123,7 @@ def mixing(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Scores a trained network on a split, with complete reports or with reports without positions."""
+    from semimedref_core.commands.score_table import add_rows, other_rows
     from semimedref_core.data.asked import as_read, split_asked
     from semimedref_core.data.content import require_content
     from semimedref_core.runtime.checkpoints import from_pretrained, load_texts, network_folder
@@ -142,7 +141,7 @@ def evaluate(options: argparse.Namespace) -> None:
     run, network = os.path.split(os.path.abspath(checkpoint))
     scored = {"run": Path(run).name, "network": network, "folder": str(Path(run).parent), "split": options.split}
     if options.csv:
-        _other_rows(Path(options.csv), scored)  # a foreign file is refused before minutes of scoring
+        other_rows(Path(options.csv), scored)  # a foreign file is refused before minutes of scoring
     place = device_named(options.device)
     network, about = from_pretrained(checkpoint)
     network.to(place)
@@ -158,7 +157,7 @@ def evaluate(options: argparse.Namespace) -> None:
         return
     table = reports_table(network, pairs, texts)
     if options.csv:
-        _add_rows(Path(options.csv), table, scored)
+        add_rows(Path(options.csv), table, scored)
     for metric in ("dice_image", "dice_micro"):
         shown = table.pivot(index="reports", columns="removal_rate", values=metric).loc[table["reports"].unique()]
         say(f"{metric} (%) {where}, by reports and removal rate\n{(100 * shown).round(1).to_string()}")
@@ -196,55 +195,6 @@ def _trained_with(about: dict, checkpoint: Path, given: dict) -> Config:
     if "dataset" not in {**known, **given}:
         raise CommandError(f"{checkpoint}: has no record of its training data; give --dataset")
     return Config(**{**known, **given})
-
-
-def _add_rows(path: Path, table: pandas.DataFrame, scored: dict[str, str]) -> None:
-    """Adds a table to a CSV file of ``evaluate --csv``. Evaluations that end at the same time wait for each other.
-
-    Args:
-        path, scored: as in :func:`_other_rows`.
-        table: of :func:`semimedref_core.tools.positions.reports_table`.
-    """
-    import pandas as pd
-
-    from semimedref_core.runtime.atomic import atomic, own_folder
-    from semimedref_core.runtime.locks import locked
-
-    # The folder is locked, because each writer replaces the file.
-    with locked(own_folder(path.parent), wait=True), atomic(path) as temporary:
-        others = _other_rows(path, scored)
-        pd.concat([others, table.assign(**scored)]).round(4).to_csv(temporary, index=False)
-
-
-def _other_rows(path: Path, scored: dict[str, str]) -> pandas.DataFrame | None:
-    """The rows of a CSV file of ``evaluate --csv`` that a new table does not replace; None if there is no such file.
-
-    Args:
-        path: the file. Older ones have fewer columns: their rows are of a teacher, in any folder and split.
-        scored: columns that say what the new table is of. It replaces the rows with the same values.
-
-    Raises:
-        CommandError: if the file is not such a table.
-    """
-    import pandas as pd
-
-    from semimedref_core.experiments.results import METRICS
-
-    if not path.exists():
-        return None
-    columns = ["reports", "removal_rate", *METRICS, "run"]
-    try:
-        kept = pd.read_csv(path, dtype=dict.fromkeys(["reports", *scored], str), keep_default_na=False)
-    except (ValueError, OSError) as error:  # errors of pandas and of encodings are ValueErrors
-        raise CommandError(f"{path}: no readable table ({type(error).__name__}); give another --csv") from None
-    if missing := [name for name in columns if name not in kept]:
-        raise CommandError(f"{path}: no table of `evaluate --csv`, it has no column {missing[0]}; give another --csv")
-    older = {"network": "teacher", "folder": "", "split": ""}
-    kept = kept.assign(**{name: value for name, value in older.items() if name not in kept})
-    same = (kept["run"] == scored["run"]) & (kept["network"] == scored["network"])
-    for name in ("folder", "split"):  # empty in older rows
-        same &= kept[name].isin([scored[name], ""])
-    return kept[~same]
 
 
 def predict(options: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from semimedref_core.experiments.claims import NO_BASELINE
 from semimedref_core.experiments.in_words import percent, seeds_in_words, signed
 from semimedref_core.experiments.statistics import ablations, by_lesion_size, method_differences
-from semimedref_core.experiments.verdict import NO_BASELINE
 
 
 def standing(runs: pd.DataFrame, method: str = "semi_medref") -> list[str]:
