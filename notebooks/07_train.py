@@ -133,7 +133,7 @@ check("07.1", times_seen)
 # The code below shows what surrounds this loss in a step. `training_step` sets the schedule and the random seed of the
 # step, and `learned` does the work: the method computes the loss, the optimiser moves the student, and the teacher
 # follows the student as a moving average (Eq. 14; paper: 5). Everything that is special to a method is behind
-# `method_named(...)`. So *supervised* runs through the same lines. `capturing`, `scaler`, `average_gradients` and
+# `method_named(...)`. So *supervised* runs through the same lines. `capturing`, `scaler`, `average_over_processes` and
 # `learn` serve GPUs. On one CPU they do nothing.
 #
 # Both runs have the same labelled pairs, weak views, network and number of steps, and they start from the same weights.

@@ -14,7 +14,7 @@ from semimedref_core.batch import Batch
 from semimedref_core.config import Config
 from semimedref_core.data.chance import torch_seed
 from semimedref_core.methods import method_named
-from semimedref_core.runtime.devices import average_gradients
+from semimedref_core.runtime.devices import average_over_processes
 from semimedref_core.runtime.graphed import Learn
 from semimedref_core.runtime.run_state import RunState
 from semimedref_core.teacher import ema_decay, ramp
@@ -49,8 +49,8 @@ def learned(
 ) -> dict[str, Tensor]:
     """The part of a step that runs on the device: the loss, its gradient, the optimiser, then the teacher's update.
 
-    Gradients are averaged over all processes. Only the gradient scaler of float16 reads a value from the device.
-    Without it, a CUDA graph can record the step.
+    Gradients and the statistics of batch norm are averaged over all processes. Only the gradient scaler of float16
+    reads a value from the device. Without it, a CUDA graph can record the step.
 
     Args:
         state: its networks and optimiser are changed in place. If a group of weights in the optimiser has a ``scale``,
@@ -70,7 +70,7 @@ def learned(
     state.optimizer.zero_grad()
     with record_function("backward"):
         accelerator.backward(state.scaler.scale(losses["loss"]) if state.scaler else losses["loss"])
-        average_gradients(accelerator, state.student)
+        average_over_processes(accelerator, state.student)
     with record_function("optimiser"):
         if state.scaler:
             state.scaler.step(state.optimizer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -12,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.tracking import GeneralTracker
-from torch import Tensor, nn
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from semimedref_core._progress import progress
 from semimedref_core.config import Config, Device
@@ -27,7 +27,7 @@ from semimedref_core.positions import Positions
 from semimedref_core.preparing import Prepared, prepare
 from semimedref_core.runtime.atomic import own_folder, write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
-from semimedref_core.runtime.environment import environment
+from semimedref_core.runtime.environment import environment, first_process
 from semimedref_core.runtime.interrupts import Interrupted, interrupts_noted
 from semimedref_core.runtime.run_state import (
     BEST,
@@ -106,11 +106,10 @@ def train(
         return results
     require_tracker(track)
     environment()  # recorded now, because the checkout may change during the run
-    main = int(os.environ.get("RANK", 0)) == 0  # only one of several processes checks the folder
-    if main:
+    if first_process():  # only one of several processes checks the folder
         require_free(folder, config, resume)  # before it reads any data
     prepared = prepare(config, device)
-    if main:
+    if first_process():
         own_folder(folder)
     with held(folder) if prepared.accelerator.is_main_process else nullcontext():
         prepared.accelerator.wait_for_everyone()  # from here on nobody else finishes the run, so all see the same
@@ -176,10 +175,12 @@ def _run(
                     log.write(line)
             bar.update()
             if validate:
-                _check_weights(state.student, state.step)
+                _check_weights(state)
                 counts = validation(choosing)
                 scores = {name: metrics(pixels) for name, pixels in counts.items()}
                 best = state.judge(scores, config.choose_by, config.steps)
+                if accelerator.num_processes > 1:  # one of them decides when to stop, or the others would wait for it
+                    state.best, state.stale = broadcast_object_list([state.best, state.stale])
                 tell({"step": state.step, "valid": scores})
                 if log:
                     log.write({"step": state.step, "valid": scores})
@@ -187,7 +188,7 @@ def _run(
                         save(BEST)
                     save(CHECKPOINT)
             if stop() and state.step < config.steps:
-                _check_weights(state.student, state.step)
+                _check_weights(state)
                 save(CHECKPOINT)
                 raise Interrupted(
                     f"{folder}: stopped after step {state.step} of {config.steps}, and saved; give the same command "
@@ -289,15 +290,21 @@ def _means(losses: list[dict[str, Tensor]], step: int) -> dict[str, float]:
     return means
 
 
-def _check_weights(network: nn.Module, step: int) -> None:
-    """Checks the weights before a network is saved: the loss shows bad weights only one step later.
+def _check_weights(state: RunState) -> None:
+    """Checks student and teacher before they are validated or saved: the loss shows bad weights only one step later,
+    and bad running statistics of batch norm never, because training does not use them.
 
     Raises:
-        TrainingError: if a weight is not finite.
+        TrainingError: if a number of them is not finite.
     """
-    bad = [name for name, value in network.named_parameters() if not value.isfinite().all()]
+    bad = [
+        f"{name}.{key}"
+        for name, network in state.networks.items()
+        for key, value in network.state_dict().items()
+        if not value.isfinite().all()
+    ]
     if bad:
         raise TrainingError(
-            f"{len(bad)} weights (the first: {bad[0]}) are not finite after step {step}; nothing was saved since the "
-            "last validation. Lower --lr, or check the images with `semimedref doctor`"
+            f"{len(bad)} tensors (the first: {bad[0]}) are not finite after step {state.step}; nothing was saved since "
+            "the last validation. Lower --lr, or check the images with `semimedref doctor`"
         )

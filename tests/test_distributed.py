@@ -42,7 +42,7 @@ def both(path):
 
 def test_two_processes_train_one_network(folder):
     for run in (folder / name for name in RUNS):
-        weights = both(run / "rank")
+        weights = both(run / "rank")  # with the running statistics of batch norm
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
         saved, _ = load_tensors(run / "student" / "model.safetensors")
         assert all(torch.equal(saved[name], value) for name, value in weights[0].items())

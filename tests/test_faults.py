@@ -125,14 +125,23 @@ def finite_loss_nan_gradient(loss, student):
     return loss + sum((parameter * 0).sqrt().sum() for parameter in student.parameters())
 
 
-@pytest.mark.parametrize("step, spoil, message", [
-    (5, nan_loss, "loss is not finite between steps 5 and 6"),
-    (6, finite_loss_nan_gradient, "are not finite after step 6"),
+def statistics_of_a_float16_overflow(loss, student):
+    """Training does not use the running statistics, so the loss and the weights stay finite."""
+    student.image_encoder.stem.norm.running_var.data.fill_(torch.inf)
+    return loss
+
+
+@pytest.mark.parametrize("network, step, spoil, message", [
+    ("compact", 5, nan_loss, "loss is not finite between steps 5 and 6"),
+    ("compact", 6, finite_loss_nan_gradient, "are not finite after step 6"),
+    ("lite", 6, statistics_of_a_float16_overflow, "student.image_encoder.stem.norm.running_var) are not finite after"),
 ])  # fmt: skip
-def test_nan_stops_the_run_and_leaves_the_last_good_checkpoint(train, tmp_path, monkeypatch, step, spoil, message):
+def test_nan_stops_the_run_and_leaves_the_last_good_checkpoint(
+    train, tmp_path, monkeypatch, network, step, spoil, message
+):
     """Validations are at steps 2, 4 and 6. Resuming into NaN does not spoil the checkpoint either."""
     monkeypatch.setitem(METHODS, "supervised", failing_at(step, spoil))
-    settings = {"output": tmp_path, "method": "supervised", "steps": 8}
+    settings = {"output": tmp_path, "method": "supervised", "network": network, "steps": 8}
     outcome = train(**settings)
     assert outcome.status == 1
     assert message in outcome.errors and "Lower --lr" in outcome.errors

@@ -1,12 +1,14 @@
 """Training on a GPU: the numbers of the CPU, no waiting for the device, every precision, networks that go back."""
 
 import functools
+import itertools
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from semimedref_core import SemiMedRef, example, preparing
+from semimedref_core import SemiMedRef, example, preparing, training
 from semimedref_core.config import Config
 from semimedref_core.data.datasets import load_training
 from semimedref_core.evaluation import evaluate
@@ -15,6 +17,7 @@ from semimedref_core.networks import build_texts
 from semimedref_core.preparing import prepare
 from semimedref_core.runtime.checkpoints import from_pretrained
 from semimedref_core.runtime.graphed import tensors_of
+from semimedref_core.runtime.interrupts import Interrupted
 from semimedref_core.runtime.run_state import RunState
 from semimedref_core.step import training_step
 from semimedref_core.tools.profiling import profile
@@ -147,6 +150,17 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(compile, tmp_path, mon
     monkeypatch.undo()
     resumed = train(config, tmp_path / "stopped", device="cuda", resume=True)
     assert resumed["step"] == 16 and resumed["student"] == pytest.approx(whole["student"], abs=0.02)
+
+
+def test_a_run_stopped_by_ctrl_c_between_two_lines_of_the_log_goes_on(tmp_path, monkeypatch):
+    """Its checkpoint holds losses of steps that no line tells yet."""
+    config = Config(**SETTINGS | {"steps": 20})
+    steps = itertools.count(1)
+    monkeypatch.setattr(training, "interrupts_noted", lambda alone: nullcontext(lambda: next(steps) == 13))
+    with pytest.raises(Interrupted, match="after step 13 of 20"):
+        train(config, tmp_path, device="cuda")
+    monkeypatch.undo()
+    assert train(config, tmp_path, device="cuda", resume=True)["step"] == 20
 
 
 def test_parts_of_a_step_and_its_cost_are_measured():

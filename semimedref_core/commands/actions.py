@@ -52,6 +52,7 @@ def tutorial(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Trains one network."""
     from semimedref_core import training
+    from semimedref_core.runtime.environment import first_process
 
     config = run_config(options)
     folder = options.output or f"runs/{_run_name(config)}"
@@ -63,6 +64,8 @@ def train(options: argparse.Namespace) -> None:
         raise CommandError(
             f"{error}\nFiles that were saved before are intact; give the same command with --resume to go on"
         ) from error
+    if not first_process():  # the results are those of all processes
+        return
     if ready:
         say(f"{folder}: this run was already finished; its results:")
     for network in ("student", "teacher"):

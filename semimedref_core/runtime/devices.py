@@ -132,15 +132,21 @@ def adamw(
     return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
-def average_gradients(accelerator: Accelerator, network: nn.Module) -> None:
-    """Averages the gradients over all processes, in one message.
+def average_over_processes(accelerator: Accelerator, network: nn.Module) -> None:
+    """Averages the gradients and the running statistics of batch norm over all processes, in one message.
 
     DistributedDataParallel cannot do this: it needs a gradient for every output of a forward pass, and supervised
     training has none for ITCL's projections. Gradients that are scaled for float16 stay scaled. If one is not finite,
     the average is not finite, and every process skips the step.
+
+    Each process normalises its own batch. Without common running statistics the teachers would differ, and so would
+    their pseudo-labels and the scores by which ``patience`` ends the run.
     """
     if accelerator.num_processes > 1:
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        mean = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-        for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        shared = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                shared += [module.running_mean, module.running_var]
+        mean = accelerator.reduce(torch.cat([tensor.flatten() for tensor in shared]), "mean")
+        for tensor, part in zip(shared, mean.split([tensor.numel() for tensor in shared]), strict=True):
+            tensor.copy_(part.view_as(tensor))

@@ -54,6 +54,11 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def first_process() -> bool:
+    """Whether this process is the first of a run, or its only one. ``torchrun`` numbers them in RANK."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def usable_cores() -> int:
     """CPU cores that this process may use, at least 1."""
     if hasattr(os, "sched_getaffinity"):  # missing on macOS and Windows

@@ -130,7 +130,10 @@ class RunState:
             self.scaler.load_state_dict(metadata["scaler"])
         for name, value in known.items():
             setattr(self, name, value)
-        self.since_log = [{name: torch.tensor(value) for name, value in line.items()} for line in self.since_log]
+        device = next(iter(parameters.values())).device  # where the next steps put theirs
+        self.since_log = [
+            {name: torch.tensor(value, device=device) for name, value in line.items()} for line in self.since_log
+        ]
 
 
 def _checked(metadata: dict, path: Path) -> dict:
