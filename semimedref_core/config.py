@@ -128,7 +128,9 @@ class Config:
         "data", "only for dataset folder: 'left' in a text means the left half of the image, or the patient's left"
     )
     report_text: ReportText = _setting(
-        "data", "what the network reads of a report: all of it, all except the number of areas, or nothing"
+        "data",
+        "what the network reads of a report: all of it, all except the number of areas, or (none) a sentence that "
+        "names all zones",
     )
     text_length: int = _setting(
         "data", "largest number of tokens of a text; a longer text is an error", above=0, high=512
@@ -252,6 +254,8 @@ class Config:
                 f"{self.method}; set ispg to off"
             )
 
+        if self.batch_size == 1 and self.method.startswith("semi_medref"):
+            raise ConfigError(f"batch_size must be at least 2 for {self.method}: one pair has no partner to mix with")
         if self.positions not in POSITIONS and not self.positions.endswith(".csv"):
             hint = did_you_mean(self.positions, POSITIONS)
             raise ConfigError(

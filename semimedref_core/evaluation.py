@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semimedref_core.data.batches import channels_first
-from semimedref_core.data.pairs import Pairs
+from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.networks.text import Texts
 from semimedref_core.networks.text_cache import ReadTexts
 from semimedref_core.views import weak_view
@@ -114,7 +114,7 @@ def predict(
     device: torch.device | str | None = None,
     batch_size: int = 32,
     told: Sequence[str] | None = None,
-):
+) -> Iterator[Tensor]:
     """Yields the lesion probabilities of all pairs, batch by batch: ``[b, 1, H, W]`` float32 on the device.
 
     Args:
@@ -125,6 +125,9 @@ def predict(
         batch_size: number of images in a batch.
         told: the N texts for the network, for example from :func:`semimedref_core.missing_positions.texts_at_hand`; by
             default the complete reports.
+
+    Raises:
+        ConfigError: if a text is longer than ``texts`` allows.
 
     >>> from semimedref_core import build_network, build_texts, predict, load_split
     >>> pairs = load_split("phantom", "valid", image_size=32).subset(range(3))
@@ -149,7 +152,13 @@ def image_counts(
     """The pixel counts of each image for :func:`scores`: ``[N, 3]`` int64, see :func:`overlap`; predicted is p >= 0.5.
 
     The arguments are those of :func:`predict`.
+
+    Raises:
+        DataError: if there are no pairs, or they have no masks.
+        ConfigError: if a text is longer than ``texts`` allows.
     """
+    if not len(pairs) or pairs.masks is None:
+        raise DataError(f"nothing to score: {len(pairs)} pairs{'' if len(pairs) == 0 else ' without masks'}")
     masks = torch.from_numpy(pairs.masks)[:, None].bool().split(batch_size)
     counts = [
         overlap(probs >= 0.5, mask.to(probs.device))
@@ -168,7 +177,7 @@ def evaluate(
 ) -> dict[str, float]:
     """The metrics of :func:`scores` for a network on pairs with masks, at probability 0.5 and the size of the pairs.
 
-    The arguments are those of :func:`predict`.
+    The arguments are those of :func:`predict`, and the errors those of :func:`image_counts`.
 
     >>> from semimedref_core import build_network, build_texts, evaluate, load_split
     >>> pairs = load_split("phantom", "valid", image_size=32).subset(range(3))

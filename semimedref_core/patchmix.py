@@ -101,7 +101,7 @@ def propose(
     reports: Sequence[AnyReport],
     boxes: np.ndarray,
     mode: PatchMode = "position",
-    p: float = 0.5,
+    p: float = 1.0,
     named_by: PatchZones = "donor",
 ) -> Proposal:
     """Draws partners and patch zones for a batch (Eq. 4; paper: 6).
@@ -113,7 +113,8 @@ def propose(
             the codes.
         mode: ``position`` (a zone that a report names, with compatible sides), ``probability`` (the teacher's map
             decides the zone) or ``random`` (any zone, independent of the reports: plain CutMix).
-        p: probability that a sample is offered a patch.
+        p: probability that a sample is offered a patch. One that is drawn as its own partner gets none, so the share
+            of B samples is at most ``p (1 - 1 / B)``.
         named_by: whose report must name the zone in mode ``position``; see :func:`compatible_zones`.
 
     Raises:
@@ -159,6 +160,9 @@ def mixed_reports(own: AnyReport, mix_text: MixText = "rewrite", mix_count: MixC
             more than before. It is wrong in half of the mixes or more: the pasted lesion may touch or hide another one,
             or have several pieces.
 
+    Raises:
+        ValueError: if ``mix_text`` or ``mix_count`` is unknown.
+
     >>> from semimedref_core import Report, mixed_reports
     >>> own = Report.of([0, 0, 1, 0, 0, 0])
     >>> print(mixed_reports(own)[6])  # a lesion in the sixth zone
@@ -166,6 +170,9 @@ def mixed_reports(own: AnyReport, mix_text: MixText = "rewrite", mix_count: MixC
     >>> print(mixed_reports(own, mix_count="none")[6])
     bilateral pulmonary infection, lower left lung and lower right lung.
     """
+    for what, name, known in (("mix_text", mix_text, get_args(MixText)), ("mix_count", mix_count, MIX_COUNTS)):
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
     if mix_text == "keep" or not own.located:
         return [own] * (1 + len(own.layout))
     one_zone = np.eye(len(own.layout), dtype=int)

@@ -213,7 +213,7 @@ def strong_view(
 
 
 def clamped_jitter(weak: Tensor, gain: Tensor, spread: Tensor, gain_first: Tensor, jitter: Tensor) -> Tensor:
-    """Changes brightness and contrast of weak views ``[B, 1, H, W]`` and clips to 0 to 1 after each, as the release
+    """Changes brightness and contrast of weak views ``[B, C, H, W]`` and clips to 0 to 1 after each, as the release
     does (Ledger 16).
 
     The other arguments are the fields of :class:`ClampedPhotometry` as tensors.

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semimedref_core.data.pairs import Pairs
+from semimedref_core.data.pairs import DataError, Pairs
 from semimedref_core.data.phantom import phantom
 from semimedref_core.evaluation import evaluate, overlap, predict, scores
 from semimedref_core.figures.pairs import prediction_gallery
@@ -104,3 +104,11 @@ def test_a_network_that_fails_is_left_in_its_former_mode():
     with pytest.raises(KeyError):
         evaluate(network, phantom("valid", 2, 32), build_texts())
     assert all(modes(network).values())
+
+
+def test_what_cannot_be_scored_is_said():
+    pairs = phantom("train", 2, size=32)
+    cases = {"2 pairs without masks": pairs.subset(range(2), masks=False), "0 pairs": pairs.subset(range(0))}
+    for message, part in cases.items():
+        with pytest.raises(DataError, match=f"nothing to score: {message}$"):
+            evaluate(build_network("compact"), part, build_texts())

@@ -72,7 +72,7 @@ def test_the_command_prints_both_tables(semimedref, small_phantom):
 
 def test_a_batch_of_one_is_refused_because_it_has_no_partner(semimedref, small_phantom):
     outcome = semimedref("mixing", image_size=32, count=4, batch_size=1)
-    assert outcome.status == 1 and "batch_size 1 leaves no partner" in outcome.errors
+    assert outcome.status == 1 and "one pair has no partner to mix with" in outcome.errors
 
 
 def test_a_report_without_a_number_has_no_wrong_one_before_or_after_mixing():

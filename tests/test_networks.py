@@ -9,6 +9,7 @@ import torch
 
 from semimedref_core.config import FIELDS, STRIDE, choices_of
 from semimedref_core.networks import NETWORKS, build_network, build_pretrained, build_texts
+from semimedref_core.networks.compact import Compact
 from semimedref_core.networks.text import grammar_tokenizer
 from semimedref_core.networks.vocabulary import tokens_needed
 from semimedref_core.patchmix import mixed_reports
@@ -131,9 +132,16 @@ def test_a_text_that_is_too_long_is_refused_not_cut():
         build_texts()(["upper " * 30])
 
 
+@pytest.mark.parametrize("network", [torch.nn.Linear(1, 1), Compact(30)], ids=lambda network: type(network).__name__)
+def test_a_network_of_another_maker_is_not_saved(network, tmp_path):
+    with pytest.raises(CheckpointError, match=f"{type(network).__name__} is not a network of build_network"):
+        save_pretrained(tmp_path / "out", network)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_without_arguments_is_read_as_before(tmp_path):
     network = build_network("compact")
-    save_pretrained(tmp_path, network, image_size=96)
+    save_pretrained(str(tmp_path), network, image_size=96)
     about = json.loads((tmp_path / "config.json").read_text())
     assert about == {"network": "compact", "image_size": 96}
     again, _ = from_pretrained(tmp_path)

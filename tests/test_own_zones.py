@@ -89,6 +89,14 @@ def test_a_cell_none_may_be_a_missing_value_and_is_refused_with_what_to_write(mi
     assert re.fullmatch(cure, *OwnData.find(mine).problems)
 
 
+@pytest.mark.parametrize("cell, problem", [("anywhere", "no words for zones; leave the cell empty"), ("[]", "")])
+def test_without_positions_a_cell_lists_no_zone(mine, cell, problem):
+    """No report could name it when a mix adds a lesion there."""
+    table_of(mine).assign(zones=cell).to_csv(mine / "metadata.csv", index=False)
+    problems = OwnData.find(mine, "none").problems
+    assert len(problems) == (12 if problem else 0) and all(problem in told for told in problems)
+
+
 def test_a_network_keeps_the_table_of_positions_that_it_was_trained_with(
     train, semimedref, mine, tmp_path, monkeypatch
 ):

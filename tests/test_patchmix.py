@@ -192,3 +192,12 @@ def test_a_sample_is_never_its_own_donor_and_an_unknown_mode_is_refused():
             t_patchmix(pictures, pictures, wrong, tensors, BLOCK, "position", 0.5)
     with pytest.raises(ValueError, match="unknown rule 'neighbour' for zones; choose one of receiver, donor, both"):
         propose(np.random.default_rng(0), reports, np.tile(BOXES, (4, 1, 1)), p=1.0, named_by="neighbour")
+
+
+@pytest.mark.parametrize(
+    "setting, known", [({"mix_text": "rewrte"}, "rewrite, keep"), ({"mix_count": "zone"}, "zones")]
+)
+def test_a_misspelt_rule_for_the_mixed_text_is_refused(setting, known):
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=f"unknown {name} '{value}'; choose one of .*{known}"):
+        mixed_reports(Report.of([0, 0, 1, 0, 0, 0]), **setting)

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import psutil
@@ -18,6 +19,7 @@ from semimedref_core.config import Config
 from semimedref_core.experiments import estimate, job, sweep
 from semimedref_core.experiments.job import STATE, Job, State, Task, run_state
 from semimedref_core.experiments.plan import read_plan
+from semimedref_core.runtime.atomic import write_json
 from semimedref_core.training import train
 
 PATIENCE = 900  # seconds after which a sweep counts as hung
@@ -167,14 +169,33 @@ def read_plan_of(folder: Path):
     return read_plan(folder / "plan.yaml").runs[0]
 
 
-def test_on_this_machine_runs_see_the_gpus_that_the_sweep_sees(tmp_path, monkeypatch):
-    """submitit hides all that the plan does not ask for."""
+class Submitted:
+    """A task of submitit that ends at once, with all its runs finished."""
+
+    def __init__(self, jobs: list[Job]):
+        self.jobs = jobs
+        for one in jobs:
+            Path(one.folder).mkdir(parents=True)
+            write_json(Path(one.folder) / "results.json", {})
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> list[State]:
+        return [State("finished", 1) for _ in self.jobs]
+
+
+@pytest.mark.parametrize("cluster, seen", [({}, ["2", "3"]), ({"gpus_per_node": 1}, [None, None])], ids=str)
+def test_runs_at_the_same_time_get_a_gpu_each_of_those_that_the_sweep_sees(tmp_path, monkeypatch, cluster, seen):
+    """If the plan asks for GPUs, submitit gives them out."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    run = read_plan_of(tmp_path)
-    plan = read_plan(tmp_path / "plan.yaml")
-    assert sweep._job(run, plan, tmp_path, "local").gpus == "2,3"
-    assert sweep._job(run, replace(plan, cluster={"gpus_per_node": 1}), tmp_path, "local").gpus is None
-    assert sweep._job(run, plan, tmp_path, "slurm").gpus is None
+    (tmp_path / "plan.yaml").write_text(json.dumps(PLAN | {"cluster": cluster}))
+    tasks = []
+    executor = SimpleNamespace(submit=lambda task, jobs: tasks.append(Submitted(jobs)) or tasks[-1])
+    monkeypatch.setattr(sweep, "open_executor", lambda *about: executor)
+    monkeypatch.setattr(sweep, "_line", lambda name, *about: name)
+    sweep.sweep(read_plan(tmp_path / "plan.yaml"), tmp_path / "out", "local", jobs=2)
+    assert [sorted({run.gpus for run in task.jobs}, key=str) for task in tasks] == [[gpu] for gpu in seen]
 
 
 def test_an_estimate_counts_starts_validations_and_what_each_network_costs(monkeypatch, tmp_path):

@@ -133,7 +133,7 @@ def _sweep(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="list the runs and their estimated time; run nothing")
     command.add_argument("--output", metavar="DIR", help="folder of the sweep (default runs/NAME OF THE PLAN)")
     command.add_argument(
-        "--jobs", type=_count, metavar="N", help="largest number of runs at a time (default: one for each core)"
+        "--jobs", type=_count, metavar="N", help="largest number of runs at a time (default: one for each GPU, or core)"
     )
     command.add_argument(
         "--engine",
@@ -173,8 +173,8 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         "--reports",
         choices=(*get_args(ReportsAtHand), "all"),
         default="full",
-        help="complete reports; or reports with removed, masked, vague or mirrored positions; or no text; all: a table "
-        "of these over the removal rate (default %(default)s)",
+        help="complete reports; or reports with removed, masked, vague or mirrored positions; none: for all images the "
+        "sentence that names all zones; all: a table of these over the removal rate (default %(default)s)",
     )
     command.add_argument(
         "--removal-rate",

@@ -44,8 +44,8 @@ class Job:
         threads: number of CPU threads.
         store: address to which papermill copies the run's text files (``""``: none).
         sweep: process id of the sweep on this machine; the run ends with this process (``None``: it does not).
-        gpus: value of CUDA_VISIBLE_DEVICES (``None``: unchanged). On this machine submitit hides all GPUs that the plan
-            does not request.
+        gpus: value of CUDA_VISIBLE_DEVICES (``None``: unchanged). On this machine a sweep gives each run one GPU, and
+            submitit would hide all that the plan does not request.
         track: a tracker, as in :func:`semimedref_core.training.train` (``None``: none).
     """
 

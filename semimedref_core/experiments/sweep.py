@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -110,9 +111,8 @@ def check(plan: Plan, folder: Path) -> None:
 
 
 def default_jobs(threads: int) -> int:
-    """The number of runs at a time: one on a machine with a GPU, otherwise one for each ``threads`` usable CPU
-    cores."""
-    return 1 if torch.cuda.is_available() else max(1, usable_cores() // threads)
+    """The number of runs at a time: one for each GPU; without a GPU, one for each ``threads`` usable CPU cores."""
+    return torch.cuda.device_count() or max(1, usable_cores() // threads)
 
 
 def sweep(
@@ -140,11 +140,12 @@ def sweep(
     before = {name: state.attempts for name, state in states.items()}
     left = [run for run in plan.runs if not states[run.name].finished]
     todo = {run.name: _job(run, plan, folder, engine, store, track) for run in left}
-    waiting, pending = dict(todo), []  # pending: tasks of submitit, each with the names of its runs
+    waiting, pending = dict(todo), []  # pending: tasks of submitit, each with the names of its runs and its GPU
+    gpus = visible_gpus() if engine == "local" and "gpus_per_node" not in plan.cluster else [None]
     print(f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} of them finished before; everything goes to {folder}/")
     if engine == "slurm" and waiting:  # one array that respects `jobs`; each run is a separate task
         tasks = executor.map_array(Task(), [[job] for job in waiting.values()])
-        waiting, pending = {}, [(task, [name]) for task, name in zip(tasks, waiting, strict=True)]
+        waiting, pending = {}, [(task, [name], None) for task, name in zip(tasks, waiting, strict=True)]
     steps = {run.name: 0 if run.name in todo else run.config.steps for run in plan.runs}
     total = {run.name: run.config.steps for run in plan.runs}
     try:
@@ -158,15 +159,17 @@ def sweep(
             while waiting or pending:
                 while waiting and len(pending) < jobs:
                     names = list(waiting)[: math.ceil(len(waiting) / (jobs - len(pending)))]
-                    pending.append((executor.submit(Task(), [waiting.pop(name) for name in names]), names))
+                    gpu = min(gpus, key=[used for *_, used in pending].count)  # the one with the fewest runs
+                    jobs_now = [replace(waiting.pop(name), gpus=gpu) for name in names]
+                    pending.append((executor.submit(Task(), jobs_now), names, gpu))
                 ended = {}
-                for task, names in [one for one in pending if one[0].done()]:
-                    pending.remove((task, names))
+                for task, names, gpu in [one for one in pending if one[0].done()]:
+                    pending.remove((task, names, gpu))
                     told = _outcome(task, names, folder, before)
                     ended |= told
                     waiting = {name: todo[name] for name in names if name not in told} | waiting
                 states |= ended
-                names = [name for _, names in pending for name in names]
+                names = [name for _, names, _ in pending for name in names]
                 now = {name: run_state(folder / name) for name in names}
                 states |= {name: state for name, state in now.items() if state.attempts > before[name]}
                 running = {name: steps_done(folder / name) for name in names if states[name].state == "running"}
@@ -180,7 +183,7 @@ def sweep(
                 time.sleep(0 if ended else POLL)
     except KeyboardInterrupt:
         if engine == "local":
-            for task, _ in pending:
+            for task, *_ in pending:
                 task.cancel()
         raise
     return states
@@ -216,8 +219,6 @@ def preview(plan: Plan, folder: Path, jobs: int) -> str:
 
 def _job(run: PlannedRun, plan: Plan, folder: Path, engine: str, store: str = "", track: Tracker | None = None) -> Job:
     """The job for the process of a run."""
-    here = engine == "local"
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
     return Job(
         str(folder / run.name),
         run.config.to_dict(),
@@ -225,10 +226,16 @@ def _job(run: PlannedRun, plan: Plan, folder: Path, engine: str, store: str = ""
         plan.notebook,
         plan.threads,
         f"{store}/{folder.name}" if store else "",
-        os.getpid() if here else None,
-        gpus if here and "gpus_per_node" not in plan.cluster else None,
-        track,
+        os.getpid() if engine == "local" else None,
+        track=track,
     )
+
+
+def visible_gpus() -> list[str]:
+    """The numbers or names of the GPUs that runs on this machine may use, as CUDA_VISIBLE_DEVICES; one empty name if
+    there are none."""
+    here = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
+    return [name.strip() for name in here.split(",")]
 
 
 def steps_done(folder: Path) -> int:

@@ -58,7 +58,7 @@ def semi_supervised(
 
 
 def pseudo_labels(teacher: Teacher | nn.Module, unlabelled: Unlabelled, config: Config) -> tuple[Tensor, Tensor]:
-    """The weak views ``[B, 1, H, W]`` and the teacher's probabilities on them, from one forward pass."""
+    """The weak views ``[B, C, H, W]`` and the teacher's probabilities ``[B, 1, H, W]`` on them, from one pass."""
     weak = weak_view(unlabelled.images, unlabelled.affine)
     return weak, label(teacher, weak, unlabelled, config)
 

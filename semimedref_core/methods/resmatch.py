@@ -49,8 +49,8 @@ def quality(p: Tensor) -> Tensor:
     """The confidence of pseudo-labels, ``[B]`` from 0 (p = 0.5) to 1: the mean of ``|2p - 1|`` over the lesion. If no
     lesion is found, the mean is over the whole image.
 
-        Args:
-            p: ``[B, 1, H, W]`` probabilities.
+    Args:
+        p: ``[B, 1, H, W]`` probabilities.
     """
     lesion = (p >= 0.5).float()
     counts = lesion.maximum(1 - lesion.amax((1, 2, 3), keepdim=True))  # all pixels of an image without lesion

@@ -143,7 +143,7 @@ def _listed(problems: list[str]) -> str:
     return "; ".join(sorted(problems)[:5]) + ("" if len(problems) <= 5 else f"; and {len(problems) - 5} more")
 
 
-def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None, **about) -> None:
+def save_pretrained(folder: str | Path, network: nn.Module, texts: Texts | None = None, **about) -> None:
     """Writes ``model.safetensors`` and ``config.json`` of a network; ``about`` goes into ``config.json``.
 
     ``config.json`` also gets the arguments of :func:`build_network`, if there were any, and the settings of the
@@ -151,7 +151,8 @@ def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None
     use the network.
 
     Raises:
-        CheckpointError: if :func:`from_pretrained` would refuse the network. Then nothing is written.
+        CheckpointError: if :func:`from_pretrained` would refuse the network, for example because
+            :func:`.build_network` did not make it. Then nothing is written.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -161,6 +162,13 @@ def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None
     >>> sorted(path.name for path in folder.iterdir())
     ['config.json', 'model.safetensors']
     """
+    folder = Path(folder)
+    name = next((name for name, kind in NETWORKS.items() if isinstance(network, kind)), None)
+    if name is None or not hasattr(network, "arguments"):
+        raise CheckpointError(
+            f"{folder}: {type(network).__name__} is not a network of build_network, so its arguments are not known; "
+            "make it with build_network, or save its state_dict"
+        )
     if network.arguments:
         about["arguments"] = network.arguments
     if texts:
@@ -169,7 +177,6 @@ def save_pretrained(folder: Path, network: nn.Module, texts: Texts | None = None
     if texts and not texts.own_words:
         with atomic(folder / TOKENIZER) as temporary:
             texts.tokenizer.backend_tokenizer.save(str(temporary))
-    name = next(name for name, kind in NETWORKS.items() if isinstance(network, kind))
     save_tensors(folder / "model.safetensors", network.state_dict())
     write_json(folder / "config.json", {"network": name, **about})
 

@@ -18,7 +18,6 @@ from semimedref_core import views
 from semimedref_core.anatomy import QATA, THIRDS
 from semimedref_core.config import Config
 from semimedref_core.data.pairs import Pairs
-from semimedref_core.errors import ConfigError
 from semimedref_core.methods import release
 from semimedref_core.networks import build_texts
 from semimedref_core.patchmix import MIX_COUNTS, PATCH_ZONES, mixed_reports, patch_boxes
@@ -50,8 +49,6 @@ def zone_rules(pairs: Pairs, config: Config, proposals: int = 1000) -> pd.DataFr
     Raises:
         ConfigError: if the batch size is 1.
     """
-    if config.batch_size < 2:
-        raise ConfigError("batch_size 1 leaves no partner to take a patch from; measure mixing with 2 or more")
     return pd.DataFrame({rule: _zone_rule(pairs, replace(config, patch_zones=rule), proposals) for rule in PATCH_ZONES})
 
 

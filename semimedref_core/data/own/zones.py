@@ -80,7 +80,7 @@ def zones_listed(text: str, layout: Positions) -> tuple[int, ...] | None:
     missing value.
 
     Raises:
-        DataError: for a word that is not a zone; lists the zones.
+        DataError: for a word that is not a zone, and for any zone of ``positions none``, which has no words for them.
     """
     text = text.strip()
     parts = [part for part in _SEPARATOR.split(text.strip("[] ").lower()) if part]
@@ -92,6 +92,8 @@ def zones_listed(text: str, layout: Positions) -> tuple[int, ...] | None:
     found = [known.get(" ".join(sorted(part.split()))) for part in parts]
     if None in found:
         raise DataError(f"{parts[found.index(None)]!r} is no zone; choose of {', '.join(layout.names)}, or [] for none")
+    if not any(layout.words):
+        raise DataError("positions 'none' has no words for zones; leave the cell empty, or give --positions")
     return tuple(int(k in found) for k in range(len(layout)))
 
 
