@@ -87,9 +87,10 @@ print(versions())
 # The input is an image $x$ and its report $r$. The output is the mask $y$ of the infection. A few pairs are labelled
 # ($D_L$). For most pairs nobody drew a mask ($D_U$). Every pair has its report.
 #
-# The report says where to look. About six of ten phantom images also hold *decoys* (yellow, dotted). A decoy looks like
-# a lesion, but no report names it and no mask marks it. **Compare** the blue with the yellow outlines in the last three
-# images: both kinds look alike. The first image has no decoy.
+# The report says where to look. It names *zones*: upper, middle or lower, of the left or the right lung. About six of
+# ten phantom images also hold *decoys* (yellow, dotted). A decoy looks like a lesion, but no report names it and no
+# mask marks it. **Compare** the blue with the yellow outlines in the last three images: both kinds look alike. The
+# first image has no decoy.
 
 # %%
 decoys = phantom.decoys("train", 6, image_size, seed)
@@ -108,7 +109,7 @@ share = phantom.decoys("train", size=64).any((1, 2)).mean()
 #
 # 1. The teacher looks at the unlabelled image and reads its report. It predicts a lesion probability $p$ for each
 #    pixel. Cut at 0.5, this is the *pseudo-label*.
-# 2. T-PatchMix may paste a patch of another pair; then image, target and text change together. The texts from which it chooses are written beforehand, in the box *plan of the mixing*. PosAug has already hidden some of their position phrases.
+# 2. T-PatchMix may paste a patch of another pair; then image, target and text change together. The *plan of the mixing* holds a text for each zone that a patch may add, and T-PatchMix picks the one that fits. PosAug, the augmentation of texts, has already masked some position phrases in them, or made them vague.
 # 3. The student learns from the labelled pairs and from the mixed ones. It also makes an *embedding*, one vector, of each labelled image, of each unlabelled weak view, and of their reports. ITCL, a contrastive loss, draws those together whose reports share zones.
 # 4. The teacher follows the student, as a moving average of its weights.
 # 5. $L$ is the weighted sum of the four losses at the right. DiceCE of the labelled pairs has weight 1. The others have $w_l$ (ITCL, labelled), $w_u w_c$ (ITCL, unlabelled) and $w_u$ (DiceCE of the mixed pairs).
@@ -116,7 +117,9 @@ share = phantom.decoys("train", size=64).any((1, 2)).mean()
 # ![One training step as boxes and arrows](pictures/step.png)
 #
 # *16 of 24 decoded:* the student outlines the 8 labelled and the 8 mixed images. The 8 weak views only give embeddings.
-# The equations write $\tilde s$ for the figure's $s_{mix}$.
+# The equations write $\tilde s$ for the figure's $s_{mix}$. *8×7×24:* for each pair a text without a patch, and one for
+# each of the six zones. The figure leaves out our additions, which the defaults use: the teacher then sees the mirror
+# image, and the pseudo-label ends where the reported zones end (last appendices of [06](06_teacher_student.ipynb)).
 
 # %% [markdown]
 # ## The map
@@ -166,7 +169,8 @@ Markdown(ledger_table(found))
 # %% [markdown]
 # ## Two sets of settings
 #
-# The preset `paper` has the values of paper and release where we know them; the rule for mixed texts is ours. The
+# The preset `paper` has the method's values of paper and release where we know them; the rule for mixed texts is ours.
+# Its picture size, batch, steps, learning rates and texts are those of `compact`; `paper-qata` has the release's. The
 # preset `compact` has ours, for few pairs in a batch and short training. Both use the same small network. `compact` is
 # the default of all commands but `semimedref tutorial`, which uses the preset `tutorial`. The table shows where they
 # differ. The last column says why. *Valid split, seed 0* means: on the validation pairs of QaTa-COV19, in runs with

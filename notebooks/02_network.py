@@ -21,7 +21,7 @@
 # - know how a sentence becomes vectors and an image becomes maps;
 # - can write cross-attention in five lines of PyTorch, and have read the class that runs;
 # - have seen which places of the image attend to each word, and how the outline moves when "right" becomes "left";
-# - know what the text is worth to this network, in points of Dice.
+# - know how many points of Dice this network loses when its text lacks the places, or is wrong.
 #
 # **What you need.** PyTorch, and reports, zones, decoys and Dice from [01 · Data](01_data.ipynb).
 #
@@ -113,6 +113,13 @@ print(table.groupby("part", sort=False)["parameters"].sum().to_string())
 source_of(type(network).forward)
 
 # %% [markdown]
+# The image encoder is `see`. The stem gives the map at stride 4, and the stages 8 and 16 each halve its side. So 96
+# pixels become 24, 12 and 6 places.
+
+# %%
+source_of(type(network).see)
+
+# %% [markdown]
 # Hooks record the shapes of the tensors while the network reads our pair. Text is batch x tokens x channels. Maps are
 # batch x channels x height x width. Numbers in the names are strides: the side shrinks from 24 to 6 and grows back to
 # 24. The head then enlarges the map by a factor of four, to 96.
@@ -174,7 +181,7 @@ def attend(X, W, A_q, A_k, A_v):
 
 # %% [markdown]
 # Here is the class as it runs. It adds what practice needs: layer norms, four heads, a small MLP, and a padding mask.
-# It also adds position codes, because a place must know where it is before it can react to "left".
+# It also adds position codes. They tell each place where it is, and it needs this to react to "left".
 
 # %%
 source_of(type(network.fuse16))
@@ -265,7 +272,7 @@ rows = None
 check("02.2", rows)
 
 # %% [markdown]
-# ## What the text is worth
+# ## What a missing or wrong text costs
 #
 # We take the validation pairs of the phantom whose report names one side. The network gets each image with four texts:
 #
@@ -310,9 +317,9 @@ print(
 #
 # <details><summary>Solution</summary>
 #
-# True. The mask `padding = input_ids == 0` keeps these tokens out of the text encoder and of both attentions. So the
-# mask stays the same. The released code attends to padding, so its prediction depends on the number of padding tokens
-# (Ledger 18).
+# True. The padding mask, `input_ids == 0`, keeps these tokens out of the text encoder and of both attentions. So the
+# predicted mask stays the same. The released networks attend to padding, so there padding can change the prediction
+# (Ledger 18). (The release's GuideDecoder takes exactly 24 tokens, so this test is not possible with it.)
 # </details>
 
 # %%

@@ -181,8 +181,10 @@ table(-wanted * z.log_softmax(1), "wanted times -log given: what each entry adds
 # \mathrm{lse}_i$ with $\mathrm{lse}_i = \log\sum_j e^{z_{ij}}$. So the loss is a mean of `lse` minus a weighted mean of
 # $z$. The source below has this form. `share_u` and `share_v` are the weights of `lse` for images and texts. `pull_u`
 # is, for each image, the weighted sum of the texts that the loss pulls it to; [09](09_kernels.ipynb) shows how it is
-# computed. For a small batch such as ours the function stops early and calls `whole_forward`, which computes the same
-# with the matrix $P$. The cell checks both.
+# computed. The function computes in this form only if there are more than 1024 x 1024 pairs of an image and a text. For
+# smaller batches, so for all of ours, it stops early and calls `whole_forward`, which computes the same with the matrix
+# $P$. `offset` and `rows_only` serve a loss over a part of the pairs; here they are 0 and off. The cell checks both
+# forms.
 
 # %%
 display(source_of(soft_contrastive_plain.forward))
@@ -457,7 +459,7 @@ contrast.contrast_explorer(valid.reports, embeddings)
 
 # %%
 room = math.log(16) - floors[16]
-print(f"1. Of the negatives in a batch of 16, {100 * sharing:.0f} % share a zone with the image, and", end=" ")
+print(f"1. Of the negatives in a training batch of 16, {100 * sharing:.0f} % share a zone with the image, and", end=" ")
 print(f"{100 * same_words:.0f} % are the very same text.")
 print(f"2. There the floor of the loss is {floors[16]:.2f} on average, and an even softmax has {math.log(16):.2f}.")
 print(f"   So soft positives leave a room of {room:.2f}.")
@@ -467,7 +469,8 @@ print(
 ranks = {name: " and ".join(f"{scores[name][f'{kind} positives']:.2f}" for kind in ("soft", "hard")) for name in scores}
 print(f"4. Rank correlation of cosine and shared zones, soft and hard positives: {ranks['order']};")
 print(f"   without the mean of each text: {ranks['beyond']}.")
-print(f"5. Of the other texts, {100 * (P_valid[~eye] == 0).float().mean():.0f} of 100 share nothing with the image.")
+apart = 100 * (P_valid[~eye] == 0).float().mean()
+print(f"5. Of the other texts of the validation pairs, {apart:.0f} of 100 share nothing with the image.")
 
 # %% [markdown]
 # **Next:** [06 · Teacher and student](06_teacher_student.ipynb), where ITCL gives two of the four terms of the loss.
@@ -488,8 +491,9 @@ print(f"5. Of the other texts, {100 * (P_valid[~eye] == 0).float().mean():.0f} o
 # for, and the dotted line is the $\tau$ in use. (The loss with hard positives could fall to 0, which a logarithmic axis
 # cannot show.) **Look at** the blue curves left of the dotted line. Between the dotted line and $\tau = 0.005$, loss
 # and gradient of soft positives grow by a factor of ten or more, although the embeddings *are* the zones. Already at
-# the $\tau$ in use their loss is 4.22, and an even softmax has only $\log 16 = 2.77$. So for this loss, embeddings that
-# hold the zones exactly are worse than an even softmax, which knows nothing, because their cosines differ too much.
+# the $\tau$ in use their loss is 4.22, and an even softmax has only $\log 16 = 2.77$. So at this $\tau$, embeddings
+# that hold the zones exactly are worse than an even softmax, which knows nothing: their cosines differ too much. At
+# $\tau = 0.3$ the same embeddings have 2.52, nearly the floor.
 
 # %%
 rows = slice(0, batch_size)
@@ -530,10 +534,11 @@ print(f"smallest soft loss {soft_curves[0].min():.2f} at tau {taus[soft_curves[0
 # ## Appendix: the space of the embeddings
 #
 # The figure shows the embeddings in their two main directions, before and after training. Images and texts lie apart
-# (the *modality gap*), so we centre each kind by itself. The printed *gap* is the distance of the two means. **Look
-# at** the right panel and the printed spread of the images: with soft positives it falls from 0.66 to 0.05. The images
-# come close together. Then all images give nearly the same shares to the texts. Such a softmax uses little of the room,
-# but the room is small (0.20 in a batch of 16). All panels have the same scale.
+# (the *modality gap*), so we centre each kind by itself. The printed *gap* is the distance of the two means. The
+# *spread* is the root mean square distance of the embeddings from their mean. **Look at** the right panel and the
+# printed spread of the images: with soft positives it falls from 0.66 to 0.05. The images come close together. Then all
+# images give nearly the same shares to the texts. Such a softmax uses little of the room, but the room is small (0.20
+# in a batch of 16). All panels have the same scale.
 
 # %%
 spaces = {}

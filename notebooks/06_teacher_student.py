@@ -103,9 +103,10 @@ print(f"DiceCE on labelled pairs: {history[0]['loss_labelled']:.2f} at first, {h
 # `_u` unlabelled, `_mix` mixed. The sections below take the same steps with the same names, and they must end at the
 # same loss.
 #
-# You can skip three things for now. `label`, `weigh`, `mix` and `mask_loss` are functions that other methods replace.
-# The lines below `burning_in` are the burn-in, which section 9 explains. The lines after `if seen.zones is None` belong
-# to ISPG, an addition that predicts the zones from the image (an appendix of [03](03_posaug.ipynb)).
+# You can skip three things for now. `label`, `weigh`, `mix` and `mask_loss` are functions that can be replaced: our
+# additions replace the first two, and the release's step the last two. The lines below `burning_in` are the burn-in,
+# which section 9 explains. The lines after `if seen.zones is None` belong to ISPG, an addition that predicts the zones
+# from the image (an appendix of [03](03_posaug.ipynb)).
 
 # %%
 source_of(semi_medref.semi_medref)
@@ -410,11 +411,11 @@ print(f"in our run d is at most {longest:.2f}, so the half-life is at most {ema.
 # The figure shows the 60 steps in front of our step. Dark grey is the burn-in, light grey the ramp. All curves but
 # $w_u$ are means of 5 steps. **Left:** both mask losses fall. ITCL begins above $\log B$, because the softmax of an
 # untrained network is uneven at random. It falls to $\log B$ in the first steps and stays there. **Middle:** during the
-# burn-in nobody asks the teacher. After it, fewer and fewer samples are mixed for some steps. Then the share of mixed
-# samples climbs to about 0.45 to 0.65, and it rises once more at the end. **Right:** one curve is the distance from
-# teacher to student, the other is the distance that the student moves in one step. During most of the burn-in the bound
-# keeps the teacher less than one step behind. Later the teacher is several steps behind. At the end the learning rate
-# goes to 0, the student hardly moves, and the teacher catches up.
+# burn-in nobody asks the teacher. After it, fewer and fewer samples are mixed for some steps. We have not measured why.
+# Then the share of mixed samples climbs to about 0.45 to 0.65, and it rises once more at the end. **Right:** one curve
+# is the distance from teacher to student, the other is the distance that the student moves in one step. During most of
+# the burn-in the bound keeps the teacher less than one step behind. Later the teacher is several steps behind. At the
+# end the learning rate goes to 0, the student hardly moves, and the teacher catches up.
 
 # %%
 run = pd.DataFrame(history)
@@ -519,8 +520,8 @@ print(f"one step {step_flops / 1e9:.2f} GFLOP; a second look would add {100 * lo
 # ## Appendix: Our additions to the pseudo-labels
 #
 # Three settings of the pseudo-labels are ours and not the paper's. They are defaults, so the training at the top used
-# them. The step that we took apart did not use them. `semimedref_core.methods.reported_places` passes its own `label`
-# and `weigh` to `semi_medref`.
+# them. The step that we took apart did not use them. The table of methods (`semimedref_core/methods/registry.py`) gives
+# `semi_medref` the functions `label` and `weigh` of `semimedref_core.methods.reported_places`.
 #
 # **The teacher sees the mirror image** (`teacher_view="mirrored"`; the preset `paper` has `"same"`). In the release the
 # student's strong view is made from the weak view that the teacher sees, so the pseudo-labels can repeat what the
@@ -610,15 +611,17 @@ for decay in (0.99, 0.999):
 
 # %% [markdown]
 # The two schedules have different lengths. Our weight ends at 1, the release's at 0.3. Only our schedule has the bound.
-# There are four more differences. Our weight and our decay share one ramp, and the release has two. Our decay never
-# rises above 0.99 by default, and in 600 steps the bound keeps it lower still. A short run has no time for a half-life
-# of 693 steps. Our learning rate begins with a warm-up, and the release's does not. The cosine of the release is made
-# for 200 epochs, so after 100 epochs its learning rate is only half-way down. Ours always ends at 0.
+# There are more differences. Our burn-in takes 15 % of the steps and our ramp 20 %; the release's take 5 and 15 of 100
+# epochs. Our highest learning rate is 1e-3, and the release's is 3e-4. Our weight and our decay share one ramp, and the
+# release has two. Our decay never rises above 0.99 by default, and in 600 steps the bound keeps it lower still. A short
+# run has no time for a half-life of 693 steps. Our learning rate begins with a warm-up, and the release's does not. The
+# cosine of the release is made for 200 epochs, so after 100 epochs its learning rate is only half-way down. Ours always
+# ends at 0.
 #
 # ## Appendix: Six differences from the released code
 #
-# Four of the six have a switch here. The preset `release-qata` turns on all four, and you can set each
-# alone.
+# Four of the six have a switch here. The preset `release-qata` turns on all four. You can also set each by itself, but
+# `mask_loss` acts only with the method `semi_medref_release`, and `choose_by` only with `patience` above 0.
 #
 # - **The strong view is cut** (`strong_view="clamped"`, Ledger 16). The jitter of the release cuts grey values to the
 #   range 0 to 1. But they have mean 0 and standard deviation 1 by then, so everything darker than the mean becomes

@@ -116,8 +116,9 @@ def embedding_ranks(scores: pd.DataFrame, chance: Mapping[str, float]) -> Figure
         chance: column -> the value that chance gives, drawn as a dotted line.
     """
     panel = {"rank correlation": ["order", "beyond"], "mean P": ["nearest"]}
+    words = {"order": "order", "beyond": "order, without\nthe texts' means", "nearest": "nearest\ntext"}
     figure, axes = plt.subplots(
-        1, 2, figsize=(6.4, 3.4), layout="constrained", gridspec_kw={"width_ratios": [len(c) for c in panel.values()]}
+        1, 2, figsize=(7.0, 3.6), layout="constrained", gridspec_kw={"width_ratios": [len(c) for c in panel.values()]}
     )
     width = 0.8 / len(scores)
     for ax, (label, columns) in zip(axes, panel.items(), strict=True):
@@ -126,7 +127,7 @@ def embedding_ranks(scores: pd.DataFrame, chance: Mapping[str, float]) -> Figure
             ax.bar(places, row[columns], width, color=_colour(name), label=name)
         for k, column in enumerate(columns):
             ax.plot((k - 0.45, k + 0.45), [chance[column]] * 2, ":", color=BLACK, label="chance" if k == 0 else None)
-        ax.set_xticks(range(len(columns)), columns)
+        ax.set_xticks(range(len(columns)), [words[column] for column in columns])
         ax.set_ylabel(label)
     marks, names = axes[0].get_legend_handles_labels()
     figure.legend(marks, names, loc="outside lower center", ncols=len(names), frameon=False)

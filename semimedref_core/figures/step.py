@@ -41,17 +41,19 @@ _KINDS = {
     "loss": "#CDEBE0",
 }
 _DATA, _FIXED, _TRAINED, _LOSS = _KINDS
-_LEFT = (0.0, 3.6, 6.8, 10.0, 13.6, 17.0, 20.4, 23.4)  # left edge of each column
-_WIDE = (3.0, 2.6, 2.6, 2.8, 2.8, 2.8, 2.0, 0.8)
+_LEFT = (0.0, 3.5, 6.8, 10.0, 13.6, 16.9, 20.5, 23.4)  # left edge of each column
+_WIDE = (3.0, 2.8, 2.6, 2.8, 2.8, 3.1, 2.0, 0.8)
 # Box: column, middle, kind, title, and its lines, symbol -> name of the tensor.
 _BOXES = {
     "labelled": (0, 7.0, _DATA, "labelled pairs",
-                 {"images": "labelled.images", "masks": "labelled.masks", "reports $r_l$": "labelled.input_ids"}),
+                 {"images": "labelled.images", "masks": "labelled.masks", "reports $r_l$": "labelled.input_ids",
+                  "their zones": "labelled.codes"}),
     "unlabelled": (0, 3.5, _DATA, "unlabelled pairs",
-                   {"images": "unlabelled.images", "reports $r_u$": "unlabelled.input_ids"}),
+                   {"images": "unlabelled.images", "reports $r_u$": "unlabelled.input_ids",
+                    "their zones": "unlabelled.codes"}),
     "plan": (0, 0.9, _DATA, "plan of the mixing",
              {"partners": "unlabelled.proposal.partner", "zone boxes": "unlabelled.proposal.boxes",
-              "texts": "unlabelled.text_choices"}),
+              "texts, PosAug": "unlabelled.text_choices"}),
     "x": (1, 7.0, _FIXED, "weak view, report", {"$x_l$": "x_l", "$y_l$": "y_l", "$r_l$": "labelled.input_ids"}),
     "weak": (1, 3.5, _FIXED, "weak view, report", {"$x_u$": "x_u", "$r_u$": "unlabelled.input_ids"}),
     "teacher": (2, 4.35, _FIXED, "teacher", {"$p$": "p"}),
@@ -64,8 +66,8 @@ _BOXES = {
     "embedding weak": (5, 4.0, _TRAINED, "for ITCL, unlabelled", {"$u_u$": "u_u", "$v_u$": "v_u"}),
     "mask mixed": (5, 2.55, _TRAINED, "mask, mixed", {"logits": "logits_mix"}),
     "loss": (6, 7.0, _LOSS, "DiceCE", {}),
-    "loss itcl": (6, 5.55, _LOSS, "$w_l$ ITCL", {}),
-    "loss weak": (6, 4.0, _LOSS, "$w_u w_c$ ITCL", {}),
+    "loss itcl": (6, 5.55, _LOSS, "$w_l$ ITCL", {"zones": "labelled.codes"}),
+    "loss weak": (6, 4.0, _LOSS, "$w_u w_c$ ITCL", {"zones": "unlabelled.codes"}),
     "loss mixed": (6, 2.55, _LOSS, "$w_u$ DiceCE", {}),
     "L": (7, 4.78, _LOSS, "L", {}),
 }  # fmt: skip
