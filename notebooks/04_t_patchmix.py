@@ -117,11 +117,11 @@ named = torch.tensor([report.zones for report in pairs.reports]).bool()
 least = 0.003 * image_size**2  # so many pixels make a lesion
 
 
-def propose(mode, confident=gate, p=p, whose="donor", rng=rng):
+def propose(mode, gate=gate, p=p, whose="donor", rng=rng):
     """One proposal for each pair: the plan, its patches in px (y0, x0, y1, x1), and their zones (-1: no patch)."""
     plan = vars(patchmix.propose(rng, pairs.reports, everyone, mode, p=1.0, named_by=whose))
     plan = {name: torch.as_tensor(value) for name, value in plan.items()}
-    return plan, *patchmix.patch_boxes(p, **plan, block=config.block, mode=mode, confident=confident)
+    return plan, *patchmix.patch_boxes(p, **plan, block=config.block, mode=mode, gate=gate)
 
 
 # %%
@@ -209,7 +209,7 @@ for mode, found in drawn.items():
     while len(found) < 4:
         draw = vars(patchmix.propose(rng, [pairs.reports[i] for i in two], everyone[:2], mode, p=1.0))
         draw = {name: torch.as_tensor(value) for name, value in draw.items()}
-        patch, zone = patchmix.patch_boxes(p[two], **draw, block=small, mode=mode, confident=0.5)
+        patch, zone = patchmix.patch_boxes(p[two], **draw, block=small, mode=mode, gate=0.5)
         if draw["partner"][0] == 1 and zone[0] >= 0:
             found.append(patch[0].tolist())
 figures.proposals(x[donor, 0], p[donor, 0], boxes, pairs.reports[donor], drawn)
@@ -308,7 +308,7 @@ check("04.1", gated)
 # %%
 plan, _, _ = propose("position")
 plan["centres"] = torch.full_like(plan["centres"], 0.5)  # in the middle of the zone, as the widget below begins
-patches, zones = patchmix.patch_boxes(p, **plan, block=config.block, mode="position", confident=gate)
+patches, zones = patchmix.patch_boxes(p, **plan, block=config.block, mode="position", gate=gate)
 partner = plan["partner"]
 mixed, target, accepted = patch_mix(x, p, partner, patches, gate)
 new = ~named[torch.arange(len(zones)), zones.clamp(min=0)]  # the text does not name this zone yet

@@ -165,7 +165,7 @@ assert torch.equal((s_mix != s).flatten(1).any(1), accepted)  # all or nothing
 print(f"{int(accepted.sum())} of {len(p)} samples are mixed")
 
 boxes, zones = patchmix.patch_boxes(
-    p, **unlabelled.proposal, block=config.block, mode=config.patch_mode, confident=config.gate
+    p, **unlabelled.proposal, block=config.block, mode=config.patch_mode, gate=config.gate
 )
 added = (unlabelled.codes >> zones.clamp(min=0)) & 1 == 0  # the own report does not name the zone of the patch
 gained = (y_mix - (p >= 0.5).float()).clamp(min=0).sum((1, 2, 3))  # pixels of lesion that the patch brings

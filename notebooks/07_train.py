@@ -266,7 +266,7 @@ else:
 # %%
 seen = None
 if mixes and accepted.any():
-    how = {"block": config.block, "mode": config.patch_mode, "confident": config.gate}
+    how = {"block": config.block, "mode": config.patch_mode, "gate": config.gate}
     patches, zones = patchmix.patch_boxes(p, **batch.proposal, **how)
     gains = (batch.codes >> zones.clamp(min=0)) & 1 == 0  # the text gets a new zone; such samples come first
     rows = (accepted * (1 + gains.int())).argsort(descending=True, stable=True)[: min(2, int(accepted.sum()))]

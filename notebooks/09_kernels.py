@@ -80,7 +80,7 @@ p = stand_in_teacher(masks, rng)
 zones = np.tile(anatomy.QATA.boxes(image_size, image_size), (batch_size, 1, 1))
 plan = vars(patchmix.propose(rng, pairs.reports, zones, config.patch_mode, config.patch_p, config.patch_zones))
 plan = {name: torch.as_tensor(value) for name, value in plan.items()}
-boxes, _ = patchmix.patch_boxes(p, **plan, block=config.block, mode=config.patch_mode, confident=config.gate)
+boxes, _ = patchmix.patch_boxes(p, **plan, block=config.block, mode=config.patch_mode, gate=config.gate)
 partner, offered = plan["partner"], int((boxes[:, 2] > boxes[:, 0]).sum())
 print(f"images {tuple(s.shape)} and maps {tuple(p.shape)}: {(s.nbytes + p.nbytes) / 1e6:.2f} MB")
 print(f"{offered} patches of at most {config.block} px offered, gate {config.gate}")

@@ -192,12 +192,12 @@ def patch_boxes(
     zones: Tensor,
     block: int,
     mode: str,
-    confident: float,
+    gate: float,
 ) -> tuple[Tensor, Tensor]:
     """The patches m in pixels (Eq. 4; paper: 6): squares of side ``block``, clipped to the zone box that holds their
     centre.
 
-    In mode ``probability`` the centre is drawn uniformly from the donor's confident foreground (``p_j >= confident``),
+    In mode ``probability`` the centre is drawn uniformly from the donor's confident foreground (``p_j >= gate``),
     and the zone is the one whose box holds the centre.
 
     Args:
@@ -206,7 +206,7 @@ def patch_boxes(
         boxes: ``[B, n, 4]`` int64, (y0, x0, y1, x1) px, ends exclusive; zone k is bit k of the codes.
         block: side in px, an integer (:attr:`.config.Config.block`).
         mode: one of :data:`PATCH_MODES`.
-        confident: smallest probability of confident foreground.
+        gate: smallest probability of confident foreground.
 
     Returns:
         Boxes ``[B, 4]`` int64 and their zones ``[B]``. A sample without a patch has an empty box and the zone -1.
@@ -218,7 +218,7 @@ def patch_boxes(
     rows = torch.arange(len(zones), device=zones.device)
     if mode == "probability":
         width = probs.shape[3]
-        sure = (probs[partner] >= confident).flatten(1)  # [B, HW]
+        sure = (probs[partner] >= gate).flatten(1)  # [B, HW]
         # Selects the k-th confident pixel, with uniform k. A cumulative sum avoids torch.nonzero, which makes the
         # host wait.
         nth = (centres[:, :1] * sure.sum(1, keepdim=True)).floor() + 1
@@ -276,7 +276,7 @@ def t_patchmix(
     most = 1 + proposal["boxes"].shape[1]
     if text_choices.ndim < 3 or text_choices.shape[1] != most:
         raise ValueError(f"text_choices must be [B, {most}, L], one text more than zones, got {[*text_choices.shape]}")
-    boxes, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
+    boxes, zones = patch_boxes(probs, **proposal, block=block, mode=mode, gate=gate)
     mixed, target, accepted = patch_mix(images, probs, proposal["partner"], boxes, gate)  # Eq. 5, Eq. 6, Eq. 7
     choice = torch.where(accepted, zones + 1, 0)  # Eq. 8: the texts are ready; the device selects one
     rows = torch.arange(len(choice), device=choice.device)
@@ -292,5 +292,5 @@ def mixed_codes(
         codes: ``[B]`` zone codes of the receivers' reports.
         accepted: ``[B]`` bool, from :func:`t_patchmix`; the other arguments are the same as there.
     """
-    _, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
+    _, zones = patch_boxes(probs, **proposal, block=block, mode=mode, gate=gate)
     return torch.where(accepted, codes | (1 << zones.clamp(min=0)), codes)

@@ -95,5 +95,5 @@ def test_patches_that_stand_for_training_are_those_of_its_settings():
     assert asdict(config) == asdict(ours)
     sides = names["boxes"][:, 2:] - names["boxes"][:, :2]
     assert 0 < sides.max() <= ours.block
-    how = {"block": ours.block, "mode": ours.patch_mode, "confident": ours.gate}
+    how = {"block": ours.block, "mode": ours.patch_mode, "gate": ours.gate}
     assert torch.equal(names["patchmix"].patch_boxes(names["p"], **names["plan"], **how)[0], names["boxes"])

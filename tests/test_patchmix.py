@@ -92,7 +92,7 @@ def test_a_patch_lies_in_its_zone_in_the_donors_view_and_in_the_receivers_when_v
     for _ in range(10):
         proposal = propose(rng, reports, boxes, mode, p=1.0)
         tensors = {name: torch.as_tensor(value) for name, value in vars(proposal).items()}
-        patches, zones = patchmix.patch_boxes(probs, **tensors, block=BLOCK, mode=mode, confident=0.5)
+        patches, zones = patchmix.patch_boxes(probs, **tensors, block=BLOCK, mode=mode, gate=0.5)
         for i in np.flatnonzero(zones.numpy() >= 0):
             y0, x0, y1, x1 = patches[i].tolist()
             assert y1 > y0 and x1 > x0
@@ -159,7 +159,7 @@ def test_the_gate_is_the_mean_teacher_probability_in_the_patch():
 def test_probability_driven_patches_are_centred_on_confident_foreground_inside_one_zone():
     reports, probs, proposal, *_ = mix(1, "probability", batch=32)
     tensors = {name: torch.as_tensor(value) for name, value in vars(proposal).items()}
-    boxes, zones = patchmix.patch_boxes(probs, **tensors, block=2, mode="probability", confident=0.5)
+    boxes, zones = patchmix.patch_boxes(probs, **tensors, block=2, mode="probability", gate=0.5)
     assert (zones >= 0).any()
     for (y0, x0, y1, x1), zone, donor in zip(boxes, zones, proposal.partner, strict=True):
         if zone >= 0:

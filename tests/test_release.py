@@ -102,7 +102,7 @@ def test_ledger_2_upper_lower_is_one_box_that_spans_the_middle_and_ours_never_li
     in_the_middle = []
     for plan in (theirs, ours):
         patches, _ = patchmix.patch_boxes(
-            torch.ones(64, 1, SIZE, SIZE), **plan, block=BLOCK, mode="position", confident=0.5
+            torch.ones(64, 1, SIZE, SIZE), **plan, block=BLOCK, mode="position", gate=0.5
         )
         in_the_middle.append(
             bool(((patches[:, 0] >= middle[0]) & (patches[:, 2] <= middle[2]) & (patches[:, 2] > 0)).any())

@@ -164,7 +164,7 @@ def paste_then_gate(
     Returns:
         Mixed images, probabilities, token ids ``[B, L]``, accepted ``[B]`` bool. A refused patch stays in the image.
     """
-    boxes, zones = patch_boxes(probs, **proposal, block=block, mode=mode, confident=gate)
+    boxes, zones = patch_boxes(probs, **proposal, block=block, mode=mode, gate=gate)
     mixed, _, _ = patch_mix(images, probs, proposal["partner"], boxes, 0.0)  # pastes every patch that is not empty
     _, target, accepted = patch_mix(images, probs, proposal["partner"], boxes, gate)
     choice = torch.where(accepted, zones + 1, 0)

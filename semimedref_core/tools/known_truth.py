@@ -118,4 +118,4 @@ def _how(config: Config) -> tuple[int, str, float]:
 
 def _patches(p: Tensor, plan: dict[str, Tensor], how: Sequence) -> tuple[Tensor, Tensor]:
     block, mode, gate = how
-    return patchmix.patch_boxes(p, **plan, block=block, mode=mode, confident=gate)
+    return patchmix.patch_boxes(p, **plan, block=block, mode=mode, gate=gate)

@@ -59,7 +59,7 @@ def _zone_rule(pairs: Pairs, config: Config, proposals: int) -> dict[str, float]
     for batch, truth in islice(
         batches_with_truth(pairs, pairs, config, texts, grid), -(-proposals // config.batch_size)
     ):
-        how = {"block": config.block, "mode": config.patch_mode, "confident": config.gate}
+        how = {"block": config.block, "mode": config.patch_mode, "gate": config.gate}
         patches, zones = patch_boxes(truth, **batch.proposal, **how)
         partner = batch.proposal["partner"]
         shown, target, accepted = patch_mix(truth, truth, partner, patches, config.gate)

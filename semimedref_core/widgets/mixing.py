@@ -83,7 +83,7 @@ def mix_pair(
         "zones": torch.tensor([zone if may else -1, -1]),
     }
     s, p = (torch.as_tensor(a, dtype=torch.float32)[:, None] for a in (images, probs))
-    patches, zones = patchmix.patch_boxes(p, **plan, block=block, mode=mode, confident=gate)
+    patches, zones = patchmix.patch_boxes(p, **plan, block=block, mode=mode, gate=gate)
     y0, x0, y1, x1 = patches[0].tolist()
     inside = p[1, 0, y0:y1, x0:x1]
     mean = float(inside.mean()) if inside.numel() else 0.0
