@@ -24,6 +24,13 @@ _PHRASES = re.compile(
 )
 
 
+def _require(p: float, mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"unknown PosAug mode {mode!r}; choose one of {', '.join(MODES)}")
+    if not 0 <= p <= 1:
+        raise ValueError(f"PosAug's p is a probability, 0 to 1, got {p!r}")
+
+
 def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix", vague: str = FUZZY_PHRASE) -> dict[str, str]:
     """Draws the sides whose phrases are hit (h_s of Eq. 3), and the replacements.
 
@@ -39,10 +46,9 @@ def draw_hits(rng: np.random.Generator, p: float = 0.5, mode: str = "mix", vague
         serves a report and its mixtures.
 
     Raises:
-        ValueError: if the mode is unknown.
+        ValueError: if the mode is unknown, or p is no probability.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown PosAug mode {mode!r}; choose one of {', '.join(MODES)}")
+    _require(p, mode)
     hits = {}
     for side in SIDES:
         hit, fuzzy = rng.random() < p, rng.random() < 0.5
@@ -58,7 +64,8 @@ def apply_hits(report: AnyReport, hits: dict[str, str]) -> str:
 
 
 def posaug(report: AnyReport, rng: np.random.Generator, p: float = 0.5, mode: str = "mix") -> str:
-    """The augmented text of one report. ITCL still uses the zones of the original report."""
+    """The augmented text of one report; errors as in :func:`draw_hits`. ITCL still uses the zones of the original
+    report."""
     return apply_hits(report, draw_hits(rng, p, mode, report.layout.vague))
 
 
@@ -84,10 +91,7 @@ class PosAug:
     mode: PosAugMode = "mix"
 
     def __post_init__(self):
-        if self.mode not in MODES:
-            raise ValueError(f"unknown PosAug mode {self.mode!r}; choose one of {', '.join(MODES)}")
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"PosAug's p is a probability, 0 to 1, got {self.p!r}")
+        _require(self.p, self.mode)
 
     def __call__(self, report: AnyReport, rng: np.random.Generator) -> str:
         """The augmented text of one report."""

@@ -13,6 +13,7 @@ from semimedref_core.reports import STYLES, Report
 
 REPORT = Report.parse("Bilateral pulmonary infection, two infected areas, all left lung and middle lower right lung.")
 PHRASES = ("all left lung", "middle lower right lung")
+RNG = np.random.default_rng(0)
 RELEASE_LIKE = re.compile(r"(?:(?:upper|middle|lower)\s+)+(?:left|right)\s+lung", re.IGNORECASE)
 
 
@@ -68,9 +69,10 @@ def test_an_unknown_mode_is_refused_by_name():
 
 
 @pytest.mark.parametrize("p", [10, -1, float("nan")])
-def test_a_probability_that_is_none_is_refused(p):
+@pytest.mark.parametrize("ask", [PosAug, lambda p: posaug(REPORT, RNG, p), lambda p: draw_hits(RNG, p)])
+def test_a_probability_that_is_none_is_refused(ask, p):
     with pytest.raises(ValueError, match="PosAug's p is a probability, 0 to 1, got"):
-        PosAug(p)
+        ask(p)
 
 
 def test_one_draw_serves_a_report_and_its_seven_mixtures():
