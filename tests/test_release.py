@@ -101,9 +101,7 @@ def test_ledger_2_upper_lower_is_one_box_that_spans_the_middle_and_ours_never_li
     ours = tensors(patchmix.propose(rng, reports, np.tile(BOXES, (64, 1, 1)), p=1.0))
     in_the_middle = []
     for plan in (theirs, ours):
-        patches, _ = patchmix.patch_boxes(
-            torch.ones(64, 1, SIZE, SIZE), **plan, block=BLOCK, mode="position", gate=0.5
-        )
+        patches, _ = patchmix.patch_boxes(torch.ones(64, 1, SIZE, SIZE), **plan, block=BLOCK, mode="position", gate=0.5)
         in_the_middle.append(
             bool(((patches[:, 0] >= middle[0]) & (patches[:, 2] <= middle[2]) & (patches[:, 2] > 0)).any())
         )
@@ -380,6 +378,15 @@ def test_the_variant_trains_from_the_command_line_with_the_papers_preset(
     dice = about["valid"]["dice_micro"]
     # Half of the pairs chose the weights, so evaluate, which takes all, need not find the same.
     assert scored.status == 0 and 0 <= dice <= 1, scored.errors
+
+
+def test_its_schedule_has_the_values_of_the_papers_preset(monkeypatch):
+    monkeypatch.setitem(release._PRESET, "unsupervised_weight", 0.7)
+    monkeypatch.setitem(release._PRESET, "ema_decay", 0.5)
+    monkeypatch.setitem(release._PRESET, "lr", 1e-2)
+    first, last = release.schedule(0, epoch=10), release.schedule(1000, epoch=10)
+    assert (first["lr"], first["decay"], last["w_u"]) == (1e-2, 0.5, 0.7)
+    assert last["decay"] == preset("paper-qata")["ema_decay_last"]
 
 
 def test_its_schedule_ramps_weight_and_decay_over_different_spans():

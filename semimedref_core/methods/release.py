@@ -53,7 +53,8 @@ from semimedref_core.teacher import Teacher, ramp
 from semimedref_kernels import patch_mix
 
 _OF_MIXING = "patch_p patch_size gate grid weak_view strong_view teacher_view pseudo_labels unfound".split()
-SETTINGS = {name: preset("paper-qata")[name] for name in _OF_MIXING}
+_PRESET = preset("paper-qata")
+SETTINGS = {name: _PRESET[name] for name in _OF_MIXING}
 """The release's settings of mixing, with the names of :class:`semimedref_core.config.Config`."""
 
 _PHRASE = re.compile(rf"(?:(?:{'|'.join(HEIGHTS)}) )+(?:{'|'.join(SIDES)}) lung")
@@ -74,7 +75,12 @@ def phrase_box(phrase: str, height: int, width: int) -> np.ndarray:
 
 
 def propose(
-    rng: np.random.Generator, texts: Sequence[str], height: int, width: int, mode: str = "position", p: float = 0.08
+    rng: np.random.Generator,
+    texts: Sequence[str],
+    height: int,
+    width: int,
+    mode: str = "position",
+    p: float = SETTINGS["patch_p"],
 ) -> Proposal:
     """Draws partners and patch places for a batch.
 
@@ -180,8 +186,9 @@ def step(student: nn.Module, teacher: Teacher, batch: Batch, w_u: float | Tensor
 def schedule(step: int, epoch: int) -> dict[str, float]:
     """The schedule of the release's training, for comparison with :func:`semimedref_core.step.schedule`.
 
-    After 5 epochs of burn-in, the weight of the unlabelled loss grows to 0.3 over 15 epochs, and the decay of the
-    teacher from 0.99 to 0.999 over 20 epochs. The learning rate follows half a cosine of 200 epochs without warm-up.
+    Its values are those of the preset ``paper-qata``, over other spans. After 5 epochs of burn-in, the weight of the
+    unlabelled loss grows over 15 epochs, and the decay of the teacher over 20. The learning rate follows half a cosine
+    of 200 epochs to 1e-6, without warm-up.
 
     Args:
         step: from 0.
@@ -192,10 +199,11 @@ def schedule(step: int, epoch: int) -> dict[str, float]:
     """
     at = step / epoch
     cosine = (1 + math.cos(math.pi * at / 200)) / 2
+    decay, last = _PRESET["ema_decay"], _PRESET["ema_decay_last"]
     return {
-        "w_u": 0.3 * ramp(at, 5, 15),
-        "decay": 0.99 + (0.999 - 0.99) * ramp(at, 5, 20),
-        "lr": 1e-6 + (3e-4 - 1e-6) * cosine,
+        "w_u": _PRESET["unsupervised_weight"] * ramp(at, 5, 15),
+        "decay": decay + (last - decay) * ramp(at, 5, 20),
+        "lr": 1e-6 + (_PRESET["lr"] - 1e-6) * cosine,
     }
 
 
