@@ -49,6 +49,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Switch = Literal["off", "on"]
 Compile = Literal["off", "on", "graph"]
 Device = Literal["auto", "cpu", "cuda"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 POSITIONS = ("lung", "quadrants", "sides", "none")
 """ The built-in layouts of positions; see :mod:`semimedref_core.positions`."""

@@ -2,11 +2,13 @@
 data are read."""
 
 import sys
+from typing import Literal
 
 import pytest
 from accelerate.tracking import GeneralTracker
 
 from semimedref_core import training
+from semimedref_core.commands import parser
 from semimedref_core.config import Config
 from semimedref_core.errors import TrainingError
 from semimedref_core.experiments import papermill_run, sweep
@@ -121,3 +123,11 @@ def test_a_tracked_run_of_a_sweep_is_trained_before_its_notebook_tells_of_it(tmp
 def test_a_tracker_that_nobody_knows_is_refused(tmp_path):
     with pytest.raises(tracking.TrackingError, match="unknown tracker 'notes'; choose one of tensorboard, wandb"):
         training.train(CONFIG, tmp_path / "run", device="cpu", track="notes")
+
+
+@pytest.mark.parametrize("track", tracking.TRACKERS)
+def test_the_command_line_takes_each_tracker_that_training_takes(track, monkeypatch):
+    assert parser.parser().parse_args(["train", "--track", track]).track == track
+    monkeypatch.setattr(parser, "Tracker", Literal["another"])  # the parser has no second list
+    with pytest.raises(SystemExit):
+        parser.parser().parse_args(["train", "--track", track])

@@ -9,7 +9,7 @@ from typing import get_args
 from semimedref_core.commands.endings import carried_out
 from semimedref_core.commands.options import add_device, add_run, add_settings
 from semimedref_core.commands.suggestions import Parser
-from semimedref_core.config import FIELDS, ReportsAtHand
+from semimedref_core.config import FIELDS, ReportsAtHand, Tracker
 from semimedref_core.presets import preset
 from semimedref_core.runtime.environment import version_of
 
@@ -118,7 +118,7 @@ def _train(command: argparse.ArgumentParser) -> None:
 def _track(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--track",
-        choices=("tensorboard", "wandb", "trackio"),
+        choices=get_args(Tracker),
         help="also send the metrics to this tracker; each needs an extra of this package",
     )
 

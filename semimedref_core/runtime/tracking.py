@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 
 from semimedref_core._lazy import require
-from semimedref_core.config import Config
+from semimedref_core.config import Config, Tracker
 from semimedref_core.errors import SemiMedRefError
 
-Tracker = Literal["tensorboard", "wandb", "trackio"]
 TRACKERS = get_args(Tracker)
 PROJECT = "semimedref"  # the name in W&B and Trackio
 
