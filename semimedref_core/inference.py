@@ -29,6 +29,7 @@ from semimedref_core.runtime.checkpoints import (
     save_pretrained,
 )
 from semimedref_core.runtime.devices import device_named
+from semimedref_core.runtime.files import CONFIG
 
 CARD = """---
 library_name: semimedref
@@ -113,7 +114,7 @@ class SemiMedRef(ModelHubMixin):
         network, about = from_pretrained(folder)
         if "image_size" not in about:
             raise CheckpointError(
-                f"{folder / 'config.json'}: has no image_size, the size of the training images; add it there"
+                f"{folder / CONFIG}: has no image_size, the size of the training images; add it there"
             )
         return cls(network.to(place), load_texts(folder), about)
 

@@ -28,12 +28,9 @@ from semimedref_core.preparing import Prepared, prepare
 from semimedref_core.runtime.atomic import own_folder, write_json
 from semimedref_core.runtime.checkpoints import save_pretrained, write_arrays
 from semimedref_core.runtime.environment import environment, first_process
+from semimedref_core.runtime.files import BEST, CHECKPOINT, METRICS_LOG, RESULTS, VALID
 from semimedref_core.runtime.interrupts import Interrupted, interrupts_noted
 from semimedref_core.runtime.run_state import (
-    BEST,
-    CHECKPOINT,
-    RESULTS,
-    VALID,
     MetricsLog,
     RunState,
     claim,
@@ -142,7 +139,7 @@ def _run(
     if resume and (folder / CHECKPOINT).exists():
         state.restore(folder / CHECKPOINT)
     batches = made_ahead(prepared.batches, range(state.step, config.steps))
-    log = MetricsLog(folder / "metrics.jsonl", state.step) if accelerator.is_main_process else None
+    log = MetricsLog(folder / METRICS_LOG, state.step) if accelerator.is_main_process else None
 
     choosing, reported = _validation_pairs(pairs.valid, config)
 

@@ -26,7 +26,8 @@ from semimedref_core.config import Config
 from semimedref_core.data.phantom import COUNTS
 from semimedref_core.runtime import checkpoints
 from semimedref_core.runtime.checkpoints import load_tensors
-from semimedref_core.runtime.run_state import CHECKPOINT, MetricsLog, RunState
+from semimedref_core.runtime.files import CHECKPOINT
+from semimedref_core.runtime.run_state import MetricsLog, RunState
 from semimedref_core.teacher import Teacher
 
 BEST_STEP = 4  # where runs with patience find their best teacher: twelve steps of training are no judge of that

@@ -1,10 +1,14 @@
 """The house: the paper's modules on top of a few records, rooms beside them, and imports that point one way."""
 
 import ast
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+from semimedref_core.runtime import files
 
 ROOT = Path(__file__).parent.parent / "semimedref_core"
 SETTINGS = {"errors", "presets", "config"}
@@ -85,6 +89,24 @@ def test_no_two_rooms_import_each_other():
 
 def test_config_knows_nothing_but_presets_and_errors():
     assert imported(ROOT / "config.py") == {"presets", "errors"}
+
+
+def test_the_names_of_a_run_s_files_are_written_once():
+    """In ``runtime/files.py``. The encoders of transformers, below, have a config.json of their own."""
+    names = {value for name, value in vars(files).items() if name.isupper()}
+    assert len(names) == 6
+    written = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split("/")[-1] in names:
+                written.add(f"{path.relative_to(ROOT).as_posix()}: {node.value}")
+    assert written == {f"runtime/files.py: {name}" for name in names} | {"networks/pretrained.py: config.json"}
+
+
+def test_a_finished_run_of_a_sweep_waits_for_no_torch():
+    program = "import sys, semimedref_core.experiments.job; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_no_two_public_classes_have_one_name():

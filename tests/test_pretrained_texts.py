@@ -23,7 +23,7 @@ from semimedref_core.reports import Report
 from semimedref_core.runtime import checkpoints
 from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError, from_pretrained, load_texts, save_pretrained
-from semimedref_core.runtime.run_state import CHECKPOINT
+from semimedref_core.runtime.files import CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PIECES = ["uni", "bi", "##lateral"]  # words that this tokenizer has no entry for, in parts

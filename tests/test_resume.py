@@ -16,7 +16,8 @@ from semimedref_core import training
 from semimedref_core.evaluation import scores
 from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError
-from semimedref_core.runtime.run_state import CHECKPOINT, held
+from semimedref_core.runtime.files import CHECKPOINT
+from semimedref_core.runtime.run_state import held
 
 PLAIN = {"image_size": 32, "steps": 12, "eval_every": 4, "batch_size": 2, "label_ratio": 0.25, "burn_in": 0.25}
 PATIENT = {**PLAIN, "eval_every": 2, "patience": 2}  # best at step 4, so it stops at step 8

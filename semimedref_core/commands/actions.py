@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from semimedref_core.commands.endings import say
 from semimedref_core.commands.options import given, run_config
 from semimedref_core.errors import FileError, SemiMedRefError
+from semimedref_core.runtime.files import CONFIG, METRICS_LOG, RESULTS
 
 if TYPE_CHECKING:
     from semimedref_core.config import Config
 
 WRITTEN_BY = "semimedref predict"  # a mark in the pictures that predict writes
-_NO_SIZE = "its config.json has no image_size, the size of the training images; add it there"
+_NO_SIZE = f"its {CONFIG} has no image_size, the size of the training images; add it there"
 
 
 class CommandError(SemiMedRefError):
@@ -40,8 +41,8 @@ def tutorial(options: argparse.Namespace) -> None:
     say((folder / "table.txt").read_text(encoding="utf-8"))
     say(f"executed notebook  {notebook}")
     say(f"figures            {folder}/*.png")
-    for run in sorted(path.parent for path in folder.glob("*/results.json")):
-        say(f"metrics            {run / 'metrics.jsonl'}, results.json")
+    for run in sorted(path.parent for path in folder.glob(f"*/{RESULTS}")):
+        say(f"metrics            {run / METRICS_LOG}, {RESULTS}")
         say(f"checkpoints        {run}/student, teacher")
     picture, report = next(iter(example.pictures().items()))
     asked = {"checkpoint": folder / "semi_medref", "image": picture, "report": report, "output": folder / "first"}
@@ -56,7 +57,7 @@ def train(options: argparse.Namespace) -> None:
 
     config = run_config(options)
     folder = options.output or f"runs/{_run_name(config)}"
-    note, ready = {"variant": options.variant}, Path(folder, "results.json").is_file()
+    note, ready = {"variant": options.variant}, Path(folder, RESULTS).is_file()
     how = {"resume": options.resume, "device": options.device, "track": options.track}
     try:
         results = training.train(config, folder, note=note, **how)
@@ -179,7 +180,7 @@ def _trained_with(about: dict, checkpoint: Path, given: dict) -> Config:
     from semimedref_core.config import Config
     from semimedref_core.runtime.atomic import read_json
 
-    run = checkpoint.parent / "config.json"
+    run = checkpoint.parent / CONFIG
     of_run = read_json(run) if run.is_file() else {}  # older networks have fewer entries
     trained = {
         "dataset": about.get("trained_on", of_run.get("dataset")),

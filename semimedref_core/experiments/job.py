@@ -17,13 +17,14 @@ from pathlib import Path
 from semimedref_core.config import Config
 from semimedref_core.errors import FileError, SemiMedRefError
 from semimedref_core.runtime.atomic import read_json, write_json
+from semimedref_core.runtime.files import CONFIG, METRICS_LOG, RESULTS
 from semimedref_core.runtime.locks import locked
 
 NOTEBOOK = "07_train"
 ATTEMPTS = 2  # attempts for a failing run at each start of the sweep
 SHIFT = 60  # CPU seconds after which a task starts no further run, so that other tasks can take the rest
 LOG, STATE = "log.txt", "state.json"
-KEPT = (f"{NOTEBOOK}.ipynb", "config.json", "results.json", "metrics.jsonl", LOG)  # the files that a store gets
+KEPT = (f"{NOTEBOOK}.ipynb", CONFIG, RESULTS, METRICS_LOG, LOG)  # the files that a store gets
 WATCHED_EVERY = 1  # seconds between two checks that the sweep is alive
 
 
@@ -100,7 +101,7 @@ def run_state(folder: str | Path, notebook: bool = False) -> State:
     except (FileError, TypeError) as error:
         said = error if isinstance(error, FileError) else f"{path}: holds other names"
         raise SweepError(f"{said}; it is damaged: delete it, and the same command continues the run") from None
-    wanted = ("results.json", *([f"{NOTEBOOK}.ipynb"] if notebook else []))
+    wanted = (RESULTS, *([f"{NOTEBOOK}.ipynb"] if notebook else []))
     if state.finished and not all((path.parent / name).is_file() for name in wanted):
         return State("running", state.attempts)
     return state

@@ -20,7 +20,8 @@ from semimedref_core.errors import ConfigError, FileError
 from semimedref_core.experiments.in_words import percent
 from semimedref_core.runtime.atomic import atomic, read_json, read_metrics
 from semimedref_core.runtime.checkpoints import CheckpointError, read_arrays, write_arrays
-from semimedref_core.runtime.run_state import CONFIG, PATHS, VALID, without_place
+from semimedref_core.runtime.files import CONFIG, METRICS_LOG, RESULTS, VALID
+from semimedref_core.runtime.run_state import PATHS, without_place
 
 NETWORKS = ("student", "teacher")
 METRICS = ["dice_image", "miou_image", "dice_micro", "miou_micro"]
@@ -43,7 +44,7 @@ _NOT_COMPARED = {"dataset", "label_ratio", "network", "method", "seed", "data", 
 _OF_METHODS = [name for name in FIELDS if name not in {*CONDITIONS, *_NOT_COMPARED}]
 _ONE_RUN = ["setting", "label_ratio", "method", "variant", "seed", "network"]
 _ALWAYS_SAVED = "dataset", "label_ratio", "method", "network", "seed"  # by runs of any age, so they take no default
-_OF_RUNS = ("plan.yaml", CONFIG, "*/results.json")  # a sweep, a run, a folder of runs
+_OF_RUNS = ("plan.yaml", CONFIG, f"*/{RESULTS}")  # a sweep, a run, a folder of runs
 LARGEST_TABLE = 2**30  # bytes of an unpacked table; a few hundred runs need 10 million
 _KEPT_EVERY = 50  # steps between two kept log lines
 
@@ -69,10 +70,10 @@ def finished_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
     """
     folders = run_folders(paths)
     kept = [folder for folder in folders if _is_kept(folder)]
-    unfinished = [str(folder) for folder in folders if folder not in kept and not (folder / "results.json").is_file()]
+    unfinished = [str(folder) for folder in folders if folder not in kept and not (folder / RESULTS).is_file()]
     if unfinished or not folders:
         which = ", ".join(unfinished) or "no folder given"
-        raise CheckpointError(f"{which}: no finished run (results.json is missing); continue it with --resume")
+        raise CheckpointError(f"{which}: no finished run ({RESULTS} is missing); continue it with --resume")
     tables = [_with_defaults(_read_kept(folder)) for folder in kept]
     rows = [row for folder in folders if folder not in kept for row in _rows(folder)]
     runs = pd.concat([*tables, *([pd.DataFrame(rows)] if rows else [])], ignore_index=True)
@@ -92,7 +93,7 @@ def run_folders(paths: Sequence[str | Path]) -> list[Path]:
     """Expands folders: a run folder stays, and a folder with finished runs directly below it gives all these runs."""
     folders = []
     for path in map(Path, paths):
-        below = sorted(found.parent for found in path.glob("*/results.json"))
+        below = sorted(found.parent for found in path.glob(f"*/{RESULTS}"))
         itself = (path / CONFIG).exists() or _is_kept(path)
         folders += below if below and not itself else [path]
     return folders
@@ -262,7 +263,7 @@ def settings_of(folder: str | Path) -> Config:
 
 def _rows(folder: Path) -> list[dict]:
     """Student and teacher of one run."""
-    results, config = _read(folder / "results.json"), _read(folder / CONFIG)
+    results, config = _read(folder / RESULTS), _read(folder / CONFIG)
     settings = settings_of(folder)  # checks all values
     if absent := [name for name in _ALWAYS_SAVED if name not in config]:
         raise CheckpointError(
@@ -287,12 +288,12 @@ def _rows(folder: Path) -> list[dict]:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder}: results.json or config.json is not of a finished run ({error!r:.200}); remove this run, or "
+            f"{folder}: {RESULTS} or {CONFIG} is not of a finished run ({error!r:.200}); remove this run, or "
             "train it again"
         ) from None
     for network, found in scores.items():
         if not np.isfinite(list(found.values())).all():
-            raise CheckpointError(f"{folder / 'results.json'}: scores of the {network} are not numbers; train it again")
+            raise CheckpointError(f"{folder / RESULTS}: scores of the {network} are not numbers; train it again")
     return [{**about, "network": network, **found} for network, found in scores.items()]
 
 
@@ -403,14 +404,14 @@ def _refuse_mixtures(runs: pd.DataFrame) -> None:
 
 def _mean_logged(folder: Path, name: str) -> float:
     """The mean of a quantity of ``metrics.jsonl`` over all lines that have it; NaN if there is none."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS_LOG
     lines = read_metrics(path) if path.is_file() else []
     return float(np.mean([float(line[name]) for line in lines if name in line] or [np.nan]))
 
 
 def _thin_log(folder: Path) -> str:
     """Validations and every 50th step of ``metrics.jsonl`` as one JSON text, with numbers of five digits."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS_LOG
     lines = read_metrics(path) if path.is_file() else []
     return json.dumps([_five_digits(line) for line in lines if "valid" in line or line["step"] % _KEPT_EVERY == 0])
 

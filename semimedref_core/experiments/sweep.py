@@ -30,7 +30,8 @@ from semimedref_core.experiments.results import finished_runs
 from semimedref_core.experiments.shipped import notebooks_folder
 from semimedref_core.runtime.atomic import read_metrics
 from semimedref_core.runtime.environment import usable_cores
-from semimedref_core.runtime.run_state import CONFIG, RESULTS, read_results, require_same_settings
+from semimedref_core.runtime.files import CONFIG, METRICS_LOG, RESULTS
+from semimedref_core.runtime.run_state import read_results, require_same_settings
 from semimedref_core.runtime.tracking import Tracker, require_tracker
 
 RESULTS_NOTEBOOK = "08_results"
@@ -240,7 +241,7 @@ def visible_gpus() -> list[str]:
 
 def steps_done(folder: Path) -> int:
     """The last logged step of a run."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS_LOG
     lines = read_metrics(path) if path.is_file() else []
     return lines[-1]["step"] if lines else 0
 

@@ -17,6 +17,7 @@ from semimedref_core.errors import FileError, SemiMedRefError
 from semimedref_core.networks import NETWORKS, Texts, build_network, grammar_tokenizer
 from semimedref_core.networks.pretrained import read_tokenizer
 from semimedref_core.runtime.atomic import atomic, read_json, write_json
+from semimedref_core.runtime.files import CONFIG, METRICS_LOG
 
 TOKENIZER = "tokenizer.json"
 LARGEST = 100_000  # largest number in the arguments of a network, except the size of its vocabulary
@@ -178,7 +179,7 @@ def save_pretrained(folder: str | Path, network: nn.Module, texts: Texts | None 
         with atomic(folder / TOKENIZER) as temporary:
             texts.tokenizer.backend_tokenizer.save(str(temporary))
     save_tensors(folder / "model.safetensors", network.state_dict())
-    write_json(folder / "config.json", {"network": name, **about})
+    write_json(folder / CONFIG, {"network": name, **about})
 
 
 def require_loadable(about: dict, what: str) -> None:
@@ -200,9 +201,9 @@ def network_folder(folder: str | Path) -> Path:
         CheckpointError: if the run has not finished.
     """
     folder = Path(folder)
-    if (folder / "teacher" / "config.json").is_file():
+    if (folder / "teacher" / CONFIG).is_file():
         return folder / "teacher"
-    if (folder / "metrics.jsonl").is_file():
+    if (folder / METRICS_LOG).is_file():
         raise CheckpointError(f"{folder}: the run has not finished; continue it with `train --resume`")
     return folder
 
@@ -266,7 +267,7 @@ def load_texts(folder: str | Path) -> Texts:
 
 
 def _about(folder: Path) -> dict:
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no trained network here; give the folder 'student' or 'teacher' of a finished run"
@@ -314,4 +315,4 @@ def _numbers(value, name: str = "arguments") -> Iterator[tuple[str, float]]:
 
 
 def _no_config(folder: Path, error: Exception | str) -> CheckpointError:
-    return CheckpointError(f"{folder / 'config.json'}: not a network's config.json ({error})")
+    return CheckpointError(f"{folder / CONFIG}: not a network's config.json ({error})")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from semimedref_core._progress import progress
 from semimedref_core.runtime.atomic import read_metrics
+from semimedref_core.runtime.files import METRICS_LOG
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def follow(folder: Path, steps: int) -> Iterator[None]:
     done, bars = threading.Event(), {}
 
     def look() -> None:
-        for path in sorted(folder.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_ctime_ns):
+        for path in sorted(folder.glob(f"*/{METRICS_LOG}"), key=lambda path: path.stat().st_ctime_ns):
             lines = [line for line in read_metrics(path) if "loss" in line]
             if lines:
                 if path not in bars:

@@ -17,11 +17,10 @@ from semimedref_core.errors import FileError
 from semimedref_core.runtime import checkpoints
 from semimedref_core.runtime.atomic import atomic, not_written, read_json, read_metrics, write_json
 from semimedref_core.runtime.checkpoints import CheckpointError
+from semimedref_core.runtime.files import BEST, CHECKPOINT, CONFIG, RESULTS
 from semimedref_core.runtime.locks import locked
 from semimedref_core.teacher import Teacher
 
-CHECKPOINT, BEST, CONFIG = "checkpoint.safetensors", "best.safetensors", "config.json"
-VALID, RESULTS = "valid.npz", "results.json"
 SAVED = {"step": int, "scores": dict, "best": float, "stale": int, "seconds": float, "data": str, "since_log": list}
 """The saved entries of a run's state, apart from its tensors, with their types."""
 PATHS = ("image_encoder", "text_encoder", "positions")

@@ -20,6 +20,7 @@ from semimedref_core.errors import SemiMedRefError
 from semimedref_core.preparing import prepare
 from semimedref_core.runtime.atomic import read_json, read_metrics, write_json
 from semimedref_core.runtime.environment import environment
+from semimedref_core.runtime.files import CONFIG, METRICS_LOG, RESULTS
 from semimedref_core.tools.profiling import profile, step_seconds
 from semimedref_core.training import train
 from semimedref_kernels.benchmark.session import run_phases
@@ -103,10 +104,10 @@ def record(folder: Path) -> dict:
     runs = {}
     for name in RUNS:
         run = folder / f"run-{name}"
-        if (run / "metrics.jsonl").exists():
-            done = read_json(run / "results.json") if (run / "results.json").exists() else None
+        if (run / METRICS_LOG).exists():
+            done = read_json(run / RESULTS) if (run / RESULTS).exists() else None
             runs[name] = {
-                "config": read_json(run / "config.json"), "lines": read_metrics(run / "metrics.jsonl"), "results": done
+                "config": read_json(run / CONFIG), "lines": read_metrics(run / METRICS_LOG), "results": done
             }  # fmt: skip
     return {"device": gpu, "environment": environment(), "steps": rows, "runs": runs}
 

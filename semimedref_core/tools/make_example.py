@@ -18,6 +18,7 @@ from semimedref_core.data.datasets import load_split
 from semimedref_core.example import FOLDER, MODEL, REPORTS
 from semimedref_core.presets import preset
 from semimedref_core.runtime.atomic import write_json
+from semimedref_core.runtime.files import CONFIG
 from semimedref_core.training import train
 
 SETTINGS = preset("tutorial") | {"label_ratio": 0.15, "steps": 1000, "eval_every": 0}
@@ -51,7 +52,7 @@ def make(folder: Path = FOLDER, **settings) -> None:
     with tempfile.TemporaryDirectory() as run:
         results = train(config, run, device="cpu")
         folder.joinpath(MODEL.name).mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "model.safetensors"):
+        for name in (CONFIG, "model.safetensors"):
             shutil.copyfile(Path(run) / "teacher" / name, folder / MODEL.name / name)
     scores = {name: 100 * value for name, value in results["teacher"].items()}
     card = CARD.format(**{**config.to_dict(), **results, **scores})
