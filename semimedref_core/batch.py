@@ -41,10 +41,11 @@ class Unlabelled:
         images, affine, input_ids, codes: as in :class:`Labelled`.
         photometry: grey-value changes of the strong view, see :class:`semimedref_core.views.Photometry`.
         text_choices: ``[B, K, L]`` tokens of the K texts that the student may read. The method's plan makes them; for
-            T-PatchMix, PosAug is already applied.
+            T-PatchMix, PosAug is already applied. ``None`` for methods that mix nothing.
         proposal: who may give a patch to whom, and where; see :class:`semimedref_core.patchmix.Proposal`, or
-            :class:`semimedref_core.methods.boxes.Boxes` for other plans.
-        mirrored_ids: ``[B, L]`` tokens of the report of the mirror image: left and right are swapped.
+            :class:`semimedref_core.methods.boxes.Boxes` for other plans. ``None`` for methods that mix nothing.
+        mirrored_ids: ``[B, L]`` tokens of the report of the mirror image: left and right are swapped. ``None`` if no
+            teacher sees mirror images.
         regions: ``[B, 1, H, W]`` uint8, 1 where a lesion may lie according to the report.
         zone_boxes: ``[B, 6, 4]`` int64, the boxes of the zones in the weak view (y0, x0, y1, x1; px); another layout of
             positions has n zones instead of six.
@@ -56,9 +57,9 @@ class Unlabelled:
     input_ids: Tensor
     codes: Tensor
     photometry: dict[str, Tensor]
-    text_choices: Tensor
-    proposal: dict[str, Tensor]
-    mirrored_ids: Tensor
+    text_choices: Tensor | None
+    proposal: dict[str, Tensor] | None
+    mirrored_ids: Tensor | None
     regions: Tensor
     zone_boxes: Tensor
     mirrors: Tensor

@@ -1,6 +1,6 @@
 """One training step: what is looked at how often, what has gradients, and that the host never waits."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +12,7 @@ from semimedref_core import semi_medref as step
 from semimedref_core import views
 from semimedref_core.anatomy import THIRDS
 from semimedref_core.config import Config
-from semimedref_core.data.batches import Batches
+from semimedref_core.data.batches import Batches, plan_mixing
 from semimedref_core.data.datasets import load_training
 from semimedref_core.losses import dice_ce
 from semimedref_core.methods import METHODS, method_named, reported_places
@@ -273,6 +273,34 @@ def test_every_labelled_pair_is_seen_once_an_epoch_and_batches_depend_on_step_an
     assert not _equal(batch_of(3), batches(pairs, Config(**{**CONFIG.to_dict(), "seed": 1}))(3))
 
 
+@pytest.mark.parametrize("view", ["same", "mirrored"])
+@pytest.mark.parametrize("method", ["mean_teacher", "fixmatch", "flip_sync", "cps", "lvit"])
+def test_a_method_that_mixes_nothing_gets_no_texts_for_it_and_learns_the_same(pairs, method, view):
+    """The plan draws last, so the rest of the batch stays. Texts of mirror images are made where they are read."""
+    config = Config(**{**CONFIG.to_dict(), "method": method, "teacher_view": view})
+    plain = batches(pairs, config)
+    mixing = Batches(pairs.labelled, pairs.unlabelled, config, build_texts(), THIRDS, plan=plan_mixing)
+    trained = [untrained(method) for _ in range(2)]
+    for number in range(3):
+        spared, all_drawn = plain(number), mixing(number)
+        assert spared.unlabelled.text_choices is None and spared.unlabelled.proposal is None
+        assert (spared.unlabelled.mirrored_ids is None) == (view == "same" and method != "flip_sync")
+        rest = replace(all_drawn.unlabelled, text_choices=None, proposal=None)
+        assert _equal(spared, replace(all_drawn, unlabelled=rest))
+        losses = []
+        for (student, teacher), batch in zip(trained, (spared, all_drawn), strict=True):
+            torch.manual_seed(number)
+            loss = METHODS[method].step(student, teacher, batch, 0.5, config)["loss"]
+            student.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for parameter in student.parameters():
+                    parameter -= 0.01 * (0 if parameter.grad is None else parameter.grad)
+            teacher.update(student, 0.9)
+            losses.append(loss)
+        assert losses[0].equal(losses[1])
+
+
 def test_unlabelled_pairs_carry_no_masks(pairs):
     assert pairs.unlabelled.masks is None
     assert not set(pairs.labelled.names) & set(pairs.unlabelled.names)
@@ -316,6 +344,8 @@ def test_an_unknown_method_is_refused_by_name():
 
 
 def _to(value, device):
+    if value is None:
+        return None
     if is_dataclass(value):
         return type(value)(*(_to(getattr(value, field.name), device) for field in fields(value)))
     if isinstance(value, dict):
@@ -324,6 +354,8 @@ def _to(value, device):
 
 
 def _equal(a, b):
+    if a is None or b is None:
+        return a is b
     if is_dataclass(a):
         return all(_equal(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
     if isinstance(a, dict):

@@ -31,11 +31,12 @@ from semimedref_core.positions import AnyReport, Positions
 ISPG_REMOVAL_RATE = 0.5  # the release, from its description
 
 PlanMixing = Callable[
-    [np.random.Generator, list[AnyReport], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor, object]
+    [np.random.Generator, list[AnyReport], np.ndarray, Config, Texts | ReadTexts], tuple[Tensor | None, object]
 ]
 """Draws ahead how a method mixes B samples and their texts. Arguments: random generator, reports of the views, zone
 boxes ``[B, 6, 4]`` in the views (px), settings, and tokenizer. Result: ``text_choices`` and ``proposal`` (a dataclass
-of arrays) of :class:`semimedref_core.batch.Unlabelled`."""
+of arrays, or ``None``) of :class:`semimedref_core.batch.Unlabelled`. The random numbers of the plan are the last ones
+of a batch, so a plan changes nothing else in it."""
 
 
 def plan_mixing(
@@ -54,6 +55,13 @@ def plan_mixing(
         read = [text_at_hand(choice, "removed") if bare else posaug.apply_hits(choice, hit) for choice in mixed]
         choices.append(texts(read))
     return torch.stack(choices), proposal
+
+
+def no_mixing(
+    rng: np.random.Generator, reports: list[AnyReport], boxes: np.ndarray, config: Config, texts: Texts | ReadTexts
+) -> tuple[None, None]:
+    """The plan of methods that mix nothing and read each pair's own text."""
+    return None, None
 
 
 def _removal_rate(config: Config) -> float:
@@ -138,7 +146,7 @@ class Batches:
             photometry=_tensors(photometry),
             text_choices=text_choices,
             proposal=_tensors(proposal),
-            mirrored_ids=self.texts([(report.flip() if report.mirrors else report).render() for report in reports]),
+            mirrored_ids=self._mirrored(reports),
             regions=channels_first(self._regions[[self._region_of[number] for number in numbers]]),
             zone_boxes=torch.from_numpy(boxes),
             mirrors=torch.tensor([report.mirrors for report in reports]),
@@ -158,6 +166,12 @@ class Batches:
         geometry = geometry.upright_where(np.array([not report.mirrors for report in reports]))
         reports = [report.flip() if flip else report for report, flip in zip(reports, geometry.mirrored, strict=True)]
         return numbers, geometry, reports
+
+    def _mirrored(self, reports: list[AnyReport]) -> Tensor | None:
+        """The texts of the mirror images, if a teacher reads them (:mod:`semimedref_core.methods.reported_places`)."""
+        if self.config.teacher_view != "mirrored" and self.config.method != "flip_sync":
+            return None
+        return self.texts([(report.flip() if report.mirrors else report).render() for report in reports])
 
     def _stack_of_regions(self, reports: Sequence[AnyReport], place: torch.device | None) -> tuple[Stack, list[int]]:
         """The distinct regions of these reports, and for each report the number of its region."""
@@ -210,7 +224,9 @@ def channels_first(pictures: np.ndarray | Tensor) -> Tensor:
     return pictures[:, None] if pictures.ndim == 3 else pictures.permute(0, 3, 1, 2)
 
 
-def _tensors(record) -> dict[str, Tensor]:
+def _tensors(record) -> dict[str, Tensor] | None:
+    if record is None:
+        return None
     return {field.name: torch.as_tensor(getattr(record, field.name)) for field in dataclasses.fields(record)}
 
 

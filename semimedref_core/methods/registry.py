@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semimedref_core.batch import Batch
 from semimedref_core.config import Config, did_you_mean
-from semimedref_core.data.batches import PlanMixing, plan_mixing
+from semimedref_core.data.batches import PlanMixing, no_mixing, plan_mixing
 from semimedref_core.errors import ConfigError
 from semimedref_core.methods import ad_mt, baselines, bcp, boxes, lvit, release, reported_places, resmatch
 from semimedref_core.networks import Twins, build_pretrained
@@ -27,14 +27,14 @@ class Method:
             no value of a tensor, so a CUDA graph can record it.
         unlabelled: whether it uses unlabelled pairs.
         build: builds the network from its name and its pretrained encoders.
-        plan: draws the mixing of unlabelled samples and their texts.
+        plan: draws the mixing of unlabelled samples and their texts; by default there is neither.
         teacher: makes the teacher of a student.
     """
 
     step: Callable[[nn.Module, Teacher, Batch, float | Tensor, Config], dict[str, Tensor]]
     unlabelled: bool = True
     build: Callable[..., nn.Module] = build_pretrained
-    plan: PlanMixing = plan_mixing
+    plan: PlanMixing = no_mixing
     teacher: Callable[[nn.Module], Teacher] = Teacher
 
 
@@ -45,7 +45,9 @@ def _baseline(unlabelled_loss: Callable, **about) -> Method:
 METHODS = {
     "supervised": Method(baselines.supervised, unlabelled=False),
     # The paper's step. Settings switch our additions on (preset `compact`) or off (preset `paper`).
-    "semi_medref": Method(partial(semi_medref, label=reported_places.label, weigh=reported_places.weigh)),
+    "semi_medref": Method(
+        partial(semi_medref, label=reported_places.label, weigh=reported_places.weigh), plan=plan_mixing
+    ),
     "semi_medref_release": Method(release.step, plan=release.plan_mixing),
     "mean_teacher": _baseline(baselines.mean_teacher),
     "fixmatch": _baseline(baselines.fixmatch),
