@@ -10,7 +10,7 @@ from semimedref_core.config import Config
 from semimedref_core.data.batches import Batches
 from semimedref_core.data.datasets import load_training
 from semimedref_core.methods.registry import METHODS
-from semimedref_core.networks import Twins, build_network, build_texts
+from semimedref_core.networks import Twins, build_network, build_texts, text_cache
 from semimedref_core.networks.encoders import TextEncoder
 from semimedref_core.networks.text import grammar_tokenizer
 from semimedref_core.networks.text_cache import ReadTexts, read_once
@@ -62,15 +62,32 @@ def test_each_distinct_text_is_read_once_and_as_without_keeping_it(encoder):
     assert len({row.numpy().tobytes() for row in known(TEXTS)}) == distinct
 
 
-def test_its_bits_do_not_depend_on_what_was_read_before(encoder):
+@pytest.mark.parametrize("size", [1, 8])
+def test_its_bits_do_not_depend_on_what_was_read_before(encoder, size, monkeypatch):
     """So a resumed run ends as the uninterrupted one."""
+    monkeypatch.setitem(text_cache.PASS, "cpu", size)
     together, alone = ReadTexts(build_texts(), encoder), ReadTexts(build_texts(), encoder)
-    assert torch.equal(together(TEXTS)[[5]], alone(TEXTS[5:6]))
+    read = together(TEXTS)
+    for number in (5, 0, 7, len(TEXTS) - 1):
+        assert torch.equal(read[[number]], alone([TEXTS[number]]))
+
+
+def test_new_texts_of_a_batch_are_read_together_where_that_is_quicker(pairs, encoder, monkeypatch):
+    """On a GPU a pass takes long to start: 28 texts of mixing and three times four others in five passes."""
+    monkeypatch.setitem(text_cache.PASS, "cpu", 16)
+    made = passes(encoder)
+    batches = Batches(pairs.labelled, pairs.unlabelled, CONFIG, ReadTexts(build_texts(), encoder), THIRDS)
+    batches(0)
+    assert set(made) == {16} and len(made) <= 5
+    made.clear()
+    batches(0)
+    assert made == []
 
 
 def test_no_more_than_the_limit_is_kept_and_the_longest_unused_goes_first(encoder):
-    known, made = ReadTexts(build_texts(), encoder, limit=2), passes(encoder)
     a, b, c = (report.render() for report in REPORTS)
+    two = ReadTexts(build_texts(), encoder)([a, b]).nbytes
+    known, made = ReadTexts(build_texts(), encoder, limit=two), passes(encoder)
     for text, read in ((a, 1), (b, 2), (a, 2), (c, 3), (a, 3), (b, 4), (c, 5)):
         known([text])
         assert (len(made), len(known)) == (read, min(2, read))
@@ -112,6 +129,12 @@ def test_a_step_gives_the_same_losses_and_gradients_and_asks_the_encoder_nothing
     torch.testing.assert_close(kept, plain, rtol=1e-4, atol=1e-5)
     assert (quick - slow).norm() < 1e-4 * slow.norm()
     assert plain.get("accepted", 1) > 0
+
+
+def test_the_free_texts_of_a_thousand_pairs_have_room():
+    """A pair has its own text, that of its mirror image, and one for each zone that a patch may add."""
+    a_row = 25 * 768 * 4  # of 24 tokens and a mean, by a BERT-base
+    assert 9 * 1000 * a_row <= text_cache.LIMIT
 
 
 def test_only_a_frozen_encoder_is_read_once_and_only_if_twins_agree():

@@ -52,9 +52,9 @@ def plan_mixing(
     choices = []
     for report, hit, bare in zip(reports, hits, draw_changed(rng, len(reports), _removal_rate(config)), strict=True):
         mixed = patchmix.mixed_reports(report, config.mix_text, config.mix_count)
-        read = [text_at_hand(choice, "removed") if bare else posaug.apply_hits(choice, hit) for choice in mixed]
-        choices.append(texts(read))
-    return torch.stack(choices), proposal
+        choices += [text_at_hand(choice, "removed") if bare else posaug.apply_hits(choice, hit) for choice in mixed]
+    # All at once, because a frozen text encoder reads new texts together.
+    return texts(choices).unflatten(0, (len(reports), -1)), proposal
 
 
 def no_mixing(

@@ -154,11 +154,8 @@ def plan_mixing(
     """
     told = [hide_phrases(rng, report.render(), config.posaug_p, config.posaug_mode) for report in reports]
     proposal = propose(rng, told, config.image_size, config.image_size, config.patch_mode, config.patch_p)
-    choices = [
-        texts(mixed_texts(own, told[j], config.patch_mode), cut=True)
-        for own, j in zip(told, proposal.partner, strict=True)
-    ]
-    return torch.stack(choices), proposal
+    mixed = [mixed_texts(own, told[j], config.patch_mode) for own, j in zip(told, proposal.partner, strict=True)]
+    return texts([text for two in mixed for text in two], cut=True).unflatten(0, (len(reports), 2)), proposal
 
 
 def paste_then_gate(
