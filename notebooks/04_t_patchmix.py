@@ -29,7 +29,8 @@
 #
 # The animation shows the steps on two drawn pairs. Watch what becomes of image, target and words.
 #
-# **What you need.** Zones and their boxes from [01](01_data.ipynb). Student and teacher from [03](03_posaug.ipynb).
+# **What you need.** Zones, their boxes and decoys from [01](01_data.ipynb). Student and teacher from
+# [03](03_posaug.ipynb).
 #
 # **Time.** About 20 minutes to read, with the exercises and without the appendices; about 30 seconds to run.
 #
@@ -37,8 +38,7 @@
 # probability of lesion at each pixel. The *target* is the mask that the student is to learn. The method keeps an
 # **invariant**: image, target and text of a sample change together or not at all. So a refused patch never breaks a
 # pair. As long as no view moves the zones, an accepted patch breaks a pair only where the teacher's probabilities are
-# wrong. (We do not count one case: the patch adds a zone in which the receiver has a decoy, and covers only a part of
-# it. Then the new text also names the zone of the rest, and the target leaves it out.)
+# wrong.
 #
 # Equations have our numbers and, where we know them, the paper's. The *release* is the code that the authors published.
 # The *ledger* in [notebook 00](00_start_here.ipynb) lists where it differs from what the paper leads one to expect.
@@ -133,7 +133,7 @@ broken = float((unnamed | lost).float().mean())
 print(f"a lesion came into a zone that the report does not name: {100 * unnamed.float().mean():.0f} % of the samples")
 print(f"a zone that the report names lost its lesion: {100 * lost.float().mean():.0f} %")
 rows = [int((unnamed & ~lost).nonzero()[0]), int((lost & ~unnamed).nonzero()[0])]
-wrong = ("CutMix: shows a lesion that the report does not name", "CutMix: the report names a lesion that is gone")
+wrong = ("CutMix: shows a lesion that the report does not name", "CutMix: a zone that the report names lost its lesion")
 told = [pairs.reports[i] for i in rows]
 images, masks = (x[rows, 0], cut[rows, 0]), (y[rows, 0], cut_mask[rows, 0])
 figures.broken_pair(images, masks, patches[rows], told, wrong)
@@ -155,10 +155,10 @@ plt.show()
 # This notebook uses the rule `donor`, as our preset does. With our text rule, only this one of the three can change
 # the zones of a text.
 #
-# **Where in the zone?** We draw a centre $c$ in the box of the zone $k$. The patch $m$ is the square of side $b$
-# around it, *cut to the box*. So a patch touches one zone only, and we know in advance which zone it may add to the
-# text. Both are ours: the paper proposes a square inside the box of the named region, and one phrase can name a region of
-# several zones.
+# **Where in the zone?** We draw a centre $c$ in the box of the zone $k$. The patch $m$ is the square of side $b$ around
+# it, *cut to the box*. So a patch touches one zone only, and we know in advance which zone it may add to the text. The
+# cut and the single zone are ours. The paper proposes a square inside the box of the named region, and one phrase can
+# name a region of several zones.
 #
 # $$m = \mathrm{square}(c, b) \cap \mathrm{box}_k, \qquad c \in \mathrm{box}_k,\quad k \text{ allowed by the rule}
 # \qquad (\text{Eq. 4; paper: 6})$$
@@ -334,8 +334,8 @@ plt.show()
 #
 # After a mix the text must name what was pasted. The release, with the receiver's rule, joins the first phrases of the
 # two reports. So the text gets the donor's zone even if the patch shows another one. It also has a function for the
-# union of all phrases, which it never calls; its comment names the paper's equation 8. It counts phrases, leaves the
-# laterality word as it is, and keeps the own text if the patch is small.
+# union of all phrases, which it never calls; its comment names the paper's equation 8. That unused function sets the
+# number to the count of phrases, leaves the laterality word as it is, and keeps the own text if the patch is small.
 #
 # Our form differs. We parse the report, add only the pasted zone and write the report anew. With $e_k$ for "zone $k$
 # alone":
@@ -424,14 +424,16 @@ print(*(f"{rule:35} {count:5}" for rule, count in held.items()), sep="\n")
 assert len(set(list(held.values())[:4])) == 1 and held["refused or not offered"] == held["left as they were"]
 
 # %% [markdown]
-# The next cell compares two orders of the steps, with the stand-in teacher. The release pastes first and asks the
-# gate afterwards (Ledger 1). So a refused patch **stays in the image**, and target and text do not follow. The cell
-# also counts broken pairs. To the two faults of plain CutMix it adds a third, which only a rewritten text can have: the
-# text newly names a zone without a lesion. *Broken* compares the image with the report only. So a refused patch that
-# stays in the image may leave the report true, although the target is then not mixed. Hence the first number for the
-# release (only the image has the patch) is larger than its share of broken pairs. **Compare** the three shares in the
-# last line. Both orders use our settings here. The shares are of all samples. At the release's own settings fewer
-# samples get a patch at all; the last appendix counts them.
+# The next cell compares two orders of the steps, with the stand-in teacher. The release pastes first and asks the gate
+# afterwards (Ledger 1). So a refused patch **stays in the image**, and target and text do not follow. The cell also
+# counts broken pairs. To the two faults of plain CutMix it adds a third, which only a rewritten text can have: the text
+# newly names a zone without a lesion. *Broken* compares the zones of image and report; it ignores the number. So a
+# refused patch that stays in the image may leave the report true, although the target is then not mixed. So the share
+# of samples in which only the image has the patch is larger than the share of broken pairs in the release. We do not
+# count one case: the patch adds a zone in which the receiver has a decoy, and covers only a part of it. Then the new
+# text also names the zone of the rest, and the target leaves it out. **Compare** the three shares in the last line.
+# Both orders use our settings here. The shares are of all samples. At the release's own settings fewer samples get a
+# patch at all; the last appendix counts them.
 
 # %%
 plan, _, zones = propose("position")
@@ -521,7 +523,7 @@ MixingExplorer(pairs, p[:, 0].numpy(), boxes, receiver=i, donor=j, zone=zone_j, 
 k = int(np.abs(thresholds - gate).argmin())
 passing, pure = ({mode: 100 * shares[mode][k] for mode in accepts} for shares in (accepts, true))
 print(
-    f"1. The lesions of image and report disagree after plain CutMix in {100 * broken:.0f} % of the samples, after",
+    f"1. With our settings, the zones of image and report disagree after plain CutMix in {100 * broken:.0f} % of the samples, after",
     end=" ",
 )
 print(f"T-PatchMix in the release's order in {breaks['release']:.0f} %, and in ours in {breaks['ours']:.0f} %.")
@@ -665,9 +667,10 @@ pd.DataFrame({name: row.numpy() for name, row in still.items()}, [*measures, *FA
 #   rare as well.
 # - A patch often covers a part of the sample's own lesion. It seldom removes the whole lesion from a zone, since it
 #   brings lesion itself.
-# - **A count would often be wrong.** In this table each patch counts as one more lesion (`mix_count="one_more"`). But
-#   a pasted lesion may touch one that is there, hide one, or come in pieces. So our mixed reports count the zones that
-#   they name (`mix_count="zones"`), which is true by construction. Or they give no number (`"none"`).
+# - **A count would often be wrong.** In this table each patch counts as one more lesion (`mix_count="one_more"`). But a
+#   pasted lesion may touch one that is there, hide one, or come in pieces. So our mixed reports count the zones that
+#   they name (`mix_count="zones"`). Such a number always fits the text, but it no longer counts lesions. Or they give
+#   no number (`"none"`).
 
 # %% [markdown]
 # ## Appendix: the released code beside ours
