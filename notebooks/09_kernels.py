@@ -65,10 +65,10 @@ print(versions("triton"))
 #
 # A *kernel* is a small program that a GPU starts many times at once. Each PyTorch operation that computes something
 # launches at least one kernel. The kernel reads its inputs from the GPU's memory and writes its result back. Memory is
-# the slow part: while an H100 moves one byte, it can do about twenty operations in float32 (section 5). So an operation
-# that does little with each number takes as long as its bytes take.
+# the slow part: while an H100 moves one byte, it can do about twenty additions or products in float32 (section 5). So a
+# computation that does little with each number takes as long as its bytes take.
 #
-# T-PatchMix is such an operation. We take a batch of phantom images whose patches are drawn as in training: their side,
+# T-PatchMix is such a computation. We take a batch of phantom images whose patches are drawn as in training: their side,
 # the gate and the rule for zones are those of `Config`. Grey images stand for the strong views $s$. A stand-in teacher,
 # made of blurred masks, gives the probabilities $p$.
 
@@ -93,12 +93,12 @@ print(f"{offered} patches of at most {config.block} px offered, gate {config.gat
 # - image: $m\,s_j + (1-m)\,s_i$ (Eq. 6; paper: 8);
 # - target: $m\,p_j + (1-m)\,p_i$, which is later cut at 0.5 (Eq. 7; paper: 8).
 #
-# The cell shows the usual PyTorch code for this. `torch.where(m, a, b)` is $m\,a + (1-m)\,b$ in one operation. The
-# public operation of this project is `patch_mix`. The check mixes one accepted sample by hand.
+# The cell shows the usual PyTorch code for this. `torch.where(m, a, b)` is $m\,a + (1-m)\,b$ in one PyTorch operation.
+# The public function of this project is `patch_mix`. The check mixes one accepted sample by hand.
 
 # %%
 display(source_of(baselines.patch_mix_where))
-mixed, target, accepted = patch_mix(s, p, partner, boxes, config.gate)  # the public operation
+mixed, target, accepted = patch_mix(s, p, partner, boxes, config.gate)  # the public function
 i = int(accepted.nonzero()[0])
 j, (y0, x0, y1, x1) = int(partner[i]), boxes[i].tolist()
 m = torch.zeros_like(p[i])
@@ -123,10 +123,10 @@ least_megabytes = None
 check("09.1", least_megabytes)
 
 # %% [markdown]
-# Now we count. `Meter` watches PyTorch and adds up what each operation reads and writes. It works on tensors of the
-# device `meta`, which have shapes and no memory. `listening` watches Triton's interpreter, which runs the kernel here.
-# It notes each address that a program loads or stores. We also run both forms on real numbers: their images and targets
-# must equal those of `patch_mix`.
+# Now we count. `Meter` watches PyTorch and adds up what each PyTorch operation reads and writes. It works on tensors of
+# the device `meta`, which have shapes and no memory. `listening` watches Triton's interpreter, which runs the kernel
+# here. It notes each address that a program loads or stores. We also run both forms on real numbers: their images and
+# targets must equal those of `patch_mix`.
 #
 # **Look at** the first two bars. The code as written moves images and maps through memory several times. The fused
 # kernel moves about the least possible, if a cache keeps what the kernel has read. Without a cache it reads parts of
@@ -137,6 +137,7 @@ arguments = s, p, partner, boxes, config.gate
 on_meta = [x.to("meta") for x in arguments[:4]]
 with Meter() as meter:
     baselines.patch_mix_where(*on_meta, config.gate)
+calls = {"as written": meter.operations, "fused": 1}
 written = baselines.patch_mix_where(*arguments)
 with listening() as log:
     fused = patch_mix_triton.patch_mix_fused(*arguments)
@@ -149,7 +150,7 @@ traffic["fused, no cache"] = bytes_moved(log, "load") / 1e6, stored
 traffic["least possible"] = least, least
 figures.traffic_bars(traffic)
 plt.show()
-print(f"as written {meter.operations} operations, fused 1")
+print(f"as written {calls['as written']} PyTorch operations, fused {calls['fused']} launch")
 for name, numbers in traffic.items():
     print(f"{name:16} {sum(numbers):5.1f} MB, {sum(numbers) / (2 * least):4.2f} times the least")
 
@@ -410,25 +411,28 @@ print(f"{len(codes.unique())} of 64 codes occur in {len(codes)} reports; P has {
 # %% [markdown]
 # ## 5 · The least time on a GPU
 #
-# A GPU has two speeds: bytes a second and operations a second. The slower of the two limits a kernel. This is the
-# *roofline* model. We take the published numbers of an H100, and we count bytes and operations. *tf32x3* computes a
-# float32 product as three products of shorter numbers. Our tiles use it. The two products of the gradients are the
-# library's, and by PyTorch's default they run in plain float32.
+# A GPU has two speeds: bytes a second and operations a second. In this section *operations* are additions and products
+# (for patch mixing also choices), and *PyTorch operations* are the calls counted before. The slower of the two speeds
+# limits a kernel. This is the *roofline* model. We take the published numbers of an H100, and we count bytes and
+# operations. *tf32x3* computes a float32 product as three products of shorter numbers. Our tiles use it. The two
+# products of the gradients are the library's, and by PyTorch's default they run in plain float32.
 #
 # The fused loss does four matrix products, and so $8N^2D$ operations: $z$ in the forward pass, $z$ again in the
 # backward pass, and one product for each of the two gradients. Its programs read the same rows of $u$ and $v$ many
 # times, and the backward pass writes the gradient of $z$ in blocks of 32 MB. An H100 has 50 MB of cache. The cache may
-# serve all repeated reads, or none. These two cases are the two ends of each line in the figure. For the
-# code as written we always count every read and write of every operation. That is right for the loss, because one matrix
-# has 1.07 GB. It is too much for this small patch mixing: its 24.5 MB would fit into the cache.
+# serve all repeated reads, or none. These two cases are the two ends of each line in the figure. For the code as
+# written we always count every read and write of every PyTorch operation. That is right for the loss, because one
+# matrix has 1.07 GB. It is too much for this small patch mixing: its 24.5 MB would fit into the cache.
 #
 # The output has the least time of the fused forms, and the counted time of the code as written. **Look at** the slope,
-# where memory is the limit. Patch mixing is far down on it, so only fewer bytes raise its limit. But this batch is so
-# small that its launches take longer than its bytes, even in a graph. Notebook 10 guesses 2.5 µs for each launch. So
-# the 20 operations as written need about 50 µs, and the one fused launch needs 2.5 µs. The loss as written is on the
-# slope too, although it consists of matrix products, because its matrices go to memory and come back. In float32 the
-# fused loss can reach its roof even without the cache, in bf16 only with it. The green line lies between two roofs,
-# because half of its products run as tf32x3 and half as fp32.
+# where memory is the limit, and at the flat roofs, where arithmetic is:
+#
+# - *Patch mixing*, as written and fused, is far down on the slope. So only fewer bytes raise its limit.
+# - *The loss as written* is on the slope too, although it consists of matrix products, because its matrices go to memory
+#   and come back.
+# - *The fused loss in bf16* can reach its roof only with the cache.
+# - *The fused loss in float32* can reach its roof even without the cache. Its green line lies between two roofs, because
+#   half of its products run as tf32x3 and half as fp32.
 
 # %%
 from torch.utils.flop_counter import FlopCounterMode
@@ -453,11 +457,15 @@ for name, dtype, roof in (("fp32", torch.float32, mean), ("bf16", torch.bfloat16
 figures.gpu_bounds({name: (f / a, f / b, roof) for name, (f, a, b, roof) in bounds.items()}, BANDWIDTH, ROOFS)
 plt.show()
 least_time = {name: [max(b / BANDWIDTH, f / roof) for b in ab] for name, (f, *ab, roof) in bounds.items()}
-print(f"float32 operations in the time of a byte: {ROOFS['fp32'] / BANDWIDTH:.0f}")
+print(f"float32 additions or products in the time of a byte: {ROOFS['fp32'] / BANDWIDTH:.0f}")
 for name, (slow, fast) in least_time.items():
     print(f"{name:23} {1e6 * fast:8.1f} µs; {1e6 * slow:8.1f} µs if no cache helps")
 
 # %% [markdown]
+# The model has no launches. But this batch is small. Notebook 10 guesses that a launch in a graph takes 2.5 µs. If so,
+# the 20 PyTorch operations as written need about 50 µs for their launches, and the fused kernel needs 2.5 µs. Both are
+# longer than the time of the bytes.
+#
 # ### Exercise 09.4 (predict)
 #
 # A kernel that multiplies in bf16 does some number of operations for each byte that it moves. Below which number does
@@ -524,33 +532,38 @@ print(f"H100, our older kernels: mixing, 32 images of 224 px, both passes, with 
 #
 # **To remember**
 #
-# - By the roofline, bytes limit the patch mixing of a large batch, and arithmetic does not. The launches of a small
-#   batch take longer than its bytes. In the record, our older kernels took six times as long with launches as without
-#   (32 images of 224 px, float32, forward and backward). The code as written moves 3.8 times the least possible, and
-#   the fused kernel 1.00 times, if the cache helps.
+# - By the roofline, bytes limit the patch mixing of a large batch, and arithmetic does not. If a launch takes 2.5 µs,
+#   which is a guess, then the launches of our batch of 8 take longer than its bytes: 50 against 7 µs as written, 2.5
+#   against about 2 µs fused. In the record, our older kernels took six times as long with launches as without (32 images
+#   of 224 px, float32, forward and backward). The code as written moves 3.8 times the least possible, and the fused
+#   kernel 1.00 times, if the cache helps.
 # - The loss of 16384 pairs holds 5.40 GB as written and 0.135 GB fused, which is 40 times less. Above 64 pairs the
 #   fused form holds neither $z$ nor $P$.
-# - Launches limit the loss of a training batch of 32 pairs: it has 3 launches fused and 77 operations as written.
+# - The loss of a training batch of 32 pairs has 3 launches fused and 77 PyTorch operations as written. In the record, up
+#   to 64 pairs, our older kernels were fastest in 3 of 8 cases on the GPU alone and in 8 of 8 with launches. So launches
+#   change the winner of 5 cases there.
 # - By these bounds an H100 needs at least 5.8 ms for the fused loss of 16384 pairs, and 14.4 ms for the loss as
 #   written, both in float32. In the record the loss as written took 50 ms. With `torch.compile` it took 12.9 ms,
-#   because fused operations move fewer bytes. Our older kernels took 59 ms.
+#   because fused PyTorch operations move fewer bytes. Our older kernels took 59 ms.
 # - On the H100 of the record, our older patch mixing was fastest in 12 of 12 forward cases on the GPU alone, and in 4
 #   of 12 with launches. Our older loss, forward and backward together, was fastest in 0 of 12 cases of 1024 pairs and
 #   more.
 
 # %%
-print("bytes over the least:", *(f"{name} {sum(traffic[name]) / (2 * least):.2f};" for name in memory))
-print("16384 pairs, GB:", *(f"{name} {memory[name][2]:.3f};" for name in memory))
-print(f"{memory['as written'][2] / memory['fused'][2]:.0f} times less fused")
-print("32 pairs, launches:", *(f"{name} {launches[name, 32]};" for name in memory))
-print("16384 pairs, ms at best:", *(f"{name} {1e3 * least_time[f'loss {name}, fp32'][1]:.1f};" for name in memory))
-assert won["patch mixing, forward"] == [12, 4] and won["loss, 1024 pairs or more"] == [0, 0]
+for name in memory:
+    mixing, loss = (least_time[each][1] for each in (f"patch mixing {name}", f"loss {name}, fp32"))
+    print(f"{name}: mixing {sum(traffic[name]) / (2 * least):.2f} times the least bytes, {1e6 * mixing:.1f} µs;")
+    print(f"   its launches {2.5 * calls[name]:.1f} µs, if one takes 2.5 µs")
+    print(f"   loss: 32 pairs {launches[name, 32]} launches; 16384 pairs {memory[name][2]:.3f} GB, {1e3 * loss:.1f} ms")
+print(f"loss: {memory['as written'][2] / memory['fused'][2]:.0f} times less memory fused")
+assert [*won.values()] == [[12, 4], [2, 1], [3, 8], [0, 0]] and len(rows["loss, up to 64 pairs"]) == 8
+assert [round(each, 1) for each in alone] == [50.3, 12.9, 59.4] and 6 < slower < 7
 
 # %% [markdown]
 # **Next:** [10 · What a GPU step costs, counted](10_gpu_training.ipynb) looks at a whole step. **Back:** [08 ·
 # Results](08_results.ipynb). **Further on:** [docs/kernels.md](../docs/kernels.md) lists all launches, times on a CPU,
 # and the command that measures on a GPU. [04 · T-PatchMix](04_t_patchmix.ipynb) and [05 · ITCL](05_itcl.ipynb) explain
-# what the two operations compute.
+# what the two parts compute.
 
 # %% [markdown]
 # ## Appendix: The whole kernel of T-PatchMix
