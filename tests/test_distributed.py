@@ -2,9 +2,11 @@
 weights, one of them writes."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,3 +107,11 @@ def test_processes_share_an_epoch_without_seeing_a_pair_twice():
     for seen in ([batch.labelled.images for batch in batches], [batch.unlabelled.images for batch in batches]):
         assert len({image.numpy().tobytes() for image in torch.cat(seen)}) == 16
     assert isinstance(batches[0], Batch) and not batches[0].labelled.affine.equal(batches[1].labelled.affine)
+
+
+def test_the_times_that_the_page_expects_of_eight_gpus_add_up():
+    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    table = re.search(r"\| a step of one GPU sends .*?\n\n", page, re.DOTALL)[0]
+    rows = [re.findall(r"([\d.]+) ms", line) for line in table.splitlines() if " ms" in line]
+    *parts, together = [[float(time) for time in row] for row in rows]
+    assert [sum(times) for times in zip(*parts, strict=True)] == pytest.approx(together)
