@@ -49,7 +49,7 @@ from semimedref_core import SemiMedRefError, experiments, figures, versions
 from semimedref_core.experiments import in_points, method_differences, statistics, verdict
 from semimedref_core.teaching import check, kept_comparison, source_of
 
-figures.notebook_style(90)
+figures.notebook_style(80)
 pd.set_option("display.width", 200)
 pd.set_option("display.max_columns", 30)
 pd.set_option("display.max_colwidth", None)
@@ -59,13 +59,14 @@ print(versions("pandas"))
 # ## The verdict
 #
 # **The claims.** With few masks Semi-MedRef is better than supervised training and than other semi-supervised methods,
-# and each of its three parts helps. **Open** here: the test split (all scores are of the 1429 images of QaTa's *valid*
-# split), most runs with the network `lite`, soft positives and the text rule with `lite`, MosMedData+, and the paper's
-# encoders.
+# and each of its three parts helps. **Open** here: the test split (scores on QaTa are of the 1429 images of its *valid*
+# split), most runs with the network `lite`, above all at 2 and 15 % of the masks, soft positives and the text rule with
+# `lite`, MosMedData+, and the paper's encoders.
 #
-# In the box, *better* and *worse* are points of Dice per image. *Sure* means that p is below 5 % after Holm's correction.
-# *May be chance* means that it is not. *One seed* means that there is no p. The first three lines are about methods with
-# additions of ours. So only the fourth line tests the paper's own claims.
+# In the box, *better* and *worse* are points of Dice per image. *Sure* means that p is below 5 % after Holm's
+# correction. *May be chance* means that it is not. *One seed* means that there is no p. The first three lines, and the
+# start of the fourth, are about methods with additions of ours. The end of the fourth line, where no method gets them,
+# comes closest to the paper's own method.
 
 # %%
 runs = experiments.finished_runs([folder or experiments.notebooks_folder() / "results"])
@@ -102,10 +103,10 @@ display(Markdown(said.box))
 #
 # Differences are in points of Dice. The brackets hold 95 % intervals over seeds and validation images; *p* is Holm's.
 # An interval may exclude 0 although Holm's p is above 5 %: the intervals are not corrected for several comparisons. A
-# single seed has no p, and this table gives no interval for it. *Whose*: a claim is the paper's if it is about the
-# paper's method or a part of it. It is ours if it is about methods with our additions, or a goal that we set ourselves.
-# The lines on a part have our additions unless they say otherwise. The section *From runs to a verdict* explains all of
-# these words.
+# single seed has no p, and this table gives no interval for it. *Whose*: a claim is the paper's if the paper makes it,
+# about its method without our additions or about one of its parts. It is ours if it compares whole methods with our
+# additions, or is a goal that we set ourselves. The lines on a part were measured with our additions unless they say
+# otherwise. The section *From runs to a verdict* explains all of these words.
 #
 # PosAug is judged here with whole reports. It is made for reports that lack positions, and
 # [03](03_posaug.ipynb) measures what it is worth there.
@@ -284,6 +285,9 @@ check("08.3", pooled)
 # `resmatch` was PosAug at 0.1 without weights, and a mixed report of `semi_medref` counted one lesion more ([all of
 # it](../docs/methods.md#kept-runs)).
 #
+# `phantom` is the drawn data of [01](01_data.ipynb), with 200 validation images. A lead there says nothing about X-rays.
+# Its runs at 1 and 2 % have a fault: the estimated grid could make a zone very low ([results](results/README.md)).
+#
 # Runs that differ only in the seed are repetitions of each other. A *variant* is a run of a method with one or more
 # settings changed, such as an *ablation*. Its name says what changed.
 
@@ -402,8 +406,8 @@ plt.show()
 shown = ablated[(ablated["metric"] == metric) & (ablated["seeds"] > 1)]
 for setting, rows in shown.groupby("setting", sort=False):
     outside = (rows["low"] > 0) | (rows["high"] < 0)
-    sure = rows["variant"][rows["verdict"].isin(["above", "below"])]
-    print(f"{setting}: {len(rows)} bars, {outside.sum()} intervals leave out 0; sure: {', '.join(sure) or 'none'}")
+    sure = [f"*{name}*" for name in rows["variant"][rows["verdict"].isin(["above", "below"])]]
+    print(f"{setting}: {len(rows)} bars, {outside.sum()} intervals leave out 0; sure: {' and '.join(sure) or 'none'}")
 
 # %% [markdown]
 # ## Without our additions
@@ -454,7 +458,8 @@ print(in_points(bare_parts)[["points", "95 %", "seeds", "verdict"]].to_string())
 # - With `compact`, 7.7 of the 8.5 points come from the shared recipe and our additions.
 # - Without our additions no lead of Semi-MedRef is sure, neither over another semi-supervised method nor over supervised
 #   training. With `lite` it is 0.0 points from `unimatch`, and its three parts together give -0.1 points.
-# - On QaTa no difference to another method is sure at 5 or 15 % of the masks.
+# - On QaTa no difference to another method is sure at 5 or 15 % of the masks. On the phantom Semi-MedRef has the highest
+#   mean at every share of labels.
 # - No single part of the method has a sure effect with whole reports. With `compact` the method loses 15.5 points if it
 #   reads no reports, and that is sure.
 # - Of the eight differences in the exercises five have p below 5 %, and Holm leaves two. The shortcut of Exercise 08.3
@@ -474,18 +479,17 @@ if not folder and method == "semi_medref":
     )
     assert lite.set_index("against")["difference"][["supervised", "unimatch"]].mul(100).round(1).tolist() == [7.7, -1.0]
     assert set(qata["verdict"][qata["label_ratio"].isin([0.05, 0.15])]) <= {"not distinguishable", "one seed"}
-    bare = published[(published["network"] == "teacher") & (published["variant"] == "")]
-    for _, means in bare.groupby(["setting", "method"])[["dice_image", "dice_micro"]].mean().groupby(level=0):
-        assert means["dice_micro"].idxmax()[1] == method
-    judged = differences_published[differences_published["metric"].isin(verdict.JUDGED_BY)]
-    assert set(judged["verdict"]) == {"not distinguishable"}
-    with_lite = judged[judged["setting"].str.contains("lite") & (judged["metric"] == "dice_image")].set_index("against")
+    without = published[(published["network"] == "teacher") & (published["variant"] == "")]
+    for _, means in without.groupby(["setting", "label_ratio", "method"])["dice_micro"].mean().groupby(level=[0, 1]):
+        assert means.idxmax()[2] == method
+    bare = differences_published[differences_published["metric"].isin(verdict.JUDGED_BY)]
+    assert set(bare["verdict"]) == {"not distinguishable", "one seed"}
+    with_lite = bare[bare["setting"].str.contains("lite") & (bare["metric"] == "dice_image")].set_index("against")
     assert abs(with_lite["difference"]["unimatch"]) < 0.0005 and set(bare_parts["verdict"]) == {"not distinguishable"}
     assert bare_parts.xs("dice_image", level="metric")["difference"].mul(100).round(1).tolist() == [0.1]
-    lost = ablated[
-        (ablated["metric"] == "dice_image") & ablated["variant"].isin(["without reports", verdict.ALL_PARTS])
-    ]
-    lost = lost[lost["setting"] == compact["setting"].iloc[0]].set_index("variant")["difference"].mul(100).round(1)
+    assert (differences[differences["setting"].str.startswith("phantom")]["difference"] > 0).all()
+    lost = ablated[(ablated["metric"] == "dice_image") & (ablated["setting"] == compact["setting"].iloc[0])]
+    lost = lost[lost["label_ratio"] == 0.01].set_index("variant")["difference"].mul(100).round(1)
     assert (lost["without reports"], round(8.5 + lost[verdict.ALL_PARTS], 1)) == (-15.5, 7.7)
 print("all numbers above are those of the runs")
 
@@ -538,6 +542,7 @@ print(f"teacher and student end at most {100 * (ends['teacher'] - ends['student'
 
 # %%
 lower = judged[judged["difference"] < 0]
+assert folder or method != "semi_medref" or len(lower)
 if len(lower):
     print(in_points(lower.set_index(["setting", "label_ratio", "against"])).to_string())
 else:

@@ -60,6 +60,19 @@ def test_the_page_of_results_tells_what_more_masks_give_the_pretrained_network()
     assert dice[0.15] - dice[0.05] > 1 and dice[0.05] - dice[0.01] > 1 and abs(dice[1.0] - dice[0.15]) < 0.05
 
 
+def test_the_page_of_results_tells_how_close_the_methods_are_with_more_masks():
+    runs = pd.read_csv(notebooks_folder() / "results" / "lite.csv", keep_default_na=False)
+    runs = runs[(runs["plan"] == "qata_lite") & (runs["label_ratio"] == 0.05) & (runs["seed"] == 1)]
+    dice = 100 * runs.set_index(["method", "variant"])["dice_image"]
+    ours, few = dice["semi_medref"], dice.xs("", level="variant")
+    others = few.drop(["bcp", "supervised"])
+    assert len(others) == 10 and few["bcp"] < few["supervised"]
+    spread, low, high = others.max() - others.min(), *(others - few["supervised"]).agg(["min", "max"])
+    page = " ".join((notebooks_folder().parent / "docs" / "results.md").read_text().split())
+    assert f"lie within {spread:.1f} points of each other, {low:.1f} to {high:.1f} above supervised training" in page
+    assert min(ours["without all three parts"], ours["without our help"]) >= ours[""]
+
+
 def test_the_page_of_results_tells_what_twice_the_steps_change():
     runs = finished_runs([notebooks_folder() / "results"])
     runs = runs[(runs["plan"] == "qata_lite_longer") & (runs["network"] == "teacher")].set_index(

@@ -126,7 +126,8 @@ def _interval(ax: Axes, place: int, row: pd.Series, colour: str, filled: bool) -
 def _rows(ax: Axes, names: list[str], rows: pd.DataFrame) -> None:
     """Sets up a row for each name from top to bottom, a line at difference 0, and an x axis that fits the rows.
 
-    The axis fits means, seeds and intervals of three or more seeds; other intervals may leave the panel.
+    The axis fits means, seeds and intervals over images, and from three seeds on also those over seeds. The thin line
+    of two seeds may leave the panel.
     """
     ax.axvline(0, color="black", linewidth=1)
     ax.grid(axis="x", alpha=0.3)
@@ -136,6 +137,8 @@ def _rows(ax: Axes, names: list[str], rows: pd.DataFrame) -> None:
         rows["difference"],
         rows.loc[rows["seeds"] > 2, "low"],
         rows.loc[rows["seeds"] > 2, "high"],
+        rows["low_images"],
+        rows["high_images"],
         *rows["by_seed"],
     ]
     values = 100 * np.concatenate([*map(np.asarray, seen), [0.0]])
