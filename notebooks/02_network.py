@@ -181,7 +181,8 @@ def attend(X, W, A_q, A_k, A_v):
 
 # %% [markdown]
 # Here is the class as it runs. It adds what practice needs: layer norms, four heads, a small MLP, and a padding mask.
-# It also adds position codes. They tell each place where it is, and it needs this to react to "left".
+# It also adds position codes. They tell each place of the map where it lies. A place must know this before it can react
+# to "left".
 
 # %%
 source_of(type(network.fuse16))
